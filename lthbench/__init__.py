@@ -1,0 +1,3 @@
+"""lthbench: a benchmark for methods that find lottery tickets."""
+
+from __future__ import annotations

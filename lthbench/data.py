@@ -1,0 +1,205 @@
+"""Examples for the search: decoded once to fingerprinted uint8 arrays, then read from the cache.
+
+A source is split before anything else sees it: the file that the search reads holds no test
+example. Test files are written here, by `prepare`, and opened by `testset` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lthbench import seeds
+from lthbench.errors import DataError
+from lthbench.paths import cache, data_folder, digest, write_whole
+from lthbench.task import Task
+
+Bytes = NDArray[np.uint8]
+HUB = {"mnist": "ylecun/mnist"}
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs (n, ...) and labels (n,), both uint8."""
+
+    x: Bytes
+    y: Bytes
+
+
+@dataclass(frozen=True)
+class Search:
+    """All that a search may see of a task at a seed: the training part and the held-out part."""
+
+    train: Examples
+    held_out: Examples
+
+
+def search(task: Task, seed: int) -> Search:
+    """The search's examples for a seed; nothing of the test split is read."""
+    if task.data.source == "modular-addition":
+        train, held_out, _ = modular_addition(task, seed)
+        return Search(train, held_out)
+    folds = task.data.folds
+    part = f"fold{seed % folds}.train" if folds else "train"
+    examples = read(task, part)
+    order = seeds.generator(seed if folds else 0, "split", "held-out").permutation(len(examples.y))
+    held = task.data.held_out or round(task.data.held_out_fraction * len(examples.y))
+    return Search(_take(examples, np.sort(order[held:])), _take(examples, np.sort(order[:held])))
+
+
+def modular_addition(task: Task, seed: int) -> tuple[Examples, Examples, Examples]:
+    """Training, held-out and test pairs of a + b mod p, drawn and renamed by the seed.
+
+    A pair and its mirror image stay on one side. Tokens and labels are renamed by two permutations,
+    so that the rule cannot be written down without looking for it.
+    """
+    p = task.data.modulus
+    unordered = np.array([(a, b) for a in range(p) for b in range(a, p)])
+    order = seeds.generator(seed, "split", "pairs").permutation(len(unordered))
+    trained = round(task.data.train_fraction * len(order))
+    held = round(task.data.held_out_fraction * (len(order) - trained))
+    tokens = seeds.generator(seed, "split", "tokens").permutation(p)
+    labels = seeds.generator(seed, "split", "labels").permutation(p)
+
+    def both_ways(chosen: NDArray[np.int64]) -> Examples:
+        pairs = unordered[np.sort(chosen)]
+        mirrored = pairs[pairs[:, 0] != pairs[:, 1]][:, ::-1]
+        pairs = np.concatenate([pairs, mirrored])
+        sums = labels[pairs.sum(1) % p]
+        return Examples(tokens[pairs].astype(np.uint8), sums.astype(np.uint8))
+
+    parts = np.split(order, [trained, trained + held])
+    return both_ways(parts[0]), both_ways(parts[1]), both_ways(parts[2])
+
+
+def prepared(task: Task) -> bool:
+    """Whether every file of the task lies in the cache (generated sources need none)."""
+    return all(_file(task, part).is_file() for part in parts(task))
+
+
+def parts(task: Task) -> tuple[str, ...]:
+    """The names of the task's files, one for each part of its source."""
+    if task.data.source == "modular-addition":
+        return ()
+    folds = [f"fold{fold}." for fold in range(task.data.folds)] or [""]
+    return tuple(fold + split for fold in folds for split in ("train", "test"))
+
+
+def prepare(task: Task, *, download: bool) -> None:
+    """Decode the task's source into the cache, whole and checked; does nothing if it is there.
+
+    Args:
+        download: whether the network may be used if no local copy is named.
+    """
+    if prepared(task):
+        return
+    decode = {"digits": _digits, "mnist": _from_hub}[task.data.source]
+    for part, examples in decode(task, download):
+        for name, array in (("x", examples.x), ("y", examples.y)):
+            _check(task, f"{part}.{name}", array, "the source")
+        _write(_file(task, part), examples)
+
+
+def verify(task: Task) -> None:
+    """Read every file of the task again and compare its fingerprints."""
+    for part in parts(task):
+        read(task, part)
+
+
+def read(task: Task, part: str) -> Examples:
+    """One part from the cache, its fingerprints compared with the task's."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    path = _file(task, part)
+    try:
+        arrays = load(path.read_bytes())
+        examples = Examples(arrays["x"], arrays["y"])
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{task.name}: {path} is not there; run `lthbench data prepare {task.name}`"
+        ) from error
+    except (OSError, SafetensorError, KeyError) as error:
+        raise DataError(
+            f"{path}: damaged ({error}); delete it and run `lthbench data prepare {task.name}`"
+        ) from error
+    _check(task, f"{part}.x", examples.x, str(path))
+    _check(task, f"{part}.y", examples.y, str(path))
+    return examples
+
+
+def fingerprint(array: Bytes) -> str:
+    """sha256 of the array's bytes in C order."""
+    return digest(np.ascontiguousarray(array).tobytes())
+
+
+def _check(task: Task, name: str, array: Bytes, place: str) -> None:
+    expected, found = task.data.fingerprints.get(name, "none"), fingerprint(array)
+    if found != expected:
+        raise DataError(
+            f"{place}: {name} has fingerprint {found[:16]}, but {task.name} expects "
+            f"{expected[:16]}; delete it and run `lthbench data prepare {task.name}`"
+        )
+
+
+def _file(task: Task, part: str) -> Path:
+    return cache() / "data" / task.data.source / f"{part}.safetensors"
+
+
+def _write(path: Path, examples: Examples) -> None:
+    from safetensors.numpy import save
+
+    arrays = {"x": np.ascontiguousarray(examples.x), "y": np.ascontiguousarray(examples.y)}
+    write_whole(path, save(arrays))
+
+
+def _take(examples: Examples, rows: NDArray[np.int64]) -> Examples:
+    return Examples(examples.x[rows], examples.y[rows])
+
+
+def _digits(task: Task, _download: bool) -> Iterator[tuple[str, Examples]]:
+    """scikit-learn's digits in stratified folds, each fold once the test part."""
+    from sklearn.datasets import load_digits
+
+    loaded: Any = load_digits()
+    examples = Examples(loaded.data.astype(np.uint8), loaded.target.astype(np.uint8))
+    fold_of = np.empty(len(examples.y), dtype=np.int64)
+    for label in range(task.data.classes):
+        rows = np.flatnonzero(examples.y == label)
+        rows = rows[seeds.generator(0, "split", "folds", label).permutation(len(rows))]
+        fold_of[rows] = np.arange(len(rows)) % task.data.folds
+    for fold in range(task.data.folds):
+        yield f"fold{fold}.train", _take(examples, np.flatnonzero(fold_of != fold))
+        yield f"fold{fold}.test", _take(examples, np.flatnonzero(fold_of == fold))
+
+
+def _from_hub(task: Task, download: bool) -> Iterator[tuple[str, Examples]]:
+    """A Hub data set, from the local copy under LTHBENCH_DATA or, if allowed, from the Hub."""
+    name = HUB[task.data.source]
+    folder = data_folder()
+    local = folder / name if folder else None
+    if local is not None and not local.is_dir():
+        raise DataError(f"{local}: not there; LTHBENCH_DATA must hold copies laid out as on the Hub")
+    if local is None and not download:
+        raise DataError(
+            f"{task.name}: {name} is not prepared; run `lthbench data prepare {task.name}`"
+        )
+    import datasets
+
+    datasets.disable_progress_bars()
+    try:
+        loaded: Any = datasets.load_dataset(str(local or name))
+        for part in ("train", "test"):
+            split = loaded[part]
+            x = np.stack([np.asarray(image, dtype=np.uint8) for image in split["image"]])
+            yield part, Examples(x, np.asarray(split["label"], dtype=np.uint8))
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
+        raise DataError(
+            f"{name}: cannot be loaded ({reason}); check the network, or name a copy in LTHBENCH_DATA"
+        ) from error

@@ -1,0 +1,107 @@
+"""Engines train a list of jobs in this process and yield each result as it ends.
+
+An engine starts no process and cannot tell test examples from held-out ones: it is handed named
+sets to count correct answers on. Engines with the interface of `plain.run` can train many jobs at
+once; no result depends on which jobs went together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lthbench.states import State
+from lthbench.task import Network, Recipe
+
+VERSION = "plain-1"  # part of every stored result's key: raise it when bits change
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training, as plain data that crosses processes and machines.
+
+    Attributes:
+        network, depth: what is trained.
+        start: the weights and the step to begin at; the optimiser begins fresh, the schedule
+            at the start's step.
+        masks: bool by prunable name, True = kept; None trains dense.
+        until: the step to end at; until == start.step only evaluates.
+        seed, order: the named stream of the data order.
+        key: names the result; jobs with equal keys have equal results.
+    """
+
+    network: Network
+    depth: int
+    start: State
+    masks: Mapping[str, Tensor] | None
+    recipe: Recipe
+    until: int
+    seed: int
+    order: tuple[str, ...]
+    key: str = ""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs and labels (uint8) on a device; a network sees `x * scale + shift`, or tokens."""
+
+    x: Tensor
+    y: Tensor
+    scale: float = 1.0
+    shift: float = 0.0
+    tokens: bool = False
+
+    def inputs(self, rows: Tensor | slice) -> Tensor:
+        """What a network sees of these rows."""
+        x = self.x[rows] if isinstance(rows, slice) else self.x.index_select(0, rows)
+        if self.tokens:
+            return x.long()
+        return x.float().mul_(self.scale).add_(self.shift)
+
+    def labels(self, rows: Tensor | slice) -> Tensor:
+        """The labels of these rows, as cross-entropy wants them."""
+        y = self.y[rows] if isinstance(rows, slice) else self.y.index_select(0, rows)
+        return y.long()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Named sets of examples, and the steps at which correct answers are counted on each."""
+
+    sets: Mapping[str, Examples]
+    at: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one job came to.
+
+    Attributes:
+        state: the weights at the end; None if the run diverged or failed.
+        correct: counts of correct answers (int64) for each set, at each evaluated step past the
+            start, in order.
+        predictions: the last evaluation's answers (uint8) for each set.
+        status: "diverged" if a loss or a weight was not finite; "failed" with its reason.
+    """
+
+    state: State | None
+    correct: Mapping[str, Tensor] = field(default_factory=dict)
+    predictions: Mapping[str, Tensor] = field(default_factory=dict)
+    status: Literal["ok", "diverged", "failed"] = "ok"
+    reason: str = ""
+    seconds: float = 0.0
+
+
+def count_correct(answers: Tensor, examples: Examples) -> int:
+    """How many of the answers (n,) are the labels."""
+    return int((answers == examples.y.to(answers.device)).sum())
+
+
+def single_threaded() -> None:
+    """One thread and no denormals: the arithmetic that stored results were made with."""
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)

@@ -1,0 +1,57 @@
+"""Which examples each step sees: integer tables from named streams, random access by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lthbench import seeds
+from lthbench.task import Recipe
+
+BLOCK = 50  # steps of left-out examples that are drawn together
+
+
+def batches(
+    recipe: Recipe, examples: int, seed: int, order: tuple[str, ...], start: int, until: int
+) -> Iterator[Tensor]:
+    """The rows of each step in [start, until): int64 tensors, the same for every start.
+
+    Epochs are permutations cut into whole batches (the rest of an epoch is dropped); a task with
+    `leave_out` takes all examples but that share at every step.
+    """
+    table: Tensor | None = None
+    in_table = -1
+    size = steps_per_table(recipe, examples)
+    for step in range(start, until):
+        if step // size != in_table:
+            in_table = step // size
+            table = torch.from_numpy(_table(recipe, examples, seed, order, in_table))
+        assert table is not None
+        yield table[step % size]
+
+
+def batch_size(recipe: Recipe, examples: int) -> int:
+    """Examples in one step."""
+    return recipe.batch or examples - round(recipe.leave_out * examples)
+
+
+def steps_per_table(recipe: Recipe, examples: int) -> int:
+    """Steps whose rows are drawn together: an epoch, or a block of full-batch steps."""
+    return max(1, examples // recipe.batch) if recipe.batch else BLOCK
+
+
+def _table(
+    recipe: Recipe, examples: int, seed: int, order: tuple[str, ...], number: int
+) -> np.ndarray:
+    generator = seeds.generator(seed, *order, number)
+    size = batch_size(recipe, examples)
+    if recipe.batch:
+        rows = steps_per_table(recipe, examples)
+        return generator.permutation(examples)[: rows * size].reshape(rows, -1)
+    if size == examples:
+        return np.broadcast_to(np.arange(examples), (BLOCK, examples)).copy()
+    draws = generator.random((BLOCK, examples))
+    return np.sort(np.argsort(draws, axis=1)[:, :size], axis=1)

@@ -1,0 +1,148 @@
+"""The plain engine: one job after the other, the loop as a paper would write it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lthbench import networks
+from lthbench.engine import Evaluation, Examples, Job, Result, count_correct
+from lthbench.engine.order import batches
+from lthbench.states import State
+from lthbench.task import Recipe, matching
+
+EVALUATED_TOGETHER = 2500  # examples in one forward pass: bounded memory, good use of the cache
+CHECKED_EVERY = 50  # steps between looks at the loss: a diverged run ends early
+
+
+def run(
+    jobs: Iterable[Job], data: Examples, evaluation: Evaluation | None = None
+) -> Iterator[tuple[str, Result]]:
+    """Train each job on the data and yield (key, result) as it ends.
+
+    An evaluation changes no bit of the training.
+    """
+    for job in jobs:
+        began = time.perf_counter()
+        result = _train(job, data, evaluation)
+        yield job.key, replace(result, seconds=time.perf_counter() - began)
+
+
+def _train(job: Job, data: Examples, evaluation: Evaluation | None) -> Result:
+    network = networks.load(job.network, job.depth, job.start).to(data.x.device)
+    masks = {name: mask.to(data.x.device) for name, mask in (job.masks or {}).items()}
+    optimiser = _optimiser(network, job.recipe)
+    masked = _Masked(network, optimiser, masks)
+    masked.apply()
+    at = set(evaluation.at) if evaluation else set()
+    correct: dict[str, list[int]] = {name: [] for name in (evaluation.sets if evaluation else {})}
+    predictions: dict[str, Tensor] = {}
+    if evaluation and job.until == job.start.step:
+        predictions = _evaluate(network, evaluation, correct)
+    rows = batches(job.recipe, len(data.y), job.seed, job.order, job.start.step, job.until)
+    network.train()
+    loss = torch.zeros(())
+    for step, chosen in enumerate(rows, start=job.start.step + 1):
+        chosen = chosen.to(data.x.device)
+        _set_rate(optimiser, job.recipe, step)
+        loss = loss_of(network(data.inputs(chosen)), data.labels(chosen))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        masked.apply()
+        if step % CHECKED_EVERY == 0 and not math.isfinite(loss.item()):
+            break
+        if step in at and evaluation:
+            predictions = _evaluate(network, evaluation, correct)
+    state = State({n: t.detach().cpu() for n, t in network.state_dict().items()}, job.until)
+    finite = bool(loss.isfinite()) and all(bool(t.isfinite().all()) for t in state.tensors().values())
+    counts = {name: torch.tensor(values) for name, values in correct.items()}
+    if not finite:
+        return Result(None, counts, predictions, "diverged", "a loss or a weight was not finite")
+    return Result(state, counts, predictions)
+
+
+def loss_of(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of logits (batch, classes), in float32 or better."""
+    return F.cross_entropy(outputs if outputs.dtype == torch.float64 else outputs.float(), targets)
+
+
+class _Masked:
+    """Keeps pruned weights, and every optimiser state of their shape, at exactly 0.
+
+    The optimisers make their state in their first step, so it is collected after that one.
+    """
+
+    def __init__(
+        self, network: nn.Module, optimiser: torch.optim.Optimizer, masks: Mapping[str, Tensor]
+    ) -> None:
+        named = dict(network.named_parameters())
+        self.pairs = [(named[name], mask.to(named[name].dtype)) for name, mask in masks.items()]
+        self.optimiser = optimiser
+        self.tensors: list[Tensor] = [parameter for parameter, _ in self.pairs]
+        self.masks: list[Tensor] = [mask for _, mask in self.pairs]
+        self.collected = False
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        if not self.pairs:
+            return
+        if not self.collected and self.optimiser.state:
+            for parameter, mask in self.pairs:
+                for tensor in self.optimiser.state[parameter].values():
+                    if isinstance(tensor, Tensor) and tensor.shape == parameter.shape:
+                        self.tensors.append(tensor)
+                        self.masks.append(mask)
+            self.collected = True
+        torch._foreach_mul_(self.tensors, self.masks)
+
+
+def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """A fresh optimiser; decay applies to the tensors that the recipe lists."""
+    named = dict(network.named_parameters())
+    decayed = matching(tuple(named), recipe.decayed)
+    groups = [
+        {"params": [named[n] for n in decayed], "weight_decay": recipe.weight_decay},
+        {"params": [p for n, p in named.items() if n not in decayed], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.rate, momentum=recipe.momentum, fused=True)
+    kind = torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW
+    return kind(groups, lr=recipe.rate, betas=recipe.betas, fused=True)
+
+
+def rate(recipe: Recipe, step: int) -> float:
+    """The learning rate of the update that ends at this step (1 to T)."""
+    if recipe.schedule == "constant":
+        return recipe.rate
+    return recipe.rate * (1 - (step - 1) / recipe.steps)
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate(recipe, step)
+
+
+@torch.no_grad()
+def _evaluate(
+    network: nn.Module, evaluation: Evaluation, correct: dict[str, list[int]]
+) -> dict[str, Tensor]:
+    """Answers of the network on every set (uint8); appends the counts of correct ones."""
+    network.eval()
+    answers = {}
+    for name, examples in evaluation.sets.items():
+        parts = [
+            network(examples.inputs(slice(i, i + EVALUATED_TOGETHER))).argmax(1).to(torch.uint8)
+            for i in range(0, len(examples.y), EVALUATED_TOGETHER)
+        ]
+        answers[name] = torch.cat(parts).cpu()
+        correct[name].append(count_correct(answers[name], examples))
+    network.train()
+    return answers

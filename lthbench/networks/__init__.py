@@ -1,0 +1,90 @@
+"""Dense networks by family and depth: built empty, then filled from the task's own table."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lthbench import seeds
+from lthbench.errors import TaskError
+from lthbench.networks import mlp, transformer
+from lthbench.states import State
+from lthbench.task import Init, Network, matching
+
+FAMILIES = {"mlp": mlp.MLP, "pair-mlp": mlp.PairMLP, "transformer": transformer.Transformer}
+
+
+def build(spec: Network, depth: int) -> nn.Module:
+    """The dense module of a family at a depth, on the meta device: shapes, no values."""
+    with torch.device("meta"):
+        return FAMILIES[spec.family](spec, depth)
+
+
+def shapes(spec: Network, depth: int) -> dict[str, tuple[int, ...]]:
+    """The shape of every prunable tensor, by name, in the module's order."""
+    module = build(spec, depth)
+    parameters = {name: tuple(p.shape) for name, p in module.named_parameters()}
+    return {name: parameters[name] for name in matching(tuple(parameters), spec.prunable)}
+
+
+def initial(spec: Network, depth: int, seed: int, *stream: str) -> State:
+    """theta_0: every tensor drawn in float64 from the stream "init" and rounded to float32.
+
+    A further stream name draws other weights of the same distributions (the reinit control).
+    """
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in build(spec, depth).state_dict().items():
+        rows = [init for init in spec.init if matching((name,), init.tensors)]
+        if len(rows) != 1:
+            raise TaskError(
+                f"[network.init] {name}: {len(rows)} rows match; each tensor needs exactly one"
+            )
+        values = _draw(rows[0], tuple(tensor.shape), seeds.generator(seed, "init", *stream, name))
+        tensors[name] = torch.from_numpy(values.astype(np.float32))
+    return State(tensors, step=0)
+
+
+def load(spec: Network, depth: int, state: State) -> nn.Module:
+    """A module of its own, with trainable copies of the state's tensors."""
+    module = build(spec, depth)
+    module.load_state_dict(state.tensors(), assign=True)
+    for parameter in module.parameters():
+        parameter.requires_grad_()
+    return module
+
+
+def effective(
+    spec: Network, depth: int, masks: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The kept weights that lie on some path from the input to the output (Vysogorets & Kempe 2021).
+
+    Counts paths with the network made linear and positive: a weight is on a path exactly if the
+    number of paths changes with it. Constants from biases do not count as paths.
+    """
+    module = build(spec, depth).double().to_empty(device="cpu")
+    weights = {}
+    for name, tensor in module.state_dict().items():
+        kept = masks.get(name)
+        ones = torch.zeros_like(tensor) if name.endswith("bias") else torch.ones_like(tensor)
+        weights[name] = (ones if kept is None else kept.double()).requires_grad_()
+    paths = module.paths(weights)  # type: ignore[operator]
+    chosen = {name: weights[name] for name in masks}
+    gradients = torch.autograd.grad(paths, list(chosen.values()))
+    return {name: (g > 0) & masks[name] for name, g in zip(chosen, gradients, strict=True)}
+
+
+def _draw(init: Init, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
+    """One tensor of a distribution, in float64; fans as in Glorot & Bengio 2010."""
+    if init.distribution == "constant":
+        return np.full(shape, init.value)
+    receptive = math.prod(shape[2:])
+    fan_out, fan_in = shape[0] * receptive, math.prod(shape[1:])
+    deviation = {
+        "glorot-normal": math.sqrt(2 / (fan_in + fan_out)),
+        "kaiming-normal": math.sqrt(2 / fan_in),
+        "normal": init.value,
+    }[init.distribution]
+    return generator.standard_normal(shape) * deviation

@@ -1,0 +1,75 @@
+"""Multilayer perceptrons on features, and on pairs of tokens.
+
+The repeated unit is the square hidden layer: `hidden.1`, `hidden.2`, …; `hidden.0` of a network on
+features is the stem, in a network on pairs the first of the equal layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lthbench.task import Network
+
+
+class MLP(nn.Module):
+    """inputs - width x depth - neck - classes, ReLU between; LeNet-300-100 is depth 1."""
+
+    def __init__(self, spec: Network, depth: int) -> None:
+        super().__init__()
+        self.inputs = spec.inputs
+        self.hidden = _hidden(spec.inputs, spec.width, depth)
+        last = spec.neck or spec.width
+        self.neck = nn.Linear(spec.width, spec.neck) if spec.neck else None
+        self.head = nn.Linear(last, spec.classes)
+
+    def forward(self, x: Tensor) -> Tensor:  # (batch, ...) to (batch, classes)
+        x = x.flatten(1)
+        for layer in self.hidden:
+            x = F.relu(layer(x))
+        if self.neck is not None:
+            x = F.relu(self.neck(x))
+        return self.head(x)  # type: ignore[no-any-return]
+
+    def ones(self) -> Tensor:
+        """The all-ones input, (1, inputs)."""
+        return torch.ones(1, self.inputs)
+
+    def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The number of paths from input to output, for non-negative weights by name."""
+        ones = torch.ones(1, self.inputs, dtype=torch.float64)
+        return torch.func.functional_call(self, dict(weights), (ones,)).sum()  # ReLU passes all
+
+
+class PairMLP(nn.Module):
+    """Two tokens, one embedding table for both, concatenated; width x depth; classes."""
+
+    def __init__(self, spec: Network, depth: int) -> None:
+        super().__init__()
+        self.tokens = spec.inputs
+        self.embed = nn.Embedding(spec.inputs, spec.embedding)
+        self.hidden = _hidden(2 * spec.embedding, spec.width, depth)
+        self.head = nn.Linear(spec.width, spec.classes)
+
+    def forward(self, x: Tensor) -> Tensor:  # (batch, 2) tokens or (batch, 2, tokens) weights
+        x = (x @ self.embed.weight if x.is_floating_point() else self.embed(x)).flatten(1)
+        for layer in self.hidden:
+            x = F.relu(layer(x))
+        return self.head(x)  # type: ignore[no-any-return]
+
+    def ones(self) -> Tensor:
+        """Every token with weight 1 / tokens in place of one-hot, (1, 2, tokens)."""
+        return torch.full((1, 2, self.tokens), 1 / self.tokens)
+
+    def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The number of paths from input to output, for non-negative weights by name."""
+        ones = torch.ones(1, 2, self.tokens, dtype=torch.float64)
+        return torch.func.functional_call(self, dict(weights), (ones,)).sum()
+
+
+def _hidden(inputs: int, width: int, depth: int) -> nn.ModuleList:
+    sizes = [inputs] + [width] * depth
+    return nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))

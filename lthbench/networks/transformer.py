@@ -1,0 +1,88 @@
+"""A transformer without LayerNorm on pairs of tokens, after Nanda et al. 2023.
+
+Attention is made of four Linear layers, so that no weight escapes pruning. The repeated unit is
+the block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lthbench.task import Network
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each added to the residual stream."""
+
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=False)
+        self.value = nn.Linear(width, width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+        self.up = nn.Linear(width, hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor, reads: int = 0, linear: bool = False) -> Tensor:
+        """(batch, n, width) to (batch, n - reads, width): the positions from `reads` on."""
+        kept = x[:, reads:]
+        q = self._split(self.query(kept))
+        k, v = self._split(self.key(x)), self._split(self.value(x))
+        scores = q @ k.transpose(-1, -2)  # (batch, heads, n - reads, n)
+        if linear:  # a value passes whatever the scores are; a score counts where a value passes
+            attention = 1 + scores
+        else:
+            causal = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1 + reads)
+            scores = scores.div(math.sqrt(q.shape[-1])).masked_fill(causal, -math.inf)
+            attention = scores.softmax(-1)
+        mixed = (attention @ v).transpose(1, 2).flatten(2)
+        x = kept + self.output(mixed)
+        return x + self.down(F.relu(self.up(x)))  # type: ignore[no-any-return]
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (batch, heads, n, width / heads)
+
+
+class Transformer(nn.Module):
+    """Tokens a, b, "=" to the class of a + b, read at the last position."""
+
+    def __init__(self, spec: Network, depth: int) -> None:
+        super().__init__()
+        self.tokens = spec.inputs
+        self.embed = nn.Embedding(spec.inputs, spec.width)
+        self.position = nn.Parameter(torch.empty(3, spec.width))
+        blocks = (Block(spec.width, spec.heads, spec.hidden) for _ in range(depth))
+        self.blocks = nn.ModuleList(blocks)
+        self.head = nn.Linear(spec.width, spec.classes, bias=False)
+
+    def forward(self, x: Tensor, linear: bool = False) -> Tensor:
+        """(batch, 2) tokens, or (batch, 3, tokens) weights of tokens, to (batch, classes)."""
+        if x.is_floating_point():
+            embedded = x @ self.embed.weight
+        else:
+            equals = x.new_full((len(x), 1), self.tokens - 1)
+            embedded = self.embed(torch.cat([x, equals], 1))
+        x = embedded if linear else embedded + self.position
+        for block in self.blocks[:-1]:
+            x = block(x, 0, linear)
+        last = self.blocks[-1](x, 2, linear)  # only the last position is read
+        return self.head(last[:, 0])  # type: ignore[no-any-return]
+
+    def ones(self) -> Tensor:
+        """Every token with weight 1 / tokens in place of one-hot, (1, 3, tokens)."""
+        return torch.full((1, 3, self.tokens), 1 / self.tokens)
+
+    def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The number of paths from input to output, for non-negative weights by name.
+
+        Attention counts as (1 + q k') v: query and key are on a path where value and output are.
+        """
+        ones = torch.ones(1, 3, self.tokens, dtype=torch.float64)
+        counted = torch.func.functional_call(self, dict(weights), (ones,), {"linear": True})
+        return counted.sum()

@@ -1,0 +1,533 @@
+"""Scores and intervals over seeds, pure functions on numpy arrays: protocol, Scores, Statistics.
+
+Accuracies, differences of accuracies, levels and margins are fractions (0.98); only the loss L is
+in points (100 times a fraction). Along a ladder densities run from dense to sparse. Values are one
+a seed; methods are paired by seed. A failed cell arrives as its chance value, so anything
+non-finite is a mistake of the caller and raises ValueError naming it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+FloatArray = NDArray[np.float64]
+
+MIN_SEEDS = 3  # below this both values are shown and no interval
+ALPHA = 0.05  # one-sided error of every yes or no
+MARGIN_CAP = 0.005  # half a point
+RANKABLE_POINTS = 2.0
+RANKABLE_ERRORS = 10.0
+# Accuracies are counts over test sets of far fewer than a million examples, so means closer than
+# this are one number written twice: 0.975 - 0.98 is not below -0.005, whatever the float says.
+TIE = 1e-9
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean of n values and its interval; low and high are None where n is too small for one."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A paired difference and the one-sided p of "not above zero"; p is None below three seeds."""
+
+    interval: Interval
+    p: float | None
+
+
+@dataclass(frozen=True)
+class Matching:
+    """The sparsest density proved to match dense, and the sparsest not refuted; None: none."""
+
+    proved: float | None
+    not_refuted: float | None
+
+
+@dataclass(frozen=True)
+class IterationsToMatch:
+    """Steps to dense's level: ticket's restricted mean, ticket - dense, and how many arrived."""
+
+    mean: float
+    difference: Interval
+    reached: int
+    n: int
+
+
+# Intervals
+
+
+def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean over seeds with its two-sided t interval.
+
+    values: [seeds], any unit; level in (0, 1). Equal values give an interval of width zero, so a
+    yes or no of each seed needs clopper_pearson: t covers 23 % there at a share of .95, five seeds.
+    Raises ValueError for no values or a non-finite one. Source: protocol, Statistics.
+    """
+    array = _seeds("values", values)
+    if array.size < MIN_SEEDS:
+        return Interval(float(array.mean()), None, None, array.size)
+    mean, low, high = mean_bounds(array, level)
+    return Interval(float(mean), float(low), float(high), array.size)
+
+
+def paired_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Interval:
+    """Mean of first - second over seeds with its two-sided t interval.
+
+    first, second: [seeds] in the same order of seeds, any one unit; level in (0, 1).
+    Raises ValueError for unequal lengths or a non-finite value. Source: protocol, Statistics.
+    """
+    return t_interval(_paired("first", first, "second", second), level)
+
+
+def suite_interval(tasks: Sequence[ArrayLike], level: float = 0.95) -> Interval:
+    """Plain mean over tasks with its two-sided Welch-Satterthwaite interval.
+
+    tasks: for each task its values [seeds], all in one unit; level in (0, 1). n counts the
+    (task, seed) units. No interval where a task has fewer than three seeds.
+    Raises ValueError for no tasks, an empty one or a non-finite value.
+    Source: protocol, Statistics.
+    """
+    arrays = [_seeds(f"tasks[{k}]", values) for k, values in enumerate(tasks)]
+    if not arrays:
+        raise ValueError("tasks: is empty, needs at least one task")
+    units = sum(array.size for array in arrays)
+    if min(array.size for array in arrays) < MIN_SEEDS:
+        return Interval(float(np.mean([array.mean() for array in arrays])), None, None, units)
+    mean, low, high = suite_bounds(arrays, level)
+    return Interval(float(mean), float(low), float(high), units)
+
+
+def one_sided(values: ArrayLike, alpha: float = ALPHA) -> tuple[float, float] | tuple[None, None]:
+    """Lower and upper one-sided t bound of a mean, each at alpha on its own.
+
+    values: [seeds], any unit; alpha in (0, 1). (None, None) below three seeds.
+    Raises ValueError for no values or a non-finite one. Source: protocol, Statistics.
+    """
+    array = _seeds("values", values)
+    _open_unit("alpha", alpha)
+    if array.size < MIN_SEEDS:
+        return None, None
+    lower, upper = _one_sided_bounds(array, alpha)
+    return float(lower), float(upper)
+
+
+def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
+    """Share k / n of a count with its exact binomial interval.
+
+    0 <= k <= n, n at least 1; level in (0, 1); a fraction. Raises ValueError outside these.
+    Source: protocol, Statistics; Clopper and Pearson 1934.
+    """
+    from scipy import special
+
+    if n < 1 or not 0 <= k <= n:
+        raise ValueError(f"k, n: are {k}, {n}, need 0 <= k <= n and n at least 1")
+    _open_unit("level", level)
+    tail = (1 - level) / 2
+    low = float(special.betaincinv(k, n - k + 1, tail)) if k > 0 else 0.0
+    high = float(special.betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
+    return Interval(k / n, low, high, n)
+
+
+def binomial_se(p: float, n: int) -> float:
+    """Standard error of an accuracy p read off n test examples.
+
+    p and the result are fractions, n at least 1; ValueError outside. Source: protocol, Statistics.
+    """
+    if n < 1:
+        raise ValueError(f"n: is {n}, needs at least one example")
+    _fractions("p", p)
+    return float(np.sqrt(p * (1 - p) / n))
+
+
+def mean_bounds(values: FloatArray, level: float) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Mean, lower and upper t bound over the last axis: t_interval for many boards at once.
+
+    values: [..., seeds] with at least two seeds, finite; results: [...]. ValueError for a level
+    outside (0, 1). Source: protocol, Statistics.
+    """
+    _open_unit("level", level)
+    mean, error = _mean_and_error(values)
+    half = _t_quantile((1 + level) / 2, values.shape[-1] - 1.0) * error
+    return mean, mean - half, mean + half
+
+
+def suite_bounds(
+    tasks: Sequence[FloatArray], level: float
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Mean over tasks, lower and upper bound: suite_interval for many boards at once.
+
+    tasks: for each task [..., seeds] with at least two seeds, finite; results: [...].
+    s.e.^2 = sum s_k^2 / n_k / K^2, degrees of freedom by Welch and Satterthwaite. ValueError for a
+    level outside (0, 1). Source: protocol, Statistics; Welch 1947.
+    """
+    _open_unit("level", level)
+    moments = [_mean_and_error(values) for values in tasks]
+    mean = np.mean([mean for mean, _ in moments], axis=0)
+    errors = np.array([error for _, error in moments])
+    # Only the errors' proportions matter to the degrees of freedom; taken relative to the largest,
+    # fourth powers cannot underflow, and a task without variance drops out.
+    largest = errors.max(axis=0)
+    scale = np.where(largest > 0, largest, 1.0)
+    shares = (errors / scale) ** 2
+    seeds = np.array([values.shape[-1] for values in tasks]).reshape(-1, *[1] * largest.ndim)
+    spread = (shares**2 / (seeds - 1)).sum(axis=0)
+    # No variance anywhere: width zero, whatever the degrees of freedom.
+    freedom = np.where(largest > 0, shares.sum(axis=0) ** 2 / np.where(spread > 0, spread, 1), 1.0)
+    error = scale * np.sqrt(shares.sum(axis=0)) / len(tasks)
+    half = _t_quantile((1 + level) / 2, freedom) * error
+    return mean, mean - half, mean + half
+
+
+# Retention
+
+
+def log_density_weights(densities: ArrayLike) -> FloatArray:
+    """Trapezoid weights of the rungs in log density, summing to 1; a single rung weighs 1.
+
+    densities: [rungs] in (0, 1], strictly decreasing; result: [rungs]. Raises ValueError for
+    another order or range. Source: protocol, Scores, retention.
+    """
+    ladder = _ladder(densities)
+    if ladder.size == 1:
+        return np.ones(1)
+    gaps = -np.diff(np.log(ladder))
+    halves = np.concatenate([gaps, [0.0]]) + np.concatenate([[0.0], gaps])
+    return np.asarray(halves / halves.sum(), dtype=np.float64)
+
+
+def loss_points(dense: float, accuracies: ArrayLike, weights: ArrayLike) -> FloatArray:
+    """Each seed's loss L = 100 sum_j w_j (D - a_j), in points; negative above dense.
+
+    dense: D, a fraction; accuracies: [seeds, rungs], fractions; weights: [rungs], not negative,
+    summing to 1; result: [seeds]. Raises ValueError for points instead of fractions, shapes that
+    do not fit, or other weights. Source: protocol, Scores, retention.
+    """
+    table = _fractions("accuracies", _table("accuracies", accuracies))
+    shares = _finite("weights", weights)
+    _fractions("dense", dense)
+    if shares.shape != table.shape[1:]:
+        raise ValueError(f"weights: shape {shares.shape}, needs one for each of {table.shape[1]}")
+    if shares.min() < 0 or abs(shares.sum() - 1) > TIE:
+        raise ValueError(f"weights: {shares.tolist()} must not be negative and must sum to 1")
+    return np.asarray(100 * ((dense - table) @ shares), dtype=np.float64)
+
+
+def retention(loss: ArrayLike, loss_random: float) -> FloatArray:
+    """Retention 1 - L / L_random: 1 lossless, 0 no better than random; never clipped.
+
+    loss: L in points, any shape (usually [seeds]); loss_random: the frozen mean L of `erk` tickets
+    in points; result: the shape of loss, no unit. Raises ValueError for loss_random not above 0.
+    Source: protocol, Scores, retention.
+    """
+    losses = _finite("loss", loss)
+    if not (np.isfinite(loss_random) and loss_random > 0):
+        raise ValueError(f"loss_random: is {loss_random} points, must be finite and above 0")
+    return np.asarray(1 - losses / loss_random, dtype=np.float64)
+
+
+def rankable(loss_random: ArrayLike) -> bool:
+    """Whether random pruning loses enough on a task for retention to be ranked.
+
+    loss_random: L of `erk` tickets in points, [seeds]. True where the mean is at least 2 points
+    and at least 10 of its own standard errors; False below two seeds, which have no standard
+    error. Raises ValueError for a non-finite value. Source: protocol, Scores, retention.
+    """
+    losses = _seeds("loss_random", loss_random)
+    if losses.size < 2:
+        return False
+    mean, error = _mean_and_error(losses)
+    return bool(_at_least(mean, RANKABLE_POINTS) and _at_least(mean, RANKABLE_ERRORS * error))
+
+
+# Matching
+
+
+def margin(dense_accuracies: ArrayLike, test_size: int, arithmetic: bool = False) -> float:
+    """How far below dense still matches, as a fraction.
+
+    dense_accuracies: [seeds], fractions, at least two seeds (provisional below 10); test_size: test
+    examples. One dense s.d., at least one binomial s.e. of the test set, at most half a point; the
+    cap wins where the binomial s.e. is above it. Arithmetic tasks have none: 0, as many seeds
+    generalise as dense's. Raises ValueError for fewer seeds or a value outside 0..1.
+    Source: protocol, Scores, matching density.
+    """
+    accuracies = _fractions("dense_accuracies", _seeds("dense_accuracies", dense_accuracies))
+    if arithmetic:
+        return 0.0
+    if accuracies.size < 2:
+        raise ValueError("dense_accuracies: one seed has no s.d., needs at least two")
+    mean, error = _mean_and_error(accuracies)
+    deviation = float(error) * float(np.sqrt(accuracies.size))
+    return min(max(deviation, binomial_se(float(mean), test_size)), MARGIN_CAP)
+
+
+def matching_density(densities: ArrayLike, differences: ArrayLike, margin: float) -> Matching:
+    """The sparsest density proved to match dense, and the sparsest not refuted.
+
+    densities: [rungs], strictly decreasing; differences: ticket - dense, [seeds, rungs], fractions,
+    paired by seed; margin: a fraction, not negative. Rungs are tested from dense to sparse, each
+    one-sided at .05, so that stopping at the first failure keeps the error of the whole at .05.
+    Proved: lower bound above -margin. Not refuted: upper bound not below -margin. Both None below
+    three seeds. Raises ValueError for shapes that do not fit. Source: protocol, Scores.
+    """
+    ladder = _ladder(densities)
+    table = _fractions("differences", _table("differences", differences, ladder.size), low=-1.0)
+    if not 0 <= margin <= 1:
+        raise ValueError(f"margin: is {margin}, must be a fraction")
+    if table.shape[0] < MIN_SEEDS:
+        return Matching(None, None)
+    lower, upper = _one_sided_bounds(table.T, ALPHA)
+    return Matching(
+        proved=_last_before_failure(ladder, _above(lower, -margin)),
+        not_refuted=_last_before_failure(ladder, _at_least(upper, -margin)),
+    )
+
+
+def matching_count(
+    densities: ArrayLike, generalised: ArrayLike, dense_generalised: ArrayLike
+) -> Matching:
+    """The sparsest density at which as many seeds generalise as dense's (arithmetic tasks).
+
+    densities: [rungs], strictly decreasing; generalised: bool [seeds, rungs]; dense_generalised:
+    bool [seeds], the same seeds. Rungs from dense to sparse, up to the first failure; a count is
+    no test, so both members are equal. Both None below three seeds, and where no dense seed
+    generalised: there is nothing to match. Raises ValueError for shapes or types that do not fit.
+    Source: protocol, Scores, matching density.
+    """
+    ladder = _ladder(densities)
+    table, dense = np.asarray(generalised), np.asarray(dense_generalised)
+    if table.dtype != np.bool_ or dense.dtype != np.bool_:
+        raise ValueError(f"generalised: types {table.dtype} and {dense.dtype}, must both be bool")
+    if dense.ndim != 1 or table.shape != (dense.size, ladder.size):
+        raise ValueError(
+            f"generalised: shape {table.shape} with dense {dense.shape}, "
+            f"must be [seeds, {ladder.size}] with [seeds]"
+        )
+    if dense.size < MIN_SEEDS or not dense.any():
+        return Matching(None, None)
+    density = _last_before_failure(ladder, table.sum(axis=0) >= dense.sum())
+    return Matching(density, density)
+
+
+# Speed
+
+
+def first_sustained(correct: ArrayLike, total: int, level: float, run: int = 3) -> int | None:
+    """Index of the first of `run` consecutive evaluations at or above a level.
+
+    correct: [evaluations], whole counts of 0..total; level: a fraction. None: never, or crossed
+    with fewer than run - 1 evaluations left to confirm it (censored).
+    Raises ValueError for counts out of range. Source: protocol, Scores, iterations to match.
+    """
+    counts = _finite("correct", correct)
+    if total < 1 or run < 1:
+        raise ValueError(f"total, run: are {total}, {run}, both must be at least 1")
+    if counts.ndim != 1 or (counts != np.round(counts)).any():
+        raise ValueError("correct: must be one row of whole counts")
+    if counts.size and (counts.min() < 0 or counts.max() > total):
+        raise ValueError(f"correct: range {counts.min():g}..{counts.max():g} leaves 0..{total}")
+    _fractions("level", level)
+    if counts.size < run:
+        return None
+    above = _at_least(counts / total, level)
+    sustained = np.lib.stride_tricks.sliding_window_view(above, run).all(axis=1)
+    return int(sustained.argmax()) if sustained.any() else None
+
+
+def iterations_to_match(
+    ticket_steps: Sequence[int | None], dense_steps: Sequence[int | None], steps: int
+) -> IterationsToMatch:
+    """Restricted mean of min(t, T) for the ticket, and its paired difference from dense.
+
+    ticket_steps, dense_steps: [seeds], step of the first sustained match counted from theta_0, in
+    the same order of seeds, None = censored; steps: T. The difference is in steps, negative where
+    the ticket is faster; reached counts the ticket's seeds that matched by T.
+    Raises ValueError for unequal lengths or a negative step. Source: protocol, Scores.
+    """
+    if steps < 1:
+        raise ValueError(f"steps: is {steps}, must be at least 1")
+    ticket = _restricted("ticket_steps", ticket_steps, steps)
+    difference = paired_interval(ticket, _restricted("dense_steps", dense_steps, steps))
+    reached = sum(step is not None and step <= steps for step in ticket_steps)
+    return IterationsToMatch(float(ticket.mean()), difference, reached, ticket.size)
+
+
+def compressed_match(
+    tickets: Mapping[int, ArrayLike], dense: ArrayLike, margin: float
+) -> int | None:
+    """Divisor of the shortest schedule whose mean matches dense at T; None: none does.
+
+    tickets: divisor (8, 4, 2, 1: schedules of T/8, ...) to accuracies [seeds], fractions; dense:
+    accuracies at T of the same seeds; margin: a fraction. Matches: mean difference not below
+    -margin. Raises ValueError for lengths that do not fit or a divisor below 1.
+    Source: protocol, Scores, iterations to match.
+    """
+    reference = _fractions("dense", _seeds("dense", dense))
+    if not 0 <= margin <= 1:
+        raise ValueError(f"margin: is {margin}, must be a fraction")
+    for divisor in sorted(tickets, reverse=True):
+        name = f"tickets[{divisor}]"
+        if divisor < 1:
+            raise ValueError(f"{name}: a schedule's divisor must be at least 1")
+        accuracies = _fractions(name, _seeds(name, tickets[divisor]))
+        if _at_least(_paired(name, accuracies, "dense", reference).mean(), -margin):
+            return divisor
+    return None
+
+
+# Identity
+
+
+def identity_gap(ticket: ArrayLike, control: ArrayLike | None, level: float = 0.95) -> Gap | None:
+    """Paired difference ticket - control with its interval and one-sided p of "not above zero".
+
+    ticket, control: [seeds] in the same order of seeds, any one unit; level in (0, 1). None where
+    the control is None: not available. Without variance p is t's limit: 0 above zero, else 1.
+    Raises ValueError for unequal lengths or a non-finite value. Source: protocol, Scores.
+    """
+    if control is None:
+        return None
+    differences = _paired("ticket", ticket, "control", control)
+    interval = t_interval(differences, level)
+    if differences.size < MIN_SEEDS:
+        return Gap(interval, None)
+    mean, error = (float(moment) for moment in _mean_and_error(differences))
+    if error == 0:
+        return Gap(interval, 0.0 if _above(mean, 0.0) else 1.0)
+    return Gap(interval, _t_upper_tail(mean / error, differences.size - 1.0))
+
+
+def identity_matters(shuffled: Gap | None, reinit: Gap | None) -> bool | None:
+    """Whether ticket is above both the shuffled and the reinit control at one-sided .05.
+
+    shuffled, reinit: from identity_gap. None where a control is not available or has fewer than
+    three seeds: it never counts for the ticket. Source: protocol, Scores, identity gap.
+    """
+    if shuffled is None or reinit is None or shuffled.p is None or reinit.p is None:
+        return None
+    return shuffled.p < ALPHA and reinit.p < ALPHA
+
+
+def winning(matches: bool, shuffled: Gap | None, reinit: Gap | None) -> bool | None:
+    """Whether a rung's ticket wins: it matches dense and is above both controls.
+
+    matches: the rung is at or before the matching density; shuffled, reinit: its gaps from
+    identity_gap. None where it matches and a control is not available.
+    Source: protocol, Scores, matching density.
+    """
+    return identity_matters(shuffled, reinit) if matches else False
+
+
+# Internals
+
+
+def _t_quantile(p: float, freedom: float | FloatArray) -> FloatArray:
+    from scipy import special
+
+    return np.asarray(special.stdtrit(freedom, p), dtype=np.float64)
+
+
+def _t_upper_tail(t: float, freedom: float) -> float:
+    from scipy import special
+
+    return float(special.stdtr(freedom, -t))
+
+
+def _mean_and_error(values: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Mean and its standard error over the last axis, [...] each."""
+    first = values[..., :1]
+    # Measured from the first value, equal values have exactly that mean and no variance.
+    offsets = values - first
+    mean = first[..., 0] + offsets.mean(axis=-1)
+    return mean, offsets.std(axis=-1, ddof=1) / np.sqrt(values.shape[-1])
+
+
+def _one_sided_bounds(values: FloatArray, alpha: float) -> tuple[FloatArray, FloatArray]:
+    """Lower and upper bound over the last axis; the two-sided interval that leaves 2 alpha out."""
+    mean, error = _mean_and_error(values)
+    half = _t_quantile(1 - alpha, values.shape[-1] - 1.0) * error
+    return mean - half, mean + half
+
+
+def _last_before_failure(ladder: FloatArray, passed: NDArray[np.bool_]) -> float | None:
+    rungs = int(np.logical_and.accumulate(passed).sum())
+    return float(ladder[rungs - 1]) if rungs else None
+
+
+def _at_least(value: ArrayLike, bound: ArrayLike) -> NDArray[np.bool_]:
+    return np.asarray(np.subtract(value, bound) >= -TIE)
+
+
+def _above(value: ArrayLike, bound: ArrayLike) -> NDArray[np.bool_]:
+    return np.asarray(np.subtract(value, bound) > TIE)
+
+
+def _restricted(name: str, steps: Sequence[int | None], limit: int) -> FloatArray:
+    array = _seeds(name, [limit if step is None else step for step in steps])
+    if array.min() < 0:
+        raise ValueError(f"{name}: step {array.min():g} is negative")
+    return np.minimum(array, limit)
+
+
+def _finite(name: str, values: ArrayLike) -> FloatArray:
+    array = np.asarray(values, dtype=np.float64)
+    wrong = ~np.isfinite(array)
+    if wrong.any():
+        index = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(f"{name}{list(index) or ''}: is {array[index]}, must be finite")
+    return array
+
+
+def _seeds(name: str, values: ArrayLike) -> FloatArray:
+    array = _finite(name, values)
+    if array.ndim != 1 or not array.size:
+        raise ValueError(f"{name}: shape {array.shape}, must be one value for each seed")
+    return array
+
+
+def _table(name: str, values: ArrayLike, rungs: int | None = None) -> FloatArray:
+    array = _finite(name, values)
+    if array.ndim != 2 or not array.size or rungs not in (None, array.shape[1]):
+        raise ValueError(f"{name}: shape {array.shape}, must be [seeds, {rungs or 'rungs'}]")
+    return array
+
+
+def _fractions(name: str, values: ArrayLike, low: float = 0.0) -> FloatArray:
+    array = _finite(name, values)
+    if array.size and (array.min() < low or array.max() > 1):
+        raise ValueError(
+            f"{name}: {array.min():g}..{array.max():g} leaves {low:g}..1: fractions, not points"
+        )
+    return array
+
+
+def _paired(first_name: str, first: ArrayLike, second_name: str, second: ArrayLike) -> FloatArray:
+    left, right = _seeds(first_name, first), _seeds(second_name, second)
+    if left.size != right.size:
+        raise ValueError(
+            f"{first_name}, {second_name}: {left.size} and {right.size} seeds, must be the same"
+        )
+    return left - right
+
+
+def _ladder(densities: ArrayLike) -> FloatArray:
+    ladder = _finite("densities", densities)
+    if ladder.ndim != 1 or not ladder.size:
+        raise ValueError(f"densities: shape {ladder.shape}, must be one ladder of rungs")
+    if ladder.min() <= 0 or ladder.max() > 1 or (np.diff(ladder) >= 0).any():
+        raise ValueError(f"densities: {ladder.tolist()} must fall strictly within (0, 1]")
+    return ladder
+
+
+def _open_unit(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name}: is {value}, must be between 0 and 1")

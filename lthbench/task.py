@@ -1,0 +1,289 @@
+"""Tasks and suites: strict TOML to frozen models, and their digests. No torch here."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from lthbench.errors import TaskError, nearest
+from lthbench.paths import canonical_json, digest, shipped
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Strict(BaseModel):
+    """A frozen table that refuses unknown keys and loose types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, table: Any) -> Any:
+        """TOML has lists only; strict models want the tuples that keep them immutable."""
+        if not isinstance(table, dict):
+            return table
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+
+
+class Data(Strict):
+    """Where examples come from and how they are split; see the protocol, "Tasks"."""
+
+    source: Literal["digits", "modular-addition", "mnist"]
+    classes: Count
+    held_out: int = Field(ge=0, default=0)  # examples; for generated sources a fraction below
+    held_out_fraction: float = Field(ge=0, lt=1, default=0.0)
+    train_fraction: float = Field(ge=0, lt=1, default=0.0)
+    modulus: int = Field(ge=0, default=0)
+    folds: int = Field(ge=0, default=0)
+    scale: float = 1.0  # a network sees byte * scale + shift; tokens stay integers
+    shift: float = 0.0
+    fingerprints: dict[str, str] = Field(default_factory=dict)
+
+
+class Init(Strict):
+    """The initial distribution of the tensors whose names match one of the patterns."""
+
+    tensors: tuple[str, ...]
+    distribution: Literal["glorot-normal", "kaiming-normal", "normal", "constant"]
+    value: float = 0.0  # the constant, or the standard deviation of "normal"
+
+
+class Network(Strict):
+    """A dense network: its family, its sizes, its initial distributions, its prunable tensors."""
+
+    family: Literal["mlp", "pair-mlp", "transformer"]
+    depth: Count  # repeated units
+    inputs: Count  # features, or tokens of the vocabulary
+    width: Count  # units of a hidden layer, or of the residual stream
+    neck: int = Field(ge=0, default=0)  # a last, narrower hidden layer; 0 for none
+    embedding: int = Field(ge=0, default=0)
+    heads: int = Field(ge=0, default=0)
+    hidden: int = Field(ge=0, default=0)  # units of a transformer's MLP
+    classes: Count
+    prunable: tuple[str, ...]
+    init: tuple[Init, ...]
+
+
+class Recipe(Strict):
+    """How every network of the task is trained: dense runs, tickets and controls alike."""
+
+    optimiser: Literal["adam", "adamw", "sgd"]
+    rate: float = Field(gt=0)
+    schedule: Literal["constant", "linear"]  # linear: to 0 at T
+    steps: Count  # T
+    batch: int = Field(ge=0)  # 0: all examples but those left out
+    leave_out: float = Field(ge=0, lt=1, default=0.0)  # of the examples, anew at every step
+    weight_decay: float = Field(ge=0, default=0.0)
+    decayed: tuple[str, ...] = ()
+    momentum: float = Field(ge=0, lt=1, default=0.0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    precision: Literal["float32", "float64"] = "float32"
+
+    def compressed(self, factor: int) -> Recipe:
+        """The whole schedule in 1/factor of the steps."""
+        return self.model_copy(update={"steps": self.steps // factor})
+
+
+class Score(Strict):
+    """What is read from a run: accuracy at T, or whether it generalised by T."""
+
+    kind: Literal["accuracy", "generalisation"]
+    threshold: float = Field(gt=0, lt=1, default=0.95)
+    every: Count  # steps between evaluations
+    compressed_density: float = Field(ge=0, lt=1, default=0.0)  # 0: no compressed schedules
+
+
+class Ladder(Strict):
+    """Densities, sparsest last: for tickets that are trained, and for those that are not."""
+
+    trained: tuple[Fraction, ...]
+    untrained: tuple[Fraction, ...]
+
+    @model_validator(mode="after")
+    def _sparsest_last(self) -> Ladder:
+        for name in ("trained", "untrained"):
+            rungs = getattr(self, name)
+            if not rungs or any(a <= b for a, b in zip(rungs, rungs[1:], strict=False)):
+                raise ValueError(f"{name}: densities must fall from rung to rung")
+        return self
+
+
+class Search(Strict):
+    """What a method may spend, and from how late a step its tickets may start."""
+
+    budget: float = Field(gt=0)  # dense trainings
+    rewind_limit: int = Field(ge=0)
+
+
+class Transfer(Strict):
+    """The depth that tickets are found at for transfer, and the two they are carried to."""
+
+    source: Count
+    targets: tuple[int, int]
+    densities: tuple[float, float]
+
+
+class Variant(Strict):
+    """One row of the calibration: a changed recipe and what dense training reached with it."""
+
+    variant: str
+    score: tuple[float, ...]  # one figure a seed, on the held-out part
+
+
+class Calibration(Strict):
+    """The variants that were tried before the recipe was frozen, on the held-out part alone."""
+
+    command: str
+    reading: str
+    variants: tuple[Variant, ...]
+
+
+class Task(Strict):
+    """One protocol, whole: data, network, recipe, ladder, scores."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,60}$")
+    version: Count
+    title: str
+    data: Data
+    network: Network
+    recipe: Recipe
+    score: Score
+    ladder: Ladder
+    search: Search
+    transfer: Transfer
+    calibration: Calibration | None = None
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Task:
+        if self.recipe.steps % self.score.every:
+            raise ValueError("score.every must divide recipe.steps")
+        if self.data.classes != self.network.classes:
+            raise ValueError("data.classes and network.classes must be equal")
+        if self.search.rewind_limit > self.recipe.steps // 10:
+            raise ValueError("search.rewind_limit must be at most a tenth of recipe.steps")
+        rung = self.score.compressed_density
+        if rung and rung not in self.ladder.trained:
+            raise ValueError("score.compressed_density must be a rung of ladder.trained")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """Of all that a result depends on; titles and the calibration table are free to change."""
+        table = self.model_dump(mode="json", exclude={"title", "calibration"})
+        return digest(canonical_json(table))
+
+    @property
+    def training_digest(self) -> str:
+        """Of what one training depends on: the key of stored results, whatever is scored."""
+        data = self.data.model_dump(mode="json")
+        network = self.network.model_dump(mode="json")
+        return digest(canonical_json({"data": data, "network": network}))
+
+    @property
+    def chance(self) -> float:
+        return 1 / self.data.classes
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The steps at which a scored run is evaluated, T last."""
+        return tuple(range(self.score.every, self.recipe.steps + 1, self.score.every))
+
+
+class Suite(Strict):
+    """A list of tasks with the seeds and the extras that they are scored with."""
+
+    name: str
+    title: str
+    tasks: tuple[str, ...]
+    seeds: Count
+    ranked: bool
+    controls: Literal["all", "one rung"]  # one rung: the sparsest but one
+    compressed: bool
+
+
+Model = TypeVar("Model", Task, Suite)
+
+
+def matching(names: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """The names, in their order, that match at least one of the shell-style patterns."""
+    return tuple(n for n in names if any(fnmatchcase(n, pattern) for pattern in patterns))
+
+
+def task_names() -> tuple[str, ...]:
+    """Every task that ships with the package."""
+    return tuple(sorted(path.stem for path in shipped("tasks").glob("*.toml")))
+
+
+def load_task(name: str) -> Task:
+    """A task by its name, or from a TOML file of one's own by its path (it ends in .toml)."""
+    if name.endswith(".toml"):
+        return _read(Path(name), Task)
+    path = shipped("tasks") / f"{name}.toml"
+    if name not in task_names():
+        raise TaskError(f"no task {name!r}{nearest(name, task_names())}; see `lthbench tasks`")
+    return _read(path, Task)
+
+
+def suite_names() -> tuple[str, ...]:
+    """Every suite that ships with the package."""
+    return tuple(sorted(path.stem for path in (shipped("tasks") / "suites").glob("*.toml")))
+
+
+def load_suite(name: str) -> Suite:
+    """A suite by its name."""
+    if name not in suite_names():
+        raise TaskError(
+            f"no suite {name!r}{nearest(name, suite_names())}; there are {', '.join(suite_names())}"
+        )
+    return _read(shipped("tasks") / "suites" / f"{name}.toml", Suite)
+
+
+def _read(path: Path, model: type[Model]) -> Model:
+    """Parse a file strictly; the first mistake becomes one line with its place."""
+    try:
+        text = path.read_bytes()
+        table = tomllib.loads(text.decode())
+    except OSError as error:
+        raise TaskError(f"{path}: {error.strerror}; name a TOML file that exists") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise TaskError(f"{path}: not valid TOML: {error}") from error
+    try:
+        loaded = model.model_validate(table)
+    except ValidationError as error:
+        raise TaskError(f"{path.name} {_first(error, model)}") from error
+    if not isinstance(loaded, Task) or path.stem == loaded.name:
+        return loaded
+    raise TaskError(f"{path.name} name: {loaded.name!r} must be the file's name without .toml")
+
+
+def _first(error: ValidationError, model: type[BaseModel]) -> str:
+    """`[recipe] momentun: unknown key (did you mean momentum?)` from pydantic's first complaint."""
+    first = error.errors(include_url=False)[0]
+    place = [str(part) for part in first["loc"]]
+    table = f"[{'.'.join(place[:-1])}] " if len(place) > 1 else ""
+    key = place[-1] if place else "file"
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(key, _keys(model, place[:-1]), n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        return f"{table}{key}: unknown key{hint}"
+    message = first["msg"].removeprefix("Value error, ")
+    value = first["input"] if isinstance(first["input"], (str, int, float, bool)) else None
+    return f"{table}{key}: {message[0].lower()}{message[1:]}" + (
+        f", not {value!r}" if value is not None else ""
+    )
+
+
+def _keys(model: type[BaseModel], place: list[str]) -> list[str]:
+    for part in place:
+        field = model.model_fields.get(part)
+        kind = field.annotation if field else None
+        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            return []
+        model = kind
+    return list(model.model_fields)

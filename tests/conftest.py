@@ -1,0 +1,40 @@
+"""What all tests share: no network, one thread, a cache of their own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+from lthbench import paths
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports datasets; children inherit it
+
+# A busy machine is no failure.
+settings.register_profile("lthbench", deadline=None)
+settings.load_profile("lthbench")
+
+
+def mnist_folder() -> Path | None:
+    """The local copy of MNIST, if there is one."""
+    data = paths.data_folder()
+    folder = data / "ylecun" / "mnist" if data else None
+    return folder if folder and folder.is_dir() else None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+    if item.get_closest_marker("mnist") and mnist_folder() is None:
+        pytest.skip("LTHBENCH_DATA names no folder that holds ylecun/mnist")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, used by this test and the processes it starts; not created yet."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("LTHBENCH_CACHE", str(folder))
+    return folder
