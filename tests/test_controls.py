@@ -126,6 +126,11 @@ def test_random_ladders_are_nested_and_apart() -> None:
     assert len(set(digests)) == 4
 
 
+def test_tensors_of_one_shape_get_masks_of_their_own() -> None:
+    masks = random_masks({"a": (200,), "b": (200,)}, [0.5], 0, "uniform")[0]
+    assert not torch.equal(masks["a"], masks["b"])
+
+
 def test_a_rung_does_not_depend_on_the_others() -> None:
     alone = random_masks(LENET, [0.1], 0, "erk")[0]
     assert digest(random_masks(LENET, [0.5, 0.1], 0, "erk")[1]) == digest(alone)
@@ -222,6 +227,8 @@ def test_fresh_signs_are_fair_and_forget_the_old_ones() -> None:
         assert abs(float((signs * torch.sign(other["w"])).mean())) < limit
     again = fresh_signs(start, masks, ["w"], 0, attempt=0)
     assert torch.equal(torch.sign(again["w"]), signs)
+    turned = fresh_signs({"w": -start["w"]}, masks, ["w"], 0)
+    assert torch.equal(turned["w"], again["w"])
 
 
 @pytest.mark.parametrize(

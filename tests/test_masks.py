@@ -19,6 +19,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lthbench import masks as masks_module
 from lthbench.errors import TicketError
 from lthbench.masks import (
     Rule,
@@ -236,6 +237,15 @@ def test_ties_are_spread_over_tensors_and_entries() -> None:
         assert abs(float(rows.mean()) - 0.1) < 5 * math.sqrt(0.09 / mask.numel()), name
         halves = mask.reshape(2, -1).double().mean(dim=1)
         assert abs(float(halves[0] - halves[1])) < 5 * math.sqrt(4 * 0.09 / mask.numel()), name
+
+
+def test_equal_tie_ranks_go_by_name_and_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Two names whose 64-bit ranks meet are not to be found, so all ranks are made equal here.
+    monkeypatch.setattr(masks_module, "_tie_ranks", lambda name, at: np.zeros(at.size, np.uint64))
+    for names in ("ab", "ba"):
+        chosen = keep_top({name: torch.ones(3) for name in names}, 4 / 6)
+        assert chosen["a"].tolist() == [True, True, True]
+        assert chosen["b"].tolist() == [True, False, False]
 
 
 def test_golden_ties() -> None:

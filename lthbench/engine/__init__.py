@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from lthbench import states
 from lthbench.states import State
 from lthbench.task import Network, Recipe
 
@@ -55,6 +57,11 @@ class Examples:
     shift: float = 0.0
     tokens: bool = False
 
+    @cached_property
+    def digest(self) -> str:
+        """Names these examples by their content."""
+        return states.digest({"x": self.x, "y": self.y}, 0)
+
     def inputs(self, rows: Tensor | slice) -> Tensor:
         """What a network sees of these rows."""
         x = self.x[rows] if isinstance(rows, slice) else self.x.index_select(0, rows)
@@ -70,9 +77,9 @@ class Examples:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Named sets of examples, and the steps at which correct answers are counted on each."""
+    """Named sets of examples for each seed, and the steps at which correct answers are counted."""
 
-    sets: Mapping[str, Examples]
+    sets: Mapping[int, Mapping[str, Examples]]
     at: tuple[int, ...]
 
 

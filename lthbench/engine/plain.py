@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -22,29 +22,32 @@ CHECKED_EVERY = 50  # steps between looks at the loss: a diverged run ends early
 
 
 def run(
-    jobs: Iterable[Job], data: Examples, evaluation: Evaluation | None = None
+    jobs: Iterable[Job], data: Mapping[int, Examples], evaluation: Evaluation | None = None
 ) -> Iterator[tuple[str, Result]]:
-    """Train each job on the data and yield (key, result) as it ends.
+    """Train each job on its seed's examples and yield (key, result) as it ends.
 
     An evaluation changes no bit of the training.
     """
     for job in jobs:
         began = time.perf_counter()
-        result = _train(job, data, evaluation)
+        sets = evaluation.sets[job.seed] if evaluation else {}
+        result = _train(job, data[job.seed], sets, evaluation.at if evaluation else ())
         yield job.key, replace(result, seconds=time.perf_counter() - began)
 
 
-def _train(job: Job, data: Examples, evaluation: Evaluation | None) -> Result:
+def _train(
+    job: Job, data: Examples, sets: Mapping[str, Examples], at: Sequence[int]
+) -> Result:
     network = networks.load(job.network, job.depth, job.start).to(data.x.device)
     masks = {name: mask.to(data.x.device) for name, mask in (job.masks or {}).items()}
     optimiser = _optimiser(network, job.recipe)
     masked = _Masked(network, optimiser, masks)
     masked.apply()
-    at = set(evaluation.at) if evaluation else set()
-    correct: dict[str, list[int]] = {name: [] for name in (evaluation.sets if evaluation else {})}
+    due = set(at)
+    correct: dict[str, list[int]] = {name: [] for name in sets}
     predictions: dict[str, Tensor] = {}
-    if evaluation and job.until == job.start.step:
-        predictions = _evaluate(network, evaluation, correct)
+    if job.until == job.start.step:
+        predictions = _evaluate(network, sets, correct)
     rows = batches(job.recipe, len(data.y), job.seed, job.order, job.start.step, job.until)
     network.train()
     loss = torch.zeros(())
@@ -58,8 +61,8 @@ def _train(job: Job, data: Examples, evaluation: Evaluation | None) -> Result:
         masked.apply()
         if step % CHECKED_EVERY == 0 and not math.isfinite(loss.item()):
             break
-        if step in at and evaluation:
-            predictions = _evaluate(network, evaluation, correct)
+        if step in due:
+            predictions = _evaluate(network, sets, correct)
     state = State({n: t.detach().cpu() for n, t in network.state_dict().items()}, job.until)
     finite = bool(loss.isfinite()) and all(bool(t.isfinite().all()) for t in state.tensors().values())
     counts = {name: torch.tensor(values) for name, values in correct.items()}
@@ -132,12 +135,12 @@ def _set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> No
 
 @torch.no_grad()
 def _evaluate(
-    network: nn.Module, evaluation: Evaluation, correct: dict[str, list[int]]
+    network: nn.Module, sets: Mapping[str, Examples], correct: dict[str, list[int]]
 ) -> dict[str, Tensor]:
     """Answers of the network on every set (uint8); appends the counts of correct ones."""
     network.eval()
     answers = {}
-    for name, examples in evaluation.sets.items():
+    for name, examples in sets.items():
         parts = [
             network(examples.inputs(slice(i, i + EVALUATED_TOGETHER))).argmax(1).to(torch.uint8)
             for i in range(0, len(examples.y), EVALUATED_TOGETHER)

@@ -1,0 +1,100 @@
+"""Dense training under changed recipes, on the held-out part: `python -m lthbench.calibrate TASK`.
+
+A recipe is frozen only if no variant is better by more than half a dense seed's deviation: a dense
+reference that a variant beats makes every subnetwork look like a winner.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+
+from lthbench import executors, find, networks, stats
+from lthbench import data as data_module
+from lthbench.engine import Evaluation, Job, Result
+from lthbench.task import Recipe, Task, load_task
+
+
+def variants(recipe: Recipe) -> dict[str, Recipe]:
+    """The recipe itself and its neighbours: rate x3 and /3, steps x2, decay instead of none."""
+    other = "constant" if recipe.schedule == "linear" else "linear"
+    changes = {
+        "as is": {},
+        "rate x3": {"rate": recipe.rate * 3},
+        "rate /3": {"rate": recipe.rate / 3},
+        "steps x2": {"steps": recipe.steps * 2},
+        f"{other} rate": {"schedule": other},
+    }
+    if recipe.weight_decay:
+        changes["decay x3"] = {"weight_decay": recipe.weight_decay * 3}
+        changes["decay /3"] = {"weight_decay": recipe.weight_decay / 3}
+    return {name: recipe.model_copy(update=change) for name, change in changes.items()}
+
+
+def measured(task: Task, recipe: Recipe, result: Result, held_out: int) -> float:
+    """Held-out accuracy at the end; or the generalising step, the recipe's last if it never did."""
+    counts = result.correct["held_out"].tolist() if "held_out" in result.correct else []
+    if result.state is None:
+        return float(recipe.steps if task.score.kind == "generalisation" else task.chance)
+    if task.score.kind == "generalisation":
+        index = stats.first_sustained(counts, held_out, task.score.threshold)
+        return float(recipe.steps if index is None else (index + 1) * task.score.every)
+    last = counts[-5:] if recipe.schedule == "constant" else counts[-1:]
+    return statistics.mean(last) / held_out
+
+
+async def calibrate(task: Task, seeds: tuple[int, ...], workers: int) -> dict[str, list[float]]:
+    """One figure for each variant and seed."""
+    data_module.prepare(task, download=False)
+    executor = executors.local(workers)
+    figures: dict[str, list[float]] = {}
+    searches = {seed: data_module.search(task, seed) for seed in seeds}
+    train = {seed: find.examples(task, s.train) for seed, s in searches.items()}
+    held = {seed: {"held_out": find.examples(task, s.held_out)} for seed, s in searches.items()}
+    depth = task.network.depth
+    try:
+        for name, recipe in variants(task.recipe).items():
+            at = tuple(range(task.score.every, recipe.steps + 1, task.score.every))
+            jobs = [
+                Job(
+                    task.network,
+                    depth,
+                    networks.initial(task.network, depth, seed),
+                    None,
+                    recipe,
+                    recipe.steps,
+                    seed,
+                    ("data", "dense", "0"),
+                    str(seed),
+                )
+                for seed in seeds
+            ]
+            results = {k: r async for k, r in executor.results(jobs, train, Evaluation(held, at))}
+            figures[name] = [
+                measured(task, recipe, results[str(s)], len(held[s]["held_out"].y)) for s in seeds
+            ]
+            print(f"{task.name} {name}: {figures[name]}", file=sys.stderr, flush=True)
+    finally:
+        await executor.close()
+    return figures
+
+
+def main() -> None:
+    """Print the table of variants as the task file holds it."""
+    parser = argparse.ArgumentParser(prog="python -m lthbench.calibrate")
+    parser.add_argument("task")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=executors.default_workers())
+    options = parser.parse_args()
+    task = load_task(options.task)
+    seeds = tuple(range(1000, 1000 + options.seeds))
+    figures = asyncio.run(calibrate(task, seeds, options.workers))
+    for name, values in figures.items():
+        row = ", ".join(f"{value:.4f}" if value < 1 else f"{value:.1f}" for value in values)
+        print(f'\n[[calibration.variants]]\nvariant = "{name}"\nscore = [{row}]')
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Jobs and results as headers and tensors, for pipes between processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from lthbench import wire
+from lthbench.engine import Job, Result
+from lthbench.states import State
+from lthbench.task import Network, Recipe
+
+
+def pack_job(job: Job) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A job as a header and tensors."""
+    header = {
+        "network": job.network.model_dump(mode="json"),
+        "recipe": job.recipe.model_dump(mode="json"),
+        "depth": job.depth,
+        "step": job.start.step,
+        "masked": job.masks is not None,
+        "until": job.until,
+        "seed": job.seed,
+        "order": list(job.order),
+        "key": job.key,
+    }
+    tensors = wire.prefixed("start", job.start.tensors()) | wire.prefixed("mask", job.masks or {})
+    return header, tensors
+
+
+def unpack_job(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> Job:
+    """The job that `pack_job` was given."""
+    return Job(
+        Network.model_validate(header["network"]),
+        header["depth"],
+        State(wire.under("start", tensors), header["step"]),
+        wire.under("mask", tensors) if header["masked"] else None,
+        Recipe.model_validate(header["recipe"]),
+        header["until"],
+        header["seed"],
+        tuple(header["order"]),
+        header["key"],
+    )
+
+
+def pack_result(key: str, result: Result) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """A result as a header and tensors."""
+    header = {
+        "key": key,
+        "status": result.status,
+        "reason": result.reason,
+        "seconds": result.seconds,
+        "step": result.state.step if result.state else None,
+    }
+    tensors = wire.prefixed("state", result.state.tensors() if result.state else {})
+    tensors |= wire.prefixed("correct", result.correct)
+    return header, tensors | wire.prefixed("predictions", result.predictions)
+
+
+def unpack_result(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Result:
+    """The result that `pack_result` was given."""
+    state = wire.under("state", tensors)
+    return Result(
+        State(state, header["step"]) if header["step"] is not None else None,
+        wire.under("correct", tensors),
+        wire.under("predictions", tensors),
+        header["status"],
+        header["reason"],
+        header["seconds"],
+    )

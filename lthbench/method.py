@@ -1,0 +1,164 @@
+"""A method's file to its source, options and digest, read as text: nothing of it is run here."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lthbench.errors import MethodError, UsageError, nearest
+from lthbench.paths import canonical_json, digest, shipped
+
+DESCRIBED = ("name", "version", "paper", "authors", "licence", "code")
+KINDS = {"float": float, "int": int, "bool": bool, "str": str}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method as it was found: its source, and the options it takes and was given."""
+
+    name: str
+    path: str
+    source: str
+    options: Mapping[str, Any]
+    described: Mapping[str, str] = field(default_factory=dict)
+    summary: str = ""
+
+    @property
+    def digest(self) -> str:
+        """sha256 of the source."""
+        return digest(self.source.encode())
+
+    @property
+    def identity(self) -> str:
+        """sha256 of source and options: what results belong to."""
+        return digest(canonical_json({"source": self.digest, "options": dict(self.options)}))
+
+
+def baseline_names() -> tuple[str, ...]:
+    """Every baseline that ships with the package."""
+    return tuple(sorted(path.stem for path in shipped("baselines").glob("*.py")))
+
+
+def load_method(name: str, settings: Mapping[str, str] | None = None) -> Method:
+    """A method by its file's path or by a baseline's name, with options set from strings."""
+    path = _find(name)
+    try:
+        source = path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MethodError(f"{path}: cannot be read as text ({error})") from error
+    try:
+        tree = ast.parse(source, str(path))
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None) or 1
+        raise MethodError(f"{path}:{line}: {type(error).__name__}: {error.args[0]}") from error
+    if "find_tickets" not in _bound(tree):
+        raise MethodError(
+            f"{path}: no find_tickets; define `def find_tickets(problem):` that yields tickets "
+            "(`lthbench new` writes an example)"
+        )
+    described = _described(tree, path)
+    options = _with_settings(_options(tree, path), settings or {}, path)
+    own = described.get("name", path.stem)
+    return Method(own, str(path), source, options, described, _summary(tree))
+
+
+def _find(name: str) -> Path:
+    if name in baseline_names():
+        return shipped("baselines") / f"{name}.py"
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.is_dir() or path.suffix == ".py" or len(path.parts) > 1:
+        raise MethodError(f"{name}: no such file; name a .py file or a baseline")
+    hint = nearest(name, baseline_names()) or "; `lthbench baselines` lists them"
+    raise MethodError(f"no baseline {name!r} and no such file{hint}")
+
+
+def _bound(tree: ast.Module) -> set[str]:
+    """Names bound at the top level: functions, classes, assignments, imports."""
+    names: set[str] = set()
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names.update(alias.asname or alias.name for alias in node.names)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names.update(t.id for t in targets if isinstance(t, ast.Name))
+    return names
+
+
+def _options(tree: ast.Module, path: Path) -> dict[str, Any]:
+    """Keyword-only parameters of find_tickets and their defaults, which must be literals."""
+    functions = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "find_tickets"]
+    if not functions:
+        return {}
+    arguments = functions[-1].args
+    options = {}
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        try:
+            value = ast.literal_eval(default) if default is not None else None
+        except ValueError:
+            value = None
+        if not isinstance(value, (bool, int, float, str)):
+            raise MethodError(
+                f"{path}:{argument.lineno}: option {argument.arg} needs a default that is a number, "
+                "a string, True or False"
+            )
+        annotated = argument.annotation.id if isinstance(argument.annotation, ast.Name) else ""
+        options[argument.arg] = float(value) if annotated == "float" else value
+    return options
+
+
+def _with_settings(
+    options: dict[str, Any], settings: Mapping[str, str], path: Path
+) -> dict[str, Any]:
+    for name, text in settings.items():
+        if name not in options:
+            known = f"; it has {', '.join(options)}" if options else "; it has none"
+            raise UsageError(
+                f"--set {name}: {path.name} has no such option{nearest(name, options) or known}"
+            )
+        options[name] = _parsed(name, text, type(options[name]))
+    return options
+
+
+def _parsed(name: str, text: str, kind: type) -> Any:
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        return kind(text)
+    except (ValueError, KeyError):
+        wanted = "true or false" if kind is bool else f"{kind.__name__}"
+        raise UsageError(f"--set {name}={text}: the option wants {wanted}") from None
+
+
+def _described(tree: ast.Module, path: Path) -> dict[str, str]:
+    """METHOD = dict(name=…, paper=…, …), if the file has it; literals only."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(
+            isinstance(t, ast.Name) and t.id == "METHOD" for t in node.targets
+        ):
+            try:
+                value = node.value
+                if isinstance(value, ast.Call):
+                    table = {k.arg: ast.literal_eval(k.value) for k in value.keywords}
+                else:
+                    table = ast.literal_eval(value)
+                ok = all(k in DESCRIBED and isinstance(v, str) for k, v in table.items())
+            except (ValueError, AttributeError):
+                ok = False
+            if not ok:
+                raise MethodError(
+                    f"{path}:{node.lineno}: METHOD must hold strings under {', '.join(DESCRIBED)}"
+                )
+            return dict(table)
+    return {}
+
+
+def _summary(tree: ast.Module) -> str:
+    """The first line of the file's docstring."""
+    return (ast.get_docstring(tree) or "").split("\n")[0]

@@ -1,0 +1,247 @@
+"""The only object a method sees: the dense network, the training part, and a metered trainer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lthbench import networks, seeds, wire
+from lthbench.engine import Examples
+from lthbench.engine.order import batch_size, batches
+from lthbench.engine.plain import loss_of
+from lthbench.errors import BudgetExceeded, MethodError
+from lthbench.states import State
+from lthbench.task import Task
+
+SHORT = 200  # a loop of at most so many steps runs again on replay; a longer one is snapshotted
+Ask = Callable[[dict[str, Any], Mapping[str, Tensor] | None], wire.Message]
+
+
+class Batch(NamedTuple):
+    """What a network sees, and the labels: (batch, ...) and (batch,)."""
+
+    x: Tensor
+    y: Tensor
+
+
+class Problem:
+    """One task at one seed, read-only. Costly calls are requests that the harness meters.
+
+    Attributes:
+        densities, untrained_densities: the two ladders, sparsest last.
+        prunable: names of the prunable tensors.
+        shapes: their shapes, by name.
+        classes, chance, depth, device, steps (T), rewind_limit: of the task.
+    """
+
+    def __init__(self, task: Task, depth: int, seed: int, train: Examples, ask: Ask) -> None:
+        self.densities = task.ladder.trained
+        self.untrained_densities = task.ladder.untrained
+        self.shapes = networks.shapes(task.network, depth)
+        self.prunable = tuple(self.shapes)
+        self.classes = task.data.classes
+        self.chance = task.chance
+        self.depth = depth
+        self.device = train.x.device
+        self.steps = task.recipe.steps
+        self.rewind_limit = task.search.rewind_limit
+        self._task, self._seed, self._train, self._ask = task, seed, train, ask
+        self._theta = networks.initial(task.network, depth, seed)
+        self._left = task.search.budget
+        self._loops = 0
+        self._generators: dict[str, torch.Generator] = {}
+
+    @property
+    def budget(self) -> float:
+        """Dense trainings left."""
+        return self._left
+
+    def network(self) -> nn.Module:
+        """A fresh copy of the dense network at theta_0, on the problem's device."""
+        return networks.load(self._task.network, self.depth, self._theta).to(self.device)
+
+    def theta(self, k: int = 0) -> State:
+        """The canonical dense run at step k (0 to T); charged k / T, once."""
+        if k == 0:
+            return State(self._theta.tensors(), 0)
+        return self._state(self._request({"op": "theta", "k": int(k)}))
+
+    def train(
+        self,
+        start: int | State = 0,
+        masks: Mapping[str, Tensor] | None = None,
+        *,
+        until: int | None = None,
+        order: int = 0,
+    ) -> State:
+        """Train by the task's recipe from theta_0, theta_k or a state, under masks, to a step.
+
+        Args:
+            masks: bool by prunable name; None trains dense.
+            until: the step to end at, T by default.
+            order: another number gives another data order.
+        """
+        begin = self.theta(start) if isinstance(start, int) else start
+        header = {
+            "op": "train",
+            "step": begin.step,
+            "masked": masks is not None,
+            "until": self.steps if until is None else int(until),
+            "order": int(order),
+        }
+        tensors = wire.prefixed("start", dict(begin)) | wire.prefixed("mask", masks or {})
+        return self._state(self._request(header, tensors))
+
+    def accuracy(self, state: State, masks: Mapping[str, Tensor] | None = None) -> float:
+        """The share of the held-out part that the state gets right (0 to 1); charged."""
+        header = {"op": "accuracy", "step": state.step, "masked": masks is not None}
+        tensors = wire.prefixed("start", dict(state)) | wire.prefixed("mask", masks or {})
+        return float(self._request(header, tensors)[0]["accuracy"])
+
+    def loop(self, *stateful: Any, steps: int, cost: float = 1.0) -> Iterator[Batch]:
+        """Batches for a loop of the method's own, charged whole when it begins.
+
+        Args:
+            stateful: everything that the body changes: modules (with their gradients), optimisers,
+                generators, tensors, whatever has `state_dict` and `load_state_dict`. A killed run
+                continues inside the loop from a snapshot of these; a finished loop of more than 200
+                steps is restored whole and yields nothing. What is not passed is lost.
+            cost: of one step, in forward-and-backward passes: 1/3 forward only, 2 for a
+                Hessian product.
+        """
+        self._loops += 1
+        number, steps = self._loops, int(steps)
+        reply, tensors = self._request(
+            {"op": "loop", "number": number, "steps": steps, "cost": float(cost)}
+        )
+        first = int(reply["step"])
+        if first:
+            _restore(wire.unpack(reply["snapshot"], tensors), stateful, self.generator)
+        return self._steps(stateful, number, first, steps, reply)
+
+    def _steps(
+        self, stateful: tuple[Any, ...], number: int, first: int, steps: int, reply: dict[str, Any]
+    ) -> Iterator[Batch]:
+        order = ("method", "loop", str(number))
+        recipe, seed = self._task.recipe, self._seed
+        saved = time.monotonic()
+        rows = batches(recipe, len(self._train.y), seed, order, first, steps)
+        for step, chosen in enumerate(rows, start=first + 1):
+            chosen = chosen.to(self.device)
+            yield Batch(self._train.inputs(chosen), self._train.labels(chosen))
+            due = time.monotonic() - saved > reply["every"] or step in reply["at"] or step == steps
+            if steps > SHORT and due:
+                tensors: dict[str, Tensor] = {}
+                packed = wire.pack(_snapshot(stateful, self._generators), tensors)
+                header = {"op": "snapshot", "number": number, "step": step, "snapshot": packed}
+                self._request(header, tensors)
+                saved = time.monotonic()
+
+    def examples(self, per_class: int, name: str) -> Batch:
+        """A balanced, fixed draw of training examples; charged as one pass forward and back."""
+        generator = seeds.generator(self._seed, "method", "examples", name)
+        labels = self._train.y.cpu()
+        chosen = []
+        for label in range(self.classes):
+            rows = torch.nonzero(labels == label).flatten()
+            order = torch.from_numpy(generator.permutation(len(rows)))
+            chosen.append(rows[order[:per_class]])
+        rows = torch.cat(chosen)
+        self._request({"op": "examples", "count": len(rows), "name": str(name)})
+        rows = rows.to(self.device)
+        return Batch(self._train.inputs(rows), self._train.labels(rows))
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The task's loss of logits (batch, classes) and labels (batch,), in its precision."""
+        return loss_of(outputs, targets)
+
+    def forward(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Logits of the network with these weights in place of its own."""
+        return torch.func.functional_call(self.network(), dict(weights), (x,))  # type: ignore[no-any-return]
+
+    def ones(self) -> Tensor:
+        """The all-ones input, one example; for tokens every token with weight 1 / tokens."""
+        return self.network().ones().to(self.device)  # type: ignore[operator, no-any-return]
+
+    def generator(self, name: str) -> torch.Generator:
+        """The seed's random stream of that name; one object a name, CPU."""
+        if name not in self._generators:
+            generator = torch.Generator()
+            generator.manual_seed(seeds.torch_seed(self._seed, "method", name))
+            self._generators[name] = generator
+        return self._generators[name]
+
+    def _request(
+        self, header: dict[str, Any], tensors: Mapping[str, Tensor] | None = None
+    ) -> wire.Message:
+        reply, answer = self._ask(header, tensors)
+        self._left = reply["left"]
+        if reply.get("error") == "budget":
+            raise BudgetExceeded(reply["message"])
+        if "error" in reply:
+            raise MethodError(reply["message"])
+        return reply, answer
+
+    def _state(self, message: wire.Message) -> State:
+        header, tensors = message
+        return State(tensors, header["step"])
+
+
+def _snapshot(stateful: tuple[Any, ...], generators: Mapping[str, torch.Generator]) -> Any:
+    return {
+        "stateful": [_state_of(thing) for thing in stateful],
+        "generators": {name: g.get_state() for name, g in generators.items()},
+        "torch": torch.get_rng_state(),
+    }
+
+
+def _restore(
+    snapshot: Any, stateful: tuple[Any, ...], generator: Callable[[str], torch.Generator]
+) -> None:
+    if len(snapshot["stateful"]) != len(stateful):
+        raise MethodError("loop was given another number of things on replay")
+    for thing, state in zip(stateful, snapshot["stateful"], strict=True):
+        _load_into(thing, state)
+    for name, state in snapshot["generators"].items():
+        generator(name).set_state(state)
+    torch.set_rng_state(snapshot["torch"])
+
+
+def _state_of(thing: Any) -> Any:
+    if isinstance(thing, Tensor):
+        return {"tensor": thing.detach(), "grad": [thing.grad]}
+    if isinstance(thing, torch.Generator):
+        return {"generator": thing.get_state()}
+    if not (hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")):
+        raise MethodError(
+            f"loop was given a {type(thing).__name__}; give tensors, generators, or what has "
+            "state_dict and load_state_dict"
+        )
+    return {"state": thing.state_dict(), "grad": [p.grad for p in _parameters(thing)]}
+
+
+def _load_into(thing: Any, state: Any) -> None:
+    if "generator" in state:
+        thing.set_state(state["generator"])
+        return
+    if "tensor" in state:
+        with torch.no_grad():
+            thing.copy_(state["tensor"])
+        parameters = [thing]
+    else:
+        thing.load_state_dict(state["state"])
+        parameters = _parameters(thing)
+    for parameter, gradient in zip(parameters, state["grad"], strict=True):
+        parameter.grad = None if gradient is None else gradient.to(parameter.device)
+
+
+def _parameters(thing: Any) -> list[Tensor]:
+    """The parameters whose gradients belong to a module's or an optimiser's state."""
+    if isinstance(thing, nn.Module):
+        return list(thing.parameters())
+    groups = getattr(thing, "param_groups", [])
+    return [parameter for group in groups for parameter in group["params"]]

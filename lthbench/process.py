@@ -1,0 +1,69 @@
+"""What child and worker processes share: a private channel, and an end with their parent."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+from torch import Tensor
+
+from lthbench import wire
+
+
+class Channel:
+    """Messages over what were standard input and output; printing goes to standard error.
+
+    A thread reads the input, so that its end is noticed inside a long computation too: the process
+    then ends at once, because nobody is left to hear it.
+    """
+
+    def __init__(self) -> None:
+        incoming = os.fdopen(os.dup(0), "rb")
+        self._outgoing: BinaryIO = os.fdopen(os.dup(1), "wb")
+        with open(os.devnull, "rb") as nothing:
+            os.dup2(nothing.fileno(), 0)
+        os.dup2(2, 1)
+        sys.stdout = os.fdopen(1, "w", buffering=1, errors="replace", closefd=False)
+        _die_with_parent()
+        self._messages: queue.Queue[wire.Message] = queue.Queue()
+        threading.Thread(target=self._read, args=(incoming,), daemon=True).start()
+
+    def receive(self) -> wire.Message:
+        """The next message; waits for it."""
+        return self._messages.get()
+
+    def send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Send one message."""
+        wire.send(self._outgoing, header, tensors)
+
+    def ask(
+        self, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
+    ) -> wire.Message:
+        """Send a request and wait for its answer."""
+        self.send(header, tensors)
+        return self.receive()
+
+    def _read(self, incoming: BinaryIO) -> None:
+        while True:
+            try:
+                message = wire.receive(incoming)
+            except wire.WireError:
+                message = None
+            if message is None:
+                os._exit(0)
+            self._messages.put(message)
+
+
+def _die_with_parent() -> None:
+    """On Linux the kernel ends this process with its parent, even inside code that holds the GIL."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+    import signal
+
+    parent_death_signal = 1
+    ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
