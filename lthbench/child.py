@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lthbench import guard, seeds, wire
 from lthbench.engine import Examples, single_threaded
+from lthbench.errors import BudgetExceeded
 from lthbench.problem import Problem
 from lthbench.process import Channel
 from lthbench.states import State
@@ -87,8 +88,8 @@ def _yield(channel: Channel, ticket: Any) -> None:
         header["step"] = ticket.weights.step if isinstance(ticket.weights, State) else 0
         tensors |= wire.prefixed("weight", _only_tensors(ticket.weights))
     reply, _ = channel.ask(header, tensors)
-    if "error" in reply:
-        raise SystemExit(0)  # the coordinator ends the run and names the rule
+    if "error" in reply:  # theta_k of its start was not paid yet; other errors end the run there
+        raise BudgetExceeded(reply["message"])
 
 
 def _only_tensors(mapping: Any) -> dict[str, Tensor]:

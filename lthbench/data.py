@@ -101,7 +101,8 @@ def prepare(task: Task, *, download: bool) -> None:
     decode = {"digits": _digits, "mnist": _from_hub}[task.data.source]
     for part, examples in decode(task, download):
         for name, array in (("x", examples.x), ("y", examples.y)):
-            _check(task, f"{part}.{name}", array, "the source")
+            step = "the source is not the one that the task was made with"
+            _check(task, f"{part}.{name}", array, task.data.source, step)
         _write(_file(task, part), examples)
 
 
@@ -117,19 +118,16 @@ def read(task: Task, part: str) -> Examples:
     from safetensors.numpy import load
 
     path = _file(task, part)
+    again = f"run `lthbench data prepare {task.name}`"
     try:
         arrays = load(path.read_bytes())
         examples = Examples(arrays["x"], arrays["y"])
     except FileNotFoundError as error:
-        raise DataError(
-            f"{task.name}: {path} is not there; run `lthbench data prepare {task.name}`"
-        ) from error
+        raise DataError(f"{task.name}: {path} is not there; {again}") from error
     except (OSError, SafetensorError, KeyError) as error:
-        raise DataError(
-            f"{path}: damaged ({error}); delete it and run `lthbench data prepare {task.name}`"
-        ) from error
-    _check(task, f"{part}.x", examples.x, str(path))
-    _check(task, f"{part}.y", examples.y, str(path))
+        raise DataError(f"{path}: damaged ({error}); delete it and {again}") from error
+    for name, array in (("x", examples.x), ("y", examples.y)):
+        _check(task, f"{part}.{name}", array, str(path), f"delete it and {again}")
     return examples
 
 
@@ -138,12 +136,12 @@ def fingerprint(array: Bytes) -> str:
     return digest(np.ascontiguousarray(array).tobytes())
 
 
-def _check(task: Task, name: str, array: Bytes, place: str) -> None:
+def _check(task: Task, name: str, array: Bytes, place: str, step: str) -> None:
     expected, found = task.data.fingerprints.get(name, "none"), fingerprint(array)
     if found != expected:
         raise DataError(
             f"{place}: {name} has fingerprint {found[:16]}, but {task.name} expects "
-            f"{expected[:16]}; delete it and run `lthbench data prepare {task.name}`"
+            f"{expected[:16]}; {step}"
         )
 
 
@@ -184,7 +182,9 @@ def _from_hub(task: Task, download: bool) -> Iterator[tuple[str, Examples]]:
     folder = data_folder()
     local = folder / name if folder else None
     if local is not None and not local.is_dir():
-        raise DataError(f"{local}: not there; LTHBENCH_DATA must hold copies laid out as on the Hub")
+        raise DataError(
+            f"{local}: not there; LTHBENCH_DATA must hold copies laid out as on the Hub"
+        )
     if local is None and not download:
         raise DataError(
             f"{task.name}: {name} is not prepared; run `lthbench data prepare {task.name}`"
@@ -201,5 +201,6 @@ def _from_hub(task: Task, download: bool) -> Iterator[tuple[str, Examples]]:
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
         raise DataError(
-            f"{name}: cannot be loaded ({reason}); check the network, or name a copy in LTHBENCH_DATA"
+            f"{name}: cannot be loaded ({reason}); "
+            "check the network, or name a copy in LTHBENCH_DATA"
         ) from error

@@ -16,7 +16,15 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from lthbench import wire
-from lthbench.engine import Evaluation, Examples, Job, Result, packing, plain
+from lthbench.engine import (
+    Evaluation,
+    Examples,
+    Job,
+    Result,
+    packing,
+    plain,
+    single_threaded,
+)
 from lthbench.errors import ResourceError
 
 ENVIRONMENT_KEPT = (
@@ -40,11 +48,12 @@ class Executor(Protocol):
 
 
 class Here:
-    """Runs every job in this process."""
+    """Runs every job in this process, with a worker's arithmetic: one thread, no denormals."""
 
     async def results(
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> AsyncIterator[tuple[str, Result]]:
+        single_threaded()
         for key, result in plain.run(jobs, data, evaluation):
             yield key, result
             await asyncio.sleep(0)
@@ -58,9 +67,11 @@ class Local:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._idle: asyncio.Queue[_Worker] = asyncio.Queue()
         self._started: list[_Worker] = []
-        self._starting = 0
+        # Last in, first out: a worker is started only when all that are there have work.
+        self._idle: asyncio.LifoQueue[_Worker | None] = asyncio.LifoQueue()
+        for _ in range(workers):
+            self._idle.put_nowait(None)  # one that is yet to be started
 
     async def results(
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
@@ -76,25 +87,29 @@ class Local:
 
     async def start(self) -> None:
         """Start the workers before the first job needs one; they import while others read data."""
-        while self._starting < self.workers:
-            await self._start_one()
+        idle = [self._idle.get_nowait() for _ in range(self._idle.qsize())]
+        for free in idle:
+            self._idle.put_nowait(free or await self._start_one())
 
     async def _one(
         self, job: Job, data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> tuple[str, Result]:
-        if self._idle.empty() and self._starting < self.workers:
-            await self._start_one()
         free = await self._idle.get()
+        done: _Worker | None = None
         try:
-            return await free.run(job, data, evaluation)
-        finally:
-            self._idle.put_nowait(free)
+            free = free or await self._start_one()
+            result = await free.run(job, data, evaluation)
+            done = free
+            return result
+        finally:  # one that is gone, or whose job nobody waits for any more, is replaced
+            if free and not done:
+                free.kill()
+            self._idle.put_nowait(done)
 
-    async def _start_one(self) -> None:
-        self._starting += 1
+    async def _start_one(self) -> _Worker:
         started = await _Worker.start()
         self._started.append(started)
-        self._idle.put_nowait(started)
+        return started
 
     async def close(self) -> None:
         for started in self._started:
@@ -166,9 +181,12 @@ class _Worker:
         assert self.process.stdin
         await wire.asend(self.process.stdin, header, tensors)
 
-    async def close(self) -> None:
+    def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
+
+    async def close(self) -> None:
+        self.kill()
         await self.process.wait()
 
 

@@ -32,6 +32,7 @@ from lthbench.meter import Meter
 from lthbench.method import Method
 from lthbench.paths import cache, canonical_json, data_folder, sweep, write_whole
 from lthbench.states import State, digest
+from lthbench.store import Log, Store
 from lthbench.task import Task
 from lthbench.ticket import Ticket
 
@@ -49,12 +50,26 @@ class Limits:
     memory: int = 8 * 2**30
 
 
+Point = tuple[str, int, int]  # a request: its op, the loop or the place in the log, the step
+
+
 @dataclass
 class Probe:
-    """For `check`: where to take snapshots inside loops, and when to kill the child."""
+    """For `check`: where to take snapshots inside loops, and after which request to kill.
+
+    Attributes:
+        snapshot_at: steps of a loop, from its length.
+        kill_at: the child is killed when this request is done and stored, before its answer.
+        seen: every request that was done, in order.
+    """
 
     snapshot_at: Callable[[int], tuple[int, ...]] = lambda steps: ()
-    kill_after: Callable[[str, int], bool] = lambda op, number: False
+    kill_at: Point | None = None
+    seen: list[Point] = field(default_factory=list)
+
+
+class Killed(Exception):
+    """The probe killed the child; another call of `find` goes on."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +91,8 @@ class _Seed:
     task: Task
     seed: int
     folder: Path  # of tickets
-    store: store.Store
-    log: store.Log
+    store: Store
+    log: Log
     meter: Meter
     train: Examples
     held_out: Examples
@@ -87,6 +102,28 @@ class _Seed:
     trained: list[str] = field(default_factory=list)
     rungs: list[dict[str, Any]] = field(default_factory=list)
     paid: set[int] = field(default_factory=set)
+
+    def progress(self) -> dict[str, Any]:
+        """What a search that goes on inside a loop must find again, as JSON."""
+        return {
+            "position": self.log.position,
+            "spent": self.meter.count,
+            "trained": self.trained,
+            "rungs": self.rungs,
+            "paid": sorted(self.paid),
+        }
+
+    def go_on(self, progress: Mapping[str, Any]) -> None:
+        """Take up what `progress` gave: calls made in the loop's body are not made again."""
+        self.log.position = progress["position"]
+        self.meter.count = progress["spent"]
+        self.trained = list(progress["trained"])
+        self.rungs = list(progress["rungs"])
+        self.paid = set(progress["paid"])
+        for k in self.paid:
+            stored = self.store.get(training(self.task, self.seed, self.theta, None, k).key)
+            if stored and k <= self.task.search.rewind_limit:
+                self.thetas[k] = State(stored[1], k)
 
 
 async def find(
@@ -186,8 +223,8 @@ def _prepare(task: Task, seed: int, tickets: Path, place: Path) -> _Seed:
         task,
         seed,
         tickets,
-        store.Store(place),
-        store.Log(place / "calls.json"),
+        Store(place),
+        Log(place / "calls.json"),
         Meter(task.recipe.steps, batch, task.search.budget),
         train,
         held_out,
@@ -228,13 +265,11 @@ async def _converse(
         "forbidden": [str(folder) for folder in (cache(), data_folder()) if folder],
     }
     await child.send(setup, {"x": state.train.x, "y": state.train.y})
-    count = 0
     while True:
-        message = await child.receive(limits)
-        header, tensors = message
-        op, count = header.get("op"), count + 1
+        header, tensors = await child.receive(limits)
+        op = header.get("op")
         if op == "end":
-            state.log.save()
+            state.log.end()
             return
         if op == "error":
             raise _method_error(method, state.seed, header)
@@ -245,8 +280,14 @@ async def _converse(
         except LthbenchError as error:
             raise type(error)(f"{method.name} seed {state.seed}: {error}") from error
         reply["left"] = state.meter.left
-        if probe and probe.kill_after(str(op), count):
-            raise asyncio.CancelledError
+        if probe and "error" not in reply:
+            inside = op == "snapshot"
+            number = header["number"] if inside else state.log.position
+            point = str(op), number, header["step"] if inside else 0
+            probe.seen.append(point)
+            if point == probe.kill_at:
+                child.process.kill()
+                raise Killed(point)
         await child.send(reply, answer)
 
 
@@ -277,13 +318,13 @@ async def _answer(
     if op == "loop":
         return _begin_loop(state, header, probe, note)
     if op == "snapshot":
-        name = f"loop{header['number']}"
-        state.store.put(name, {"step": header["step"], "snapshot": header["snapshot"]}, tensors)
-        state.log.save()
+        held = {name: header[name] for name in ("step", "snapshot", "loops")}
+        state.log.save()  # first: the snapshot names a place in it
+        state.store.put(f"loop{header['number']}", held | {"search": state.progress()}, tensors)
         note(state.seed, "loop", 0)
         return {}, {}
     if op == "ticket":
-        return _ticket(state, header, tensors, note)
+        return await _ticket(state, header, tensors, executor, note)
     raise MethodError(f"the child sent an unknown request {op!r}")
 
 
@@ -330,7 +371,7 @@ def training(
     masked = masks.digest(chosen) if chosen is not None else "dense"
     key = store.key(
         data_and_network=task.training_digest,
-        recipe=task.recipe.model_dump(mode="json"),
+        recipe=task.recipe.canonical(),
         depth=task.network.depth,
         seed=seed,
         start=start.digest,
@@ -356,11 +397,14 @@ def _check_training(
         raise MethodError(f"train: start needs every tensor of the state; {wrong} does not fit")
     if not 0 <= start.step <= until <= state.task.recipe.steps:
         raise MethodError(
-            f"train: from step {start.step} until {until}; steps go from 0 to {state.task.recipe.steps}"
+            f"train: from step {start.step} until {until}; "
+            f"steps go from 0 to {state.task.recipe.steps}"
         )
     for name, mask in (chosen or {}).items():
         if mask.dtype != torch.bool or tuple(mask.shape) != state.shapes.get(name):
-            raise MethodError(f"train: mask of {name} is no bool tensor of a prunable tensor's shape")
+            raise MethodError(
+                f"train: mask of {name} is no bool tensor of a prunable tensor's shape"
+            )
 
 
 async def _theta(
@@ -413,14 +457,16 @@ def _begin_loop(
     reply = {"step": 0, "every": SNAPSHOT_SECONDS, "at": list(at)}
     if stored is None:
         return reply, {}
-    snapshot, tensors = stored
-    return {**reply, "step": snapshot["step"], "snapshot": snapshot["snapshot"]}, tensors
+    held, tensors = stored
+    state.go_on(held.pop("search"))
+    return reply | held, tensors
 
 
-def _ticket(
+async def _ticket(
     state: _Seed,
     header: dict[str, Any],
     tensors: dict[str, Tensor],
+    executor: Executor,
     note: Callable[[int, str, float], None],
 ) -> wire.Message:
     """Check a ticket, find its origin and its rung, write its file."""
@@ -433,6 +479,8 @@ def _ticket(
     total = masks.total(chosen)
     done = [rung["density"] for rung in state.rungs]
     density = ticket.rung_of(proposed, ladder, total, done)
+    if proposed.start and proposed.start not in state.thetas:
+        await _theta(state, proposed.start, executor, note)  # charged like any other call of it
     trained = [State(t, h["step"]) for h, t in filter(None, map(state.store.get, state.trained))]
     origin, k = ticket.origin(proposed, {0: state.theta} | state.thetas, trained)
     entry = {
@@ -465,7 +513,9 @@ def rung_name(density: float) -> str:
     return f"{round(density * 1e6):07d}.safetensors"
 
 
-def read_ticket(folder: Path, density: float) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+def read_ticket(
+    folder: Path, density: float
+) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
     """Header, masks and stored weights of a ticket file."""
     header, tensors = wire.loads((folder / rung_name(density)).read_bytes())
     chosen = masks.unpack(wire.under("mask", tensors), header["shapes"])
@@ -494,10 +544,12 @@ class _Child:
 
     @staticmethod
     async def start(home: Path) -> _Child:
+        store.discard(home)  # what a killed run left there would be news to the next
         home.mkdir(parents=True, exist_ok=True)
         own = str(home.resolve())
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # nothing is imported from the folder that a method writes to
             "-m",
             "lthbench.child",
             stdin=asyncio.subprocess.PIPE,

@@ -93,7 +93,8 @@ def _bound(tree: ast.Module) -> set[str]:
 
 def _options(tree: ast.Module, path: Path) -> dict[str, Any]:
     """Keyword-only parameters of find_tickets and their defaults, which must be literals."""
-    functions = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "find_tickets"]
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    functions = [function for function in functions if function.name == "find_tickets"]
     if not functions:
         return {}
     arguments = functions[-1].args
@@ -105,8 +106,8 @@ def _options(tree: ast.Module, path: Path) -> dict[str, Any]:
             value = None
         if not isinstance(value, (bool, int, float, str)):
             raise MethodError(
-                f"{path}:{argument.lineno}: option {argument.arg} needs a default that is a number, "
-                "a string, True or False"
+                f"{path}:{argument.lineno}: option {argument.arg} needs a default that is a "
+                "number, a string, True or False"
             )
         annotated = argument.annotation.id if isinstance(argument.annotation, ast.Name) else ""
         options[argument.arg] = float(value) if annotated == "float" else value
@@ -145,7 +146,7 @@ def _described(tree: ast.Module, path: Path) -> dict[str, str]:
             try:
                 value = node.value
                 if isinstance(value, ast.Call):
-                    table = {k.arg: ast.literal_eval(k.value) for k in value.keywords}
+                    table = {str(k.arg): ast.literal_eval(k.value) for k in value.keywords}
                 else:
                     table = ast.literal_eval(value)
                 ok = all(k in DESCRIBED and isinstance(v, str) for k, v in table.items())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lthbench import networks, seeds, wire
 from lthbench.engine import Examples
-from lthbench.engine.order import batch_size, batches
+from lthbench.engine.order import batches
 from lthbench.engine.plain import loss_of
 from lthbench.errors import BudgetExceeded, MethodError
 from lthbench.states import State
@@ -121,6 +121,7 @@ class Problem:
         first = int(reply["step"])
         if first:
             _restore(wire.unpack(reply["snapshot"], tensors), stateful, self.generator)
+            self._loops = int(reply["loops"])  # those begun in the body are not begun again
         return self._steps(stateful, number, first, steps, reply)
 
     def _steps(
@@ -138,7 +139,7 @@ class Problem:
                 tensors: dict[str, Tensor] = {}
                 packed = wire.pack(_snapshot(stateful, self._generators), tensors)
                 header = {"op": "snapshot", "number": number, "step": step, "snapshot": packed}
-                self._request(header, tensors)
+                self._request(header | {"loops": self._loops}, tensors)
                 saved = time.monotonic()
 
     def examples(self, per_class: int, name: str) -> Batch:

@@ -24,8 +24,9 @@ class Channel:
     def __init__(self) -> None:
         incoming = os.fdopen(os.dup(0), "rb")
         self._outgoing: BinaryIO = os.fdopen(os.dup(1), "wb")
-        with open(os.devnull, "rb") as nothing:
-            os.dup2(nothing.fileno(), 0)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
         os.dup2(2, 1)
         sys.stdout = os.fdopen(1, "w", buffering=1, errors="replace", closefd=False)
         _die_with_parent()
@@ -59,7 +60,7 @@ class Channel:
 
 
 def _die_with_parent() -> None:
-    """On Linux the kernel ends this process with its parent, even inside code that holds the GIL."""
+    """On Linux the kernel ends this process with its parent, even where code holds the GIL."""
     if sys.platform != "linux":
         return
     import ctypes

@@ -427,6 +427,34 @@ def winning(matches: bool, shuffled: Gap | None, reinit: Gap | None) -> bool | N
     return identity_matters(shuffled, reinit) if matches else False
 
 
+def sign_flip(ticket: ArrayLike, control: ArrayLike) -> float:
+    """Exact one-sided p of "not above zero" by flipping the signs of the paired differences.
+
+    ticket, control: [seeds], at most 16. The least p is 2**-n, so n = 5 can reach .031. Used where
+    scores are 0 or 1 a seed and t means little. Source: protocol, Statistics.
+    """
+    differences = _paired("ticket", ticket, "control", control)
+    n = differences.size
+    if n > 16:
+        raise ValueError(f"ticket: {n} seeds, all flips are listed up to 16")
+    flips = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
+    sums = flips @ differences
+    return float(_at_least(sums, differences.sum()).mean())
+
+
+def predicted(values: ArrayLike, reference: ArrayLike, level: float = 0.99) -> bool:
+    """Whether the mean of new values lies in the reference's t prediction interval.
+
+    values: [runs]; reference: [runs], at least 3. Source: protocol, Scores, frozen reference.
+    """
+    new, old = _seeds("values", values), _seeds("reference", reference)
+    mean, error = (float(moment) for moment in _mean_and_error(old))
+    deviation = error * float(np.sqrt(old.size))
+    reach = float(_t_quantile((1 + level) / 2, old.size - 1.0)) * deviation
+    width = reach * float(np.sqrt(1 / old.size + 1 / new.size))
+    return bool(_at_least(width, abs(float(new.mean()) - mean)))
+
+
 # Internals
 
 

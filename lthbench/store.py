@@ -59,20 +59,40 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.keys: list[str] = json.loads(path.read_bytes()) if path.is_file() else []
+        self.keys = self._read()
         self.position = 0
+
+    def _read(self) -> list[str]:
+        try:
+            keys = json.loads(self.path.read_bytes())
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError) as error:
+            raise ResourceError(
+                f"{self.path}: damaged ({error}); delete it and run the same command again"
+            ) from error
+        return [str(name) for name in keys]
 
     def call(self, name: str) -> None:
         """Note the next call; MethodError if a first run made another one here."""
         if self.position < len(self.keys):
             if self.keys[self.position] != name:
-                raise MethodError(
-                    f"call {self.position + 1} differs on replay: find_tickets must be "
-                    "deterministic; draw from problem.generator(name)"
-                )
+                raise self._differs()
         else:
             self.keys.append(name)
         self.position += 1
+
+    def end(self) -> None:
+        """Note that no call follows; MethodError if a first run made more."""
+        if self.position < len(self.keys):
+            raise self._differs()
+        self.save()
+
+    def _differs(self) -> MethodError:
+        return MethodError(
+            f"call {self.position + 1} differs on replay: find_tickets must be deterministic; "
+            "draw from problem.generator(name), and pass to problem.loop what its body changes"
+        )
 
     def save(self) -> None:
         """Write the sequence whole."""

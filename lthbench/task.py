@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import tomllib
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,6 +16,7 @@ from lthbench.paths import canonical_json, digest, shipped
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
+FREE = ("title", "calibration")  # of a task: not part of its protocol
 
 
 class Strict(BaseModel):
@@ -25,10 +27,19 @@ class Strict(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _lists_are_tuples(cls, table: Any) -> Any:
-        """TOML has lists only; strict models want the tuples that keep them immutable."""
-        if not isinstance(table, dict):
-            return table
-        return {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
+        """TOML and JSON have lists only; strict models want tuples, which stay as they are."""
+        return _tuples(table)
+
+    def canonical(self) -> dict[str, Any]:
+        """What digests are taken of: a key that keeps its default is left out, so that a later
+        version may add keys without moving any digest."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 class Data(Strict):
@@ -109,7 +120,7 @@ class Ladder(Strict):
     def _sparsest_last(self) -> Ladder:
         for name in ("trained", "untrained"):
             rungs = getattr(self, name)
-            if not rungs or any(a <= b for a, b in zip(rungs, rungs[1:], strict=False)):
+            if not rungs or any(a <= b for a, b in pairwise(rungs)):
                 raise ValueError(f"{name}: densities must fall from rung to rung")
         return self
 
@@ -175,15 +186,14 @@ class Task(Strict):
     @property
     def digest(self) -> str:
         """Of all that a result depends on; titles and the calibration table are free to change."""
-        table = self.model_dump(mode="json", exclude={"title", "calibration"})
-        return digest(canonical_json(table))
+        table = self.canonical()
+        return digest(canonical_json({k: table[k] for k in table if k not in FREE}))
 
     @property
     def training_digest(self) -> str:
         """Of what one training depends on: the key of stored results, whatever is scored."""
-        data = self.data.model_dump(mode="json")
-        network = self.network.model_dump(mode="json")
-        return digest(canonical_json({"data": data, "network": network}))
+        parts = {"data": self.data.canonical(), "network": self.network.canonical()}
+        return digest(canonical_json(parts))
 
     @property
     def chance(self) -> float:
@@ -280,10 +290,14 @@ def _first(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _keys(model: type[BaseModel], place: list[str]) -> list[str]:
+    """The keys of the table at this place; a number is the place of a row in a list of tables."""
     for part in place:
+        if part.isdigit():
+            continue
         field = model.model_fields.get(part)
-        kind = field.annotation if field else None
-        if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        kinds = (field.annotation, *get_args(field.annotation)) if field else ()
+        tables = [k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)]
+        if not tables:
             return []
-        model = kind
+        model = tables[0]
     return list(model.model_fields)

@@ -48,7 +48,9 @@ def check(
         raise TicketError("masks must be a mapping from parameter name to bool tensor")
     missing, extra = [n for n in shapes if n not in ticket.masks], set(ticket.masks) - set(shapes)
     if missing or extra:
-        what = f"mask missing for {missing[0]}" if missing else f"{min(map(str, extra))}: not prunable"
+        what = (
+            f"mask missing for {missing[0]}" if missing else f"{min(map(str, extra))}: not prunable"
+        )
         raise TicketError(f"{what}; masks need exactly the names of problem.prunable")
     for name, mask in ticket.masks.items():
         if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
@@ -60,11 +62,24 @@ def check(
         raise TicketError(
             f"start {ticket.start!r}: a ticket starts at step 0 to {rewind_limit} of the dense run"
         )
-    for name, shape in names.items() if ticket.weights is not None else ():
-        tensor = (ticket.weights or {}).get(name)
+    if ticket.weights is not None:
+        _check_weights(ticket.weights, names)
+
+
+def _check_weights(weights: Any, names: Mapping[str, tuple[int, ...]]) -> None:
+    if not isinstance(weights, Mapping):
+        raise TicketError("weights must be a mapping from name to tensor")
+    if extra := sorted(map(str, set(weights) - set(names))):
+        raise TicketError(f"weights of {extra[0]}: the network has no such tensor")
+    for name, shape in names.items():
+        tensor = weights.get(name)
         if not isinstance(tensor, Tensor) or tuple(tensor.shape) != shape:
-            raise TicketError(f"weights need every tensor of the state; {name} is missing or misshapen")
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise TicketError(
+                f"weights need every tensor of the state; {name} is missing or misshapen"
+            )
+        if tensor.dtype != torch.float32:
+            raise TicketError(f"weights of {name} are {tensor.dtype}; a state is float32")
+        if not bool(tensor.isfinite().all()):
             raise TicketError(f"weights of {name} are not finite")
 
 
@@ -125,7 +140,9 @@ def division(origin_name: str, k: int) -> str:
 
 def _pruned(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
-        name: torch.where(masks[name], tensor, torch.zeros_like(tensor)) if name in masks else tensor
+        name: torch.where(masks[name], tensor, torch.zeros_like(tensor))
+        if name in masks
+        else tensor
         for name, tensor in tensors.items()
     }
 

@@ -52,7 +52,9 @@ def loads(data: bytes) -> Message:
         raise WireError(f"not a message: {error}") from error
 
 
-def send(pipe: BinaryIO, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
+def send(
+    pipe: BinaryIO, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
+) -> None:
     """Write one message to a blocking pipe."""
     data = dumps(header, tensors)
     pipe.write(LENGTH.pack(len(data)) + data)
@@ -69,7 +71,9 @@ def receive(pipe: BinaryIO) -> Message | None:
 
 
 async def asend(
-    pipe: asyncio.StreamWriter, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
+    pipe: asyncio.StreamWriter,
+    header: Mapping[str, Any],
+    tensors: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write one message to a process."""
     data = dumps(header, tensors)
@@ -130,7 +134,7 @@ def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
     """The value that `pack` was given."""
-    (kind, value), = packed.items()
+    ((kind, value),) = packed.items()
     if kind == "tensor":
         return tensors[value]
     if kind == "map":

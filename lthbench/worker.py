@@ -29,8 +29,11 @@ def main() -> None:
 def _run(
     channel: Channel, header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str, Examples]
 ) -> None:
-    """Run one chunk and send each result as it ends; an error of ours ends in a "failed" result."""
-    jobs = [packing.unpack_job(packed, wire.under(str(i), tensors)) for i, packed in enumerate(header["jobs"])]
+    """Run one chunk and send each result as it ends; an error of ours makes it "failed"."""
+    jobs = [
+        packing.unpack_job(packed, wire.under(str(number), tensors))
+        for number, packed in enumerate(header["jobs"])
+    ]
     data = {int(seed): known[name] for seed, name in header["data"].items()}
     evaluation = None
     if header["evaluation"]:
@@ -48,7 +51,8 @@ def _run(
         reason = f"{type(error).__name__}: {error}"
         for job in jobs:
             if job.key not in done:
-                channel.send(*packing.pack_result(job.key, Result(None, status="failed", reason=reason)))
+                failed = Result(None, status="failed", reason=reason)
+                channel.send(*packing.pack_result(job.key, failed))
         traceback.print_exc()
 
 

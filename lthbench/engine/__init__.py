@@ -62,12 +62,12 @@ class Examples:
         """Names these examples by their content."""
         return states.digest({"x": self.x, "y": self.y}, 0)
 
-    def inputs(self, rows: Tensor | slice) -> Tensor:
-        """What a network sees of these rows."""
+    def inputs(self, rows: Tensor | slice, dtype: torch.dtype = torch.float32) -> Tensor:
+        """What a network of this precision sees of these rows."""
         x = self.x[rows] if isinstance(rows, slice) else self.x.index_select(0, rows)
         if self.tokens:
             return x.long()
-        return x.float().mul_(self.scale).add_(self.shift)
+        return x.to(dtype).mul_(self.scale).add_(self.shift)
 
     def labels(self, rows: Tensor | slice) -> Tensor:
         """The labels of these rows, as cross-entropy wants them."""

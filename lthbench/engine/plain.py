@@ -19,6 +19,7 @@ from lthbench.task import Recipe, matching
 
 EVALUATED_TOGETHER = 2500  # examples in one forward pass: bounded memory, good use of the cache
 CHECKED_EVERY = 50  # steps between looks at the loss: a diverged run ends early
+PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 
 def run(
@@ -35,10 +36,9 @@ def run(
         yield job.key, replace(result, seconds=time.perf_counter() - began)
 
 
-def _train(
-    job: Job, data: Examples, sets: Mapping[str, Examples], at: Sequence[int]
-) -> Result:
-    network = networks.load(job.network, job.depth, job.start).to(data.x.device)
+def _train(job: Job, data: Examples, sets: Mapping[str, Examples], at: Sequence[int]) -> Result:
+    dtype = PRECISIONS[job.recipe.precision]
+    network = networks.load(job.network, job.depth, job.start).to(data.x.device, dtype)
     masks = {name: mask.to(data.x.device) for name, mask in (job.masks or {}).items()}
     optimiser = _optimiser(network, job.recipe)
     masked = _Masked(network, optimiser, masks)
@@ -47,14 +47,14 @@ def _train(
     correct: dict[str, list[int]] = {name: [] for name in sets}
     predictions: dict[str, Tensor] = {}
     if job.until == job.start.step:
-        predictions = _evaluate(network, sets, correct)
+        predictions = _evaluate(network, dtype, sets, correct)
     rows = batches(job.recipe, len(data.y), job.seed, job.order, job.start.step, job.until)
     network.train()
     loss = torch.zeros(())
     for step, chosen in enumerate(rows, start=job.start.step + 1):
         chosen = chosen.to(data.x.device)
         _set_rate(optimiser, job.recipe, step)
-        loss = loss_of(network(data.inputs(chosen)), data.labels(chosen))
+        loss = loss_of(network(data.inputs(chosen, dtype)), data.labels(chosen))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -62,9 +62,9 @@ def _train(
         if step % CHECKED_EVERY == 0 and not math.isfinite(loss.item()):
             break
         if step in due:
-            predictions = _evaluate(network, sets, correct)
+            predictions = _evaluate(network, dtype, sets, correct)
     state = State({n: t.detach().cpu() for n, t in network.state_dict().items()}, job.until)
-    finite = bool(loss.isfinite()) and all(bool(t.isfinite().all()) for t in state.tensors().values())
+    finite = bool(loss.isfinite()) and all(bool(t.isfinite().all()) for t in state.values())
     counts = {name: torch.tensor(values) for name, values in correct.items()}
     if not finite:
         return Result(None, counts, predictions, "diverged", "a loss or a weight was not finite")
@@ -135,16 +135,18 @@ def _set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> No
 
 @torch.no_grad()
 def _evaluate(
-    network: nn.Module, sets: Mapping[str, Examples], correct: dict[str, list[int]]
+    network: nn.Module,
+    dtype: torch.dtype,
+    sets: Mapping[str, Examples],
+    correct: dict[str, list[int]],
 ) -> dict[str, Tensor]:
     """Answers of the network on every set (uint8); appends the counts of correct ones."""
     network.eval()
     answers = {}
     for name, examples in sets.items():
-        parts = [
-            network(examples.inputs(slice(i, i + EVALUATED_TOGETHER))).argmax(1).to(torch.uint8)
-            for i in range(0, len(examples.y), EVALUATED_TOGETHER)
-        ]
+        starts = range(0, len(examples.y), EVALUATED_TOGETHER)
+        inputs = (examples.inputs(slice(i, i + EVALUATED_TOGETHER), dtype) for i in starts)
+        parts = [network(x).argmax(1).to(torch.uint8) for x in inputs]
         answers[name] = torch.cat(parts).cpu()
         correct[name].append(count_correct(answers[name], examples))
     network.train()

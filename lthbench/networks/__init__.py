@@ -56,13 +56,11 @@ def load(spec: Network, depth: int, state: State) -> nn.Module:
     return module
 
 
-def effective(
-    spec: Network, depth: int, masks: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    """The kept weights that lie on some path from the input to the output (Vysogorets & Kempe 2021).
+def effective(spec: Network, depth: int, masks: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The kept weights on some path from the input to the output (Vysogorets & Kempe 2021).
 
     Counts paths with the network made linear and positive: a weight is on a path exactly if the
-    number of paths changes with it. Constants from biases do not count as paths.
+    number of paths changes with it. Constants, such as biases, begin no path.
     """
     module = build(spec, depth).double().to_empty(device="cpu")
     weights = {}

@@ -7,6 +7,7 @@ features is the stem, in a network on pairs the first of the equal layers.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,8 @@ class MLP(nn.Module):
             x = F.relu(layer(x))
         if self.neck is not None:
             x = F.relu(self.neck(x))
-        return self.head(x)  # type: ignore[no-any-return]
+        logits: Tensor = self.head(x)
+        return logits
 
     def ones(self) -> Tensor:
         """The all-ones input, (1, inputs)."""
@@ -41,7 +43,8 @@ class MLP(nn.Module):
     def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The number of paths from input to output, for non-negative weights by name."""
         ones = torch.ones(1, self.inputs, dtype=torch.float64)
-        return torch.func.functional_call(self, dict(weights), (ones,)).sum()  # ReLU passes all
+        counted: Tensor = torch.func.functional_call(self, dict(weights), (ones,))
+        return counted.sum()  # ReLU passes what is not negative
 
 
 class PairMLP(nn.Module):
@@ -58,7 +61,8 @@ class PairMLP(nn.Module):
         x = (x @ self.embed.weight if x.is_floating_point() else self.embed(x)).flatten(1)
         for layer in self.hidden:
             x = F.relu(layer(x))
-        return self.head(x)  # type: ignore[no-any-return]
+        logits: Tensor = self.head(x)
+        return logits
 
     def ones(self) -> Tensor:
         """Every token with weight 1 / tokens in place of one-hot, (1, 2, tokens)."""
@@ -67,9 +71,10 @@ class PairMLP(nn.Module):
     def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The number of paths from input to output, for non-negative weights by name."""
         ones = torch.ones(1, 2, self.tokens, dtype=torch.float64)
-        return torch.func.functional_call(self, dict(weights), (ones,)).sum()
+        counted: Tensor = torch.func.functional_call(self, dict(weights), (ones,))
+        return counted.sum()
 
 
 def _hidden(inputs: int, width: int, depth: int) -> nn.ModuleList:
     sizes = [inputs] + [width] * depth
-    return nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+    return nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))

@@ -35,18 +35,19 @@ class Block(nn.Module):
         q = self._split(self.query(kept))
         k, v = self._split(self.key(x)), self._split(self.value(x))
         scores = q @ k.transpose(-1, -2)  # (batch, heads, n - reads, n)
+        causal = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1 + reads)
         if linear:  # a value passes whatever the scores are; a score counts where a value passes
-            attention = 1 + scores
+            attention = (1 + scores).masked_fill(causal, 0)
         else:
-            causal = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1 + reads)
             scores = scores.div(math.sqrt(q.shape[-1])).masked_fill(causal, -math.inf)
             attention = scores.softmax(-1)
         mixed = (attention @ v).transpose(1, 2).flatten(2)
         x = kept + self.output(mixed)
-        return x + self.down(F.relu(self.up(x)))  # type: ignore[no-any-return]
+        added: Tensor = self.down(F.relu(self.up(x)))
+        return x + added
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (batch, heads, n, width / heads)
+    def _split(self, x: Tensor) -> Tensor:  # (batch, n, width) to (batch, heads, n, width / heads)
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 class Transformer(nn.Module):
@@ -72,17 +73,25 @@ class Transformer(nn.Module):
         for block in self.blocks[:-1]:
             x = block(x, 0, linear)
         last = self.blocks[-1](x, 2, linear)  # only the last position is read
-        return self.head(last[:, 0])  # type: ignore[no-any-return]
+        logits: Tensor = self.head(last[:, 0])
+        return logits
 
     def ones(self) -> Tensor:
         """Every token with weight 1 / tokens in place of one-hot, (1, 3, tokens)."""
         return torch.full((1, 3, self.tokens), 1 / self.tokens)
 
     def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The number of paths from input to output, for non-negative weights by name.
+        """The number of paths from a or b to the output, for non-negative weights by name.
 
         Attention counts as (1 + q k') v: query and key are on a path where value and output are.
+        "=" is a constant, so what holds it alone is no path; a path is counted once for each
+        place where it reads a or b.
         """
-        ones = torch.ones(1, 3, self.tokens, dtype=torch.float64)
-        counted = torch.func.functional_call(self, dict(weights), (ones,), {"linear": True})
-        return counted.sum()
+        numbers = torch.zeros(1, 3, self.tokens, dtype=torch.float64)
+        equals = numbers.clone()
+        numbers[:, :2, :-1], equals[:, 2, -1] = 1, 1
+        scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+        x = equals + scale * numbers
+        counted = torch.func.functional_call(self, dict(weights), (x,), {"linear": True})
+        # The derivative has positive terms alone; a difference of two counts would be rounded.
+        return torch.autograd.grad(counted.sum(), scale, create_graph=True)[0]

@@ -1,0 +1,348 @@
+"""The pipeline: method, task, data, find, score, record. Each stage is skipped if it is done."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from lthbench import data as data_module
+from lthbench import executors, find, reference, score
+from lthbench.engine import single_threaded
+from lthbench.errors import MethodError, ResourceError, UsageError
+from lthbench.find import Limits, Search
+from lthbench.method import Method, load_method
+from lthbench.paths import canonical_json, sweep, write_whole
+from lthbench.record import Record, build, write_record
+from lthbench.reference import Reference
+from lthbench.score import Plan
+from lthbench.task import Task, load_suite, load_task
+
+DEVELOPMENT, PUBLISHED = 1000, 0  # the first seed of each kind
+VERSIONS = ("torch", "numpy", "scipy")
+
+
+class Progress(Protocol):
+    """What is told while an evaluation runs."""
+
+    def begin(self, task: Task, seeds: Sequence[int], steps: float) -> None: ...
+    def search(self, seed: int, what: str, steps: float) -> None: ...
+    def scoring(self, what: str, steps: float) -> None: ...
+    def done(self, record: Record) -> None: ...
+
+
+class Silent:
+    """Tells nothing."""
+
+    def begin(self, task: Task, seeds: Sequence[int], steps: float) -> None:
+        return
+
+    def search(self, seed: int, what: str, steps: float) -> None:
+        return
+
+    def scoring(self, what: str, steps: float) -> None:
+        return
+
+    def done(self, record: Record) -> None:
+        return
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The records of one evaluation, and the folder they are in."""
+
+    records: tuple[Record, ...]
+    out: Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How an evaluation runs; nothing here changes a record."""
+
+    workers: int
+    limits: Limits
+    keep_going: bool = False
+    keep: bool = False
+
+
+def evaluate(
+    method: str,
+    *,
+    suite: str | None = None,
+    tasks: Sequence[str] = (),
+    seeds: int | None = None,
+    final: bool = False,
+    out: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+    timeout: float | None = None,
+    memory: float = 8.0,
+    keep_going: bool = False,
+    keep: bool = False,
+    progress: Progress | None = None,
+) -> Evaluated:
+    """Run a method through the harness and write a record for each task.
+
+    Args:
+        method: a file's path or a baseline's name.
+        suite, tasks: a suite's name ("quick" if neither is given), or names of tasks.
+        seeds: how many; the suite's number by default.
+        final: published seeds and the test split, in place of development seeds and held-out part.
+        out: the folder for results, `lthbench-out/<method>` by default (`…-final` with final).
+        options: keyword-only options of the method.
+        workers: processes that train; as many as cores by default, 0 for this process.
+        timeout, memory: a child's own seconds, and its gigabytes.
+        keep_going: score a failed seed as chance in place of ending.
+        keep: keep the store of a search that is done.
+
+    Raises:
+        LthbenchError: for what the caller can put right; nothing that was stored is lost.
+    """
+    if suite and tasks:
+        raise UsageError("--suite and --task exclude each other; name one of them")
+    settings = {name: str(value) for name, value in (options or {}).items()}
+    loaded = load_method(method, settings)
+    chosen = load_suite(suite or "quick")
+    names = tuple(tasks) or chosen.tasks
+    if seeds is not None and seeds < 1:
+        raise UsageError(f"--seeds {seeds}: at least 1")
+    first = PUBLISHED if final else DEVELOPMENT
+    numbers = tuple(range(first, first + (seeds or chosen.seeds)))
+    plan = Plan(final, chosen.controls, chosen.compressed)
+    if tasks:  # one task by name is looked at whole
+        plan = Plan(final, "all", True) if final or suite else Plan(final, chosen.controls, False)
+    protocols = [load_task(name) for name in names]
+    folder = Path(out) if out else Path("lthbench-out") / (loaded.name + ("-final" if final else ""))
+    how = Settings(
+        executors.default_workers() if workers is None else workers,
+        Limits(timeout, round(memory * 2**30)),
+        keep_going,
+        keep,
+    )
+    run = _all(loaded, protocols, numbers, folder, plan, how, progress or Silent())
+    return Evaluated(tuple(_outside_a_loop(run)), folder)
+
+
+def _outside_a_loop(run: Any) -> list[Record]:
+    """Run to the end; from a notebook, whose own loop is busy, in a thread beside it."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(run)  # type: ignore[no-any-return]
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, run).result()  # type: ignore[no-any-return]
+
+
+async def _all(
+    method: Method,
+    tasks: Sequence[Task],
+    seeds: tuple[int, ...],
+    out: Path,
+    plan: Plan,
+    how: Settings,
+    progress: Progress,
+) -> list[Record]:
+    single_threaded()
+    for task in tasks:
+        data_module.prepare(task, download=False)
+    with _locked(out):
+        sweep(out)
+        _claim(out, method, plan)
+        return [await one(method, task, seeds, out, plan, how, progress) for task in tasks]
+
+
+async def one(
+    method: Method,
+    task: Task,
+    seeds: tuple[int, ...],
+    out: Path,
+    plan: Plan,
+    how: Settings,
+    progress: Progress,
+) -> Record:
+    """One task: find, then score with workers of their own, then the record."""
+    folder = out / task.name
+    _claim_task(folder, task)
+    frozen = reference.load_reference(task)
+    progress.begin(task, seeds, task.recipe.steps)
+    began = time.monotonic()
+    searches = await _find(method, task, seeds, folder, how, progress)
+    found = time.monotonic()
+    seen = score.see(task, seeds, plan)
+    executor = executors.local(how.workers)
+    try:
+        cells = await score.score(
+            task, searches, folder, executor, plan, seen, note=progress.scoring
+        )
+    finally:
+        await executor.close()
+    times = {"find_seconds": found - began, "score_seconds": time.monotonic() - found}
+    record = _record(method, task, seeds, plan, searches, cells, seen, frozen, times)
+    write_record(folder / "record.json", record)
+    progress.done(record)
+    return record
+
+
+async def _find(
+    method: Method,
+    task: Task,
+    seeds: tuple[int, ...],
+    folder: Path,
+    how: Settings,
+    progress: Progress,
+) -> tuple[Search, ...]:
+    executor = executors.local(how.workers)
+    try:
+        return await find.find(
+            method,
+            task,
+            seeds,
+            folder,
+            executor,
+            limits=how.limits,
+            keep_going=how.keep_going,
+            keep=how.keep,
+            note=progress.search,
+        )
+    finally:
+        await executor.close()
+
+
+def _record(
+    method: Method,
+    task: Task,
+    seeds: tuple[int, ...],
+    plan: Plan,
+    searches: Sequence[Search],
+    cells: list[dict[str, Any]],
+    seen: score.Seen,
+    frozen: Reference | None,
+    times: Mapping[str, float],
+) -> Record:
+    untrained = all(r["trained"] is False for s in searches for r in s.rungs) and any(
+        s.rungs for s in searches
+    )
+    table = {
+        "method": {
+            "name": method.name,
+            "digest": method.digest,
+            "options": dict(method.options),
+            "described": dict(method.described),
+        },
+        "task": {
+            "name": task.name,
+            "version": task.version,
+            "digest": task.digest,
+            "kind": task.score.kind,
+            "schedule": task.recipe.schedule,
+            "chance": task.chance,
+            "threshold": task.score.threshold,
+            "steps": task.recipe.steps,
+            "every": task.score.every,
+            "weights": score.weights_total(task),
+            "ladder": list(task.ladder.untrained if untrained else task.ladder.trained),
+        },
+        "final": plan.final,
+        "shown": plan.shown,
+        "seeds": list(seeds),
+        "controls": plan.controls,
+        "fingerprints": score.fingerprints(task),
+        "sizes": seen.sizes(),
+        "cells": cells,
+        "searches": [
+            {
+                "seed": s.seed,
+                "status": "ok" if s.status == "ok" else "failed",
+                "reason": s.reason,
+                "cost": s.cost,
+            }
+            for s in searches
+        ],
+        "reference": frozen.frozen(plan.shown).model_dump(mode="json") if frozen else None,
+        "environment": environment(),
+        "times": {**times, "search_seconds": sum(s.seconds for s in searches)},
+    }
+    return build(table)
+
+
+def environment() -> dict[str, str]:
+    """What may move a figure by a bit: versions, processor, threads."""
+    versions = {name: version(name) for name in VERSIONS}
+    return {
+        "lthbench": version("lthbench"),
+        "python": platform.python_version(),
+        **versions,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "device": "cpu",
+        "threads": "1",
+    }
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()[:120] or "unknown"
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0][:120] if names else platform.machine()
+
+
+def _locked(out: Path) -> AbstractContextManager[Any]:
+    """The folder's lock, or an error at once: two evaluations would overwrite each other."""
+    from filelock import FileLock, Timeout
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / "lock")
+        return lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ResourceError(
+            f"{out}: another evaluation is using this folder; wait for it or give --out"
+        ) from error
+    except OSError as error:
+        raise ResourceError(f"{out}: {error.strerror}; choose another folder with --out") from error
+
+
+def _claim(out: Path, method: Method, plan: Plan) -> None:
+    """One method, one set of options, one kind of seeds a folder."""
+    path = out / "evaluation.json"
+    mine = {
+        "name": method.name,
+        "method": method.digest,
+        "options": dict(method.options),
+        "final": plan.final,
+    }
+    _agree(path, mine, "--out another folder, or remove this one")
+
+
+def _claim_task(folder: Path, task: Task) -> None:
+    _agree(folder / "task.json", {"task": task.digest}, "give --out another folder")
+
+
+def _agree(path: Path, mine: dict[str, Any], step: str) -> None:
+    """Write the claim, or refuse where the folder belongs to something else."""
+    if not path.is_file():
+        write_whole(path, canonical_json(mine))
+        return
+    theirs = json.loads(path.read_bytes())
+    if theirs == mine:
+        return
+    key = next(k for k in mine if theirs.get(k) != mine[k])
+    old, new = _short(theirs.get(key)), _short(mine[key])
+    raise MethodError(f"{path.parent}: holds results of {key} {old}, not {new}; {step}")
+
+
+def _short(value: Any) -> str:
+    return value[:12] if isinstance(value, str) else json.dumps(value, sort_keys=True)[:60]
+
+

@@ -1,0 +1,443 @@
+"""Trains tickets and their controls and counts their correct answers: one list of jobs a task.
+
+The only module that opens the test split. Every run of a seed is trained on the same scoring
+stream, so that ticket, controls and dense are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from lthbench import controls, engine, find, masks, networks, store, testset
+from lthbench import data as data_module
+from lthbench.engine import Evaluation, Examples, Job, Result
+from lthbench.errors import RecordError
+from lthbench.executors import Executor
+from lthbench.find import Search
+from lthbench.paths import cache
+from lthbench.states import State
+from lthbench.task import Task
+from lthbench.ticket import division
+
+ORDER = ("score/data",)
+COMPRESSED = (8, 4, 2)
+LAST_COUNTS = 5
+ATTEMPTS = 3  # a failed control or dense run is drawn again, twice at most
+SHARED = ("dense", "random", "erk")  # the same for every method: trained once, kept in the cache
+
+Masks = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is scored beside the tickets, and on which examples."""
+
+    final: bool = False
+    controls: Literal["all", "one rung"] = "all"
+    compressed: bool = True
+
+    @property
+    def shown(self) -> Literal["held_out", "test"]:
+        return "test" if self.final else "held_out"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cell to be: its training, and what a record says of it beside the counts."""
+
+    job: Job
+    kind: str
+    density: float
+    schedule: int
+    table: Mapping[str, Any] = field(default_factory=dict)
+    attempt: int = 0
+
+    @property
+    def place(self) -> tuple[str, float, int, int]:
+        return self.kind, self.density, self.job.seed, self.schedule
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The examples of every seed: to train on, and to count on."""
+
+    train: Mapping[int, Examples]
+    sets: Mapping[int, Mapping[str, Examples]]
+
+    def sizes(self) -> dict[str, dict[str, int]]:
+        """How many examples each set has, by seed."""
+        return {str(s): {p: len(e.y) for p, e in sets.items()} for s, sets in self.sets.items()}
+
+
+def see(task: Task, seeds: Sequence[int], plan: Plan) -> Seen:
+    """Open the examples that a plan needs; the test split only where it is final."""
+    train, sets = {}, {}
+    known: dict[bytes, Examples] = {}  # MNIST is the same for every seed: hold it once
+
+    def one(arrays: data_module.Examples) -> Examples:
+        examples = find.examples(task, arrays)
+        return known.setdefault(examples.digest.encode(), examples)
+
+    for seed in seeds:
+        search = data_module.search(task, seed)
+        train[seed] = one(search.train)
+        sets[seed] = {"held_out": one(search.held_out)}
+        if task.score.kind == "generalisation":
+            sets[seed]["train"] = train[seed]
+        if plan.final:
+            sets[seed]["test"] = one(testset.test_examples(task, seed))
+    return Seen(train, sets)
+
+
+async def score(
+    task: Task,
+    searches: Sequence[Search],
+    folder: Path,
+    executor: Executor,
+    plan: Plan,
+    seen: Seen,
+    *,
+    note: Callable[[str, float], None] = lambda what, steps: None,
+) -> list[dict[str, Any]]:
+    """Every cell of a task's record: tickets, controls, dense runs, compressed schedules."""
+    entries = await planned(task, searches, folder, executor, plan, seen)
+    cells: dict[tuple[str, float, int, int], dict[str, Any]] = {}
+    for _attempt in range(ATTEMPTS):
+        again = []
+        note("planned", sum(e.job.until - e.job.start.step for e in entries))
+        async for entry, result in score_cells(task, entries, folder, executor, seen):
+            cells[entry.place] = _cell(entry, result)
+            note(entry.kind, entry.job.until - entry.job.start.step)
+            if result.status != "ok" and entry.kind != "ticket":
+                again.append(entry)
+        entries = [drawn for e in again if (drawn := _drawn_again(task, e, entries)) is not None]
+        if not entries:
+            break
+    missing = _missing(task, searches, cells)
+    return [cell for _, cell in sorted({**missing, **cells}.items(), key=_cell_order)]
+
+
+async def score_cells(
+    task: Task, entries: Sequence[Entry], folder: Path, executor: Executor, seen: Seen
+) -> AsyncIterator[tuple[Entry, Result]]:
+    """Results of a list of cells: those that are stored at once, the others as they end."""
+    waiting: dict[str, list[Entry]] = {}
+    for entry in entries:
+        stored = _store(entry.kind, folder).get(entry.job.key)
+        if stored is None:
+            waiting.setdefault(entry.job.key, []).append(entry)
+        else:
+            yield entry, _read(*stored)
+    by_steps: dict[int, list[Job]] = {}
+    for waited in waiting.values():
+        by_steps.setdefault(waited[0].job.recipe.steps, []).append(waited[0].job)
+    for steps in sorted(by_steps, reverse=True):  # the longest first: the workers end together
+        at = tuple(n * steps // len(task.grid) for n in range(1, len(task.grid) + 1))
+        evaluation = Evaluation(seen.sets, at)
+        async for key, result in executor.results(by_steps[steps], seen.train, evaluation):
+            for entry in waiting[key]:
+                _write(_store(entry.kind, folder), key, result)
+                yield entry, result
+
+
+def _store(kind: str, folder: Path) -> store.Store:
+    return store.Store(cache() / "cells" if kind in SHARED else folder / "cells")
+
+
+def _write(place: store.Store, key: str, result: Result) -> None:
+    header = {"status": result.status, "reason": result.reason, "seconds": result.seconds}
+    tensors = {f"correct/{part}": counts for part, counts in result.correct.items()}
+    tensors |= {f"predictions/{part}": p for part, p in result.predictions.items() if part == "test"}
+    place.put(key, header, tensors)
+
+
+def _read(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Result:
+    correct = {n.removeprefix("correct/"): t for n, t in tensors.items() if n.startswith("correct/")}
+    return Result(None, correct, {}, header["status"], header["reason"], header["seconds"])
+
+
+async def planned(
+    task: Task,
+    searches: Sequence[Search],
+    folder: Path,
+    executor: Executor,
+    plan: Plan,
+    seen: Seen,
+) -> list[Entry]:
+    """The list of cells of a task; trains other seeds to step k where a control starts there."""
+    entries: list[Entry] = []
+    for search in searches:
+        theta = networks.initial(task.network, task.network.depth, search.seed)
+        entries.append(_entry(task, "dense", 1.0, search.seed, theta, None, seen))
+        found = {rung["density"]: rung for rung in search.rungs}
+        ladder = [d for d in (*task.ladder.trained, *task.ladder.untrained) if d in found]
+        ladder = list(dict.fromkeys(ladder))
+        for density in ladder:
+            entries += await _rung(task, search.seed, density, folder, executor, plan, seen)
+        entries += _unlearned(task, search.seed, theta, plan, seen)
+        if plan.compressed and task.score.compressed_density:
+            entries += _compressed(task, entries, search.seed, seen)
+    return entries
+
+
+def controlled(task: Task, plan: Plan) -> tuple[float, ...]:
+    """The rungs that have controls: all, or the sparsest but one."""
+    rungs = task.ladder.trained
+    return rungs if plan.controls == "all" else rungs[-2:-1] or rungs
+
+
+async def _rung(
+    task: Task,
+    seed: int,
+    density: float,
+    folder: Path,
+    executor: Executor,
+    plan: Plan,
+    seen: Seen,
+) -> list[Entry]:
+    """The ticket of one rung with its shuffled and reinit controls."""
+    header, chosen, stored = find.read_ticket(folder / "tickets" / f"seed{seed}", density)
+    theta = networks.initial(task.network, task.network.depth, seed)
+    start = State(stored, header["start"]) if stored else theta
+    table = {"origin": header["origin"], "start": header["start"]}
+    entries = []
+    if not header["trained"]:
+        entries.append(
+            _entry(task, "untrained", density, seed, start, chosen, seen, table, until=start.step)
+        )
+    entries.append(_entry(task, "ticket", density, seed, start, chosen, seen, table))
+    if header["trained"] and density not in controlled(task, plan):
+        return entries
+    shuffled, own = controls.shuffled(chosen, seed)
+    entries.append(
+        _entry(task, "shuffled", density, seed, start, shuffled, seen, {**table, "own_shuffle": own})
+    )
+    fresh = await _reinit(task, header["origin"], seed, start, chosen, executor, 0)
+    if fresh is not None:
+        entries.append(_entry(task, "reinit", density, seed, fresh, chosen, seen, table))
+    return entries
+
+
+async def _reinit(
+    task: Task,
+    origin: str,
+    seed: int,
+    start: State,
+    chosen: Masks,
+    executor: Executor | None,
+    attempt: int,
+) -> State | None:
+    """The reinit control's start, by origin (protocol, "How a ticket is scored")."""
+    depth = task.network.depth
+    if origin == "final":
+        return None
+    if origin in ("signs", "free"):
+        drawn = controls.fresh_signs(start.tensors(), chosen, chosen, seed, attempt=attempt)
+        return State(drawn, start.step)
+    if origin == "rewind":
+        other = seed + 10_000 * (attempt + 1)  # a seed that is no other run's
+        job = find.training(
+            task, other, networks.initial(task.network, depth, other), None, start.step
+        )
+        assert executor is not None
+        train = {other: find.examples(task, data_module.search(task, other).train)}
+        async for _, result in executor.results([job], train, None):
+            return result.state
+    fresh = networks.initial(task.network, depth, seed, "control", "reinit", str(attempt))
+    if task.score.kind == "generalisation":  # scale alone moves grokking
+        tensors = controls.rescaled(fresh.tensors(), start.tensors(), chosen, list(chosen))
+        return State(tensors, 0)
+    return fresh
+
+
+def _unlearned(task: Task, seed: int, theta: State, plan: Plan, seen: Seen) -> list[Entry]:
+    """The random and ERK controls of every controlled rung: masks that nothing was learned for."""
+    shapes = networks.shapes(task.network, task.network.depth)
+    rungs = controlled(task, plan)
+    entries = []
+    for kind, rule in (("random", "uniform"), ("erk", "erk")):
+        ladder = controls.random_masks(shapes, list(task.ladder.trained), seed, rule)  # type: ignore[arg-type]
+        for density, chosen in zip(task.ladder.trained, ladder, strict=True):
+            if density in rungs:
+                entries.append(_entry(task, kind, density, seed, theta, chosen, seen))
+    return entries
+
+
+def _compressed(task: Task, entries: Iterable[Entry], seed: int, seen: Seen) -> list[Entry]:
+    """The whole schedule in T/8, T/4 and T/2, on one rung, for ticket, dense and reinit."""
+    wanted = {("dense", 1.0), ("ticket", task.score.compressed_density)}
+    wanted.add(("reinit", task.score.compressed_density))
+    chosen = [e for e in entries if e.job.seed == seed and (e.kind, e.density) in wanted]
+    return [
+        _entry(
+            task, e.kind, e.density, seed, e.job.start, e.job.masks, seen, e.table, schedule=factor
+        )
+        for e in chosen
+        for factor in COMPRESSED
+        if not e.job.start.step
+    ]
+
+
+def _entry(
+    task: Task,
+    kind: str,
+    density: float,
+    seed: int,
+    start: State,
+    chosen: Masks | None,
+    seen: Seen,
+    table: Mapping[str, Any] | None = None,
+    *,
+    schedule: int = 1,
+    until: int | None = None,
+    attempt: int = 0,
+) -> Entry:
+    """One cell: its training on the scoring stream and the facts of its masks."""
+    recipe = task.recipe.compressed(schedule) if schedule > 1 else task.recipe
+    until = recipe.steps if until is None else until
+    facts = {"origin": "init", "start": 0, "own_shuffle": (), **(table or {})}
+    total = sum(_size(shape) for shape in networks.shapes(task.network, task.network.depth).values())
+    facts |= {"masks": None, "kept": total, "effective": None, "layers": {}, "total": total}
+    if chosen is not None:
+        facts |= {"masks": masks.digest(chosen), "kept": masks.kept(chosen)}
+    if chosen is not None and kind in ("ticket", "untrained") and schedule == 1:
+        alive = networks.effective(task.network, task.network.depth, dict(chosen))
+        facts |= {"effective": masks.kept(alive), "layers": masks.counts(chosen)}
+    facts["weights"] = start.digest
+    key = store.key(
+        data_and_network=task.training_digest,
+        recipe=recipe.canonical(),
+        depth=task.network.depth,
+        seed=seed,
+        start=facts["weights"],
+        masks=facts["masks"],
+        until=until,
+        order=list(ORDER),
+        counted=[sorted(seen.sets[seed]), len(task.grid)],
+        engine=engine.VERSION,
+        device="cpu",
+    )
+    depth = task.network.depth
+    job = Job(task.network, depth, start, chosen, recipe, until, seed, ORDER, key)
+    return Entry(job, kind, density, schedule, facts, attempt)
+
+
+def _size(shape: Sequence[int]) -> int:
+    return int(torch.Size(shape).numel())
+
+
+def _drawn_again(task: Task, entry: Entry, entries: Sequence[Entry]) -> Entry | None:
+    """The same control from its next draw; a dense run has no other draw."""
+    attempt, job = entry.attempt + 1, entry.job
+    if entry.kind == "dense" or attempt >= ATTEMPTS or job.masks is None:
+        return None
+    start, chosen = job.start, job.masks
+    if entry.kind == "shuffled":
+        chosen, _ = controls.shuffled(chosen, job.seed, attempt=attempt)
+    elif entry.kind in ("random", "erk"):
+        shapes = networks.shapes(task.network, task.network.depth)
+        rule: Any = "uniform" if entry.kind == "random" else "erk"
+        (chosen,) = controls.random_masks(shapes, [entry.density], job.seed, rule, attempt=attempt)
+    elif entry.table["origin"] == "init":
+        depth = task.network.depth
+        start = networks.initial(task.network, depth, job.seed, "control", "reinit", str(attempt))
+    else:
+        return None
+    key = store.key(again=job.key, attempt=attempt)
+    facts = {**entry.table, "masks": masks.digest(chosen), "weights": start.digest}
+    return replace(
+        entry, job=replace(job, start=start, masks=chosen, key=key), table=facts, attempt=attempt
+    )
+
+
+def _cell(entry: Entry, result: Result) -> dict[str, Any]:
+    """A cell of the record."""
+    facts = entry.table
+    counts = {part: [int(c) for c in values] for part, values in result.correct.items()}
+    return {
+        "seed": entry.job.seed,
+        "kind": entry.kind,
+        "density": entry.density,
+        "schedule": entry.schedule,
+        "requested": round(entry.density * facts["total"]),
+        "kept": facts["kept"],
+        "effective": facts["effective"],
+        "layers": facts["layers"],
+        "masks": facts["masks"],
+        "weights": facts["weights"],
+        "origin": facts["origin"],
+        "start": facts["start"],
+        "division": division(facts["origin"], facts["start"]),
+        "correct": _kept_counts(counts, entry),
+        "status": result.status,
+        "reason": result.reason[:400],
+        "attempt": entry.attempt,
+        "own_shuffle": list(facts["own_shuffle"]),
+    }
+
+
+def _kept_counts(counts: dict[str, list[int]], entry: Entry) -> dict[str, list[int]]:
+    """What a record keeps, under 200 kB: whole curves where a score needs them, else the end.
+
+    The training curve tells when a run memorised, for dense and tickets. The reference needs the
+    held-out curve of erk too. A compressed run is judged by its end alone.
+    """
+    if entry.schedule > 1:
+        return {part: curve[-1:] for part, curve in counts.items()}
+    subject = entry.kind in ("dense", "ticket", "untrained")
+    kept = {part: curve for part, curve in counts.items() if subject or part != "train"}
+    if "test" in kept and not subject and entry.kind != "erk":
+        kept["held_out"] = kept["held_out"][-LAST_COUNTS:]
+    return kept
+
+
+def _missing(
+    task: Task, searches: Sequence[Search], cells: Mapping[tuple[str, float, int, int], Any]
+) -> dict[tuple[str, float, int, int], dict[str, Any]]:
+    """A cell with its reason for every rung that a search did not yield: it scores chance."""
+    shapes = networks.shapes(task.network, task.network.depth)
+    total = sum(_size(shape) for shape in shapes.values())
+    missing = {}
+    for search in searches:
+        if any(not rung["trained"] for rung in search.rungs):
+            continue  # untrained tickets have their own ladder
+        theta = networks.initial(task.network, task.network.depth, search.seed).digest
+        for density in task.ladder.trained:
+            place = ("ticket", density, search.seed, 1)
+            if place not in cells:
+                missing[place] = {
+                    "seed": search.seed, "kind": "ticket", "density": density, "schedule": 1,
+                    "requested": round(density * total), "kept": 0, "effective": None,
+                    "layers": {}, "masks": None, "weights": theta, "origin": "init", "start": 0,
+                    "division": "init", "correct": {}, "status": "missing",
+                    "reason": search.reason or "find_tickets did not yield this rung",
+                    "attempt": 0, "own_shuffle": [],
+                }  # fmt: skip
+    return missing
+
+
+def _cell_order(item: tuple[tuple[str, float, int, int], Any]) -> tuple[int, float, str, int]:
+    (kind, density, seed, schedule), _ = item
+    return seed, -density, kind, schedule
+
+
+def fingerprints(task: Task) -> dict[str, str]:
+    """What the record says of the data: fingerprints, or for generated data the generator's key."""
+    if task.data.fingerprints:
+        return dict(task.data.fingerprints)
+    return {"generated": store.key(data=task.data.canonical())}
+
+
+def weights_total(task: Task) -> int:
+    """N, the number of prunable weights."""
+    shapes = networks.shapes(task.network, task.network.depth)
+    total = sum(_size(shape) for shape in shapes.values())
+    if not total:
+        raise RecordError(f"{task.name}: no prunable weights")
+    return total

@@ -1,0 +1,283 @@
+"""From the cells of a record to its scores: one scorer for the terminal, the report and the board.
+
+Works on plain tables (a record's JSON), so that reading a record and writing one compute the same.
+Definitions: protocol, "Scores".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from lthbench import stats
+from lthbench.stats import Gap, Interval
+
+VERSION = 1
+LAST = 5  # evaluations averaged where a recipe ends at a constant rate
+CONTROLS = ("shuffled", "reinit", "random", "erk")
+Table = Mapping[str, Any]
+
+
+def aggregate(record: Table) -> dict[str, Any]:
+    """Every aggregate of a record without them; plain numbers, None where not available."""
+    ladder = list(record["task"]["ladder"])
+    cells = _index(record)
+    rungs = [_rung(record, cells, density) for density in ladder]
+    result = {
+        "dense": _interval(_dense(record, cells)),
+        "reproduces": _reproduces(record, cells),
+        "rungs": rungs,
+        **_loss(record, cells, ladder),
+        "matching": _matching(record, cells, ladder),
+        "speed": _speed(record, cells, ladder),
+        "cost": _interval([search["cost"] for search in record["searches"]]),
+        "division": _division(record),
+        "complete": _complete(record, cells, ladder),
+    }
+    for rung in rungs:
+        proved = result["matching"]["proved"]
+        matches = proved is not None and rung["density"] >= proved
+        rung["winning"] = rung["identity_matters"] if matches else False
+    return result
+
+
+def score_of(record: Table, cell: Table, part: str | None = None) -> float:
+    """One run's score: accuracy at T (mean of the last 5 evaluations where the rate is constant),
+    or for arithmetic tasks 1 if it generalised by T, else 0; a failed run scores chance."""
+    task, shown = record["task"], part or record["shown"]
+    size = record["sizes"][str(cell["seed"])][shown]
+    counts = cell["correct"].get(shown, ())
+    generalisation = task["kind"] == "generalisation"
+    if cell["status"] != "ok" or not counts:
+        return 0.0 if generalisation else float(task["chance"])
+    if generalisation:
+        return float(stats.first_sustained(counts, size, task["threshold"]) is not None)
+    last = counts[-LAST:] if task["schedule"] == "constant" else counts[-1:]
+    return float(sum(last) / len(last) / size)
+
+
+Cells = dict[tuple[str, float, int, int], Table]
+
+
+def _index(record: Table) -> Cells:
+    return {(c["kind"], c["density"], c["seed"], c["schedule"]): c for c in record["cells"]}
+
+
+def _values(
+    record: Table, cells: Cells, kind: str, density: float, schedule: int = 1
+) -> list[float] | None:
+    """One score a seed; None unless every seed has a run that may be compared.
+
+    A ticket's missing or failed run scores chance; a failed control or dense run makes the
+    comparison "not available": it never counts for the ticket.
+    """
+    found = [cells.get((kind, density, seed, schedule)) for seed in record["seeds"]]
+    if kind != "ticket" and any(cell is None or cell["status"] != "ok" for cell in found):
+        return None
+    if all(cell is None for cell in found):
+        return None
+    worst = 0.0 if record["task"]["kind"] == "generalisation" else float(record["task"]["chance"])
+    return [worst if cell is None else score_of(record, cell) for cell in found]
+
+
+def _dense(record: Table, cells: Cells) -> list[float] | None:
+    return _values(record, cells, "dense", 1.0)
+
+
+def _rung(record: Table, cells: Cells, density: float) -> dict[str, Any]:
+    ticket, dense = _values(record, cells, "ticket", density), _dense(record, cells)
+    controls = {kind: _values(record, cells, kind, density) for kind in CONTROLS}
+    gaps = {kind: _gap(record, ticket, controls[kind]) for kind in ("shuffled", "reinit")}
+    tickets = [c for c in record["cells"] if c["kind"] == "ticket" and c["density"] == density]
+    effective = [c["effective"] / c["kept"] for c in tickets if c["effective"] is not None]
+    matters = stats.identity_matters(gaps["shuffled"], gaps["reinit"])
+    return {
+        "density": density,
+        "ticket": _interval(ticket, _share(record)),
+        "difference": _difference(ticket, dense),
+        **{kind: _interval(values, _share(record)) for kind, values in controls.items()},
+        "gap_shuffled": _gap_table(gaps["shuffled"]),
+        "gap_reinit": _gap_table(gaps["reinit"]),
+        "identity_matters": matters,
+        "effective": sum(effective) / len(effective) if effective else None,
+        "collapsed": sum(c["effective"] == 0 for c in tickets),
+        "failed": sum(c["status"] != "ok" for c in tickets),
+    }
+
+
+def _share(record: Table) -> bool:
+    """Whether scores are 0 or 1 a seed, whose interval is that of a count."""
+    return bool(record["task"]["kind"] == "generalisation")
+
+
+def _gap(record: Table, ticket: list[float] | None, control: list[float] | None) -> Gap | None:
+    if ticket is None or control is None:
+        return None
+    gap = stats.identity_gap(ticket, control)
+    if gap is None or gap.p is None or not _share(record):
+        return gap
+    return Gap(gap.interval, stats.sign_flip(ticket, control))  # t means little for 0 and 1
+
+
+def _loss(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
+    """L a seed in points, and retention against the frozen L of `erk` tickets."""
+    reference = record["reference"]
+    table = _ladder_table(record, cells, ladder)
+    if reference is None or table is None:
+        return {"loss": None, "retention": None, "rankable": None}
+    weights = stats.log_density_weights(ladder)
+    dense = sum(reference["dense"]) / len(reference["dense"])
+    loss = stats.loss_points(dense, table, weights)
+    random = sum(reference["loss_random"]) / len(reference["loss_random"])
+    rankable = stats.rankable(reference["loss_random"])
+    retention = stats.retention(loss, random).tolist() if random > 0 else None
+    return {
+        "loss": _interval(loss.tolist()),
+        "retention": _interval(retention),
+        "rankable": rankable,
+    }
+
+
+def _ladder_table(
+    record: Table, cells: Cells, ladder: list[float]
+) -> list[list[float]] | None:
+    """Scores [seeds][rungs]; a rung without any run scores chance; None if no ticket exists."""
+    rows = [_values(record, cells, "ticket", density) for density in ladder]
+    if all(row is None for row in rows):
+        return None
+    worst = 0.0 if _share(record) else float(record["task"]["chance"])
+    filled = [row if row is not None else [worst] * len(record["seeds"]) for row in rows]
+    return [list(seed) for seed in zip(*filled, strict=True)]
+
+
+def _matching(record: Table, cells: Cells, ladder: list[float]) -> dict[str, float | None]:
+    table, dense = _ladder_table(record, cells, ladder), _dense(record, cells)
+    if table is None or dense is None:
+        return {"proved": None, "not_refuted": None}
+    if _share(record):
+        generalised = [[value == 1 for value in row] for row in table]
+        return asdict(stats.matching_count(ladder, generalised, [value == 1 for value in dense]))
+    if record["reference"] is None:
+        return {"proved": None, "not_refuted": None}
+    differences = [[a - d for a in row] for row, d in zip(table, dense, strict=True)]
+    return asdict(stats.matching_density(ladder, differences, record["reference"]["margin"]))
+
+
+def _speed(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
+    """Iterations to match, by the kind of the task (protocol, "Scores")."""
+    if _share(record):
+        return {"grokking": {_name(d): _grokking(record, cells, d) for d in [1.0, *ladder]}}
+    if record["reference"] is None:
+        return {}
+    if record["task"]["schedule"] == "constant":
+        return {"steps": {_name(d): _steps(record, cells, d) for d in ladder}}
+    return {"compressed": _compressed(record, cells, ladder)}
+
+
+def _name(density: float) -> str:
+    return f"{density:.6g}"
+
+
+def _first(record: Table, cell: Table | None, part: str, level: float) -> int | None:
+    """The step of the first of three consecutive evaluations at or above a level."""
+    if cell is None or cell["status"] != "ok" or part not in cell["correct"]:
+        return None
+    size = record["sizes"][str(cell["seed"])][part]
+    index = stats.first_sustained(cell["correct"][part], size, level)
+    every, skipped = record["task"]["every"], cell["start"] // record["task"]["every"]
+    return None if index is None else (index + 1 + skipped) * int(every)
+
+
+def _grokking(record: Table, cells: Cells, density: float) -> dict[str, Any] | None:
+    """Memorising step, generalising step and delay; restricted means, T where it never came."""
+    kind, level = ("dense" if density == 1.0 else "ticket"), record["task"]["threshold"]
+    runs = {kind: [cells.get((kind, density, seed, 1)) for seed in record["seeds"]]}[kind]
+    dense = [cells.get(("dense", 1.0, seed, 1)) for seed in record["seeds"]]
+    if all(run is None for run in runs) or any(run is None for run in dense):
+        return None
+    steps = record["task"]["steps"]
+
+    def moments(part: str) -> dict[str, Any]:
+        ours = [_first(record, run, part, level) for run in runs]
+        theirs = [_first(record, run, part, level) for run in dense]
+        return asdict(stats.iterations_to_match(ours, theirs, steps))
+
+    memorised, generalised = moments("train"), moments(record["shown"])
+    return {
+        "memorised": memorised,
+        "generalised": generalised,
+        "delay": generalised["mean"] - memorised["mean"],
+    }
+
+
+def _steps(record: Table, cells: Cells, density: float) -> dict[str, Any] | None:
+    reference = record["reference"]
+    level = sum(reference["dense"]) / len(reference["dense"]) - reference["margin"]
+    runs = [cells.get(("ticket", density, seed, 1)) for seed in record["seeds"]]
+    dense = [cells.get(("dense", 1.0, seed, 1)) for seed in record["seeds"]]
+    if any(run is None for run in dense) or all(run is None for run in runs):
+        return None
+    first: Callable[[Table | None], int | None] = lambda cell: _first(  # noqa: E731 - one line twice
+        record, cell, record["shown"], level
+    )
+    steps = record["task"]["steps"]
+    return asdict(stats.iterations_to_match([*map(first, runs)], [*map(first, dense)], steps))
+
+
+def _compressed(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
+    """The shortest whole schedule that matches dense at T, for ticket, dense and reinit."""
+    dense, margin = _dense(record, cells), record["reference"]["margin"]
+    densities = {c["density"] for c in record["cells"] if c["schedule"] > 1 and c["density"] < 1}
+    if dense is None or not densities:
+        return {}
+    rung = min(densities)
+    result: dict[str, Any] = {"density": rung}
+    for kind in ("ticket", "dense", "reinit"):
+        density = 1.0 if kind == "dense" else rung
+        tried = {n: _values(record, cells, kind, density, n) for n in (8, 4, 2, 1)}
+        found = {n: values for n, values in tried.items() if values is not None}
+        result[kind] = stats.compressed_match(found, dense, margin) if found else None
+    return result
+
+
+def _reproduces(record: Table, cells: Cells) -> bool | None:
+    """Whether a local dense run falls into the reference's 99 % prediction interval."""
+    reference, dense = record["reference"], _dense(record, cells)
+    if reference is None or dense is None or record["final"] or len(reference["dense"]) < 3:
+        return None
+    return stats.predicted(dense, reference["dense"], level=0.99)
+
+
+def _division(record: Table) -> str | None:
+    """The most permissive division among the tickets."""
+    order = ("init", "rewind", "open", "reference")
+    found = [order.index(c["division"]) for c in record["cells"] if c["kind"] == "ticket"]
+    return order[max(found)] if found else None
+
+
+def _complete(record: Table, cells: Cells, ladder: Sequence[float]) -> bool:
+    """Whether every rung of every seed has a ticket that was trained and scored."""
+    wanted = [("ticket", density, seed, 1) for density in ladder for seed in record["seeds"]]
+    return all(key in cells and cells[key]["status"] == "ok" for key in wanted)
+
+
+def _difference(a: list[float] | None, b: list[float] | None) -> dict[str, Any] | None:
+    if a is None or b is None:
+        return None
+    return _interval([x - y for x, y in zip(a, b, strict=True)])
+
+
+def _gap_table(gap: Gap | None) -> dict[str, Any] | None:
+    return None if gap is None else {**asdict(gap.interval), "p": gap.p}
+
+
+def _interval(values: Sequence[float] | None, share: bool = False) -> dict[str, Any] | None:
+    """Mean, interval and the values themselves; Clopper-Pearson for a share of seeds."""
+    if values is None or not len(values):
+        return None
+    if share and len(values) >= stats.MIN_SEEDS:
+        interval: Interval = stats.clopper_pearson(round(sum(values)), len(values))
+    else:
+        interval = stats.t_interval(values)
+    return {**asdict(interval), "values": list(values)}
