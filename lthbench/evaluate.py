@@ -6,18 +6,20 @@ import asyncio
 import json
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from lthbench import data as data_module
 from lthbench import executors, find, reference, score
 from lthbench.engine import single_threaded
 from lthbench.errors import MethodError, ResourceError, UsageError
+from lthbench.executors import Executor
 from lthbench.find import Limits, Search
 from lthbench.method import Method, load_method
 from lthbench.paths import canonical_json, sweep, write_whole
@@ -33,26 +35,26 @@ VERSIONS = ("torch", "numpy", "scipy")
 class Progress(Protocol):
     """What is told while an evaluation runs."""
 
-    def begin(self, task: Task, seeds: Sequence[int], steps: float) -> None: ...
-    def search(self, seed: int, what: str, steps: float) -> None: ...
-    def scoring(self, what: str, steps: float) -> None: ...
+    def plan(
+        self,
+        tasks: Sequence[Task],
+        seeds: Sequence[int],
+        controls: str,
+        compressed: bool,
+        workers: int,
+    ) -> None: ...
+    def begin(self, task: Task) -> None: ...
+    def search(self, task: Task, seed: int, what: str, steps: float, ran: bool) -> None: ...
+    def found(self, task: Task) -> None: ...
+    def scoring(self, task: Task, what: str, steps: float, ran: bool) -> None: ...
     def done(self, record: Record) -> None: ...
 
 
 class Silent:
-    """Tells nothing."""
+    """Tells nothing: every call is accepted and forgotten."""
 
-    def begin(self, task: Task, seeds: Sequence[int], steps: float) -> None:
-        return
-
-    def search(self, seed: int, what: str, steps: float) -> None:
-        return
-
-    def scoring(self, what: str, steps: float) -> None:
-        return
-
-    def done(self, record: Record) -> None:
-        return
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *args: None
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def evaluate(
         keep_going,
         keep,
     )
-    run = _all(loaded, protocols, numbers, folder, plan, how, progress or Silent())
+    run = _all(loaded, protocols, numbers, folder, plan, how, progress or cast(Progress, Silent()))
     return Evaluated(tuple(_outside_a_loop(run)), folder)
 
 
@@ -156,7 +158,17 @@ async def _all(
     with _locked(out):
         sweep(out)
         _claim(out, method, plan)
-        return [await one(method, task, seeds, out, plan, how, progress) for task in tasks]
+        progress.plan(tasks, seeds, plan.controls, plan.compressed, how.workers)
+        searching = executors.local(how.workers)
+        scoring = executors.local(how.workers) if plan.final else searching
+        try:
+            return [
+                await one(method, task, seeds, out, plan, how, progress, searching, scoring)
+                for task in tasks
+            ]
+        finally:
+            await searching.close()
+            await scoring.close()
 
 
 async def one(
@@ -167,53 +179,39 @@ async def one(
     plan: Plan,
     how: Settings,
     progress: Progress,
+    searching: Executor,
+    scoring: Executor,
 ) -> Record:
-    """One task: find, then score with workers of their own, then the record."""
+    """One task: find, then score, then the record.
+
+    With the test split, scoring has workers of its own: those of the search never see it.
+    """
     folder = out / task.name
     _claim_task(folder, task)
     frozen = reference.load_reference(task)
-    progress.begin(task, seeds, task.recipe.steps)
+    progress.begin(task)
     began = time.monotonic()
-    searches = await _find(method, task, seeds, folder, how, progress)
+    searches = await find.find(
+        method,
+        task,
+        seeds,
+        folder,
+        searching,
+        limits=how.limits,
+        keep_going=how.keep_going,
+        keep=how.keep,
+        note=partial(progress.search, task),
+    )
     found = time.monotonic()
+    progress.found(task)
     seen = score.see(task, seeds, plan)
-    executor = executors.local(how.workers)
-    try:
-        cells = await score.score(
-            task, searches, folder, executor, plan, seen, note=progress.scoring
-        )
-    finally:
-        await executor.close()
+    told = partial(progress.scoring, task)
+    cells = await score.score(task, searches, folder, scoring, plan, seen, note=told)
     times = {"find_seconds": found - began, "score_seconds": time.monotonic() - found}
     record = _record(method, task, seeds, plan, searches, cells, seen, frozen, times)
     write_record(folder / "record.json", record)
     progress.done(record)
     return record
-
-
-async def _find(
-    method: Method,
-    task: Task,
-    seeds: tuple[int, ...],
-    folder: Path,
-    how: Settings,
-    progress: Progress,
-) -> tuple[Search, ...]:
-    executor = executors.local(how.workers)
-    try:
-        return await find.find(
-            method,
-            task,
-            seeds,
-            folder,
-            executor,
-            limits=how.limits,
-            keep_going=how.keep_going,
-            keep=how.keep,
-            note=progress.search,
-        )
-    finally:
-        await executor.close()
 
 
 def _record(

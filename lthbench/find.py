@@ -36,6 +36,7 @@ from lthbench.store import Log, Store
 from lthbench.task import Task
 from lthbench.ticket import Ticket
 
+Note = Callable[[int, str, float, bool], None]
 OUTPUT_KEPT = 64 * 1024  # bytes of what a child prints, from its beginning and from its end
 OUTPUT_LIMIT = 64 * 2**20
 SNAPSHOT_SECONDS = 60.0
@@ -137,13 +138,13 @@ async def find(
     keep_going: bool = False,
     keep: bool = False,
     probe: Probe | None = None,
-    note: Callable[[int, str, float], None] = lambda seed, what, steps: None,
+    note: Note = lambda seed, what, steps, ran: None,
 ) -> tuple[Search, ...]:
     """Search at every seed; seeds that are done already are read, not run.
 
     Args:
         folder: gets `tickets/seed<k>/` and, until a seed is done, `store/seed<k>/`.
-        note: is told (seed, what happened, training steps done) for progress.
+        note: is told (seed, what happened, model-steps, whether they ran now) for progress.
     """
     runs = [
         _search(method, task, seed, folder, executor, limits, keep, probe, note) for seed in seeds
@@ -179,7 +180,7 @@ async def _search(
     limits: Limits,
     keep: bool,
     probe: Probe | None,
-    note: Callable[[int, str, float], None],
+    note: Note,
 ) -> Search:
     tickets = folder / "tickets" / f"seed{seed}"
     done = tickets / "search.json"
@@ -251,7 +252,7 @@ async def _converse(
     executor: Executor,
     limits: Limits,
     probe: Probe | None,
-    note: Callable[[int, str, float], None],
+    note: Note,
 ) -> None:
     """Send the setup, then answer requests until the method ends."""
     setup = {
@@ -298,7 +299,7 @@ async def _answer(
     state: _Seed,
     executor: Executor,
     probe: Probe | None,
-    note: Callable[[int, str, float], None],
+    note: Note,
 ) -> wire.Message:
     """Meter one request, look it up or have it done, store it, log it."""
     if op == "train":
@@ -321,7 +322,7 @@ async def _answer(
         held = {name: header[name] for name in ("step", "snapshot", "loops")}
         state.log.save()  # first: the snapshot names a place in it
         state.store.put(f"loop{header['number']}", held | {"search": state.progress()}, tensors)
-        note(state.seed, "loop", 0)
+        note(state.seed, "snapshot", 0, True)
         return {}, {}
     if op == "ticket":
         return await _ticket(state, header, tensors, executor, note)
@@ -335,7 +336,7 @@ async def _train(
     until: int,
     order: int,
     executor: Executor,
-    note: Callable[[int, str, float], None],
+    note: Note,
     paid: bool = False,
 ) -> wire.Message:
     task = state.task
@@ -346,6 +347,7 @@ async def _train(
     if not paid:
         state.meter.charge((until - start.step) * batch)
     stored = state.store.get(job.key)
+    ran = stored is None
     if stored is None:
         async for _, result in executor.results([job], {state.seed: state.train}, None):
             if result.state is None:
@@ -354,7 +356,7 @@ async def _train(
             state.store.put(job.key, *stored)
             state.log.save()
     assert stored is not None
-    note(state.seed, "train", until - start.step)
+    note(state.seed, "train", until - start.step, ran)
     state.trained.append(job.key)
     return stored
 
@@ -408,7 +410,7 @@ def _check_training(
 
 
 async def _theta(
-    state: _Seed, k: int, executor: Executor, note: Callable[[int, str, float], None]
+    state: _Seed, k: int, executor: Executor, note: Note
 ) -> wire.Message:
     if not 0 < k <= state.task.recipe.steps:
         raise MethodError(f"theta({k}): steps go from 0 to {state.task.recipe.steps}")
@@ -444,14 +446,14 @@ def _begin_loop(
     state: _Seed,
     header: dict[str, Any],
     probe: Probe | None,
-    note: Callable[[int, str, float], None],
+    note: Note,
 ) -> wire.Message:
     number, steps, cost = header["number"], header["steps"], header["cost"]
     if steps < 0 or not cost >= 0:
         raise MethodError(f"loop: steps {steps} and cost {cost} must not be negative")
     state.log.call(store.key(op="loop", number=number, steps=steps, cost=cost))
     state.meter.charge(steps * batch_size(state.task.recipe, len(state.train.y)), cost)
-    note(state.seed, "loop", steps)
+    note(state.seed, "loop", steps, False)  # the child's own work, whose pace is not seen here
     stored = state.store.get(f"loop{number}")
     at = probe.snapshot_at(steps) if probe else ()
     reply = {"step": 0, "every": SNAPSHOT_SECONDS, "at": list(at)}
@@ -467,7 +469,7 @@ async def _ticket(
     header: dict[str, Any],
     tensors: dict[str, Tensor],
     executor: Executor,
-    note: Callable[[int, str, float], None],
+    note: Note,
 ) -> wire.Message:
     """Check a ticket, find its origin and its rung, write its file."""
     chosen = dict(header["masks"]) | wire.under("mask", tensors)
@@ -504,7 +506,7 @@ async def _ticket(
     write_whole(state.folder / name, wire.dumps({**entry, "shapes": shapes}, content))
     state.log.save()
     state.rungs.append(entry)
-    note(state.seed, f"ticket {density:.1%}", 0)
+    note(state.seed, f"ticket {density!r}", 0, True)
     return {}, {}
 
 

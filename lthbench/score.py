@@ -103,17 +103,17 @@ async def score(
     plan: Plan,
     seen: Seen,
     *,
-    note: Callable[[str, float], None] = lambda what, steps: None,
+    note: Callable[[str, float, bool], None] = lambda what, steps, ran: None,
 ) -> list[dict[str, Any]]:
     """Every cell of a task's record: tickets, controls, dense runs, compressed schedules."""
     entries = await planned(task, searches, folder, executor, plan, seen)
     cells: dict[tuple[str, float, int, int], dict[str, Any]] = {}
     for _attempt in range(ATTEMPTS):
         again = []
-        note("planned", sum(e.job.until - e.job.start.step for e in entries))
-        async for entry, result in score_cells(task, entries, folder, executor, seen):
+        note("planned", sum(e.job.until - e.job.start.step for e in entries), False)
+        async for entry, result, ran in score_cells(task, entries, folder, executor, seen):
             cells[entry.place] = _cell(entry, result)
-            note(entry.kind, entry.job.until - entry.job.start.step)
+            note(entry.kind, entry.job.until - entry.job.start.step, ran)
             if result.status != "ok" and entry.kind != "ticket":
                 again.append(entry)
         entries = [drawn for e in again if (drawn := _drawn_again(task, e, entries)) is not None]
@@ -125,15 +125,15 @@ async def score(
 
 async def score_cells(
     task: Task, entries: Sequence[Entry], folder: Path, executor: Executor, seen: Seen
-) -> AsyncIterator[tuple[Entry, Result]]:
-    """Results of a list of cells: those that are stored at once, the others as they end."""
+) -> AsyncIterator[tuple[Entry, Result, bool]]:
+    """Results of a list of cells, and whether each was trained now: stored ones come at once."""
     waiting: dict[str, list[Entry]] = {}
     for entry in entries:
         stored = _store(entry.kind, folder).get(entry.job.key)
         if stored is None:
             waiting.setdefault(entry.job.key, []).append(entry)
         else:
-            yield entry, _read(*stored)
+            yield entry, _read(*stored), False
     by_steps: dict[int, list[Job]] = {}
     for waited in waiting.values():
         by_steps.setdefault(waited[0].job.recipe.steps, []).append(waited[0].job)
@@ -143,7 +143,7 @@ async def score_cells(
         async for key, result in executor.results(by_steps[steps], seen.train, evaluation):
             for entry in waiting[key]:
                 _write(_store(entry.kind, folder), key, result)
-                yield entry, result
+                yield entry, result, entry is waiting[key][0]
 
 
 def _store(kind: str, folder: Path) -> store.Store:

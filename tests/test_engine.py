@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -21,7 +22,6 @@ from lthbench.engine.order import batches
 from lthbench.states import State, same
 from lthbench.task import Recipe
 from tests import tiny
-from tests.strategies import moderate
 
 Array = NDArray[np.float64]
 Look = Callable[[nn.Module, torch.optim.Optimizer, Tensor], None]
@@ -105,7 +105,7 @@ def test_pruned_weights_and_their_optimiser_state_are_zero_after_every_step(
     assert seen["forward"] == 101
     tensors = {"sgd": 0, "sgd-momentum": 1}.get(optimiser, 2)
     assert seen["state"] == 100 * tensors * len(masks)
-    assert seen["alive"] > 50 * tensors
+    assert seen["alive"] >= 50 * tensors
     for name, tensor in state.items():
         if name in masks:
             assert bool((tensor[~masks[name]] == 0).all())
@@ -204,7 +204,7 @@ def test_training_is_the_optimisers_own_arithmetic(optimiser: str) -> None:
     job = tiny.job(recipe=recipe, masks=masks)
     ours = state_of(trained(job, data))
     theirs, losses = reference(job, data, batches(recipe, 37, 0, job.order, 0, 50))
-    assert losses[-1] < losses[0]
+    assert np.mean(losses[-10:]) < np.mean(losses[:10])
     for name, weights in theirs.items():
         assert ours[name].dtype == torch.float64
         np.testing.assert_allclose(ours[name].numpy(), weights, rtol=0, atol=1e-9)
@@ -282,7 +282,9 @@ def test_a_job_that_ends_where_it_starts_only_evaluates(step: int) -> None:
     data = tiny.examples()
     start = State(networks.initial(tiny.network(), 2, 0).tensors(), step)
     masks = tiny.masks(tiny.network(), 2)
-    result = trained(tiny.job(start=start, masks=masks, until=step), data, Evaluation(sets(data), ()))
+    result = trained(
+        tiny.job(start=start, masks=masks, until=step), data, Evaluation(sets(data), ())
+    )
     state = state_of(result)
     assert state.step == step
     for name, tensor in state.items():
@@ -308,19 +310,18 @@ def test_two_hundred_and_fifty_six_classes_fit_into_a_byte() -> None:
 
 
 def mixed_jobs() -> list[Job]:
-    """Jobs of several seeds, networks, optimisers and masks, one of which diverges."""
-    wild = tiny.recipe("sgd", rate=1e6)
+    """Jobs of several seeds, optimisers and masks, one of which diverges."""
+    wild = tiny.recipe("sgd", rate=1e30)
     jobs = [
         tiny.job(key="dense", recipe=tiny.recipe(steps=20)),
         tiny.job(key="sgd", recipe=tiny.recipe("sgd-momentum", steps=20)),
         tiny.job(key="masked", masks=tiny.masks(tiny.network(), 2), until=20),
         tiny.job(key="seed", seed=1, until=20),
         tiny.job(key="order", order=("data", "dense", "1"), until=20),
-        tiny.job(key="wild", recipe=wild, until=60),
+        tiny.job(key="wild", recipe=wild, until=10),
         tiny.job(key="evaluated", until=0),
     ]
-    assert len({job.key for job in jobs}) == len(jobs)
-    return jobs
+    return [replace(job, until=min(job.until, 10)) for job in jobs]
 
 
 def digests(jobs: list[Job], evaluation: Evaluation | None = None) -> dict[str, tuple[Any, ...]]:
@@ -335,22 +336,25 @@ def digests(jobs: list[Job], evaluation: Evaluation | None = None) -> dict[str, 
     }
 
 
-@moderate
+@cache
+def alone(index: int) -> tuple[Any, ...]:
+    (result,) = digests([mixed_jobs()[index]]).values()
+    return result
+
+
+@settings(max_examples=15)
 @given(order=st.permutations(range(7)), count=st.integers(1, 7))
 def test_no_result_depends_on_its_neighbours(order: list[int], count: int) -> None:
-    jobs = mixed_jobs()
-    some = [jobs[i] for i in order[:count]]
+    some = [mixed_jobs()[i] for i in order[:count]]
     together = digests(some)
     assert list(together) == [job.key for job in some]
-    assert together == {key: ALONE[key] for key in together}
-
-
-ALONE = {job.key: digests([job])[job.key] for job in mixed_jobs()}
+    assert list(together.values()) == [alone(i) for i in order[:count]]
 
 
 def test_seeds_orders_masks_and_recipes_all_matter() -> None:
-    values = [state for _, state, _ in ALONE.values() if state]
-    assert len(set(values)) == len(values) == 6
+    states = [alone(i)[1] for i in range(7)]
+    assert states.count(None) == 1
+    assert len(set(states)) == len(states)
 
 
 def test_each_result_comes_as_its_job_ends() -> None:
@@ -375,7 +379,11 @@ def test_a_continued_run_sees_the_rows_of_an_uninterrupted_one(
     batch: int, at_every_forward: Callable[[Look], None]
 ) -> None:
     seen: list[Tensor] = []
-    at_every_forward(lambda module, optimiser, x: seen.append(x.clone()))
+
+    def look(_: nn.Module, __: torch.optim.Optimizer, x: Tensor) -> None:
+        seen.append(x.clone())
+
+    at_every_forward(look)
     recipe = tiny.recipe(batch=batch, leave_out=0.25 if batch == 0 else 0.0)
     data = tiny.examples(count=37)
     trained(tiny.job(recipe=recipe), data)
@@ -450,8 +458,12 @@ def test_a_run_at_an_absurd_rate_diverges(optimiser: str, masked: bool) -> None:
 
 def test_a_diverged_run_ends_early(at_every_forward: Callable[[Look], None]) -> None:
     steps = itertools.count()
-    at_every_forward(lambda *_: next(steps) and None)
-    recipe = tiny.recipe("sgd", rate=1e6, steps=10_000)
+
+    def look(*_: Any) -> None:
+        next(steps)
+
+    at_every_forward(look)
+    recipe = tiny.recipe("sgd", rate=1e30, steps=10_000)
     assert trained(tiny.job(recipe=recipe), tiny.examples()).state is None
     assert next(steps) == plain.CHECKED_EVERY
 

@@ -49,11 +49,11 @@ TABLES: dict[str, dict[str, Any]] = {
 FAMILIES = tuple(TABLES)
 
 OPTIMISERS: dict[str, dict[str, Any]] = {
-    "sgd": {"optimiser": "sgd", "rate": 0.05},
-    "sgd-momentum": {"optimiser": "sgd", "rate": 0.05, "momentum": 0.9, "weight_decay": 0.01},
-    "adam": {"optimiser": "adam", "rate": 0.01},
-    "adam-decay": {"optimiser": "adam", "rate": 0.01, "weight_decay": 0.01},
-    "adamw": {"optimiser": "adamw", "rate": 0.01, "weight_decay": 0.5},
+    "sgd": {"optimiser": "sgd", "rate": 0.1},
+    "sgd-momentum": {"optimiser": "sgd", "rate": 0.1, "momentum": 0.9, "weight_decay": 0.01},
+    "adam": {"optimiser": "adam", "rate": 0.03},
+    "adam-decay": {"optimiser": "adam", "rate": 0.03, "weight_decay": 0.01},
+    "adamw": {"optimiser": "adamw", "rate": 0.03, "weight_decay": 0.5},
 }
 
 

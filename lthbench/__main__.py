@@ -1,0 +1,5 @@
+"""`python -m lthbench` is `lthbench`."""
+
+from lthbench.cli import main
+
+main()

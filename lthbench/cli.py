@@ -1,0 +1,241 @@
+"""The command line: verbs and their options; no logic. Heavy imports wait inside the verbs."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lthbench.errors import LthbenchError, UsageError, nearest
+
+WIDTH = 199  # of the one line that a mistake is told in
+INTERRUPTED, BUG = 130, 3
+
+app = typer.Typer(
+    name="lthbench",
+    help="A benchmark for methods that find lottery tickets in neural networks.",
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Data sets in the cache.")
+app.add_typer(data_app, name="data")
+
+Method = Annotated[str, typer.Argument(help="A .py file with find_tickets, or a baseline's name.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", help="An option of the method, as name=value.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
+
+
+@app.command()
+def evaluate(
+    method: Method,
+    suite: Annotated[str | None, typer.Option(help="quick (the default) or lite.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="A task; may be repeated.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many; the suite's by default.")] = None,
+    final: Annotated[
+        bool, typer.Option("--final", help="Published seeds and the test split; once, to submit.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results [lthbench-out/METHOD].")
+    ] = None,
+    settings: Settings = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that train [one a core]; 0: none.")
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option(help="Seconds a seed's search may take of its own.")
+    ] = None,
+    memory: Annotated[float, typer.Option(help="Gigabytes a seed's search may use.")] = 8.0,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Score a failed seed as chance; do not end.")
+    ] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the stores of finished seeds.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Run a method through the harness and write a record for each task."""
+    from lthbench import progress, report, tables
+    from lthbench.evaluate import evaluate as run
+
+    with progress.shown() as told:
+        done = run(
+            method,
+            suite=suite,
+            tasks=task or (),
+            seeds=seeds,
+            final=final,
+            out=out,
+            options=_settings(settings),
+            workers=workers,
+            timeout=timeout,
+            memory=memory,
+            keep_going=keep_going,
+            keep=keep,
+            progress=told,
+        )
+    for record in done.records:
+        typer.echo(tables.terminal(record))
+        typer.echo()
+    path = report.write_report(done.out, done.records)
+    typer.echo(f"records: {done.out}/<task>/record.json   report: {path}")
+
+
+@app.command()
+def check(method: Method, settings: Settings = None, debug: Debug = False) -> None:
+    """Prove in seconds, on a synthetic task, that a method keeps every rule."""
+    from lthbench.check import check as run
+    from lthbench.method import load_method
+
+    for row in run(load_method(method, _settings(settings))):
+        typer.echo(row)
+
+
+@app.command()
+def new(
+    file: Annotated[Path, typer.Argument(help="The file to write.")],
+    source: Annotated[str | None, typer.Option("--from", help="A baseline to copy.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Write a working, commented example of a method."""
+    from lthbench.new import new as write
+
+    write(file, source)
+    typer.echo(f"wrote {file}; next: lthbench check {file}")
+
+
+@app.command()
+def tasks(
+    name: Annotated[str | None, typer.Argument(help="One task, to see it whole.")] = None,
+    debug: Debug = False,
+) -> None:
+    """List the tasks and suites, or show one task's protocol."""
+    from lthbench import listing
+
+    typer.echo(listing.one_task(name) if name else listing.all_tasks())
+
+
+@app.command()
+def baselines(
+    name: Annotated[str | None, typer.Argument(help="One baseline, to read it.")] = None,
+    debug: Debug = False,
+) -> None:
+    """List the baselines, or print one's source."""
+    from lthbench import listing
+
+    typer.echo(listing.one_baseline(name) if name else listing.all_baselines())
+
+
+@data_app.command("prepare")
+def prepare(
+    task: Annotated[list[str] | None, typer.Argument(help="Tasks; all by default.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Download or copy what tasks need, decode it, and check its fingerprints."""
+    from lthbench import data
+    from lthbench.task import load_task, task_names
+
+    for loaded in [load_task(name) for name in task or task_names()]:
+        data.prepare(loaded, download=True)
+        typer.echo(f"{loaded.name}: ready")
+
+
+@data_app.command("verify")
+def verify(
+    task: Annotated[list[str] | None, typer.Argument(help="Tasks; all by default.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Read prepared data again and compare its fingerprints."""
+    from lthbench import data
+    from lthbench.task import load_task, task_names
+
+    for loaded in [load_task(name) for name in task or task_names()]:
+        data.verify(loaded)
+        typer.echo(f"{loaded.name}: {'nothing to prepare' if not data.parts(loaded) else 'whole'}")
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Argument(help="The folder of an evaluation.")],
+    latex: Annotated[bool, typer.Option("--latex", help="Tables for a paper's appendix.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Tables in Markdown.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="The records, one a line.")] = False,
+    html: Annotated[bool, typer.Option("--html", help="Write report.html again.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Print the tables of an evaluation again, in another form, or write its report.html."""
+    from lthbench import report as reports
+    from lthbench import tables
+
+    if latex + markdown + json + html > 1:
+        raise UsageError("--latex, --markdown, --json and --html exclude each other")
+    records = reports.read_records(out)
+    if html:
+        typer.echo(reports.write_report(out, records))
+        return
+    form = tables.latex if latex else tables.markdown if markdown else tables.terminal
+    for record in records:
+        typer.echo(reports.as_json(record).rstrip("\n") if json else form(record))
+
+
+def _settings(pairs: list[str] | None) -> dict[str, str]:
+    """`name=value` strings as a table."""
+    settings = {}
+    for pair in pairs or []:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--set {pair}: write --set name=value")
+        settings[name] = value
+    return settings
+
+
+def main() -> None:
+    """Run the command line; every mistake ends in one line and its exit code."""
+    debug = "--debug" in sys.argv
+    try:
+        code = app(standalone_mode=False)
+    except LthbenchError as error:
+        _tell(str(error), error, debug)
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        _tell("interrupted; run the same command again to go on", None, False)
+        code = INTERRUPTED
+    except BrokenPipeError:
+        code = 0
+    except Exception as error:
+        if hasattr(error, "format_message"):  # a command line that cannot be parsed
+            _tell(_usage(error), error, debug)
+            code = UsageError.exit_code
+        else:
+            _tell(f"a bug in lthbench: {type(error).__name__}: {error} (--debug shows where)", error, debug)
+            code = BUG
+    sys.exit(code or 0)
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with a command line, with the nearest name."""
+    text = str(error.format_message()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    option = getattr(error, "option_name", None)
+    if option and context and "mean" not in text and "ossible" not in text:
+        names = [name for p in context.command.params for name in p.opts]
+        text += nearest(option, names)
+    command = getattr(context, "command", None)
+    if text.startswith("No such command") and "mean" not in text:
+        text += nearest(text.split("'")[1], getattr(command, "commands", {}))
+    path = getattr(context, "command_path", "lthbench")
+    return f"{text}; see `{path} --help`"
+
+
+def _tell(text: str, error: BaseException | None, debug: bool) -> None:
+    """One line on standard error; with --debug the traceback before it."""
+    if debug and error is not None:
+        traceback.print_exception(error)
+        for note in getattr(error, "__notes__", ()):
+            print(note, file=sys.stderr)
+    line = "lthbench: " + " ".join(text.split())
+    print(line if len(line) <= WIDTH else line[: WIDTH - 1] + "…", file=sys.stderr)

@@ -1,0 +1,191 @@
+"""What a person sees while an evaluation runs: bars on a terminal, plain lines elsewhere.
+
+The time left follows from model-steps: those of scoring are known, those of a search are foreseen
+from what the method has spent for each natural logarithm of density on its way down the ladder.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from lthbench.record import Record
+from lthbench.task import Task
+
+LINE_SECONDS = 10.0  # between plain lines
+IMP_COST = 1 / -math.log(0.8)  # dense trainings a nat: the dearest usual search, before any is seen
+OVERHEAD, FLOPS = 7e-4, 6e10  # seconds of a step on one core, before any is measured
+STARTING = 6.0  # seconds until the processes of a stage have imported what they need
+
+
+@dataclass
+class Stage:
+    """One task's search or scoring: model-steps done and foreseen, and since when."""
+
+    task: Task
+    seeds: tuple[int, ...]
+    scoring: float  # model-steps of scoring, as far as they are known
+    begun: float | None = None
+    found: bool = False
+    steps: float = 0.0  # really trained, not found in a store
+    searched: dict[int, float] = field(default_factory=dict)  # charged steps, by seed
+    deepest: dict[int, float] = field(default_factory=dict)  # nats of the last ticket, by seed
+    scored: float = 0.0
+
+    @property
+    def bottom(self) -> float:
+        """Nats from dense to the sparsest rung."""
+        return -math.log(self.task.ladder.trained[-1])
+
+    def per_nat(self) -> float | None:
+        """Dense trainings that a nat of density cost so far; None before the first ticket."""
+        known = [(self.searched.get(s, 0.0), nats) for s, nats in self.deepest.items() if nats]
+        if not known:
+            return None
+        steps = sum(spent / nats for spent, nats in known) / len(known)
+        return steps / self.task.recipe.steps
+
+
+def steps_left(stage: Stage, per_nat: float) -> float:
+    """Model-steps that a task still needs: its search's, foreseen, and its scoring's."""
+    search = 0.0
+    if not stage.found:
+        cost = stage.per_nat()
+        whole = (per_nat if cost is None else cost) * stage.bottom * stage.task.recipe.steps
+        for seed in stage.seeds:
+            done = stage.deepest.get(seed, 0.0) >= stage.bottom * (1 - 1e-9)
+            search += 0.0 if done else max(whole - stage.searched.get(seed, 0.0), 0.0)
+    return search + max(stage.scoring - stage.scored, 0.0)
+
+
+def seconds_left(stages: Sequence[Stage], now: float, workers: int) -> float:
+    """Seconds until the last task is scored, at the rate of this task and guesses for later ones."""
+    known = [cost for stage in stages if (cost := stage.per_nat()) is not None]
+    per_nat = known[-1] if known else IMP_COST
+    total = 0.0
+    for stage in stages:
+        rate = workers / guessed_step(stage.task)
+        if stage.begun is not None and stage.steps:
+            rate = stage.steps / max(now - stage.begun, 1e-3)
+        elif stage.begun is None:
+            total += 2 * STARTING
+        total += steps_left(stage, per_nat) / rate
+    return total
+
+
+def guessed_step(task: Task) -> float:
+    """Seconds of one training step on one core, from its arithmetic, before it was measured."""
+    network = task.network
+    inputs = 2 * network.embedding if network.family == "pair-mlp" else network.inputs
+    weights = inputs * network.width + network.depth * network.width**2
+    if network.family == "transformer":
+        weights = network.depth * network.width * (4 * network.width + 2 * network.hidden)
+    examples = task.recipe.batch or task.data.modulus**2 * task.data.train_fraction
+    return OVERHEAD + 6 * weights * examples / FLOPS
+
+
+def scoring_steps(task: Task, seeds: int, controls: str, compressed: bool) -> float:
+    """Model-steps that scoring a whole ladder takes: dense, tickets, controls, short schedules."""
+    rungs = len(task.ladder.trained)
+    runs = 1.0 + rungs + 4 * (rungs if controls == "all" else 1)
+    if compressed and task.score.compressed_density:
+        runs += 3 * (1 / 8 + 1 / 4 + 1 / 2)
+    return runs * seeds * task.recipe.steps
+
+
+class Told:
+    """Follows an evaluation and shows it on standard error."""
+
+    def __init__(self, console: Any | None) -> None:
+        self.stages: list[Stage] = []
+        self.workers = 1
+        self.last_line = 0.0
+        self.console = console  # a rich Progress, or None for plain lines
+        self.bar: Any = None
+        if console is not None:
+            self.bar = console.add_task("starting", total=None)
+
+    def plan(
+        self, tasks: Sequence[Task], seeds: Sequence[int], controls: str, compressed: bool, workers: int
+    ) -> None:
+        self.workers = max(workers, 1)
+        for task in tasks:
+            steps = scoring_steps(task, len(seeds), controls, compressed)
+            self.stages.append(Stage(task, tuple(seeds), steps))
+
+    def begin(self, task: Task) -> None:
+        self._stage(task).begun = time.monotonic()
+        self._show(task, "searching", True)
+
+    def search(self, task: Task, seed: int, what: str, steps: float, ran: bool) -> None:
+        stage = self._stage(task)
+        stage.searched[seed] = stage.searched.get(seed, 0.0) + steps
+        stage.steps += steps if ran else 0.0
+        ticket = what.startswith("ticket ")
+        if ticket:
+            stage.deepest[seed] = -math.log(float(what.split()[1]))
+        shown = f"ticket at {float(what.split()[1]):.1%}" if ticket else what
+        self._show(task, f"seed {seed} {shown}", ticket)
+
+    def found(self, task: Task) -> None:
+        self._stage(task).found = True
+
+    def scoring(self, task: Task, what: str, steps: float, ran: bool) -> None:
+        stage = self._stage(task)
+        if what == "planned":
+            stage.scoring = stage.scored + steps
+            return
+        stage.scored += steps
+        stage.steps += steps if ran else 0.0
+        self._show(task, f"scoring {what}", False)
+
+    def done(self, record: Record) -> None:
+        for stage in self.stages:
+            if stage.task.name == record.task.name:
+                stage.scored = stage.scoring
+                self._show(stage.task, "scored", True)
+
+    def _stage(self, task: Task) -> Stage:
+        return next(stage for stage in self.stages if stage.task.name == task.name)
+
+    def _show(self, task: Task, what: str, always: bool) -> None:
+        now = time.monotonic()
+        stage = self._stage(task)
+        left = seconds_left(self.stages, now, self.workers)
+        rate = stage.steps / max(now - (stage.begun or now), 1e-3)
+        if self.console is not None:
+            work = sum(s.steps for s in self.stages)
+            known = [cost for s in self.stages if (cost := s.per_nat()) is not None]
+            ahead = sum(steps_left(s, known[-1] if known else IMP_COST) for s in self.stages)
+            text = f"{task.name}  {what}  {rate:,.0f} steps/s  {clock(left)} left"
+            self.console.update(self.bar, description=text, completed=work, total=work + ahead)
+        elif always or now - self.last_line > LINE_SECONDS:
+            self.last_line = now
+            text = f"{task.name}: {what}, {rate:,.0f} model-steps/s, {clock(left)} left"
+            print(text, file=sys.stderr, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:07, 12:30 or 3:05:00."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+@contextmanager
+def shown() -> Iterator[Told]:
+    """Progress on standard error: a bar where that is a terminal, plain lines elsewhere."""
+    if not sys.stderr.isatty():
+        yield Told(None)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as console:
+        yield Told(console)

@@ -1,0 +1,742 @@
+"""From a record to what it says: answers, tables and remarks, in text, Markdown and LaTeX.
+
+Numbers are taken from the record's aggregates and only formatted here. Inside, a minus is U+2212;
+what a terminal or LaTeX cannot show is replaced on the way out.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lthbench import scores, stats
+from lthbench.record import Cell, Record
+
+NA = "n/a"
+WIDTH = 100  # columns of a terminal that tables are made for
+LISTED = 8  # failed cells that are listed one by one in text
+CONTROLS = scores.CONTROLS
+BOARDS = {
+    "init": "at initialisation",
+    "rewind": "early weights",
+    "open": "open",
+    "reference": "reference: shown, never ranked",
+}
+SHOWN = {"test": "test split", "held_out": "held-out part"}
+Found = Mapping[str, Any] | None  # a mean with its interval, as aggregates hold it
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One question that a reader comes with, its figure, and what qualifies it."""
+
+    question: str
+    name: str
+    value: str
+    spread: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A caption, column heads, rows of text, and what a reader must know of the figures."""
+
+    caption: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A condition under which the figures hold; one that warns must be seen."""
+
+    name: str
+    text: str
+    warns: bool = False
+
+
+# Numbers
+
+
+def plain(text: str, limit: int = 200) -> str:
+    """Text of others on one line: controls, markers of direction and the like made visible."""
+    shown = "".join(
+        " "
+        if character in "\n\r\t"
+        else f"\\u{ord(character):04x}"
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+        else character
+        for character in text
+    )
+    shown = " ".join(shown.split())
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def number(value: float, digits: int, *, signed: bool = False) -> str:
+    """A number with a fixed count of decimals, a real minus, and no negative zero."""
+    text = f"{value:.{digits}f}"
+    if float(text) == 0:
+        return text.removeprefix("-")
+    return (f"{value:+.{digits}f}" if signed else text).replace("-", "−")
+
+
+def percent(density: float) -> str:
+    """A density as a table shows it: 51.2 %, 8.59 %."""
+    value = 100 * density
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.{1 if value >= 9.995 else 2}f}"
+
+
+def probability(p: float | None) -> str:
+    """A p value as papers print it: .031, <.001."""
+    if p is None:
+        return NA
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def estimate(
+    found: Found, digits: int, scale: float = 100, *, signed: bool = False, brackets: bool = False
+) -> str:
+    """Mean with its interval; both values of two seeds; the value of one."""
+    if found is None:
+        return NA
+    if found["low"] is None:
+        values = found.get("values") or [found["mean"]]
+        return " / ".join(number(scale * value, digits, signed=signed) for value in values)
+    mean = number(scale * found["mean"], digits, signed=signed)
+    if brackets:
+        return f"{mean} {interval(found, digits, scale, signed=signed)}"
+    return f"{mean} ±{number(scale * (found['high'] - found['low']) / 2, digits)}"
+
+
+def interval(
+    found: Mapping[str, Any], digits: int, scale: float = 1, *, signed: bool = False
+) -> str:
+    """The interval alone, in brackets; nothing where there are too few seeds for one."""
+    if found["low"] is None:
+        return ""
+    low, high = (number(scale * found[end], digits, signed=signed) for end in ("low", "high"))
+    return f"[{low}, {high}]"
+
+
+def is_share(record: Record) -> bool:
+    """Whether a seed's score is 0 or 1: it generalised or not."""
+    return record.task.kind == "generalisation"
+
+
+def decimals(record: Record) -> int:
+    """Decimals of a percentage: one where a set has under 1,000 examples."""
+    smallest = min(sets[record.shown] for sets in record.sizes.values())
+    return 2 if smallest >= 1000 else 1
+
+
+def score(record: Record, found: Found) -> str:
+    """A rung's score: percent with its interval, or k of n seeds with theirs."""
+    if found is None or not is_share(record):
+        return estimate(found, decimals(record))
+    count = f"{round(sum(found['values']))}/{found['n']}"
+    return count if found["low"] is None else f"{count} {interval(found, 0, 100)}"
+
+
+def difference(record: Record, found: Found) -> str:
+    """A paired difference: points with its interval, or a number of seeds."""
+    if found is None or not is_share(record):
+        return estimate(found, decimals(record), signed=True)
+    return number(found["mean"] * found["n"], 0, signed=True)
+
+
+def gap(record: Record, rung: Mapping[str, Any], control: str) -> str:
+    """Ticket minus control, paired; both differences of two seeds."""
+    found = rung[f"gap_{control}"]
+    if found is None:
+        return NA
+    pairs = zip(rung["ticket"]["values"], rung[control]["values"], strict=True)
+    return difference(record, {**found, "values": [a - b for a, b in pairs]})
+
+
+def unit(record: Record) -> str:
+    """What differences are measured in."""
+    return "seeds" if is_share(record) else "points"
+
+
+def listing(numbers: Sequence[int]) -> str:
+    """0 to 4, or 3, 7."""
+    consecutive = list(numbers) == list(range(numbers[0], numbers[0] + len(numbers)))
+    if consecutive and len(numbers) > 2:
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers))
+
+
+# Answers
+
+
+def title(record: Record) -> str:
+    """The method and the task."""
+    version = f"version {record.task.version}"
+    return f"{plain(record.method.name)} on {plain(record.task.name)} ({version})"
+
+
+def answers(record: Record) -> tuple[Answer, ...]:
+    """How good, against dense, against controls, at what cost."""
+    return _how_good(record), _against_dense(record), _against_controls(record), _cost(record)
+
+
+def _sparsest(record: Record) -> Mapping[str, Any] | None:
+    """The sparsest rung with a ticket."""
+    rungs = [rung for rung in record.aggregates["rungs"] if rung["ticket"] is not None]
+    return rungs[-1] if rungs else None
+
+
+def _how_good(record: Record) -> Answer:
+    question, retention = "How good", record.aggregates["retention"]
+    if retention is not None:
+        loss = estimate(record.aggregates["loss"], 2, 1, brackets=True)
+        notes = [
+            f"loss L {loss} points against dense over the ladder",
+            "1 is lossless, 0 no better than random pruning",
+        ]
+        if not record.aggregates["rankable"]:
+            notes.append("not ranked here: random pruning loses too little on this task")
+        whole = retention["low"] is not None
+        value = estimate(retention, 2, 1) if not whole else number(retention["mean"], 2)
+        return Answer(question, "retention", value, interval(retention, 2), tuple(notes))
+    why = "no frozen reference for this protocol"
+    if record.reference is not None:
+        why = "random pruning loses nothing here" if _sparsest(record) else "no ticket"
+    rung = _sparsest(record)
+    if rung is None:
+        return Answer(question, "retention", NA, "", (why,))
+    what = "seeds that generalised" if is_share(record) else f"accuracy on the {_set(record)}, %,"
+    name = f"{what} at {percent(rung['density'])} % density"
+    return Answer(question, name, *_split(score(record, rung["ticket"])), (f"retention n/a: {why}",))
+
+
+def _split(text: str) -> tuple[str, str]:
+    """A figure and its interval."""
+    for mark in (" ±", " ["):
+        if mark in text:
+            value, _, spread = text.partition(mark)
+            return value, mark.strip() + spread
+    return text, ""
+
+
+def _set(record: Record) -> str:
+    return SHOWN[record.shown]
+
+
+def matching_available(record: Record) -> str:
+    """Why matching density cannot be told; empty where it can."""
+    if len(record.seeds) < stats.MIN_SEEDS:
+        return f"needs {stats.MIN_SEEDS} seeds"
+    dense = record.aggregates["dense"]
+    if dense is None:
+        return "a dense run failed"
+    if is_share(record):
+        return "" if any(dense["values"]) else "no dense seed generalised"
+    return "" if record.reference is not None else "no frozen reference for this protocol"
+
+
+def _against_dense(record: Record) -> Answer:
+    question, dense = "Against dense", record.aggregates["dense"]
+    level = f"dense {score(record, _counted(record, dense))}{'' if is_share(record) else ' %'}"
+    why, rung = matching_available(record), _sparsest(record)
+    if why or rung is None:
+        notes = (f"matching density n/a: {why or 'no ticket'}", level)
+        if rung is None or rung["difference"] is None:
+            return Answer(question, "matches dense down to", NA, "", notes)
+        name = f"{unit(record)} from dense at {percent(rung['density'])} % density"
+        return Answer(question, name, *_split(difference(record, rung["difference"])), notes)
+    matching = record.aggregates["matching"]
+    proved, open_to = (
+        "no rung" if matching[name] is None else f"{percent(matching[name])} %"
+        for name in ("proved", "not_refuted")
+    )
+    if is_share(record):
+        notes = (f"as many seeds generalised as dense: {level}",)
+        return Answer(question, "matches dense down to", proved, "density", notes)
+    assert record.reference is not None
+    margin = number(100 * record.reference.margin, 2)
+    notes = (f"{open_to} not refuted (margin {margin} points)", level)
+    return Answer(question, "matches dense down to", proved, "density, proved", notes)
+
+
+def _counted(record: Record, found: Found) -> Found:
+    """A mean of 0s and 1s with the interval of a count, which `dense` lacks."""
+    if found is None or not is_share(record) or found["low"] is None:
+        return found
+    exact = stats.clopper_pearson(round(sum(found["values"])), found["n"])
+    return {**found, "low": exact.low, "high": exact.high}
+
+
+def _against_controls(record: Record) -> Answer:
+    question = "Against controls"
+    rungs = [
+        rung
+        for rung in record.aggregates["rungs"]
+        if rung["gap_shuffled"] is not None or rung["gap_reinit"] is not None
+    ]
+    if not rungs:
+        return Answer(question, "identity matters", NA, "", ("no control was scored",))
+    rung, judged = rungs[-1], [r for r in rungs if r["identity_matters"] is not None]
+    above = (
+        f"{gap(record, rung, 'shuffled')} above shuffled, {gap(record, rung, 'reinit')} above "
+        f"reinit ({unit(record)}) at {percent(rung['density'])} % density"
+    )
+    if not judged:
+        few = len(record.seeds) < stats.MIN_SEEDS
+        why = f"needs {stats.MIN_SEEDS} seeds" if few else "a control is not available"
+        return Answer(question, "identity matters", NA, "", (above, f"verdict n/a: {why}"))
+    yes = sum(r["identity_matters"] for r in judged)
+    of = f"of {len(judged)} {'rung' if len(judged) == 1 else 'rungs'}"
+    return Answer(question, "identity matters on", str(yes), of, (above,))
+
+
+def _cost(record: Record) -> Answer:
+    cost = record.aggregates["cost"]
+    notes = ("one unit: T steps of the unmasked network; scoring is free",)
+    name = "dense trainings to search, a seed"
+    if cost is None:
+        return Answer("At what cost", name, NA, "", ())
+    digits = 1 if cost["mean"] >= 9.95 or cost["mean"] == 0 else 2
+    if max(cost["values"]) - min(cost["values"]) < 10**-digits / 2:
+        return Answer("At what cost", name, number(cost["mean"], digits), "", notes)
+    return Answer("At what cost", name, *_split(estimate(cost, digits, 1)), notes)
+
+
+# Remarks
+
+
+def remarks(record: Record) -> tuple[Remark, ...]:
+    """Board, seeds and examples, machine, reference, and what failed."""
+    return (
+        *_standing(record),
+        _machine(record),
+        _frozen(record),
+        *_collapsed(record),
+        *_failed(record),
+    )
+
+
+def _standing(record: Record) -> Iterable[Remark]:
+    division = record.aggregates["division"]
+    yield Remark("Division", BOARDS[division] if division else NA)
+    sizes = sorted({sets[record.shown] for sets in record.sizes.values()})
+    examples = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+    one = len(record.seeds) == 1
+    seeds = f"seed{'' if one else 's'} {listing(record.seeds)}, {_set(record)}, {examples} examples"
+    dense = record.aggregates["dense"]
+    if dense is not None and not is_share(record):
+        error = stats.binomial_se(dense["mean"], sizes[0])
+        seeds += f" (their binomial s.e. at dense's accuracy: {number(100 * error, 2)} points)"
+    if record.final:
+        yield Remark("Seeds", f"published {seeds}")
+    else:
+        yield Remark("Seeds", f"development {seeds}: not for publication", warns=True)
+    if record.controls == "one rung":
+        yield Remark("Controls", "on the sparsest rung but one alone")
+
+
+def _machine(record: Record) -> Remark:
+    reproduces = record.aggregates["reproduces"]
+    if reproduces is None:
+        why = "no frozen reference"
+        if record.reference is not None:
+            why = "done with development seeds" if record.final else "too few dense runs"
+        return Remark("Machine", f"not checked against the reference: {why}")
+    if reproduces:
+        text = "reproduces the reference: local dense runs lie inside its 99 % interval"
+        return Remark("Machine", text)
+    text = "does not reproduce the reference: local dense runs lie outside its 99 % interval"
+    return Remark("Machine", text, warns=True)
+
+
+def _frozen(record: Record) -> Remark:
+    if record.reference is None:
+        return Remark("Reference", "none for this protocol; retention needs one", warns=True)
+    seeds, short = len(record.reference.dense), record.reference.digest[:8]
+    if record.reference.provisional:
+        return Remark("Reference", f"provisional: {seeds} dense seeds ({short})", warns=True)
+    return Remark("Reference", f"frozen: {seeds} dense seeds ({short})")
+
+
+def _collapsed(record: Record) -> Iterable[Remark]:
+    for rung in record.aggregates["rungs"]:
+        if rung["collapsed"]:
+            text = f"{rung['collapsed']} at {percent(rung['density'])} % density: no path is left"
+            yield Remark("Collapsed", text, warns=True)
+    own = {name for cell in record.cells for name in cell.own_shuffle}
+    if own:
+        names = ", ".join(sorted(plain(name) for name in own))
+        yield Remark("Shuffles", f"full, empty or of one weight somewhere, so their own: {names}")
+
+
+def _failed(record: Record) -> Iterable[Remark]:
+    if not record.aggregates["complete"]:
+        tickets = [cell for cell in record.cells if cell.kind == "ticket" and cell.schedule == 1]
+        wanted = len(record.seeds) * len(record.task.ladder)
+        done = sum(cell.status == "ok" for cell in tickets)
+        text = f"{wanted - done} of {wanted} tickets are missing or failed and score chance"
+        yield Remark("Incomplete", text, warns=True)
+    for search in record.searches:
+        if search.status != "ok":
+            text = f"search of seed {search.seed}: {plain(search.reason) or 'no reason given'}"
+            yield Remark("Failed", text, warns=True)
+    for cell in failures(record):
+        yield Remark("Failed", failure(cell), warns=True)
+
+
+def failures(record: Record) -> list[Cell]:
+    """Cells without a result."""
+    return [cell for cell in record.cells if cell.status != "ok"]
+
+
+def failure(cell: Cell) -> str:
+    """Which cell has no result, and why."""
+    place = f"{cell.kind}, {percent(cell.density)} % density, seed {cell.seed}"
+    schedule = f", T/{cell.schedule}" if cell.schedule > 1 else ""
+    return f"{place}{schedule}: {cell.status}: {plain(cell.reason) or 'no reason given'}"
+
+
+# Tables
+
+
+def tables(record: Record) -> tuple[Table, ...]:
+    """Every table of a record, the first one first."""
+    return (against(record), identity(record), *speed(record))
+
+
+def _means(record: Record) -> str:
+    """What a cell of the accuracy table holds."""
+    n = len(record.seeds)
+    if is_share(record):
+        what = f"seeds that generalised on the {_set(record)}"
+        return f"{what}, of {n}" + (", with its 95 % interval in %" if n > 2 else "")
+    what = f"accuracy on the {_set(record)}, %"
+    if n == 1:
+        return f"{what}: one seed, no interval"
+    if n == 2:
+        return f"{what}: both seeds, no interval"
+    return f"{what}: mean of {n} seeds, ± half its 95 % t interval"
+
+
+def against(record: Record) -> Table:
+    """One row a rung: the ticket, its difference from dense, the controls."""
+    untrained = _untrained(record)
+    shown = ("untrained", *CONTROLS) if untrained else CONTROLS
+    rows = [
+        (
+            percent(rung["density"]),
+            score(record, rung["ticket"]),
+            difference(record, rung["difference"]),
+            *([score(record, untrained.get(rung["density"]))] if untrained else []),
+            *(score(record, rung[kind]) for kind in CONTROLS),
+        )
+        for rung in record.aggregates["rungs"]
+    ]
+    caption = "Ticket against dense and the controls: " + _means(record)
+    head = ("density, %", "ticket", f"− dense, {unit(record)}", *shown)
+    return Table(caption, head, tuple(rows))
+
+
+def _untrained(record: Record) -> dict[float, Found]:
+    """Scores of tickets as they were handed over, by density; a seed without one: none."""
+    cells = [cell for cell in record.cells if cell.kind == "untrained"]
+    if not cells:
+        return {}
+    table = record.model_dump(mode="json")
+    values: dict[float, list[float]] = {}
+    for cell in cells:
+        found = scores.score_of(table, cell.model_dump(mode="json"))
+        values.setdefault(cell.density, []).append(found)
+    return {
+        density: {**vars(stats.t_interval(found)), "values": found}
+        for density, found in values.items()
+        if len(found) == len(record.seeds)
+    }
+
+
+def identity(record: Record) -> Table:
+    """One row a rung: which weights, which values, and how many of them count."""
+    yes_or_no = {True: "yes", False: "no", None: NA}
+    unknown = bool(matching_available(record))
+    rows = []
+    for rung in record.aggregates["rungs"]:
+        gaps = [
+            text
+            for control in ("shuffled", "reinit")
+            for text in (gap(record, rung, control), _p(rung[f"gap_{control}"]))
+        ]
+        effective = rung["effective"]
+        rows.append(
+            (
+                percent(rung["density"]),
+                *gaps,
+                yes_or_no[rung["identity_matters"]],
+                NA if unknown else yes_or_no[rung["winning"]],
+                NA if effective is None else percent(effective * rung["density"]),
+            )
+        )
+    of = unit(record)
+    head = (
+        *("density, %", f"− shuffled, {of}", "p", f"− reinit, {of}", "p"),
+        *("identity matters", "winning", "effective density, %"),
+    )
+    caption = "Ticket minus its controls, paired by seed: which weights, which values"
+    note = (
+        f"p is one-sided; identity matters if both are below {stats.ALPHA:g}. Winning: it matches "
+        "dense too. Effective density counts weights on a path from input to output."
+    )
+    return Table(caption, head, tuple(rows), note)
+
+
+def _p(found: Found) -> str:
+    return NA if found is None else probability(found["p"])
+
+
+def speed(record: Record) -> Iterable[Table]:
+    """How soon a ticket gets there, by the kind of the task."""
+    found = record.aggregates["speed"]
+    if found.get("grokking"):
+        yield _grokking(record, found["grokking"])
+    if found.get("steps"):
+        yield _steps(record, found["steps"])
+    if found.get("compressed"):
+        yield _compressed(record, found["compressed"])
+
+
+def _arrival(found: Mapping[str, Any]) -> str:
+    return f"{number(found['mean'], 0)} ({found['reached']}/{found['n']})"
+
+
+def _later(found: Mapping[str, Any]) -> str:
+    return estimate(found["difference"], 0, 1, signed=True)
+
+
+def _grokking(record: Record, found: Mapping[str, Any]) -> Table:
+    rows = []
+    for density, row in found.items():
+        name = "dense" if float(density) == 1 else percent(float(density))
+        if row is None:
+            rows.append((name, NA, NA, NA, NA))
+            continue
+        later = "" if name == "dense" else _later(row["generalised"])
+        memorised, generalised = _arrival(row["memorised"]), _arrival(row["generalised"])
+        rows.append((name, memorised, generalised, later, number(row["delay"], 0)))
+    head = ("density, %", "memorising step", "generalising step", "− dense, steps", "delay, steps")
+    level, steps = f"{100 * record.task.threshold:g} %", f"{record.task.steps:,}"
+    caption = f"When a run memorises and when it generalises: {level} accuracy, sustained"
+    note = f"Restricted means: T = {steps} where a seed never did; in brackets the seeds that did."
+    return Table(caption, head, tuple(rows), note)
+
+
+def _steps(record: Record, found: Mapping[str, Any]) -> Table:
+    rows = [
+        (percent(float(density)), *((NA, NA) if row is None else (_arrival(row), _later(row))))
+        for density, row in found.items()
+    ]
+    head = ("density, %", "steps to match", "− dense, steps")
+    note = (
+        f"Restricted means: T = {record.task.steps:,} where a seed never did; in brackets the "
+        "seeds that did. Steps count from the initial weights."
+    )
+    return Table("Steps until dense's level, less the margin, is held", head, tuple(rows), note)
+
+
+def _compressed(record: Record, found: Mapping[str, Any]) -> Table:
+    def schedule(divisor: int | None) -> str:
+        if divisor is None:
+            return "none"
+        steps = f"{record.task.steps // divisor:,}"
+        return f"T = {steps} steps" if divisor == 1 else f"T/{divisor} = {steps} steps"
+
+    names = [name for name in ("ticket", "dense", "reinit") if name in found]
+    rows = tuple((name, schedule(found[name])) for name in names)
+    rung = percent(found["density"])
+    caption = f"Shortest whole schedule that still matches dense at T, at {rung} % density"
+    return Table(caption, ("network", "schedule"), rows)
+
+
+# Text
+
+
+def terminal(record: Record, width: int = WIDTH) -> str:
+    """What `lthbench evaluate` prints; characters that every code page of a terminal has."""
+    good, dense, controls, cost = answers(record)
+    first, *others = tables(record)
+    lines = [title(record), ""]
+    lines += [_line(answer, width) for answer in (good, dense, controls)]
+    lines += ["", _text(first, width), ""]
+    lines += [_text(table, width) + "\n" for table in others]
+    lines += [_line(cost, width)]
+    lines += [_hung(remark.name, remark.text, width) for remark in _short(remarks(record))]
+    return "\n".join(lines).translate(TERMINAL) + "\n"
+
+
+TERMINAL = str.maketrans({"−": "-", "…": "..."})
+HANG = 18
+
+
+def _line(answer: Answer, width: int) -> str:
+    figure = f"{answer.name} {answer.value} {answer.spread}".strip()
+    return _hung(answer.question, "; ".join((figure, *answer.notes)), width)
+
+
+def _hung(name: str, text: str, width: int) -> str:
+    return textwrap.fill(
+        text,
+        max(width, HANG + 20),
+        initial_indent=f"{name:<{HANG}}",
+        subsequent_indent=" " * HANG,
+        break_on_hyphens=False,
+    )
+
+
+def _short(found: Sequence[Remark]) -> list[Remark]:
+    """Remarks with no more failures than a reader takes in."""
+    failed = [remark for remark in found if remark.name == "Failed"]
+    kept = [remark for remark in found if remark.name != "Failed"] + failed[:LISTED]
+    if len(failed) > LISTED:
+        more = f"{len(failed) - LISTED} more; report.html lists them all"
+        kept.append(Remark("", more, warns=True))
+    return kept
+
+
+def _text(table: Table, width: int) -> str:
+    """Caption, grid and note; a grid that is too wide goes on below, its first column repeated."""
+    parts = [textwrap.fill(table.caption, width)]
+    parts += [_grid(table.head, table.rows, columns) for columns in _fitting(table, width)]
+    parts += [textwrap.fill(table.note, width)] if table.note else []
+    return "\n".join(parts)
+
+
+def _fitting(table: Table, width: int) -> list[list[int]]:
+    """Which columns go side by side; each group starts with the first."""
+    widths = [
+        max(*(len(line) for line in _stacked(head).split("\n")), *(len(row[i]) for row in table.rows))
+        for i, head in enumerate(table.head)
+    ]
+    groups, used = [[0]], widths[0]
+    for column in range(1, len(widths)):
+        if used + 2 + widths[column] > width and len(groups[-1]) > 1:
+            groups.append([0])
+            used = widths[0]
+        groups[-1].append(column)
+        used += 2 + widths[column]
+    return groups
+
+
+def _stacked(head: str) -> str:
+    """A column's head on two lines where that saves room."""
+    if ", " in head:
+        return head.replace(", ", ",\n", 1).replace(" density", "\ndensity", 1)
+    return head.replace(" ", "\n", 1)
+
+
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int]) -> str:
+    from tabulate import tabulate
+
+    return tabulate(
+        [[row[column] for column in columns] for row in rows],
+        [_stacked(head[column]) for column in columns],
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=["right"] * len(columns),
+    )
+
+
+# Markdown
+
+
+def markdown(record: Record) -> str:
+    """The whole record as Markdown with tables as GitHub and pandoc read them."""
+    blocks = [f"## {_md(title(record))}"]
+    lines = [
+        f"- **{answer.question}:** {_md(f'{answer.name} {answer.value} {answer.spread}'.strip())}"
+        + "".join(f"; {_md(note)}" for note in answer.notes)
+        for answer in answers(record)
+    ]
+    blocks.append("\n".join(lines))
+    for table in tables(record):
+        blocks.append(f"**{_md(table.caption)}**")
+        blocks.append(_formatted(table, "pipe", _md))
+        blocks += [_md(table.note)] if table.note else []
+    blocks.append("\n".join(f"- {r.name}: {_md(r.text)}" for r in remarks(record)))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _md(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for mark in "\\`*_[]|~#$":
+        escaped = escaped.replace(mark, f"\\{mark}")
+    return escaped
+
+
+def _formatted(table: Table, form: str, escape: Callable[[str], str]) -> str:
+    from tabulate import tabulate
+
+    return tabulate(
+        [[escape(text) for text in row] for row in table.rows],
+        [escape(text) for text in table.head],
+        tablefmt=form,
+        disable_numparse=True,
+        colalign=["right"] * len(table.head),
+    )
+
+
+# LaTeX
+
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$",
+    "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
+    "−": "$-$", "±": r"$\pm$", "–": "--", "…": r"\ldots{}",
+}  # fmt: skip
+
+
+def latex(record: Record) -> str:
+    """The tables of a paper's appendix: one `table` with plain `tabular`s, no package needed."""
+    parts = [
+        f"% {_ascii(title(record))}; record {record.method.digest[:12]}",
+        r"\begin{table}[p]",
+        r"\centering",
+        r"\footnotesize",
+        r"\setlength{\tabcolsep}{3.5pt}",
+        rf"\caption{{{_tex(_caption(record))}}}",
+        rf"\label{{tab:{_label(record)}}}",
+    ]
+    for table in tables(record):
+        parts += [r"\par\medskip", _tex(table.caption) + r".\par\smallskip"]
+        parts.append(_formatted(table, "latex_raw", _tex))
+        parts += [r"\par\smallskip", r"{\scriptsize " + _tex(table.note) + "}"] * bool(table.note)
+    return "\n".join([*parts, r"\end{table}"]) + "\n"
+
+
+def _caption(record: Record) -> str:
+    sentences = [title(record) + "."]
+    for answer in answers(record):
+        figure = f"{answer.name} {answer.value} {answer.spread}".strip()
+        sentences.append(f"{answer.question}: {'; '.join((figure, *answer.notes))}.")
+    sentences += [f"{r.name}: {r.text}." for r in _short(remarks(record)) if r.name != "Shuffles"]
+    return " ".join(sentences)
+
+
+def _label(record: Record) -> str:
+    """A name that LaTeX takes in \\label: letters, digits and hyphens."""
+    name = f"{record.method.name}-{record.task.name}"
+    return "".join(c if c.isascii() and c.isalnum() else "-" for c in name)
+
+
+def _tex(text: str) -> str:
+    return "".join(
+        LATEX[c] if c in LATEX else c if c.isascii() else _ascii(c) or "?" for c in text
+    )
+
+
+def _ascii(text: str) -> str:
+    """Text without what a plain LaTeX font lacks: accents are dropped, the rest is left out."""
+    decomposed = unicodedata.normalize("NFKD", text)
+    return decomposed.encode("ascii", "ignore").decode()

@@ -1,0 +1,11 @@
+"""Trains until nothing is left, and once more."""
+
+from lthbench import Problem, Ticket, keep_top
+
+
+def find_tickets(problem: Problem):
+    scores = {name: problem.theta()[name].abs() for name in problem.prunable}
+    yield Ticket(keep_top(scores, problem.densities[0]))
+    for _ in problem.loop(steps=10, cost=problem.steps * problem.budget / 10):
+        pass
+    problem.train()

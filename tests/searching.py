@@ -1,0 +1,72 @@
+"""A search without its child process: the coordinator's own functions, called in turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lthbench import child, find, wire
+from lthbench.engine import single_threaded
+from lthbench.errors import BudgetExceeded
+from lthbench.executors import Here
+from lthbench.method import Method
+from lthbench.problem import Problem
+from lthbench.task import Task
+
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = ROOT / "tests" / "methods"
+
+
+@dataclass
+class Coordinator:
+    """Answers requests as `find` does; what is asked crosses the wire's format both ways."""
+
+    state: find._Seed
+    seen: list[find.Point] = field(default_factory=list)
+
+    def ask(
+        self, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
+    ) -> wire.Message:
+        sent, given = wire.loads(wire.dumps(header, tensors))
+        try:
+            answer = asyncio.run(
+                find._answer(sent["op"], sent, given, self.state, Here(), None, lambda *_: None)
+            )
+        except BudgetExceeded as error:
+            answer = {"error": "budget", "message": str(error)}, {}
+        self.seen.append((sent["op"], self.state.log.position, 0))
+        answer[0]["left"] = self.state.meter.left
+        return wire.loads(wire.dumps(*answer))
+
+
+def begin(task: Task, seed: int, folder: Path) -> tuple[Problem, Coordinator]:
+    """A problem whose calls are answered in this process; the folder is as `find` lays it out."""
+    single_threaded()
+    place = folder / "store" / f"seed{seed}"
+    state = find._prepare(task, seed, folder / "tickets" / f"seed{seed}", place)
+    coordinator = Coordinator(state)
+    problem = Problem(task, task.network.depth, seed, state.train, coordinator.ask)
+    return problem, coordinator
+
+
+def search(method: Method, task: Task, seed: int, folder: Path) -> find._Seed:
+    """Run a method from its first line to its last ticket in this process."""
+    return traced(method, task, seed, folder)[0]
+
+
+def traced(
+    method: Method, task: Task, seed: int, folder: Path
+) -> tuple[find._Seed, list[find.Point]]:
+    """The same, and the requests that it made."""
+    problem, coordinator = begin(task, seed, folder)
+    child._seed_global_generators(seed)
+    found = child._load(method.source, method.path)
+    for ticket in child._tickets(found, problem, dict(method.options)):
+        child._yield(coordinator, ticket)  # type: ignore[arg-type]
+    coordinator.state.log.end()
+    return coordinator.state, coordinator.seen

@@ -1,0 +1,135 @@
+"""The baselines do what their papers say, on a task small enough to compute it again."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lthbench import masks
+from lthbench.check import TASK
+from lthbench.find import read_ticket
+from lthbench.masks import counts, keep_top, layer_counts
+from lthbench.method import baseline_names, load_method
+from lthbench.problem import Problem
+from tests.searching import begin, search
+
+LADDER = TASK.ladder.trained
+
+
+@pytest.fixture(scope="module")
+def problem(tmp_path_factory: pytest.TempPathFactory) -> Problem:
+    """Seed 0 of the synthetic task, to compute expected scores with."""
+    return begin(TASK, 0, tmp_path_factory.mktemp("problem"))[0]
+
+
+def found(name: str, folder: Path, seed: int = 0, **settings: str) -> list[dict[str, Tensor]]:
+    """The masks of every rung that a baseline yields, in order, and the rules they all keep."""
+    state = search(load_method(name, settings), TASK, seed, folder)
+    assert [rung["density"] for rung in state.rungs] == list(LADDER)
+    tickets = [read_ticket(state.folder, density) for density in LADDER]
+    total = sum(mask.numel() for mask in tickets[0][1].values())
+    assert [masks.kept(chosen) for _, chosen, _ in tickets] == [round(d * total) for d in LADDER]
+    return [chosen for _, chosen, _ in tickets]
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return masks.digest(a) == masks.digest(b)
+
+
+@pytest.mark.parametrize("name", baseline_names())
+def test_a_baseline_describes_itself(name: str) -> None:
+    """File name = method name; tables show the rest."""
+    method = load_method(name)
+    assert method.described["name"] == name
+    assert "arXiv:" in method.described["paper"]
+    assert method.summary.endswith(".")
+    for word in ("Parameters", "Departures"):
+        assert f"\n{word}: " in method.source
+
+
+@pytest.mark.parametrize("name", baseline_names())
+def test_every_rung_is_found_and_nested(name: str, tmp_path: Path) -> None:
+    """Each of these ranks weights once, or narrows: sparser tickets lie inside denser ones."""
+    rungs = found(name, tmp_path)
+    assert all(masks.nested(b, a) for a, b in pairwise(rungs))
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "cost"),
+    [
+        ("magnitude_init", 0, 0.0),
+        ("random", 0, 0.0),
+        ("erk", 0, 0.0),
+        # theta_20, then what is left of the recipe of 240 steps
+        ("oneshot", 20, 1.0),
+    ],
+)
+def test_starts_and_costs(name: str, start: int, cost: float, tmp_path: Path) -> None:
+    """What a baseline costs is part of what it is."""
+    state = search(load_method(name), TASK, 0, tmp_path)
+    assert {rung["start"] for rung in state.rungs} == {start}
+    assert state.meter.spent == cost
+
+
+def test_oneshot_keeps_the_largest_weights_of_one_training(
+    problem: Problem, tmp_path: Path
+) -> None:
+    """As IMP's first round, pruned to each rung at once."""
+    end = problem.train(problem.rewind_limit)
+    scores = {name: end[name].abs() for name in problem.prunable}
+    rungs = found("oneshot", tmp_path)
+    assert all(same(m, keep_top(scores, d)) for m, d in zip(rungs, LADDER, strict=True))
+
+
+def test_oneshot_shares_the_first_round_of_imp(tmp_path: Path) -> None:
+    """The same job by the same key: trained once where results are shared."""
+    one = search(load_method("oneshot"), TASK, 0, tmp_path / "one")
+    imp = search(load_method("imp"), TASK, 0, tmp_path / "imp")
+    assert one.trained == imp.trained[: len(one.trained)]
+
+
+def test_magnitude_init_keeps_the_largest_initial_weights(problem: Problem, tmp_path: Path) -> None:
+    theta = problem.theta()
+    scores = {name: theta[name].abs() for name in problem.prunable}
+    rungs = found("magnitude_init", tmp_path)
+    assert all(same(m, keep_top(scores, d)) for m, d in zip(rungs, LADDER, strict=True))
+
+
+@pytest.mark.parametrize(("name", "rule"), [("random", "uniform"), ("erk", "erk")])
+def test_random_masks_keep_each_tensors_share(name: str, rule: str, tmp_path: Path) -> None:
+    """The counts are the rule's own; which weights is chance, and another seed's is another."""
+    rungs = found(name, tmp_path / "a")
+    shapes = {n: tuple(mask.shape) for n, mask in rungs[0].items()}
+    for density, chosen in zip(LADDER, rungs, strict=True):
+        assert counts(chosen) == layer_counts(shapes, density, rule)  # type: ignore[arg-type]
+    assert not same(rungs[0], found(name, tmp_path / "b", seed=1)[0])
+
+
+def test_random_and_erk_draw_apart(tmp_path: Path) -> None:
+    """Two baselines that shared their lots would agree far more often than by chance."""
+    random, erk = found("random", tmp_path / "random"), found("erk", tmp_path / "erk")
+    assert masks.overlap(random[1], erk[1]).pooled.z == pytest.approx(0, abs=4)
+
+
+def test_snip_scores_by_the_gradient_of_a_mask(problem: Problem, tmp_path: Path) -> None:
+    """|dL/dc| at c = 1, by differentiating with respect to c: the paper's own definition."""
+    x, y = problem.examples(10, "snip")
+    theta = problem.theta()
+    gates = {n: torch.ones(problem.shapes[n], requires_grad=True) for n in problem.prunable}
+    weights = {**theta, **{n: theta[n] * gate for n, gate in gates.items()}}
+    problem.loss(problem.forward(weights, x), y).backward()  # type: ignore[no-untyped-call]
+    scores = {n: gate.grad.abs() for n, gate in gates.items() if gate.grad is not None}
+    rungs = found("snip", tmp_path)
+    assert all(same(m, keep_top(scores, d)) for m, d in zip(rungs, LADDER, strict=True))
+
+
+def test_snip_pays_for_its_examples_alone(tmp_path: Path) -> None:
+    """One forward and backward pass over at most ten examples of each class."""
+    state = search(load_method("snip", {"per_class": "2"}), TASK, 0, tmp_path)
+    assert state.meter.spent == 2 * 11 / (240 * 16)
+    more = search(load_method("snip"), TASK, 0, tmp_path / "more")
+    assert state.meter.spent < more.meter.spent <= 10 * 11 / (240 * 16)

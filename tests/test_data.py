@@ -1,0 +1,346 @@
+"""Examples: what is split from what, by which seed, and what a wrong or missing file ends in."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lthbench import data, seeds, testset
+from lthbench.data import Bytes, Examples
+from lthbench.errors import DataError
+from lthbench.task import Task, load_task
+from tests.strategies import moderate
+
+DIGITS, MNIST = load_task("mlp-digits"), load_task("lenet300-mnist")
+SUMS = [load_task("mlp-modadd59"), load_task("transformer-modadd59")]
+
+
+def rows(examples: Examples) -> Counter[bytes]:
+    """The examples as a multiset: an image may be there twice."""
+    pairs = zip(examples.x, examples.y, strict=True)
+    return Counter(x.tobytes() + bytes([y]) for x, y in pairs)
+
+
+@pytest.fixture(scope="module")
+def decoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the digits, made once."""
+    folder = tmp_path_factory.mktemp("decoded")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTHBENCH_CACHE", str(folder))
+        assert not data.prepared(DIGITS)
+        data.prepare(DIGITS, download=False)
+        assert data.prepared(DIGITS)
+    return folder
+
+
+@pytest.fixture
+def digits(decoded: Path, cache: Path) -> Path:
+    """The digits' folder in a cache of this test's own."""
+    shutil.copytree(decoded, cache)
+    return cache / "data" / "digits"
+
+
+# --- digits --------------------------------------------------------------------------------
+
+
+def test_digits_are_the_package_s_own(digits: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    loaded: Any = load_digits()
+    whole = rows(Examples(loaded.data.astype(np.uint8), loaded.target.astype(np.uint8)))
+    tests = [testset.test_examples(DIGITS, seed) for seed in range(5)]
+    assert sum((rows(test) for test in tests), Counter()) == whole
+    for fold, test in enumerate(tests):
+        train = data.read(DIGITS, f"fold{fold}.train")
+        assert rows(train) + rows(test) == whole
+        assert train.x.dtype == train.y.dtype == np.uint8
+        assert train.x.shape == (len(train.y), 64) and train.x.max() == 16
+
+
+def test_digit_folds_are_stratified(digits: Path) -> None:
+    counts = np.array(
+        [np.bincount(testset.test_examples(DIGITS, fold).y, minlength=10) for fold in range(5)]
+    )
+    assert np.ptp(counts, axis=0).max() <= 1
+    assert counts.sum() == 1797
+
+
+@pytest.mark.parametrize("seed", [0, 3, 8, 1000, 1004])
+def test_a_seed_searches_on_the_other_folds_alone(seed: int, digits: Path) -> None:
+    search = data.search(DIGITS, seed)
+    fold = data.read(DIGITS, f"fold{seed % 5}.train")
+    assert rows(search.train) + rows(search.held_out) == rows(fold)
+    assert len(search.held_out.y) == round(0.1 * len(fold.y))
+    test = testset.test_examples(DIGITS, seed)
+    assert rows(test) == rows(data.read(DIGITS, f"fold{seed % 5}.test"))
+
+
+def test_seeds_of_one_fold_hold_out_different_digits(digits: Path) -> None:
+    first, again, other = (data.search(DIGITS, seed) for seed in (0, 0, 5))
+    assert np.array_equal(first.held_out.x, again.held_out.x)
+    assert np.array_equal(first.train.x, again.train.x)
+    assert rows(first.held_out) != rows(other.held_out)
+
+
+# --- modular addition ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", SUMS, ids=lambda task: task.name)
+@pytest.mark.parametrize("seed", [0, 1000])
+def test_sums_are_split_by_unordered_pairs(task: Task, seed: int) -> None:
+    parts = data.modular_addition(task, seed)
+    pairs = [{tuple(map(int, pair)) for pair in part.x} for part in parts]
+    assert [len(p) for p in pairs] == [len(part.y) for part in parts]
+    assert sum(len(p) for p in pairs) == len(set.union(*pairs)) == 59 * 59
+    assert all((b, a) in p for p in pairs for a, b in p)
+    unordered = [len({frozenset(pair) for pair in p}) for p in pairs]
+    trained = round(task.data.train_fraction * 1770)
+    held = round(0.1 * (1770 - trained))
+    assert unordered == [trained, held, 1770 - trained - held]
+
+
+@pytest.mark.parametrize("task", SUMS, ids=lambda task: task.name)
+def test_search_and_test_are_parts_of_one_table(task: Task) -> None:
+    train, held_out, test = data.modular_addition(task, 7)
+    search = data.search(task, 7)
+    assert rows(search.train) == rows(train) and rows(search.held_out) == rows(held_out)
+    assert rows(testset.test_examples(task, 7)) == rows(test)
+
+
+def table(seed: int) -> Bytes:
+    """Every label by its two tokens."""
+    whole = np.zeros((59, 59), dtype=np.uint8)
+    for part in data.modular_addition(SUMS[0], seed):
+        whole[part.x[:, 0], part.x[:, 1]] = part.y
+    return whole
+
+
+@moderate
+@given(seed=st.integers(0, 2000))
+def test_labels_are_sums_under_hidden_names(seed: int) -> None:
+    whole = table(seed)
+    tokens = np.argsort(seeds.generator(seed, "split", "tokens").permutation(59))
+    labels = np.argsort(seeds.generator(seed, "split", "labels").permutation(59))
+    assert np.array_equal(labels[whole], (tokens[:, None] + tokens[None, :]) % 59)
+    plain = (np.arange(59)[:, None] + np.arange(59)[None, :]) % 59
+    assert np.mean(whole == plain) < 0.1
+
+
+def test_the_structure_shows_without_the_names() -> None:
+    """Going from one row of the table to another is a step around a circle of 59."""
+    whole = table(3)
+    assert np.array_equal(whole, whole.T)
+    for other in range(1, 59):
+        step = whole[other][np.argsort(whole[0])]  # label in row 0 to label in this row
+        at, length = step[0], 1
+        while at != 0:
+            at, length = step[at], length + 1
+        assert length == 59
+
+
+def test_seeds_draw_other_sums_and_other_names() -> None:
+    first, again, other = (data.modular_addition(SUMS[0], seed) for seed in (0, 0, 1))
+    assert all(np.array_equal(a.x, b.x) for a, b in zip(first, again, strict=True))
+    assert rows(first[0]) != rows(other[0])
+    assert not np.array_equal(table(0), table(1))
+
+
+# --- files that are not there, or not what they should be ----------------------------------
+
+
+def message(caught: pytest.ExceptionInfo[DataError]) -> str:
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_the_search_needs_no_test_file(digits: Path) -> None:
+    (digits / "fold2.test.safetensors").unlink()
+    assert len(data.search(DIGITS, 2).train.y) > 1000
+    with pytest.raises(DataError, match=r"fold2\.test\.safetensors.*data prepare") as caught:
+        testset.test_examples(DIGITS, 2)
+    assert message(caught).startswith("mlp-digits")
+    assert not data.prepared(DIGITS)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def scribble(path: Path) -> None:
+    path.write_bytes(b"\xff" * 100)
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, scribble])
+def test_a_damaged_file_is_named_with_what_to_do(
+    damage: Callable[[Path], None], digits: Path
+) -> None:
+    damage(digits / "fold0.train.safetensors")
+    with pytest.raises(DataError, match="damaged") as caught:
+        data.search(DIGITS, 0)
+    text = message(caught)
+    assert "fold0.train.safetensors" in text and "lthbench data prepare mlp-digits" in text
+    with pytest.raises(DataError, match="damaged"):
+        data.verify(DIGITS)
+
+
+def test_a_wrong_fingerprint_names_both(digits: Path) -> None:
+    path = digits / "fold0.train.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataError) as caught:
+        data.search(DIGITS, 0)
+    text = message(caught)
+    expected = DIGITS.data.fingerprints["fold0.train.x"]
+    swapped = DIGITS.data.fingerprints["fold0.train.y"]
+    assert expected[:16] in text or swapped[:16] in text
+    assert "has fingerprint" in text and "data prepare mlp-digits" in text
+
+
+def test_a_file_of_another_part_is_refused(digits: Path) -> None:
+    (digits / "fold1.test.safetensors").replace(digits / "fold1.train.safetensors")
+    with pytest.raises(DataError) as caught:
+        data.search(DIGITS, 1)
+    fingerprints = DIGITS.data.fingerprints
+    assert fingerprints["fold1.train.x"][:16] in message(caught)
+    assert fingerprints["fold1.test.x"][:16] in message(caught)
+
+
+def test_verify_reads_every_part(digits: Path) -> None:
+    data.verify(DIGITS)
+    truncate(digits / "fold4.test.safetensors")
+    with pytest.raises(DataError, match=r"fold4\.test"):
+        data.verify(DIGITS)
+
+
+def test_prepare_does_nothing_twice(digits: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in digits.iterdir()}
+    data.prepare(DIGITS, download=False)
+    assert {path: path.stat().st_mtime_ns for path in digits.iterdir()} == before
+    assert len(before) == len(data.parts(DIGITS)) == 10
+
+
+@pytest.mark.parametrize("task", SUMS, ids=lambda task: task.name)
+def test_generated_sources_need_no_file(task: Task, cache: Path) -> None:
+    assert data.parts(task) == () and data.prepared(task)
+    data.prepare(task, download=False)
+    data.verify(task)
+    data.search(task, 0)
+    assert not cache.exists()
+
+
+# --- sources on the Hub --------------------------------------------------------------------
+
+
+def test_what_was_never_prepared_says_how(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LTHBENCH_DATA", raising=False)
+    for call in (
+        lambda: data.search(MNIST, 0),
+        lambda: testset.test_examples(MNIST, 0),
+        lambda: data.prepare(MNIST, download=False),
+    ):
+        with pytest.raises(DataError, match="run `lthbench data prepare lenet300-mnist`") as caught:
+            call()
+        message(caught)
+    assert "datasets" not in sys.modules or not cache.exists()
+
+
+def test_a_local_copy_that_is_not_there(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTHBENCH_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"ylecun/mnist: not there; LTHBENCH_DATA"):
+        data.prepare(MNIST, download=True)
+
+
+class Hub:
+    """In place of the `datasets` package: two tiny splits, or an error."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.asked: list[str] = []
+        self.error = error
+        self.splits = {
+            part: {"image": [np.full((28, 28), n) for n in range(count)], "label": [3] * count}
+            for part, count in (("train", 4), ("test", 2))
+        }
+
+    def load_dataset(self, name: str) -> Any:
+        self.asked.append(name)
+        if self.error:
+            raise self.error
+        return self.splits
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> Hub:
+        fake = SimpleNamespace(load_dataset=self.load_dataset, disable_progress_bars=lambda: None)
+        monkeypatch.setitem(sys.modules, "datasets", fake)
+        monkeypatch.delenv("LTHBENCH_DATA", raising=False)
+        return self
+
+
+def test_without_a_network_the_reason_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub(ConnectionError("cannot reach the Hub\nfor a long reason")).install(monkeypatch)
+    with pytest.raises(DataError, match=r"cannot reach the Hub.*check the network") as caught:
+        data.prepare(MNIST, download=True)
+    assert "long reason" not in message(caught)
+    assert hub.asked == ["ylecun/mnist"]
+
+
+def test_another_data_set_under_the_same_name_is_refused(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Hub().install(monkeypatch)
+    with pytest.raises(DataError, match=r"train\.x has fingerprint") as caught:
+        data.prepare(MNIST, download=True)
+    assert MNIST.data.fingerprints["train.x"][:16] in message(caught)
+    assert not data.prepared(MNIST) and not list(cache.rglob("*.safetensors"))
+
+
+def test_a_hub_source_is_split_once_for_all_seeds(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = Hub().install(monkeypatch)
+    prints = {
+        f"{part}.{key}": data.fingerprint(np.asarray(split[column], dtype=np.uint8))
+        for part, split in hub.splits.items()
+        for key, column in (("x", "image"), ("y", "label"))
+    }
+    changed = {"fingerprints": prints, "held_out": 1}
+    task = MNIST.model_copy(update={"data": MNIST.data.model_copy(update=changed)})
+    data.prepare(task, download=True)
+    first, other = data.search(task, 0), data.search(task, 1000)
+    assert rows(first.held_out) == rows(other.held_out)
+    assert (len(first.train.y), len(first.held_out.y)) == (3, 1)
+    assert rows(first.train) + rows(first.held_out) == rows(data.read(task, "train"))
+    assert len(testset.test_examples(task, 5).y) == 2
+
+
+@pytest.mark.mnist
+@pytest.mark.slow
+def test_mnist_is_mnist(cache: Path) -> None:
+    data.prepare(MNIST, download=False)
+    data.verify(MNIST)
+    search, test = data.search(MNIST, 0), testset.test_examples(MNIST, 0)
+    assert search.train.x.shape == (55000, 28, 28)
+    assert (search.held_out.x.shape, test.x.shape) == ((5000, 28, 28), (10000, 28, 28))
+    labels = np.concatenate([search.train.y, search.held_out.y])
+    published = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert np.bincount(labels).tolist() == published
+    assert np.bincount(test.y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    whole = rows(search.train) + rows(search.held_out)
+    assert whole == rows(data.read(MNIST, "train"))
+    assert search.train.x.mean() / 255 == pytest.approx(0.1307, abs=0.001)
