@@ -6,6 +6,7 @@ what a terminal or LaTeX cannot show is replaced on the way out.
 
 from __future__ import annotations
 
+import re
 import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,6 +27,7 @@ BOARDS = {
     "reference": "reference: shown, never ranked",
 }
 SHOWN = {"test": "test split", "held_out": "held-out part"}
+Escape = Callable[[str], str]
 Found = Mapping[str, Any] | None  # a mean with its interval, as aggregates hold it
 
 
@@ -78,10 +80,10 @@ def plain(text: str, limit: int = 200) -> str:
 
 def number(value: float, digits: int, *, signed: bool = False) -> str:
     """A number with a fixed count of decimals, a real minus, and no negative zero."""
-    text = f"{value:.{digits}f}"
-    if float(text) == 0:
-        return text.removeprefix("-")
-    return (f"{value:+.{digits}f}" if signed else text).replace("-", "−")
+    text = f"{value:+,.{digits}f}" if signed else f"{value:,.{digits}f}"
+    if not text.strip("+-0."):
+        return text.lstrip("+-")
+    return text.replace("-", "−")
 
 
 def percent(density: float) -> str:
@@ -209,18 +211,22 @@ def _how_good(record: Record) -> Answer:
     rung = _sparsest(record)
     if rung is None:
         return Answer(question, "retention", NA, "", (why,))
-    what = "seeds that generalised" if is_share(record) else f"accuracy on the {_set(record)}, %,"
-    name = f"{what} at {percent(rung['density'])} % density"
-    return Answer(question, name, *_split(score(record, rung["ticket"])), (f"retention n/a: {why}",))
+    what = "seeds generalised" if is_share(record) else f"% accuracy on the {_set(record)}"
+    value, spread = _split(score(record, rung["ticket"]), what)
+    return Answer(question, _at(rung), value, spread, (f"retention n/a: {why}",))
 
 
-def _split(text: str) -> tuple[str, str]:
-    """A figure and its interval."""
+def _at(rung: Mapping[str, Any]) -> str:
+    return f"at {percent(rung['density'])} % density"
+
+
+def _split(text: str, what: str) -> tuple[str, str]:
+    """A figure; its interval with what it counts."""
     for mark in (" ±", " ["):
         if mark in text:
             value, _, spread = text.partition(mark)
-            return value, mark.strip() + spread
-    return text, ""
+            return value, f"{mark.strip()}{spread} {what}"
+    return text, what
 
 
 def _set(record: Record) -> str:
@@ -247,16 +253,16 @@ def _against_dense(record: Record) -> Answer:
         notes = (f"matching density n/a: {why or 'no ticket'}", level)
         if rung is None or rung["difference"] is None:
             return Answer(question, "matches dense down to", NA, "", notes)
-        name = f"{unit(record)} from dense at {percent(rung['density'])} % density"
-        return Answer(question, name, *_split(difference(record, rung["difference"])), notes)
+        text = difference(record, rung["difference"])
+        return Answer(question, _at(rung), *_split(text, f"{unit(record)} from dense"), notes)
     matching = record.aggregates["matching"]
     proved, open_to = (
         "no rung" if matching[name] is None else f"{percent(matching[name])} %"
         for name in ("proved", "not_refuted")
     )
     if is_share(record):
-        notes = (f"as many seeds generalised as dense: {level}",)
-        return Answer(question, "matches dense down to", proved, "density", notes)
+        same = f"as many seeds generalised as dense: {level}"
+        return Answer(question, "matches dense down to", proved, "density", (same,))
     assert record.reference is not None
     margin = number(100 * record.reference.margin, 2)
     notes = (f"{open_to} not refuted (margin {margin} points)", level)
@@ -280,30 +286,35 @@ def _against_controls(record: Record) -> Answer:
     ]
     if not rungs:
         return Answer(question, "identity matters", NA, "", ("no control was scored",))
-    rung, judged = rungs[-1], [r for r in rungs if r["identity_matters"] is not None]
-    above = (
-        f"{gap(record, rung, 'shuffled')} above shuffled, {gap(record, rung, 'reinit')} above "
-        f"reinit ({unit(record)}) at {percent(rung['density'])} % density"
-    )
+    judged = [rung for rung in rungs if rung["identity_matters"] is not None]
+    yes = [rung for rung in judged if rung["identity_matters"]]
+    above = _gaps(record, (yes or rungs)[-1])
     if not judged:
         few = len(record.seeds) < stats.MIN_SEEDS
         why = f"needs {stats.MIN_SEEDS} seeds" if few else "a control is not available"
         return Answer(question, "identity matters", NA, "", (above, f"verdict n/a: {why}"))
-    yes = sum(r["identity_matters"] for r in judged)
     of = f"of {len(judged)} {'rung' if len(judged) == 1 else 'rungs'}"
-    return Answer(question, "identity matters on", str(yes), of, (above,))
+    note = f"sparsest of them: {above}" if len(yes) > 1 else above
+    return Answer(question, "identity matters on", str(len(yes)), of, (note,))
+
+
+def _gaps(record: Record, rung: Mapping[str, Any]) -> str:
+    return (
+        f"ticket\u00a0−\u00a0shuffled {gap(record, rung, 'shuffled')}, "
+        f"ticket\u00a0−\u00a0reinit {gap(record, rung, 'reinit')} {unit(record)} {_at(rung)}"
+    )
 
 
 def _cost(record: Record) -> Answer:
     cost = record.aggregates["cost"]
-    notes = ("one unit: T steps of the unmasked network; scoring is free",)
-    name = "dense trainings to search, a seed"
+    question, name, what = "At what cost", "a search costs", "dense trainings a seed"
+    notes = ("one is T steps of the unmasked network; scoring is free",)
     if cost is None:
-        return Answer("At what cost", name, NA, "", ())
+        return Answer(question, name, NA, "", ())
     digits = 1 if cost["mean"] >= 9.95 or cost["mean"] == 0 else 2
     if max(cost["values"]) - min(cost["values"]) < 10**-digits / 2:
-        return Answer("At what cost", name, number(cost["mean"], digits), "", notes)
-    return Answer("At what cost", name, *_split(estimate(cost, digits, 1)), notes)
+        return Answer(question, name, number(cost["mean"], digits), what, notes)
+    return Answer(question, name, *_split(estimate(cost, digits, 1), what), notes)
 
 
 # Remarks
@@ -344,7 +355,7 @@ def _machine(record: Record) -> Remark:
     if reproduces is None:
         why = "no frozen reference"
         if record.reference is not None:
-            why = "done with development seeds" if record.final else "too few dense runs"
+            why = "development runs do that" if record.final else "a dense run failed, or too few"
         return Remark("Machine", f"not checked against the reference: {why}")
     if reproduces:
         text = "reproduces the reference: local dense runs lie inside its 99 % interval"
@@ -370,7 +381,8 @@ def _collapsed(record: Record) -> Iterable[Remark]:
     own = {name for cell in record.cells for name in cell.own_shuffle}
     if own:
         names = ", ".join(sorted(plain(name) for name in own))
-        yield Remark("Shuffles", f"full, empty or of one weight somewhere, so their own: {names}")
+        text = f"on some rung full, empty or of one weight, so its own shuffle: {names}"
+        yield Remark("Shuffles", text)
 
 
 def _failed(record: Record) -> Iterable[Remark]:
@@ -378,7 +390,7 @@ def _failed(record: Record) -> Iterable[Remark]:
         tickets = [cell for cell in record.cells if cell.kind == "ticket" and cell.schedule == 1]
         wanted = len(record.seeds) * len(record.task.ladder)
         done = sum(cell.status == "ok" for cell in tickets)
-        text = f"{wanted - done} of {wanted} tickets are missing or failed and score chance"
+        text = f"{wanted - done} of {wanted} tickets missing or failed: they score chance"
         yield Remark("Incomplete", text, warns=True)
     for search in record.searches:
         if search.status != "ok":
@@ -461,14 +473,13 @@ def _untrained(record: Record) -> dict[float, Found]:
 def identity(record: Record) -> Table:
     """One row a rung: which weights, which values, and how many of them count."""
     yes_or_no = {True: "yes", False: "no", None: NA}
-    unknown = bool(matching_available(record))
+    unknown, tested = bool(matching_available(record)), len(record.seeds) >= stats.MIN_SEEDS
     rows = []
     for rung in record.aggregates["rungs"]:
-        gaps = [
-            text
-            for control in ("shuffled", "reinit")
-            for text in (gap(record, rung, control), _p(rung[f"gap_{control}"]))
-        ]
+        gaps: list[str] = []
+        for control in ("shuffled", "reinit"):
+            p = _p(rung[f"gap_{control}"])
+            gaps += [gap(record, rung, control), *([p] if tested else [])]
         effective = rung["effective"]
         rows.append(
             (
@@ -480,14 +491,18 @@ def identity(record: Record) -> Table:
             )
         )
     of = unit(record)
+    p_head = ("p",) if tested else ()
     head = (
-        *("density, %", f"− shuffled, {of}", "p", f"− reinit, {of}", "p"),
+        *("density, %", f"− shuffled, {of}", *p_head, f"− reinit, {of}", *p_head),
         *("identity matters", "winning", "effective density, %"),
     )
     caption = "Ticket minus its controls, paired by seed: which weights, which values"
+    verdict = f"p is one-sided; identity matters if both are below {stats.ALPHA:g}. "
+    if not tested:
+        verdict = f"Identity matters is a test, which needs {stats.MIN_SEEDS} seeds. "
     note = (
-        f"p is one-sided; identity matters if both are below {stats.ALPHA:g}. Winning: it matches "
-        "dense too. Effective density counts weights on a path from input to output."
+        f"{verdict}Winning: it matches dense too. "
+        "Effective density counts weights on a path from input to output."
     )
     return Table(caption, head, tuple(rows), note)
 
@@ -575,7 +590,8 @@ def terminal(record: Record, width: int = WIDTH) -> str:
     return "\n".join(lines).translate(TERMINAL) + "\n"
 
 
-TERMINAL = str.maketrans({"−": "-", "…": "..."})
+TERMINAL = str.maketrans({"−": "-", "…": "...", "\u00a0": " "})
+UNBREAKABLE = re.compile(r"(?<=\d) %")
 HANG = 18
 
 
@@ -585,11 +601,16 @@ def _line(answer: Answer, width: int) -> str:
 
 
 def _hung(name: str, text: str, width: int) -> str:
+    return _wrapped(text, max(width, HANG + 20), f"{name:<{HANG}}", " " * HANG)
+
+
+def _wrapped(text: str, width: int, first: str = "", others: str = "") -> str:
+    """Text on lines of a width; a number stays with its percent sign."""
     return textwrap.fill(
-        text,
-        max(width, HANG + 20),
-        initial_indent=f"{name:<{HANG}}",
-        subsequent_indent=" " * HANG,
+        UNBREAKABLE.sub("\u00a0%", text),
+        width,
+        initial_indent=first,
+        subsequent_indent=others,
         break_on_hyphens=False,
     )
 
@@ -606,18 +627,18 @@ def _short(found: Sequence[Remark]) -> list[Remark]:
 
 def _text(table: Table, width: int) -> str:
     """Caption, grid and note; a grid that is too wide goes on below, its first column repeated."""
-    parts = [textwrap.fill(table.caption, width)]
+    parts = [_wrapped(table.caption, width)]
     parts += [_grid(table.head, table.rows, columns) for columns in _fitting(table, width)]
-    parts += [textwrap.fill(table.note, width)] if table.note else []
+    parts += [_wrapped(table.note, width)] if table.note else []
     return "\n".join(parts)
 
 
 def _fitting(table: Table, width: int) -> list[list[int]]:
     """Which columns go side by side; each group starts with the first."""
-    widths = [
-        max(*(len(line) for line in _stacked(head).split("\n")), *(len(row[i]) for row in table.rows))
-        for i, head in enumerate(table.head)
-    ]
+    widths = []
+    for column, head in enumerate(table.head):
+        texts = [*_stacked(head).split("\n"), *(row[column] for row in table.rows)]
+        widths.append(max(map(len, texts)))
     groups, used = [[0]], widths[0]
     for column in range(1, len(widths)):
         if used + 2 + widths[column] > width and len(groups[-1]) > 1:
@@ -629,10 +650,12 @@ def _fitting(table: Table, width: int) -> list[list[int]]:
 
 
 def _stacked(head: str) -> str:
-    """A column's head on two lines where that saves room."""
-    if ", " in head:
-        return head.replace(", ", ",\n", 1).replace(" density", "\ndensity", 1)
-    return head.replace(" ", "\n", 1)
+    """A column's head on the two lines that take least room."""
+    words = head.split(" ")
+    if len(head) <= 10 or len(words) == 1:
+        return head
+    cuts = [(" ".join(words[:i]), " ".join(words[i:])) for i in range(1, len(words))]
+    return "\n".join(min(cuts, key=lambda lines: max(map(len, lines))))
 
 
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int]) -> str:
@@ -661,7 +684,7 @@ def markdown(record: Record) -> str:
     blocks.append("\n".join(lines))
     for table in tables(record):
         blocks.append(f"**{_md(table.caption)}**")
-        blocks.append(_formatted(table, "pipe", _md))
+        blocks.append(_formatted(table, "pipe", _md, _md))
         blocks += [_md(table.note)] if table.note else []
     blocks.append("\n".join(f"- {r.name}: {_md(r.text)}" for r in remarks(record)))
     return "\n\n".join(blocks) + "\n"
@@ -675,12 +698,12 @@ def _md(text: str) -> str:
     return escaped
 
 
-def _formatted(table: Table, form: str, escape: Callable[[str], str]) -> str:
+def _formatted(table: Table, form: str, cell: Escape, head: Escape) -> str:
     from tabulate import tabulate
 
     return tabulate(
-        [[escape(text) for text in row] for row in table.rows],
-        [escape(text) for text in table.head],
+        [[cell(text) for text in row] for row in table.rows],
+        [head(text) for text in table.head],
         tablefmt=form,
         disable_numparse=True,
         colalign=["right"] * len(table.head),
@@ -693,25 +716,25 @@ LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$",
     "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
-    "−": "$-$", "±": r"$\pm$", "–": "--", "…": r"\ldots{}",
+    "−": "$-$", "\u00a0": "~", "±": r"$\pm$", "–": "--", "…": r"\ldots{}",
 }  # fmt: skip
 
 
 def latex(record: Record) -> str:
     """The tables of a paper's appendix: one `table` with plain `tabular`s, no package needed."""
     parts = [
-        f"% {_ascii(title(record))}; record {record.method.digest[:12]}",
+        f"% {_ascii(title(record))}; method {record.method.digest[:12]}",
         r"\begin{table}[p]",
         r"\centering",
-        r"\footnotesize",
-        r"\setlength{\tabcolsep}{3.5pt}",
+        r"\scriptsize",
+        r"\setlength{\tabcolsep}{3pt}",
         rf"\caption{{{_tex(_caption(record))}}}",
         rf"\label{{tab:{_label(record)}}}",
     ]
     for table in tables(record):
         parts += [r"\par\medskip", _tex(table.caption) + r".\par\smallskip"]
-        parts.append(_formatted(table, "latex_raw", _tex))
-        parts += [r"\par\smallskip", r"{\scriptsize " + _tex(table.note) + "}"] * bool(table.note)
+        parts.append(_formatted(table, "latex_raw", _tex, _tex_head))
+        parts += [r"\par\smallskip " + _tex(table.note)] if table.note else []
     return "\n".join([*parts, r"\end{table}"]) + "\n"
 
 
@@ -720,7 +743,8 @@ def _caption(record: Record) -> str:
     for answer in answers(record):
         figure = f"{answer.name} {answer.value} {answer.spread}".strip()
         sentences.append(f"{answer.question}: {'; '.join((figure, *answer.notes))}.")
-    sentences += [f"{r.name}: {r.text}." for r in _short(remarks(record)) if r.name != "Shuffles"]
+    kept = [r for r in _short(remarks(record)) if r.warns or r.name == "Seeds"]
+    sentences += [f"{r.name}: {r.text}." for r in kept]
     return " ".join(sentences)
 
 
@@ -730,10 +754,13 @@ def _label(record: Record) -> str:
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in name)
 
 
+def _tex_head(head: str) -> str:
+    lines = _stacked(head).split("\n")
+    return r"\shortstack[r]{" + r"\\".join(_tex(line) for line in lines) + "}"
+
+
 def _tex(text: str) -> str:
-    return "".join(
-        LATEX[c] if c in LATEX else c if c.isascii() else _ascii(c) or "?" for c in text
-    )
+    return "".join(LATEX[c] if c in LATEX else c if c.isascii() else _ascii(c) or "?" for c in text)
 
 
 def _ascii(text: str) -> str:

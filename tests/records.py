@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -134,10 +134,10 @@ def _places(wanted: Wanted) -> list[tuple[str, float, int, int]]:
     for seed in wanted.seeds:
         places.append(("dense", 1.0, seed, 1))
         for density in wanted.task["ladder"]:
-            kinds = ("erk", "random", "reinit", "shuffled", "ticket")
-            chosen = kinds if density in wanted.controlled else ("ticket",)
+            kinds = ["erk", "random", "reinit", "shuffled", "ticket"]
             if wanted.division == "reference":
-                chosen = tuple(kind for kind in chosen if kind != "reinit")
+                kinds.remove("reinit")
+            chosen = kinds if density in wanted.controlled else ["ticket"]
             places += [(kind, density, seed, 1) for kind in chosen]
         if wanted.compressed:
             rung = wanted.task["ladder"][min(1, len(wanted.task["ladder"]) - 1)]
@@ -229,9 +229,7 @@ def _learning(
     return reached - (reached - chance) * np.exp(-18 * grid**0.7)
 
 
-def _grokking(
-    part: str, kind: str, density: float, grid: np.ndarray, shift: float
-) -> np.ndarray:
+def _grokking(part: str, kind: str, density: float, grid: np.ndarray, shift: float) -> np.ndarray:
     """Accuracy over the share of steps: memorises early, generalises late, sparse ones too late."""
     knee = {"dense": 0.0, "ticket": 0.25, "reinit": 0.4}.get(kind, 0.45)
     late = 0.5 + 0.06 * shift + (0.35 * max(0.0, math.log2(knee / density)) if knee else 0)

@@ -62,7 +62,7 @@ def thirds(steps: int) -> tuple[int, ...]:
 
 
 def points(name: str, seen: Sequence[Point]) -> list[Point]:
-    """When to kill: in and after long loops; else after the first and middle calls, and a ticket."""
+    """Where to kill: in and after a long loop; else after two calls and a ticket."""
     steps = TASK.recipe.steps
     if name == "long_loop":
         return [("snapshot", 1, step) for step in (*thirds(steps), steps)]

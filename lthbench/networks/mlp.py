@@ -53,7 +53,9 @@ class PairMLP(nn.Module):
     def __init__(self, spec: Network, depth: int) -> None:
         super().__init__()
         self.tokens = spec.inputs
-        self.embed = nn.Embedding(spec.inputs, spec.embedding)
+        # nn.Embedding(...) would draw values, for which torch imports its compiler (2 s).
+        table = torch.empty(spec.inputs, spec.embedding)
+        self.embed = nn.Embedding.from_pretrained(table, freeze=False)
         self.hidden = _hidden(2 * spec.embedding, spec.width, depth)
         self.head = nn.Linear(spec.width, spec.classes)
 

@@ -56,7 +56,9 @@ class Transformer(nn.Module):
     def __init__(self, spec: Network, depth: int) -> None:
         super().__init__()
         self.tokens = spec.inputs
-        self.embed = nn.Embedding(spec.inputs, spec.width)
+        # nn.Embedding(...) would draw values, for which torch imports its compiler (2 s).
+        table = torch.empty(spec.inputs, spec.width)
+        self.embed = nn.Embedding.from_pretrained(table, freeze=False)
         self.position = nn.Parameter(torch.empty(3, spec.width))
         blocks = (Block(spec.width, spec.heads, spec.hidden) for _ in range(depth))
         self.blocks = nn.ModuleList(blocks)

@@ -1,4 +1,4 @@
-"""Trains to a step that the clock decides."""
+"""Trains in an order that the clock decides."""
 
 import time
 
@@ -6,7 +6,7 @@ from lthbench import Problem, Ticket, keep_top
 
 
 def find_tickets(problem: Problem):
-    end = problem.train(until=1 + time.time_ns() // 1000 % (problem.steps - 1))
+    end = problem.train(until=5, order=time.time_ns())
     scores = {name: end[name].abs() for name in problem.prunable}
     for density in problem.densities:
         yield Ticket(keep_top(scores, density))

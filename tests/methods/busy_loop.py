@@ -17,7 +17,7 @@ def find_tickets(problem: Problem):
         if step % 40:
             continue
         share = problem.accuracy(later) + float(x.float().mean())
-        end = problem.train(problem.rewind_limit, until=int(step) + problem.rewind_limit // 2)
+        end = problem.train(problem.rewind_limit, until=int(step))
         for batch in problem.loop(steps=2, cost=1 / 3):
             share += float(batch.y.float().mean())
         for name, score in scores.items():

@@ -1,0 +1,251 @@
+"""Killed at any moment and started again, an evaluation ends in the same record."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lthbench import wire
+from lthbench.record import comparable, read_record
+from tests.watching import Watch
+
+ROOT = Path(__file__).resolve().parents[1]
+TASK = ROOT / "tests" / "tasks" / "twenty-seconds.toml"
+METHODS = {"train": "imp", "loop": str(ROOT / "tests" / "methods" / "long_loop.py")}
+SEED = 1000
+PATIENCE = 120.0  # seconds for what should take a few
+PHASES = ("create", "close", "move")  # inside the writing, before the rename, after it
+RANDOM_KILLS, PART_KILLS = 15, 10
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="watches folders through inotify"),
+]
+
+
+@dataclass
+class Place:
+    """One evaluation's folders: a cwd by which its processes are known, results, and a cache."""
+
+    root: Path
+    method: str
+    kills: list[str] = field(default_factory=list)
+
+    @property
+    def out(self) -> Path:
+        return self.root / "out"
+
+    @property
+    def task(self) -> Path:
+        return self.out / TASK.stem
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    def folders(self) -> dict[str, Path]:
+        """Every folder that files are renamed in, by what is written there."""
+        seed = f"seed{SEED}"
+        return {
+            "out": self.out,
+            "task": self.task,
+            "store": self.task / "store" / seed,
+            "tickets": self.task / "tickets" / seed,
+            "cells": self.task / "cells",
+            "shared": self.cache / "cells",
+            "data": self.cache / "data" / "digits",
+        }
+
+    def start(self, workers: int = 1, hashing: str = "0") -> subprocess.Popen[bytes]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        arguments = ["evaluate", self.method, "--task", str(TASK), "--seeds", "1"]
+        arguments += ["--workers", str(workers), "--out", str(self.out)]
+        return subprocess.Popen(
+            [sys.executable, "-m", "lthbench", *arguments],
+            cwd=self.root,
+            env=os.environ | {"LTHBENCH_CACHE": str(self.cache), "PYTHONHASHSEED": hashing},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+
+    def finish(self, workers: int = 1, hashing: str = "0") -> bytes:
+        """Run to the end; what must be equal of the record."""
+        process = self.start(workers, hashing)
+        _, errors = process.communicate(timeout=10 * PATIENCE)
+        assert process.returncode == 0, errors.decode()
+        return comparable(read_record(self.task / "record.json"))
+
+    def alive(self) -> list[psutil.Process]:
+        """Processes whose working folder lies in this place: coordinator, child, workers."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if Path(process.cwd()).is_relative_to(self.root.resolve()):
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return [p for p in found if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+    def quiet(self) -> None:
+        """No process of the run is alive, and every file is whole."""
+        end = time.monotonic() + 10
+        while (left := self.alive()) and time.monotonic() < end:
+            time.sleep(0.05)
+        assert not left, left
+        for path in [p for p in self.root.rglob("*") if p.is_file()]:
+            if not path.name.startswith(".tmp-") and "home" not in path.parts:
+                whole(path)
+
+
+def whole(path: Path) -> None:
+    """Fail if a file that has its name is not complete."""
+    data = path.read_bytes()
+    if path.suffix == ".json":
+        json.loads(data)
+    elif path.suffix == ".safetensors" and "data" not in path.parts:
+        wire.loads(data)
+    elif path.suffix == ".safetensors":
+        from safetensors.numpy import load
+
+        load(data)
+    elif path.suffix == ".html":
+        assert data.rstrip().endswith(b"</html>"), path
+    else:
+        assert path.name == "lock" or data, path
+
+
+def kill_when(place: Place, due: Callable[[Watch, float], bool], what: str) -> bool:
+    """Start, kill the coordinator by -9 once `due` says so, and look at what is left."""
+    for folder in place.folders().values():
+        folder.mkdir(parents=True, exist_ok=True)
+    watch, process = Watch(list(place.folders().values())), place.start()
+    began, killed = time.monotonic(), False
+    while process.poll() is None and not killed:
+        if due(watch, time.monotonic() - began):
+            process.send_signal(signal.SIGKILL)
+            killed = True
+            place.kills.append(what)
+    watch.close()
+    process.communicate(timeout=PATIENCE)
+    place.quiet()
+    return killed
+
+
+def at_event(place: Place, kind: str, phase: str, final: str) -> Callable[[Watch, float], bool]:
+    """Due at a phase of writing a kind of file; a rename is known by the name it gives."""
+    folder = place.folders()[kind]
+
+    def due(watch: Watch, _: float) -> bool:
+        for seen, where, name in watch.next(0.5):
+            named = final in name if seen == "move" else name.startswith(".tmp-")
+            if where == folder and seen == phase and named:
+                return True
+        return False
+
+    return due
+
+
+# In the order in which an evaluation writes them; the names tell files of one folder apart.
+KINDS = {
+    "train": [
+        ("data", "fold0.train"),
+        ("out", "evaluation.json"),
+        ("task", "task.json"),
+        ("store", "safetensors"),
+        ("store", "calls.json"),
+        ("tickets", "safetensors"),
+        ("tickets", "search.json"),
+        ("shared", "safetensors"),
+        ("cells", "safetensors"),
+        ("task", "record.json"),
+        ("out", "report.html"),
+    ],
+    "loop": [("store", "loop1"), ("store", "calls.json"), ("tickets", "search.json")],
+}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, bytes]]:
+    """The record of each method, uninterrupted, with one worker."""
+    root = tmp_path_factory.mktemp("uninterrupted")
+    yield {kind: Place(root / kind, method).finish() for kind, method in METHODS.items()}
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_workers_and_hashing_change_nothing(
+    kind: str, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    assert Place(tmp_path, METHODS[kind]).finish(workers=2, hashing="123") == expected[kind]
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_killed_at_every_file(kind: str, expected: dict[str, bytes], tmp_path: Path) -> None:
+    place = Place(tmp_path, METHODS[kind])
+    for folder, final in KINDS[kind]:
+        for phase in PHASES:
+            due = at_event(place, folder, phase, final)
+            assert kill_when(place, due, f"{folder}/{final} {phase}"), f"{folder} {phase}: not seen"
+    assert place.finish() == expected[kind]
+    assert not list(tmp_path.rglob(".tmp-*"))
+    assert len(place.kills) == 3 * len(KINDS[kind])
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_killed_at_random_times(kind: str, expected: dict[str, bytes], tmp_path: Path) -> None:
+    place, draw = Place(tmp_path, METHODS[kind]), random.Random(kind)
+    for number in range((RANDOM_KILLS + 1) // len(METHODS)):
+        moment = draw.uniform(0.0, 12.0)
+
+        def due(watch: Watch, since: float, moment: float = moment) -> bool:
+            watch.next(0.01)
+            return since >= moment
+
+        kill_when(place, due, f"random {number}")
+    assert place.finish() == expected[kind]
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_killed_child_or_worker_ends_the_run(
+    kind: str, expected: dict[str, bytes], tmp_path: Path
+) -> None:
+    place, draw = Place(tmp_path, METHODS[kind]), random.Random(kind)
+    for number in range(PART_KILLS // len(METHODS)):
+        part = ("lthbench.child", "lthbench.worker")[number % 2]
+        process = place.start()
+        victim, wait = _part(place, process, part), draw.uniform(0.0, 3.0)
+        time.sleep(wait)
+        if victim is not None and victim.is_running():
+            victim.kill()
+        _, errors = process.communicate(timeout=10 * PATIENCE)
+        place.quiet()
+        if process.returncode:
+            lines = errors.decode().strip().splitlines()
+            assert process.returncode == 2, errors.decode()
+            assert lines[-1].startswith("lthbench: ") and "Traceback" not in errors.decode()
+    assert place.finish() == expected[kind]
+
+
+def _part(place: Place, process: subprocess.Popen[bytes], part: str) -> psutil.Process | None:
+    """The first child or worker that the run starts."""
+    end = time.monotonic() + PATIENCE
+    while process.poll() is None and time.monotonic() < end:
+        try:
+            for one in psutil.Process(process.pid).children(recursive=True):
+                if part in one.cmdline():
+                    return one
+        except psutil.Error:
+            continue
+        time.sleep(0.05)
+    return None

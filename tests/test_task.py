@@ -1,0 +1,298 @@
+"""Task files: strict, one line for each mistake, and a digest of all that a result depends on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lthbench.errors import TaskError
+from lthbench.paths import shipped
+from lthbench.task import (
+    Suite,
+    Task,
+    load_suite,
+    load_task,
+    matching,
+    suite_names,
+    task_names,
+)
+from tests.strategies import moderate
+
+SHIPPED = sorted(shipped("tasks").glob("*.toml"))
+
+
+def table(name: str = "mlp-digits") -> dict[str, Any]:
+    return tomllib.loads((shipped("tasks") / f"{name}.toml").read_text())
+
+
+def written(folder: Path, text: str, name: str = "mlp-digits") -> str:
+    path = folder / f"{name}.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def refusal(folder: Path, text: str) -> str:
+    """The one line that a file of this text is refused with."""
+    with pytest.raises(TaskError) as caught:
+        load_task(written(folder, text))
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
+def changed(old: str, new: str) -> str:
+    text = (shipped("tasks") / "mlp-digits.toml").read_text()
+    assert text.count(old) == 1, old
+    return text.replace(old, new)
+
+
+# --- what ships ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_task_loads(path: Path) -> None:
+    task = load_task(path.stem)
+    assert task == load_task(str(path))
+    assert task.name == path.stem and task.name in task_names()
+    assert task.grid[-1] == task.recipe.steps and task.grid[0] == task.score.every
+    assert task.chance == 1 / task.data.classes
+    constant = task.recipe.schedule == "constant"
+    assert len(task.grid) == (100 if constant else 20)
+    assert task.search.budget == 30
+    assert set(task.transfer.densities) <= set(task.ladder.trained)
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_every_shipped_suite_loads(name: str) -> None:
+    suite = load_suite(name)
+    assert isinstance(suite, Suite) and suite.name == name
+    assert set(suite.tasks) <= set(task_names())
+    assert suite.seeds >= 2
+    assert suite.ranked == (name != "quick")
+
+
+def test_ladders_are_powers_of_four_fifths() -> None:
+    for task in map(load_task, task_names()):
+        exponents = [round(n) for n in map(log_four_fifths, task.ladder.trained)]
+        assert task.ladder.trained == pytest.approx([0.8**n for n in exponents], rel=1e-12)
+        expected = [0.8**n for n in (1, 2, 3, 5, 7, 10)]
+        assert task.ladder.untrained == pytest.approx(expected, rel=1e-12)
+
+
+def log_four_fifths(density: float) -> float:
+    import math
+
+    return math.log(density) / math.log(0.8)
+
+
+def test_reading_a_task_loads_no_torch() -> None:
+    code = "import sys, lthbench.task as t; t.load_task('mlp-digits'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- mistakes ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("\nbatch = 60", "\nbatsh = 60", "[recipe] batsh: unknown key (did you mean batch?)"),
+        ("version = 1", "version = 1\nverion = 2", "verion: unknown key (did you mean version?)"),
+        ("folds = 5", "fold = 5", "[data] fold: unknown key (did you mean folds?)"),
+        ("\nbatch = 60", "\nbatch = 60\nzzz = 1", "[recipe] zzz: unknown key"),
+        ("[search]", "[serach]", "search: field required"),
+        ("value = 0.0", "valeu = 0.0", "[network.init.1] valeu: unknown key (did you mean value?)"),
+        ("rate = 1.2e-3", 'rate = "fast"', "[recipe] rate: input should be a valid number, not 'fast'"),
+        ("rate = 1.2e-3", "rate = true", "[recipe] rate: input should be a valid number, not True"),
+        ("rate = 1.2e-3", "rate = 0.0", "[recipe] rate: input should be greater than 0, not 0.0"),
+        ("rate = 1.2e-3", "rate = -1", "[recipe] rate: input should be greater than 0, not -1"),
+        ("rate = 1.2e-3", "rate = nan", "[recipe] rate: input should be a finite number"),
+        ("rate = 1.2e-3", "rate = inf", "[recipe] rate: input should be a finite number"),
+        ("rate = 1.2e-3", "", "[recipe] rate: field required"),
+        ("steps = 1500", "steps = 1500.0", "[recipe] steps: input should be a valid integer"),
+        ("steps = 1500", "steps = 0", "[recipe] steps: input should be greater than 0"),
+        ("\nbatch = 60", "\nbatch = -1", "[recipe] batch: input should be greater than or equal"),
+        ("\nbatch = 60", "\nbatch = 60\nleave_out = 1.0", "[recipe] leave_out: input should be less"),
+        ("\nbatch = 60", "\nbatch = 60\nmomentum = 1.0", "[recipe] momentum: input should be less"),
+        ('schedule = "linear"', 'schedule = "cosine"', "[recipe] schedule: input should be"),
+        ('optimiser = "adam"', 'optimiser = "lion"', "[recipe] optimiser: input should be"),
+        ('source = "digits"', 'source = "letters"', "[data] source: input should be"),
+        ("classes = 10\nfolds", "classes = 9\nfolds", "data.classes and network.classes"),
+        ("every = 75", "every = 70", "score.every must divide recipe.steps"),
+        ("every = 75", "every = 75\ncompressed_density = 0.5", "compressed_density must be a rung"),
+        ("rewind_limit = 0", "rewind_limit = 151", "at most a tenth of recipe.steps"),
+        ("trained = [0.262144,", "trained = [0.1,", "trained: densities must fall"),
+        ("trained = [0.262144,", "trained = [0.134217728,", "trained: densities must fall"),
+        ("untrained = [0.8, ", "untrained = [1.5, ", "[ladder.untrained] 0: input should be less"),
+        ("untrained = [0.8, ", "untrained = [0.0, ", "untrained"),
+        ("name = ", "nam = ", "name: field required"),
+        ('name = "mlp-digits"', 'name = "mlp-digit"', "must be the file's name"),
+        ('name = "mlp-digits"', 'name = "MLP digits"', "name: string should match"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_place(
+    old: str, new: str, expected: str, tmp_path: Path
+) -> None:
+    line = refusal(tmp_path, changed(old, new))
+    assert expected in line
+    assert line.startswith("mlp-digits.toml ")
+
+
+def test_the_limits_themselves_are_allowed(tmp_path: Path) -> None:
+    for old, new in [
+        ("rewind_limit = 0", "rewind_limit = 150"),
+        ("untrained = [0.8, ", "untrained = [1.0, "),
+        ("rate = 1.2e-3", "rate = 1"),
+        ("every = 75", "every = 75\ncompressed_density = 0.262144"),
+    ]:
+        load_task(written(tmp_path, changed(old, new)))
+
+
+def test_an_empty_ladder_is_none(tmp_path: Path) -> None:
+    text = changed("trained = [0.262144, 0.134217728, 0.068719476736]", "trained = []")
+    assert "densities must fall" in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ["name = ", "[data\n", "name = 'a'\nname = 'b'", "\x00"])
+def test_what_is_not_toml_says_so(text: str, tmp_path: Path) -> None:
+    assert "not valid TOML" in refusal(tmp_path, text)
+
+
+def test_bytes_that_are_no_text_say_so(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"name = '\xff'")
+    with pytest.raises(TaskError, match="not valid TOML"):
+        load_task(str(path))
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match=r"nothing\.toml: No such file"):
+        load_task(str(tmp_path / "nothing.toml"))
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(TaskError, match=r"folder\.toml: Is a directory"):
+        load_task(str(tmp_path / "folder.toml"))
+
+
+@pytest.mark.parametrize("name", ["mlp-digts", "MLP-digits", "mlp_digits"])
+def test_an_unknown_task_names_the_nearest(name: str) -> None:
+    with pytest.raises(TaskError, match=r"did you mean mlp-digits\?"):
+        load_task(name)
+
+
+@pytest.mark.parametrize("name", ["", "../pyproject", "suites/quick", "qwertz", "mlp-digits/"])
+def test_other_names_are_no_tasks(name: str) -> None:
+    with pytest.raises(TaskError, match="no task"):
+        load_task(name)
+
+
+def test_an_unknown_suite_names_the_nearest() -> None:
+    with pytest.raises(
+        TaskError, match=r"no suite 'quik' \(did you mean quick\?\); there are lite"
+    ):
+        load_suite("quik")
+
+
+def test_models_are_frozen() -> None:
+    task = load_task("mlp-digits")
+    for model, name in ((task, "name"), (task.recipe, "rate"), (task.data, "folds")):
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(model, name, None)
+    assert isinstance(task.network.prunable, tuple) and isinstance(task.recipe.betas, tuple)
+
+
+# --- digests -------------------------------------------------------------------------------
+
+
+def test_titles_and_calibration_do_not_change_the_digest() -> None:
+    given_table = table()
+    task = Task.model_validate(given_table)
+    rows = [{"variant": "rate x3", "score": [0.5]}]
+    given_table["title"] = "another"
+    given_table["calibration"] = {"command": "c", "reading": "r", "variants": rows}
+    other = Task.model_validate(given_table)
+    assert other.calibration is not None and other.title != task.title
+    assert other.digest == task.digest
+    assert other.training_digest == task.training_digest
+
+
+def leaves(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The place of every number, string and list in a table, defaults included."""
+    if isinstance(value, dict):
+        return [leaf for key, one in value.items() for leaf in leaves(one, (*place, key))]
+    if isinstance(value, (list, tuple)) and value and isinstance(value[0], dict):
+        return [leaf for i, one in enumerate(value) for leaf in leaves(one, (*place, i))]
+    return [place]
+
+
+def other_value(value: Any) -> Any:
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return value + "x"
+        case _:
+            return (*value, *value, 0.5)
+
+
+def update(model: Any, place: tuple[Any, ...]) -> Any:
+    """A copy of the model with one leaf changed, whatever the rules say."""
+    head, *rest = place
+    if isinstance(model, tuple):
+        return tuple(update(m, tuple(rest)) if i == head else m for i, m in enumerate(model))
+    if isinstance(model, dict):
+        return {**model, head: other_value(model[head])}
+    value = getattr(model, head)
+    new = update(value, tuple(rest)) if rest else other_value(value)
+    return model.model_copy(update={head: new})
+
+
+TASK = load_task("mlp-digits")
+LEAVES = leaves(TASK.model_dump(exclude={"title", "calibration"}))
+
+
+@moderate
+@given(place=st.sampled_from(LEAVES))
+def test_any_field_of_the_protocol_changes_the_digest(place: tuple[Any, ...]) -> None:
+    other = update(TASK, place)
+    assert other.digest != TASK.digest
+    trained = place[0] in ("data", "network")
+    assert (other.training_digest != TASK.training_digest) == trained
+
+
+def test_there_are_that_many_fields() -> None:
+    assert len(LEAVES) > 60
+    for part in ("data", "network", "recipe", "score", "ladder", "search", "transfer"):
+        assert any(place[0] == part for place in LEAVES)
+
+
+def test_a_digest_survives_json() -> None:
+    for task in map(load_task, task_names()):
+        again = Task.model_validate(task.model_dump(mode="json"))
+        assert again == task and again.digest == task.digest
+
+
+def test_digests_differ_between_tasks() -> None:
+    tasks = [load_task(name) for name in task_names()]
+    for read in (lambda t: t.digest, lambda t: t.training_digest):  # type: Callable[[Task], str]
+        assert len({read(task) for task in tasks}) == len(tasks)
+
+
+# --- names and patterns --------------------------------------------------------------------
+
+
+def test_matching_keeps_the_order_of_names() -> None:
+    names = ("b.weight", "a.weight", "a.bias", "ab")
+    assert matching(names, ("a*", "b.*")) == names
+    assert matching(names, ("*.weight",)) == ("b.weight", "a.weight")
+    assert matching(names, ("A*", "weight")) == ()
+    assert matching(names, ()) == ()
