@@ -10,9 +10,10 @@ import argparse
 import asyncio
 import statistics
 import sys
+from typing import Any
 
-from lthbench import executors, find, networks, stats
 from lthbench import data as data_module
+from lthbench import executors, find, networks, stats
 from lthbench.engine import Evaluation, Job, Result
 from lthbench.task import Recipe, Task, load_task
 
@@ -20,7 +21,7 @@ from lthbench.task import Recipe, Task, load_task
 def variants(recipe: Recipe) -> dict[str, Recipe]:
     """The recipe itself and its neighbours: rate x3 and /3, steps x2, decay instead of none."""
     other = "constant" if recipe.schedule == "linear" else "linear"
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "as is": {},
         "rate x3": {"rate": recipe.rate * 3},
         "rate /3": {"rate": recipe.rate / 3},
@@ -42,7 +43,7 @@ def measured(task: Task, recipe: Recipe, result: Result, held_out: int) -> float
         index = stats.first_sustained(counts, held_out, task.score.threshold)
         return float(recipe.steps if index is None else (index + 1) * task.score.every)
     last = counts[-5:] if recipe.schedule == "constant" else counts[-1:]
-    return statistics.mean(last) / held_out
+    return float(statistics.mean(last) / held_out)
 
 
 async def calibrate(task: Task, seeds: tuple[int, ...], workers: int) -> dict[str, list[float]]:

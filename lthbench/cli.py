@@ -55,7 +55,9 @@ def evaluate(
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Score a failed seed as chance; do not end.")
     ] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Keep the stores of finished seeds.")] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the stores of finished seeds.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Run a method through the harness and write a record for each task."""
@@ -211,7 +213,11 @@ def main() -> None:
             _tell(_usage(error), error, debug)
             code = UsageError.exit_code
         else:
-            _tell(f"a bug in lthbench: {type(error).__name__}: {error} (--debug shows where)", error, debug)
+            _tell(
+                f"a bug in lthbench: {type(error).__name__}: {error} (--debug shows where)",
+                error,
+                debug,
+            )
             code = BUG
     sys.exit(code or 0)
 

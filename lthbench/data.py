@@ -77,9 +77,10 @@ def modular_addition(task: Task, seed: int) -> tuple[Examples, Examples, Example
     return both_ways(parts[0]), both_ways(parts[1]), both_ways(parts[2])
 
 
-def prepared(task: Task) -> bool:
-    """Whether every file of the task lies in the cache (generated sources need none)."""
-    return all(_file(task, part).is_file() for part in parts(task))
+def prepared(task: Task, *, test: bool = True) -> bool:
+    """Whether the task's files lie in the cache, without or with those of the test split."""
+    needed = [part for part in parts(task) if test or not part.endswith("test")]
+    return all(_file(task, part).is_file() for part in needed)
 
 
 def parts(task: Task) -> tuple[str, ...]:
@@ -90,13 +91,14 @@ def parts(task: Task) -> tuple[str, ...]:
     return tuple(fold + split for fold in folds for split in ("train", "test"))
 
 
-def prepare(task: Task, *, download: bool) -> None:
+def prepare(task: Task, *, download: bool, test: bool = True) -> None:
     """Decode the task's source into the cache, whole and checked; does nothing if it is there.
 
     Args:
         download: whether the network may be used if no local copy is named.
+        test: whether the test split is needed too: a search does without.
     """
-    if prepared(task):
+    if prepared(task, test=test):
         return
     decode = {"digits": _digits, "mnist": _from_hub}[task.data.source]
     for part, examples in decode(task, download):

@@ -6,7 +6,7 @@ import asyncio
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from lthbench import data as data_module
-from lthbench import executors, find, reference, score
+from lthbench import engine, executors, find, reference, score
 from lthbench.engine import single_threaded
 from lthbench.errors import MethodError, ResourceError, UsageError
 from lthbench.executors import Executor
@@ -26,7 +26,7 @@ from lthbench.paths import canonical_json, sweep, write_whole
 from lthbench.record import Record, build, write_record
 from lthbench.reference import Reference
 from lthbench.score import Plan
-from lthbench.task import Task, load_suite, load_task
+from lthbench.task import Suite, Task, load_suite, load_task, suite_names
 
 DEVELOPMENT, PUBLISHED = 1000, 0  # the first seed of each kind
 VERSIONS = ("torch", "numpy", "scipy")
@@ -112,17 +112,17 @@ def evaluate(
         raise UsageError("--suite and --task exclude each other; name one of them")
     settings = {name: str(value) for name, value in (options or {}).items()}
     loaded = load_method(method, settings)
-    chosen = load_suite(suite or "quick")
+    chosen = load_suite(suite) if suite else _suite_for(tasks, final)
     names = tuple(tasks) or chosen.tasks
     if seeds is not None and seeds < 1:
         raise UsageError(f"--seeds {seeds}: at least 1")
     first = PUBLISHED if final else DEVELOPMENT
     numbers = tuple(range(first, first + (seeds or chosen.seeds)))
     plan = Plan(final, chosen.controls, chosen.compressed)
-    if tasks:  # one task by name is looked at whole
-        plan = Plan(final, "all", True) if final or suite else Plan(final, chosen.controls, False)
     protocols = [load_task(name) for name in names]
-    folder = Path(out) if out else Path("lthbench-out") / (loaded.name + ("-final" if final else ""))
+    folder = (
+        Path(out) if out else Path("lthbench-out") / (loaded.name + ("-final" if final else ""))
+    )
     how = Settings(
         executors.default_workers() if workers is None else workers,
         Limits(timeout, round(memory * 2**30)),
@@ -133,14 +133,25 @@ def evaluate(
     return Evaluated(tuple(_outside_a_loop(run)), folder)
 
 
-def _outside_a_loop(run: Any) -> list[Record]:
+def _suite_for(tasks: Sequence[str], final: bool) -> Suite:
+    """The suite whose seeds and extras hold where none is named: quick's, or for a final run of a
+    task those of the ranked suite that it is in."""
+    if final:
+        for name in suite_names():
+            suite = load_suite(name)
+            if suite.ranked and tasks and set(tasks) <= set(suite.tasks):
+                return suite
+    return load_suite("quick")
+
+
+def _outside_a_loop(run: Coroutine[Any, Any, list[Record]]) -> list[Record]:
     """Run to the end; from a notebook, whose own loop is busy, in a thread beside it."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(run)  # type: ignore[no-any-return]
+        return asyncio.run(run)
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, run).result()  # type: ignore[no-any-return]
+        return pool.submit(asyncio.run, run).result()
 
 
 async def _all(
@@ -154,7 +165,7 @@ async def _all(
 ) -> list[Record]:
     single_threaded()
     for task in tasks:
-        data_module.prepare(task, download=False)
+        data_module.prepare(task, download=False, test=plan.final)
     with _locked(out):
         sweep(out)
         _claim(out, method, plan)
@@ -205,8 +216,16 @@ async def one(
     found = time.monotonic()
     progress.found(task)
     seen = score.see(task, seeds, plan)
-    told = partial(progress.scoring, task)
-    cells = await score.score(task, searches, folder, scoring, plan, seen, note=told)
+    cells = await score.score(
+        task,
+        searches,
+        folder,
+        scoring,
+        plan,
+        seen,
+        dense=[c.model_dump(mode="json") for c in frozen.dense] if frozen and plan.final else [],
+        note=partial(progress.scoring, task),
+    )
     times = {"find_seconds": found - began, "score_seconds": time.monotonic() - found}
     record = _record(method, task, seeds, plan, searches, cells, seen, frozen, times)
     write_record(folder / "record.json", record)
@@ -324,7 +343,8 @@ def _claim(out: Path, method: Method, plan: Plan) -> None:
 
 
 def _claim_task(folder: Path, task: Task) -> None:
-    _agree(folder / "task.json", {"task": task.digest}, "give --out another folder")
+    mine = {"task": task.digest, "arithmetic": engine.arithmetic()}
+    _agree(folder / "task.json", mine, "give --out another folder")
 
 
 def _agree(path: Path, mine: dict[str, Any], step: str) -> None:
@@ -342,5 +362,3 @@ def _agree(path: Path, mine: dict[str, Any], step: str) -> None:
 
 def _short(value: Any) -> str:
     return value[:12] if isinstance(value, str) else json.dumps(value, sort_keys=True)[:60]
-
-

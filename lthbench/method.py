@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +14,8 @@ from lthbench.errors import MethodError, UsageError, nearest
 from lthbench.paths import canonical_json, digest, shipped
 
 DESCRIBED = ("name", "version", "paper", "authors", "licence", "code")
-KINDS = {"float": float, "int": int, "bool": bool, "str": str}
+NAMED = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")  # as a record and a folder take it
+LONGEST = 400  # characters of a description
 
 
 @dataclass(frozen=True)
@@ -51,17 +54,23 @@ def load_method(name: str, settings: Mapping[str, str] | None = None) -> Method:
         raise MethodError(f"{path}: cannot be read as text ({error})") from error
     try:
         tree = ast.parse(source, str(path))
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None) or 1
-        raise MethodError(f"{path}:{line}: {type(error).__name__}: {error.args[0]}") from error
+        said = getattr(error, "msg", None) or str(error) or "too deeply nested"
+        raise MethodError(f"{path}:{line}: {type(error).__name__}: {said}") from error
     if "find_tickets" not in _bound(tree):
         raise MethodError(
             f"{path}: no find_tickets; define `def find_tickets(problem):` that yields tickets "
             "(`lthbench new` writes an example)"
         )
     described = _described(tree, path)
-    options = _with_settings(_options(tree, path), settings or {}, path)
     own = described.get("name", path.stem)
+    if not NAMED.fullmatch(own):
+        raise MethodError(
+            f"{path}: the name {own!r} needs a letter or digit, then at most 60 letters, digits, "
+            "- _ or .; rename the file or name it in METHOD"
+        )
+    options = _with_settings(_options(tree, path), settings or {}, path)
     return Method(own, str(path), source, options, described, _summary(tree))
 
 
@@ -102,15 +111,16 @@ def _options(tree: ast.Module, path: Path) -> dict[str, Any]:
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         try:
             value = ast.literal_eval(default) if default is not None else None
-        except ValueError:
+            annotated = argument.annotation.id if isinstance(argument.annotation, ast.Name) else ""
+            value = float(value) if annotated == "float" and value is not None else value
+        except (ValueError, TypeError, OverflowError):
             value = None
-        if not isinstance(value, (bool, int, float, str)):
+        if not isinstance(value, (bool, int, float, str)) or not _finite(value):
             raise MethodError(
                 f"{path}:{argument.lineno}: option {argument.arg} needs a default that is a "
                 "number, a string, True or False"
             )
-        annotated = argument.annotation.id if isinstance(argument.annotation, ast.Name) else ""
-        options[argument.arg] = float(value) if annotated == "float" else value
+        options[argument.arg] = value
     return options
 
 
@@ -131,10 +141,18 @@ def _parsed(name: str, text: str, kind: type) -> Any:
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
-        return kind(text)
+        value = kind(text)
+        if _finite(value):
+            return value
     except (ValueError, KeyError):
-        wanted = "true or false" if kind is bool else f"{kind.__name__}"
-        raise UsageError(f"--set {name}={text}: the option wants {wanted}") from None
+        pass
+    wanted = "true or false" if kind is bool else f"{kind.__name__}"
+    raise UsageError(f"--set {name}={text}: the option wants {wanted}")
+
+
+def _finite(value: Any) -> bool:
+    """No record can hold an infinite or undefined option."""
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _described(tree: ast.Module, path: Path) -> dict[str, str]:
@@ -149,12 +167,16 @@ def _described(tree: ast.Module, path: Path) -> dict[str, str]:
                     table = {str(k.arg): ast.literal_eval(k.value) for k in value.keywords}
                 else:
                     table = ast.literal_eval(value)
-                ok = all(k in DESCRIBED and isinstance(v, str) for k, v in table.items())
+                ok = all(
+                    k in DESCRIBED and isinstance(v, str) and len(v) <= LONGEST
+                    for k, v in table.items()
+                )
             except (ValueError, AttributeError):
                 ok = False
             if not ok:
                 raise MethodError(
-                    f"{path}:{node.lineno}: METHOD must hold strings under {', '.join(DESCRIBED)}"
+                    f"{path}:{node.lineno}: METHOD must hold strings of at most {LONGEST} "
+                    f"characters under {', '.join(DESCRIBED)}"
                 )
             return dict(table)
     return {}

@@ -20,7 +20,7 @@ from lthbench.task import Task
 LINE_SECONDS = 10.0  # between plain lines
 IMP_COST = 1 / -math.log(0.8)  # dense trainings a nat: the dearest usual search, before any is seen
 OVERHEAD, FLOPS = 7e-4, 6e10  # seconds of a step on one core, before any is measured
-STARTING = 6.0  # seconds until the processes of a stage have imported what they need
+STARTING = 4.0  # seconds until the processes of a task have imported what they need
 
 
 @dataclass
@@ -35,6 +35,7 @@ class Stage:
     steps: float = 0.0  # really trained, not found in a store
     searched: dict[int, float] = field(default_factory=dict)  # charged steps, by seed
     deepest: dict[int, float] = field(default_factory=dict)  # nats of the last ticket, by seed
+    paid: dict[int, float] = field(default_factory=dict)  # charged steps when it came, by seed
     scored: float = 0.0
 
     @property
@@ -44,7 +45,7 @@ class Stage:
 
     def per_nat(self) -> float | None:
         """Dense trainings that a nat of density cost so far; None before the first ticket."""
-        known = [(self.searched.get(s, 0.0), nats) for s, nats in self.deepest.items() if nats]
+        known = [(self.paid[seed], nats) for seed, nats in self.deepest.items() if nats]
         if not known:
             return None
         steps = sum(spent / nats for spent, nats in known) / len(known)
@@ -64,18 +65,28 @@ def steps_left(stage: Stage, per_nat: float) -> float:
 
 
 def seconds_left(stages: Sequence[Stage], now: float, workers: int) -> float:
-    """Seconds until the last task is scored, at the rate of this task and guesses for later ones."""
+    """Seconds until the last task is scored: at this task's rate, later ones at a guess."""
     known = [cost for stage in stages if (cost := stage.per_nat()) is not None]
     per_nat = known[-1] if known else IMP_COST
-    total = 0.0
-    for stage in stages:
-        rate = workers / guessed_step(stage.task)
-        if stage.begun is not None and stage.steps:
-            rate = stage.steps / max(now - stage.begun, 1e-3)
-        elif stage.begun is None:
-            total += 2 * STARTING
-        total += steps_left(stage, per_nat) / rate
-    return total
+    return sum(
+        steps_left(stage, per_nat) * seconds_a_step(stage, now, workers)
+        + (STARTING if stage.begun is None else 0.0)
+        for stage in stages
+    )
+
+
+def seconds_a_step(stage: Stage, now: float, workers: int) -> float:
+    """Seconds for one model-step of all workers together: measured, with a guess to begin with.
+
+    The guess weighs as much as one whole training by each worker: the first that ends says little,
+    because others are under way.
+    """
+    guess = guessed_step(stage.task) / workers
+    if stage.begun is None or not stage.steps:
+        return guess
+    passed = now - stage.begun
+    weight = workers * stage.task.recipe.steps
+    return (passed - min(STARTING, passed / 2) + weight * guess) / (stage.steps + weight)
 
 
 def guessed_step(task: Task) -> float:
@@ -99,7 +110,7 @@ def scoring_steps(task: Task, seeds: int, controls: str, compressed: bool) -> fl
 
 
 class Told:
-    """Follows an evaluation and shows it on standard error."""
+    """Follows an evaluation and shows it: a bar, or plain lines."""
 
     def __init__(self, console: Any | None) -> None:
         self.stages: list[Stage] = []
@@ -111,7 +122,12 @@ class Told:
             self.bar = console.add_task("starting", total=None)
 
     def plan(
-        self, tasks: Sequence[Task], seeds: Sequence[int], controls: str, compressed: bool, workers: int
+        self,
+        tasks: Sequence[Task],
+        seeds: Sequence[int],
+        controls: str,
+        compressed: bool,
+        workers: int,
     ) -> None:
         self.workers = max(workers, 1)
         for task in tasks:
@@ -129,6 +145,7 @@ class Told:
         ticket = what.startswith("ticket ")
         if ticket:
             stage.deepest[seed] = -math.log(float(what.split()[1]))
+            stage.paid[seed] = stage.searched[seed]
         shown = f"ticket at {float(what.split()[1]):.1%}" if ticket else what
         self._show(task, f"seed {seed} {shown}", ticket)
 
@@ -157,7 +174,8 @@ class Told:
         now = time.monotonic()
         stage = self._stage(task)
         left = seconds_left(self.stages, now, self.workers)
-        rate = stage.steps / max(now - (stage.begun or now), 1e-3)
+        begun = now if stage.begun is None else stage.begun
+        rate = stage.steps / max(now - begun, 1e-3)
         if self.console is not None:
             work = sum(s.steps for s in self.stages)
             known = [cost for s in self.stages if (cost := s.per_nat()) is not None]
@@ -167,7 +185,7 @@ class Told:
         elif always or now - self.last_line > LINE_SECONDS:
             self.last_line = now
             text = f"{task.name}: {what}, {rate:,.0f} model-steps/s, {clock(left)} left"
-            print(text, file=sys.stderr, flush=True)
+            print(text, flush=True)
 
 
 def clock(seconds: float) -> str:
@@ -179,7 +197,10 @@ def clock(seconds: float) -> str:
 
 @contextmanager
 def shown() -> Iterator[Told]:
-    """Progress on standard error: a bar where that is a terminal, plain lines elsewhere."""
+    """A bar on standard error where that is a terminal, plain lines on standard output elsewhere.
+
+    So standard error holds nothing but a mistake, told in one line.
+    """
     if not sys.stderr.isatty():
         yield Told(None)
         return

@@ -23,6 +23,7 @@ Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=400)]
 Short = Annotated[str, Field(max_length=120)]
 Density = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(gt=0, le=10**12)]
 Kind = Literal["dense", "ticket", "shuffled", "reinit", "random", "erk", "untrained"]
 
 
@@ -45,9 +46,9 @@ class TaskEntry(Strict):
     schedule: Literal["constant", "linear"]
     chance: float
     threshold: float
-    steps: int
-    every: int
-    weights: int  # N, the prunable weights
+    steps: Count
+    every: Count
+    weights: Count  # N, the prunable weights
     ladder: tuple[Density, ...]
 
 
@@ -65,7 +66,7 @@ class Cell(Strict):
     masks: Hex | None
     weights: Hex
     origin: Literal["init", "rewind", "signs", "transferred", "final", "free"]
-    start: int
+    start: int = Field(ge=0)
     division: Literal["init", "rewind", "open", "reference"]
     correct: dict[str, tuple[int, ...]]
     status: Literal["ok", "diverged", "failed", "missing"]
@@ -80,7 +81,7 @@ class SearchEntry(Strict):
     seed: int
     status: Literal["ok", "failed"]
     reason: Text
-    cost: float
+    cost: float = Field(ge=0)
 
 
 class Frozen(Strict):
@@ -104,7 +105,7 @@ class Record(Strict):
     seeds: tuple[int, ...]
     controls: Literal["all", "one rung"]
     fingerprints: dict[str, Hex]
-    sizes: dict[str, dict[str, int]]  # examples of each set, by seed
+    sizes: dict[str, dict[str, Count]]  # examples of each set, by seed
     cells: tuple[Cell, ...]
     searches: tuple[SearchEntry, ...]
     reference: Frozen | None
@@ -115,6 +116,11 @@ class Record(Strict):
 
     @model_validator(mode="after")
     def _adds_up(self) -> Record:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("a seed is there twice")
+        places = {(cell.kind, cell.density, cell.seed, cell.schedule) for cell in self.cells}
+        if len(places) < len(self.cells):
+            raise ValueError("a cell is there twice")
         for cell in self.cells:
             if cell.seed not in self.seeds:
                 raise ValueError(f"a cell has seed {cell.seed}, which is none of the record's")
@@ -124,6 +130,8 @@ class Record(Strict):
                     raise ValueError(f"seed {cell.seed} {cell.kind}: counts exceed the set {part}")
             if cell.requested != round(cell.density * self.task.weights):
                 raise ValueError(f"seed {cell.seed} {cell.kind}: requested is not density * N")
+            if not 0 <= (cell.effective or 0) <= cell.kept <= self.task.weights:
+                raise ValueError(f"seed {cell.seed} {cell.kind}: kept or effective is out of range")
         return self
 
 
@@ -166,8 +174,10 @@ def read_record(path: Path) -> Record:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "record"
-        raise RecordError(f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
-    except (ValueError, RecursionError) as error:
+        raise RecordError(
+            f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}"
+        ) from error
+    except (ValueError, ArithmeticError, RecursionError) as error:
         raise RecordError(f"{path}: not a record: {str(error)[:80]}") from error
     _verify(path, record)
     return record
@@ -176,7 +186,7 @@ def read_record(path: Path) -> Record:
 def _verify(path: Path, record: Record) -> None:
     try:
         computed = scores.aggregate(record.model_dump(mode="json"))
-    except (ValueError, KeyError, IndexError, TypeError, ZeroDivisionError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, ArithmeticError) as error:
         raise RecordError(f"{path}: aggregates cannot be computed: {str(error)[:80]}") from error
     if where := difference(computed, record.aggregates, "aggregates"):
         raise RecordError(
@@ -193,7 +203,9 @@ def difference(a: Any, b: Any, place: str) -> str | None:
     elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         if len(a) != len(b):
             return place
-        found = (difference(x, y, f"{place}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True)))
+        found = (
+            difference(x, y, f"{place}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True))
+        )
     elif isinstance(a, float) and isinstance(b, (int, float)) and not isinstance(b, bool):
         return None if math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9) else place
     else:

@@ -78,7 +78,9 @@ def load_reference(task: Task) -> Reference | None:
 def build(record: Record) -> Reference:
     """The reference from IMP's final record; erk's tickets are the record's erk controls."""
     if record.method.name != "imp" or not record.final or record.controls != "all":
-        raise RecordError("a reference is made from `lthbench evaluate imp --final` on a ranked suite")
+        raise RecordError(
+            "a reference is made from `lthbench evaluate imp --final` on a ranked suite"
+        )
     table = record.model_dump(mode="json")
     dense = tuple(c for c in record.cells if c.kind == "dense" and c.schedule == 1)
     return Reference(

@@ -32,6 +32,7 @@ ATTEMPTS = 3  # a failed control or dense run is drawn again, twice at most
 SHARED = ("dense", "random", "erk")  # the same for every method: trained once, kept in the cache
 
 Masks = Mapping[str, Tensor]
+Place = tuple[str, float, int, int]  # kind, density, seed, schedule
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Entry:
     attempt: int = 0
 
     @property
-    def place(self) -> tuple[str, float, int, int]:
+    def place(self) -> Place:
         return self.kind, self.density, self.job.seed, self.schedule
 
 
@@ -103,11 +104,21 @@ async def score(
     plan: Plan,
     seen: Seen,
     *,
+    dense: Sequence[dict[str, Any]] = (),
     note: Callable[[str, float, bool], None] = lambda what, steps, ran: None,
 ) -> list[dict[str, Any]]:
-    """Every cell of a task's record: tickets, controls, dense runs, compressed schedules."""
+    """Every cell of a task's record: tickets, controls, dense runs, compressed schedules.
+
+    Args:
+        dense: cells of the frozen reference; a seed that is among them is not trained again.
+    """
+    seeds = {search.seed for search in searches}
+    cells: dict[Place, dict[str, Any]] = {
+        (c["kind"], c["density"], c["seed"], c["schedule"]): c for c in dense if c["seed"] in seeds
+    }
     entries = await planned(task, searches, folder, executor, plan, seen)
-    cells: dict[tuple[str, float, int, int], dict[str, Any]] = {}
+    entries = [entry for entry in entries if entry.place not in cells]
+    starts = {entry.place: entry.job.start for entry in entries if entry.kind == "ticket"}
     for _attempt in range(ATTEMPTS):
         again = []
         note("planned", sum(e.job.until - e.job.start.step for e in entries), False)
@@ -116,7 +127,8 @@ async def score(
             note(entry.kind, entry.job.until - entry.job.start.step, ran)
             if result.status != "ok" and entry.kind != "ticket":
                 again.append(entry)
-        entries = [drawn for e in again if (drawn := _drawn_again(task, e, entries)) is not None]
+        drawn = [await _drawn_again(task, entry, starts, executor) for entry in again]
+        entries = [entry for entry in drawn if entry is not None]
         if not entries:
             break
     missing = _missing(task, searches, cells)
@@ -147,18 +159,23 @@ async def score_cells(
 
 
 def _store(kind: str, folder: Path) -> store.Store:
-    return store.Store(cache() / "cells" if kind in SHARED else folder / "cells")
+    shared = cache() / "cells" / engine.arithmetic()
+    return store.Store(shared if kind in SHARED else folder / "cells")
 
 
 def _write(place: store.Store, key: str, result: Result) -> None:
     header = {"status": result.status, "reason": result.reason, "seconds": result.seconds}
     tensors = {f"correct/{part}": counts for part, counts in result.correct.items()}
-    tensors |= {f"predictions/{part}": p for part, p in result.predictions.items() if part == "test"}
+    tensors |= {
+        f"predictions/{part}": p for part, p in result.predictions.items() if part == "test"
+    }
     place.put(key, header, tensors)
 
 
 def _read(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Result:
-    correct = {n.removeprefix("correct/"): t for n, t in tensors.items() if n.startswith("correct/")}
+    correct = {
+        n.removeprefix("correct/"): t for n, t in tensors.items() if n.startswith("correct/")
+    }
     return Result(None, correct, {}, header["status"], header["reason"], header["seconds"])
 
 
@@ -216,7 +233,9 @@ async def _rung(
         return entries
     shuffled, own = controls.shuffled(chosen, seed)
     entries.append(
-        _entry(task, "shuffled", density, seed, start, shuffled, seen, {**table, "own_shuffle": own})
+        _entry(
+            task, "shuffled", density, seed, start, shuffled, seen, {**table, "own_shuffle": own}
+        )
     )
     fresh = await _reinit(task, header["origin"], seed, start, chosen, executor, 0)
     if fresh is not None:
@@ -302,7 +321,9 @@ def _entry(
     recipe = task.recipe.compressed(schedule) if schedule > 1 else task.recipe
     until = recipe.steps if until is None else until
     facts = {"origin": "init", "start": 0, "own_shuffle": (), **(table or {})}
-    total = sum(_size(shape) for shape in networks.shapes(task.network, task.network.depth).values())
+    total = sum(
+        _size(shape) for shape in networks.shapes(task.network, task.network.depth).values()
+    )
     facts |= {"masks": None, "kept": total, "effective": None, "layers": {}, "total": total}
     if chosen is not None:
         facts |= {"masks": masks.digest(chosen), "kept": masks.kept(chosen)}
@@ -332,22 +353,28 @@ def _size(shape: Sequence[int]) -> int:
     return int(torch.Size(shape).numel())
 
 
-def _drawn_again(task: Task, entry: Entry, entries: Sequence[Entry]) -> Entry | None:
-    """The same control from its next draw; a dense run has no other draw."""
+async def _drawn_again(
+    task: Task, entry: Entry, starts: Mapping[Place, State], executor: Executor
+) -> Entry | None:
+    """The same control from its next draw; None where there is none, as of a dense run."""
     attempt, job = entry.attempt + 1, entry.job
-    if entry.kind == "dense" or attempt >= ATTEMPTS or job.masks is None:
+    if attempt >= ATTEMPTS or job.masks is None:
         return None
-    start, chosen = job.start, job.masks
+    start: State | None = job.start
+    chosen = job.masks
     if entry.kind == "shuffled":
         chosen, _ = controls.shuffled(chosen, job.seed, attempt=attempt)
     elif entry.kind in ("random", "erk"):
         shapes = networks.shapes(task.network, task.network.depth)
         rule: Any = "uniform" if entry.kind == "random" else "erk"
         (chosen,) = controls.random_masks(shapes, [entry.density], job.seed, rule, attempt=attempt)
-    elif entry.table["origin"] == "init":
-        depth = task.network.depth
-        start = networks.initial(task.network, depth, job.seed, "control", "reinit", str(attempt))
+    elif entry.kind == "reinit":
+        own = starts["ticket", entry.density, job.seed, 1]
+        origin = entry.table["origin"]
+        start = await _reinit(task, origin, job.seed, own, chosen, executor, attempt)
     else:
+        return None
+    if start is None:
         return None
     key = store.key(again=job.key, attempt=attempt)
     facts = {**entry.table, "masks": masks.digest(chosen), "weights": start.digest}
@@ -398,8 +425,8 @@ def _kept_counts(counts: dict[str, list[int]], entry: Entry) -> dict[str, list[i
 
 
 def _missing(
-    task: Task, searches: Sequence[Search], cells: Mapping[tuple[str, float, int, int], Any]
-) -> dict[tuple[str, float, int, int], dict[str, Any]]:
+    task: Task, searches: Sequence[Search], cells: Mapping[Place, Any]
+) -> dict[Place, dict[str, Any]]:
     """A cell with its reason for every rung that a search did not yield: it scores chance."""
     shapes = networks.shapes(task.network, task.network.depth)
     total = sum(_size(shape) for shape in shapes.values())
@@ -422,7 +449,7 @@ def _missing(
     return missing
 
 
-def _cell_order(item: tuple[tuple[str, float, int, int], Any]) -> tuple[int, float, str, int]:
+def _cell_order(item: tuple[Place, Any]) -> tuple[int, float, str, int]:
     (kind, density, seed, schedule), _ = item
     return seed, -density, kind, schedule
 

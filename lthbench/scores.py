@@ -6,6 +6,7 @@ Definitions: protocol, "Scores".
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -69,13 +70,14 @@ def _values(
 ) -> list[float] | None:
     """One score a seed; None unless every seed has a run that may be compared.
 
-    A ticket's missing or failed run scores chance; a failed control or dense run makes the
-    comparison "not available": it never counts for the ticket.
+    A ticket's missing or failed run scores chance, and so does a rung without any run; a failed
+    control or dense run makes the comparison "not available": it never counts for the ticket.
     """
     found = [cells.get((kind, density, seed, schedule)) for seed in record["seeds"]]
     if kind != "ticket" and any(cell is None or cell["status"] != "ok" for cell in found):
         return None
-    if all(cell is None for cell in found):
+    tried = schedule == 1 and any(place[0] == "ticket" for place in cells)
+    if all(cell is None for cell in found) and not tried:
         return None
     worst = 0.0 if record["task"]["kind"] == "generalisation" else float(record["task"]["chance"])
     return [worst if cell is None else score_of(record, cell) for cell in found]
@@ -89,7 +91,8 @@ def _rung(record: Table, cells: Cells, density: float) -> dict[str, Any]:
     ticket, dense = _values(record, cells, "ticket", density), _dense(record, cells)
     controls = {kind: _values(record, cells, kind, density) for kind in CONTROLS}
     gaps = {kind: _gap(record, ticket, controls[kind]) for kind in ("shuffled", "reinit")}
-    tickets = [c for c in record["cells"] if c["kind"] == "ticket" and c["density"] == density]
+    found = [cells.get(("ticket", density, seed, 1)) for seed in record["seeds"]]
+    tickets = [cell for cell in found if cell is not None]
     effective = [c["effective"] / c["kept"] for c in tickets if c["effective"] is not None]
     matters = stats.identity_matters(gaps["shuffled"], gaps["reinit"])
     return {
@@ -117,7 +120,14 @@ def _gap(record: Table, ticket: list[float] | None, control: list[float] | None)
     gap = stats.identity_gap(ticket, control)
     if gap is None or gap.p is None or not _share(record):
         return gap
-    return Gap(gap.interval, stats.sign_flip(ticket, control))  # t means little for 0 and 1
+    return Gap(gap.interval, _sign_test(ticket, control))  # t means little for 0 and 1
+
+
+def _sign_test(ticket: list[float], control: list[float]) -> float:
+    """Exact one-sided p by flipping signs, for scores of 0 and 1: a coin for each that differs."""
+    above = sum(t > c for t, c in zip(ticket, control, strict=True))
+    differ = sum(t != c for t, c in zip(ticket, control, strict=True))
+    return sum(math.comb(differ, k) for k in range(above, differ + 1)) * 0.5**differ
 
 
 def _loss(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
@@ -139,16 +149,11 @@ def _loss(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
     }
 
 
-def _ladder_table(
-    record: Table, cells: Cells, ladder: list[float]
-) -> list[list[float]] | None:
-    """Scores [seeds][rungs]; a rung without any run scores chance; None if no ticket exists."""
+def _ladder_table(record: Table, cells: Cells, ladder: list[float]) -> list[list[float]] | None:
+    """Scores [seeds][rungs]; None if no ticket exists."""
     rows = [_values(record, cells, "ticket", density) for density in ladder]
-    if all(row is None for row in rows):
-        return None
-    worst = 0.0 if _share(record) else float(record["task"]["chance"])
-    filled = [row if row is not None else [worst] * len(record["seeds"]) for row in rows]
-    return [list(seed) for seed in zip(*filled, strict=True)]
+    known = [row for row in rows if row is not None]
+    return [list(seed) for seed in zip(*known, strict=True)] if known else None
 
 
 def _matching(record: Table, cells: Cells, ladder: list[float]) -> dict[str, float | None]:
@@ -192,9 +197,9 @@ def _first(record: Table, cell: Table | None, part: str, level: float) -> int | 
 def _grokking(record: Table, cells: Cells, density: float) -> dict[str, Any] | None:
     """Memorising step, generalising step and delay; restricted means, T where it never came."""
     kind, level = ("dense" if density == 1.0 else "ticket"), record["task"]["threshold"]
-    runs = {kind: [cells.get((kind, density, seed, 1)) for seed in record["seeds"]]}[kind]
+    runs = [cells.get((kind, density, seed, 1)) for seed in record["seeds"]]
     dense = [cells.get(("dense", 1.0, seed, 1)) for seed in record["seeds"]]
-    if all(run is None for run in runs) or any(run is None for run in dense):
+    if all(run is None for run in runs) or _dense(record, cells) is None:
         return None
     steps = record["task"]["steps"]
 
@@ -216,7 +221,7 @@ def _steps(record: Table, cells: Cells, density: float) -> dict[str, Any] | None
     level = sum(reference["dense"]) / len(reference["dense"]) - reference["margin"]
     runs = [cells.get(("ticket", density, seed, 1)) for seed in record["seeds"]]
     dense = [cells.get(("dense", 1.0, seed, 1)) for seed in record["seeds"]]
-    if any(run is None for run in dense) or all(run is None for run in runs):
+    if all(run is None for run in runs) or _dense(record, cells) is None:
         return None
     first: Callable[[Table | None], int | None] = lambda cell: _first(  # noqa: E731 - one line twice
         record, cell, record["shown"], level

@@ -64,14 +64,13 @@ class Log:
 
     def _read(self) -> list[str]:
         try:
-            keys = json.loads(self.path.read_bytes())
+            return [str(name) for name in json.loads(self.path.read_bytes())]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise ResourceError(
                 f"{self.path}: damaged ({error}); delete it and run the same command again"
             ) from error
-        return [str(name) for name in keys]
 
     def call(self, name: str) -> None:
         """Note the next call; MethodError if a first run made another one here."""

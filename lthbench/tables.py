@@ -290,12 +290,20 @@ def _against_controls(record: Record) -> Answer:
     yes = [rung for rung in judged if rung["identity_matters"]]
     above = _gaps(record, (yes or rungs)[-1])
     if not judged:
-        few = len(record.seeds) < stats.MIN_SEEDS
-        why = f"needs {stats.MIN_SEEDS} seeds" if few else "a control is not available"
-        return Answer(question, "identity matters", NA, "", (above, f"verdict n/a: {why}"))
-    of = f"of {len(judged)} {'rung' if len(judged) == 1 else 'rungs'}"
+        return _undecided(record, question, rungs[-1])
+    figure, of = f"{len(yes)} of {len(judged)}", "rung" if len(judged) == 1 else "rungs"
     note = f"sparsest of them: {above}" if len(yes) > 1 else above
-    return Answer(question, "identity matters on", str(len(yes)), of, (note,))
+    return Answer(question, "identity matters on", figure, of, (note,))
+
+
+def _undecided(record: Record, question: str, rung: Mapping[str, Any]) -> Answer:
+    """The gaps of a record that has too few seeds, or too few controls, for a verdict."""
+    few = len(record.seeds) < stats.MIN_SEEDS
+    why = f"needs {stats.MIN_SEEDS} seeds" if few else "a control is not available"
+    value, spread = _split(gap(record, rung, "shuffled"), f"{unit(record)}, ticket − shuffled")
+    reinit = f"ticket − reinit {gap(record, rung, 'reinit')} {unit(record)}"
+    notes = (reinit, f"whether identity matters: n/a, {why}")
+    return Answer(question, _at(rung), value, spread, notes)
 
 
 def _gaps(record: Record, rung: Mapping[str, Any]) -> str:
@@ -336,16 +344,16 @@ def _standing(record: Record) -> Iterable[Remark]:
     yield Remark("Division", BOARDS[division] if division else NA)
     sizes = sorted({sets[record.shown] for sets in record.sizes.values()})
     examples = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
-    one = len(record.seeds) == 1
-    seeds = f"seed{'' if one else 's'} {listing(record.seeds)}, {_set(record)}, {examples} examples"
-    dense = record.aggregates["dense"]
-    if dense is not None and not is_share(record):
-        error = stats.binomial_se(dense["mean"], sizes[0])
-        seeds += f" (their binomial s.e. at dense's accuracy: {number(100 * error, 2)} points)"
+    seeds = f"seed{'' if len(record.seeds) == 1 else 's'} {listing(record.seeds)}, {_set(record)}"
     if record.final:
         yield Remark("Seeds", f"published {seeds}")
     else:
         yield Remark("Seeds", f"development {seeds}: not for publication", warns=True)
+    dense = record.aggregates["dense"]
+    if dense is not None and not is_share(record):
+        error = number(100 * stats.binomial_se(dense["mean"], sizes[0]), 2)
+        examples += f" (binomial s.e. at dense's accuracy: {error} points)"
+    yield Remark("Examples", examples)
     if record.controls == "one rung":
         yield Remark("Controls", "on the sparsest rung but one alone")
 
@@ -449,7 +457,7 @@ def against(record: Record) -> Table:
         for rung in record.aggregates["rungs"]
     ]
     caption = "Ticket against dense and the controls: " + _means(record)
-    head = ("density, %", "ticket", f"− dense, {unit(record)}", *shown)
+    head = ("density, %", "ticket", f"−\u00a0dense, {unit(record)}", *shown)
     return Table(caption, head, tuple(rows))
 
 
@@ -493,7 +501,7 @@ def identity(record: Record) -> Table:
     of = unit(record)
     p_head = ("p",) if tested else ()
     head = (
-        *("density, %", f"− shuffled, {of}", *p_head, f"− reinit, {of}", *p_head),
+        *("density, %", f"−\u00a0shuffled, {of}", *p_head, f"−\u00a0reinit, {of}", *p_head),
         *("identity matters", "winning", "effective density, %"),
     )
     caption = "Ticket minus its controls, paired by seed: which weights, which values"
@@ -540,7 +548,10 @@ def _grokking(record: Record, found: Mapping[str, Any]) -> Table:
         later = "" if name == "dense" else _later(row["generalised"])
         memorised, generalised = _arrival(row["memorised"]), _arrival(row["generalised"])
         rows.append((name, memorised, generalised, later, number(row["delay"], 0)))
-    head = ("density, %", "memorising step", "generalising step", "− dense, steps", "delay, steps")
+    head = (
+        *("density, %", "memorising step", "generalising step"),
+        *("−\u00a0dense, steps", "delay, steps"),
+    )
     level, steps = f"{100 * record.task.threshold:g} %", f"{record.task.steps:,}"
     caption = f"When a run memorises and when it generalises: {level} accuracy, sustained"
     note = f"Restricted means: T = {steps} where a seed never did; in brackets the seeds that did."
@@ -552,7 +563,7 @@ def _steps(record: Record, found: Mapping[str, Any]) -> Table:
         (percent(float(density)), *((NA, NA) if row is None else (_arrival(row), _later(row))))
         for density, row in found.items()
     ]
-    head = ("density, %", "steps to match", "− dense, steps")
+    head = ("density, %", "steps to match", "−\u00a0dense, steps")
     note = (
         f"Restricted means: T = {record.task.steps:,} where a seed never did; in brackets the "
         "seeds that did. Steps count from the initial weights."
@@ -593,6 +604,7 @@ def terminal(record: Record, width: int = WIDTH) -> str:
 TERMINAL = str.maketrans({"−": "-", "…": "...", "\u00a0": " "})
 UNBREAKABLE = re.compile(r"(?<=\d) %")
 HANG = 18
+PADDING = 2  # that tabulate adds to a column's head
 
 
 def _line(answer: Answer, width: int) -> str:
@@ -637,8 +649,8 @@ def _fitting(table: Table, width: int) -> list[list[int]]:
     """Which columns go side by side; each group starts with the first."""
     widths = []
     for column, head in enumerate(table.head):
-        texts = [*_stacked(head).split("\n"), *(row[column] for row in table.rows)]
-        widths.append(max(map(len, texts)))
+        heads = [len(line) + PADDING for line in _stacked(head).split("\n")]
+        widths.append(max(*heads, *(len(row[column]) for row in table.rows)))
     groups, used = [[0]], widths[0]
     for column in range(1, len(widths)):
         if used + 2 + widths[column] > width and len(groups[-1]) > 1:
@@ -652,7 +664,7 @@ def _fitting(table: Table, width: int) -> list[list[int]]:
 def _stacked(head: str) -> str:
     """A column's head on the two lines that take least room."""
     words = head.split(" ")
-    if len(head) <= 10 or len(words) == 1:
+    if len(head) <= 8 or len(words) == 1:
         return head
     cuts = [(" ".join(words[:i]), " ".join(words[i:])) for i in range(1, len(words))]
     return "\n".join(min(cuts, key=lambda lines: max(map(len, lines))))

@@ -273,8 +273,10 @@ def _read(path: Path, model: type[Model]) -> Model:
 
 
 def _first(error: ValidationError, model: type[BaseModel]) -> str:
-    """`[recipe] momentun: unknown key (did you mean momentum?)` from pydantic's first complaint."""
-    first = error.errors(include_url=False)[0]
+    """`[recipe] momentun: unknown key (did you mean momentum?)` from pydantic's complaints."""
+    errors = error.errors(include_url=False)
+    # A misspelt key is missing under its right name too; the hint is worth more.
+    first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     place = [str(part) for part in first["loc"]]
     table = f"[{'.'.join(place[:-1])}] " if len(place) > 1 else ""
     key = place[-1] if place else "file"

@@ -143,36 +143,47 @@ def kill_when(place: Place, due: Callable[[Watch, float], bool], what: str) -> b
     return killed
 
 
-def at_event(place: Place, kind: str, phase: str, final: str) -> Callable[[Watch, float], bool]:
-    """Due at a phase of writing a kind of file; a rename is known by the name it gives."""
+def at_event(
+    place: Place, kind: str, phase: str, final: str, others: int
+) -> Callable[[Watch, float], bool]:
+    """Due at a phase of writing a kind of file.
+
+    A rename is known by the name it gives; a file that is still being written only by the number
+    of others that its folder gets first.
+    """
     folder = place.folders()[kind]
+    renamed = 0
 
     def due(watch: Watch, _: float) -> bool:
+        nonlocal renamed
         for seen, where, name in watch.next(0.5):
-            named = final in name if seen == "move" else name.startswith(".tmp-")
-            if where == folder and seen == phase and named:
+            if where != folder:
+                continue
+            if seen == phase and (final in name if seen == "move" else renamed >= others):
                 return True
+            renamed += seen == "move"
         return False
 
     return due
 
 
-# In the order in which an evaluation writes them; the names tell files of one folder apart.
+# In the order in which an evaluation writes them: folder, part of the name, and how many other
+# files the folder gets before it in one run.
 KINDS = {
     "train": [
-        ("data", "fold0.train"),
-        ("out", "evaluation.json"),
-        ("task", "task.json"),
-        ("store", "safetensors"),
-        ("store", "calls.json"),
-        ("tickets", "safetensors"),
-        ("tickets", "search.json"),
-        ("shared", "safetensors"),
-        ("cells", "safetensors"),
-        ("task", "record.json"),
-        ("out", "report.html"),
+        ("data", "fold0.train", 0),
+        ("out", "evaluation.json", 0),
+        ("task", "task.json", 0),
+        ("store", "safetensors", 0),
+        ("store", "calls.json", 1),
+        ("tickets", "safetensors", 0),
+        ("tickets", "search.json", 2),
+        ("shared", "safetensors", 0),
+        ("cells", "safetensors", 0),
+        ("task", "record.json", 0),
+        ("out", "report.html", 0),
     ],
-    "loop": [("store", "loop1"), ("store", "calls.json"), ("tickets", "search.json")],
+    "loop": [("store", "loop1", 1), ("store", "calls.json", 0), ("tickets", "search.json", 2)],
 }
 
 
@@ -193,9 +204,9 @@ def test_workers_and_hashing_change_nothing(
 @pytest.mark.parametrize("kind", METHODS)
 def test_killed_at_every_file(kind: str, expected: dict[str, bytes], tmp_path: Path) -> None:
     place = Place(tmp_path, METHODS[kind])
-    for folder, final in KINDS[kind]:
+    for folder, final, others in KINDS[kind]:
         for phase in PHASES:
-            due = at_event(place, folder, phase, final)
+            due = at_event(place, folder, phase, final, others)
             assert kill_when(place, due, f"{folder}/{final} {phase}"), f"{folder} {phase}: not seen"
     assert place.finish() == expected[kind]
     assert not list(tmp_path.rglob(".tmp-*"))

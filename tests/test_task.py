@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +88,12 @@ def test_ladders_are_powers_of_four_fifths() -> None:
 
 
 def log_four_fifths(density: float) -> float:
-    import math
-
     return math.log(density) / math.log(0.8)
 
 
 def test_reading_a_task_loads_no_torch() -> None:
-    code = "import sys, lthbench.task as t; t.load_task('mlp-digits'); sys.exit('torch' in sys.modules)"
+    code = "import sys; from lthbench import task; task.load_task('mlp-digits'); "
+    code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -108,9 +107,9 @@ def test_reading_a_task_loads_no_torch() -> None:
         ("version = 1", "version = 1\nverion = 2", "verion: unknown key (did you mean version?)"),
         ("folds = 5", "fold = 5", "[data] fold: unknown key (did you mean folds?)"),
         ("\nbatch = 60", "\nbatch = 60\nzzz = 1", "[recipe] zzz: unknown key"),
-        ("[search]", "[serach]", "search: field required"),
+        ("[search]", "[serach]", "serach: unknown key (did you mean search?)"),
         ("value = 0.0", "valeu = 0.0", "[network.init.1] valeu: unknown key (did you mean value?)"),
-        ("rate = 1.2e-3", 'rate = "fast"', "[recipe] rate: input should be a valid number, not 'fast'"),
+        ("rate = 1.2e-3", 'rate = "f"', "[recipe] rate: input should be a valid number, not 'f"),
         ("rate = 1.2e-3", "rate = true", "[recipe] rate: input should be a valid number, not True"),
         ("rate = 1.2e-3", "rate = 0.0", "[recipe] rate: input should be greater than 0, not 0.0"),
         ("rate = 1.2e-3", "rate = -1", "[recipe] rate: input should be greater than 0, not -1"),
@@ -120,7 +119,7 @@ def test_reading_a_task_loads_no_torch() -> None:
         ("steps = 1500", "steps = 1500.0", "[recipe] steps: input should be a valid integer"),
         ("steps = 1500", "steps = 0", "[recipe] steps: input should be greater than 0"),
         ("\nbatch = 60", "\nbatch = -1", "[recipe] batch: input should be greater than or equal"),
-        ("\nbatch = 60", "\nbatch = 60\nleave_out = 1.0", "[recipe] leave_out: input should be less"),
+        ("\nbatch = 60", "\nbatch = 60\nleave_out = 1.0", "[recipe] leave_out: input should"),
         ("\nbatch = 60", "\nbatch = 60\nmomentum = 1.0", "[recipe] momentum: input should be less"),
         ('schedule = "linear"', 'schedule = "cosine"', "[recipe] schedule: input should be"),
         ('optimiser = "adam"', 'optimiser = "lion"', "[recipe] optimiser: input should be"),
@@ -133,7 +132,7 @@ def test_reading_a_task_loads_no_torch() -> None:
         ("trained = [0.262144,", "trained = [0.134217728,", "trained: densities must fall"),
         ("untrained = [0.8, ", "untrained = [1.5, ", "[ladder.untrained] 0: input should be less"),
         ("untrained = [0.8, ", "untrained = [0.0, ", "untrained"),
-        ("name = ", "nam = ", "name: field required"),
+        ("name = ", "nam = ", "nam: unknown key (did you mean name?)"),
         ('name = "mlp-digits"', 'name = "mlp-digit"', "must be the file's name"),
         ('name = "mlp-digits"', 'name = "MLP digits"', "name: string should match"),
     ],
@@ -241,7 +240,7 @@ def other_value(value: Any) -> Any:
         case str():
             return value + "x"
         case _:
-            return (*value, *value, 0.5)
+            return (other_value(value[0]), *value[1:]) if value else ("x",)
 
 
 def update(model: Any, place: tuple[Any, ...]) -> Any:
@@ -283,8 +282,8 @@ def test_a_digest_survives_json() -> None:
 
 def test_digests_differ_between_tasks() -> None:
     tasks = [load_task(name) for name in task_names()]
-    for read in (lambda t: t.digest, lambda t: t.training_digest):  # type: Callable[[Task], str]
-        assert len({read(task) for task in tasks}) == len(tasks)
+    assert len({task.digest for task in tasks}) == len(tasks)
+    assert len({task.training_digest for task in tasks}) == len(tasks)
 
 
 # --- names and patterns --------------------------------------------------------------------

@@ -108,6 +108,12 @@ def count_correct(answers: Tensor, examples: Examples) -> int:
     return int((answers == examples.y.to(answers.device)).sum())
 
 
+def arithmetic() -> str:
+    """What bits depend on beside the job: results of two of these are never mixed."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    return f"{VERSION} torch-{torch.__version__} {capability}".replace(" ", "_")
+
+
 def single_threaded() -> None:
     """One thread and no denormals: the arithmetic that stored results were made with."""
     torch.set_num_threads(1)

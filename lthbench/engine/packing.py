@@ -52,9 +52,9 @@ def pack_result(key: str, result: Result) -> tuple[dict[str, Any], dict[str, Ten
         "status": result.status,
         "reason": result.reason,
         "seconds": result.seconds,
-        "step": result.state.step if result.state else None,
+        "step": result.state.step if result.state is not None else None,
     }
-    tensors = wire.prefixed("state", result.state.tensors() if result.state else {})
+    tensors = wire.prefixed("state", result.state or {})
     tensors |= wire.prefixed("correct", result.correct)
     return header, tensors | wire.prefixed("predictions", result.predictions)
 

@@ -55,7 +55,7 @@ class PairMLP(nn.Module):
         self.tokens = spec.inputs
         # nn.Embedding(...) would draw values, for which torch imports its compiler (2 s).
         table = torch.empty(spec.inputs, spec.embedding)
-        self.embed = nn.Embedding.from_pretrained(table, freeze=False)
+        self.embed = nn.Embedding.from_pretrained(table, freeze=False)  # type: ignore[no-untyped-call]
         self.hidden = _hidden(2 * spec.embedding, spec.width, depth)
         self.head = nn.Linear(spec.width, spec.classes)
 

@@ -58,7 +58,7 @@ class Transformer(nn.Module):
         self.tokens = spec.inputs
         # nn.Embedding(...) would draw values, for which torch imports its compiler (2 s).
         table = torch.empty(spec.inputs, spec.width)
-        self.embed = nn.Embedding.from_pretrained(table, freeze=False)
+        self.embed = nn.Embedding.from_pretrained(table, freeze=False)  # type: ignore[no-untyped-call]
         self.position = nn.Parameter(torch.empty(3, spec.width))
         blocks = (Block(spec.width, spec.heads, spec.hidden) for _ in range(depth))
         self.blocks = nn.ModuleList(blocks)

@@ -1,0 +1,218 @@
+"""A user's mistakes, through the command line: exit 2, one line on standard error, nothing lost."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+METHODS = ROOT / "tests" / "methods"
+TASK = ROOT / "tests" / "tasks" / "tiny-digits.toml"
+ONE_LINE = 200
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own, with a cache of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "lthbench", *arguments],
+        cwd=cwd,
+        env=os.environ | {"LTHBENCH_CACHE": str(cwd / "cache")} | environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def refused(done: subprocess.CompletedProcess[str], pattern: str) -> None:
+    """Exit 2, and exactly one line on standard error, which names the mistake."""
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert len(lines[0]) < ONE_LINE, lines[0]
+    assert re.search(pattern, lines[0]), f"{lines[0]!r} lacks {pattern!r}"
+
+
+COMMAND_LINES = {
+    "a missing file": (("evaluate", "absent.py"), r"absent\.py: no such file"),
+    "no such baseline": (("evaluate", "inp"), r"did you mean imp\?"),
+    "no such task": (("evaluate", "imp", "--task", "lenet300-mnst"), r"mean lenet300-mnist\?"),
+    "no such suite": (("evaluate", "imp", "--suite", "quik"), r"mean quick\?"),
+    "no such option": (("evaluate", "imp", "--sede", "3"), r"--sede.*--seeds"),
+    "no such verb": (("evalaute", "imp"), r"evaluate"),
+    "no argument": (("evaluate",), r"(?i)missing argument"),
+    "seeds of nothing": (("evaluate", "imp", "--seeds", "0"), r"--seeds 0: at least 1"),
+    "seeds in words": (("evaluate", "imp", "--seeds", "two"), r"two"),
+    "suite and task": (("evaluate", "imp", "--suite", "lite", "--task", "mlp-digits"), "exclude"),
+    "set without value": (("evaluate", "imp", "--set", "rate"), r"name=value"),
+    "set of unknown option": (("evaluate", "imp", "--set", "rat=0.1"), r"did you mean rate\?"),
+    "set of wrong type": (("evaluate", "imp", "--set", "rate=fast"), r"rate=fast.*float"),
+    "a folder as method": (("evaluate", "."), r"no such file"),
+    "no record": (("report", "nowhere"), r"nowhere"),
+    "no such baseline to copy": (("new", "mine.py", "--from", "inp"), r"did you mean imp\?"),
+    "unprepared data": (("evaluate", "erk", "--task", "lenet300-mnist"), r"data prepare"),
+}
+
+
+@pytest.mark.parametrize("case", COMMAND_LINES)
+def test_command_lines(case: str, tmp_path: Path) -> None:
+    arguments, pattern = COMMAND_LINES[case]
+    refused(run(*arguments, cwd=tmp_path, LTHBENCH_DATA="", HF_HUB_OFFLINE="1"), pattern)
+
+
+SOURCES = {
+    "a syntax error": (METHODS / "bad_syntax.txt", r"method\.py:\d+: SyntaxError"),
+    "no find_tickets": (METHODS / "bad_no_find_tickets.py", r"no find_tickets"),
+}
+
+
+@pytest.mark.parametrize("case", SOURCES)
+def test_files_that_are_no_method(case: str, tmp_path: Path) -> None:
+    source, pattern = SOURCES[case]
+    shutil.copy(source, tmp_path / "method.py")
+    refused(run("evaluate", "method.py", "--task", str(TASK), cwd=tmp_path), pattern)
+
+
+BEHAVIOUR = {
+    "bad_raises": r"bad_raises\.py:\d+: \w+",
+    "bad_import": r"bad_import\.py:\d+: ModuleNotFoundError",
+    "bad_mask_name": r"prunable",
+    "bad_mask_shape": r"shape",
+    "bad_mask_type": r"bool",
+    "bad_mask_count": r"no rung",
+    "bad_nan_scores": r"(?i)nan",
+    "bad_rung_twice": r"twice",
+    "bad_order": r"sparsest last",
+    "bad_budget": r"budget",
+    "bad_printer": r"printed more than",
+    "bad_endless": r"--timeout",
+    "bad_memory": r"memory",
+    "bad_socket": r"sockets",
+    "bad_test_data": r"test data",
+    "bad_write": r"write|folder",
+    "bad_process": r"processes",
+    "bad_no_ticket": r"Ticket",
+}
+LIMITS = {"bad_endless": ("--timeout", "3"), "bad_memory": ("--memory", "2")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BEHAVIOUR)
+def test_methods_that_break_a_rule(name: str, tmp_path: Path) -> None:
+    arguments = ["evaluate", str(METHODS / f"{name}.py"), "--task", str(TASK), "--seeds", "1"]
+    arguments += ["--out", "out", *LIMITS.get(name, ())]
+    refused(run(*arguments, cwd=tmp_path), BEHAVIOUR[name])
+    assert not list(tmp_path.rglob("record.json"))
+
+
+@pytest.mark.slow
+def test_a_method_that_answers_differently_on_replay(tmp_path: Path) -> None:
+    """Its first run is killed by another seed's error or a limit; its second run differs."""
+    arguments = ["evaluate", str(METHODS / "bad_clock.py"), "--task", str(TASK), "--seeds", "1"]
+    arguments += ["--out", "out", "--keep"]
+    first = run(*arguments, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    (tmp_path / "out" / "tiny-digits" / "tickets" / "seed1000" / "search.json").unlink()
+    refused(run(*arguments, cwd=tmp_path), r"differs on replay")
+
+
+TASKS = {
+    "unknown key": ("momentum", "momentun", r"momentun: unknown key \(did you mean momentum\?\)"),
+    "wrong type": ("steps = 120", 'steps = "many"', r"\[recipe\] steps"),
+    "no TOML": ("[recipe]", "[recipe", r"not valid TOML"),
+    "rising ladder": ("[0.5, 0.2, 0.1]", "[0.1, 0.5]", r"densities must fall"),
+}
+
+
+@pytest.mark.parametrize("case", TASKS)
+def test_task_files(case: str, tmp_path: Path) -> None:
+    old, new, pattern = TASKS[case]
+    text = TASK.read_text().replace("batch = 60", "batch = 60\nmomentum = 0.0")
+    assert old in text
+    (tmp_path / "tiny-digits.toml").write_text(text.replace(old, new, 1))
+    refused(run("tasks", "tiny-digits.toml", cwd=tmp_path), pattern)
+
+
+def test_a_damaged_cache_and_an_edited_record(tmp_path: Path) -> None:
+    """Each is refused, and nothing else is lost: what is put right goes on."""
+    arguments = ("evaluate", "erk", "--task", str(TASK), "--seeds", "1", "--out", "out")
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    cached = tmp_path / "cache" / "data" / "digits" / "fold0.train.safetensors"
+    data = bytearray(cached.read_bytes())
+    data[-1] ^= 1
+    cached.write_bytes(data)
+    refused(run("data", "verify", "mlp-digits", cwd=tmp_path), r"fingerprint \w+.*expects \w+")
+    cached.write_bytes(data[:100])
+    refused(run("data", "verify", "mlp-digits", cwd=tmp_path), r"damaged")
+    record = tmp_path / "out" / "tiny-digits" / "record.json"
+    text = record.read_text()
+    assert '"mean":' in text
+    edited = re.sub(r'"dense":\{"high":null,"low":null,"mean":0\.\d', '\\g<0>9', text, count=1)
+    assert edited != text
+    record.write_text(edited)
+    refused(run("report", "out", cwd=tmp_path), r"does not follow from the cells")
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = run("evaluate", "absent.py", "--debug", cwd=tmp_path)
+    assert done.returncode == 2 and "Traceback" in done.stderr
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("in the way")
+    arguments = ("evaluate", "erk", "--task", str(TASK), "--seeds", "1", "--out", "out")
+    refused(run(*arguments, cwd=tmp_path), r"out.*file")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own that can be filled; only the super-user may mount one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
+    """A clear error, nothing half-written; with space again the same command ends well."""
+    filler = small_disk / "filler"
+    filler.write_bytes(b"0" * 990_000)
+    arguments = ["evaluate", "imp", "--task", str(TASK), "--seeds", "1"]
+    arguments += ["--out", str(small_disk / "out")]
+    refused(run(*arguments, cwd=tmp_path), r"disk is full.*free some space")
+    assert not list((small_disk / "out").rglob(".tmp-*"))
+    filler.unlink()
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_two_evaluations_in_one_folder(tmp_path: Path) -> None:
+    """The second is refused at once, and the first goes on to its end."""
+    arguments = ["evaluate", "imp", "--task", str(TASK), "--seeds", "1", "--out", "out"]
+    first = subprocess.Popen(
+        [sys.executable, "-m", "lthbench", *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"LTHBENCH_CACHE": str(tmp_path / "cache")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    claimed = tmp_path / "out" / "evaluation.json"
+    while first.poll() is None and not claimed.is_file():
+        time.sleep(0.05)
+    refused(run(*arguments, cwd=tmp_path), r"another evaluation is using this folder")
+    _, errors = first.communicate(timeout=300)
+    assert first.returncode == 0, errors.decode()

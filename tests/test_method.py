@@ -1,0 +1,220 @@
+"""A method's file is read as text: its options, its description, its digest."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lthbench import method as methods
+from lthbench.errors import MethodError, UsageError
+from lthbench.method import Method, baseline_names, load_method
+from lthbench.paths import shipped
+
+OPTIONS = (
+    '"""Prune what is small.\n\nThe rest of it."""\n'
+    "def find_tickets(problem, *, rate: float = 1, rounds: int = 3, deep=True, rule='global'):\n"
+    "    yield\n"
+)
+BARE = "def find_tickets(problem):\n    return []\n"
+
+
+def load(folder: Path, text: str, settings: dict[str, str] | None = None) -> Method:
+    path = folder / "mine.py"
+    path.write_text(text)
+    return load_method(str(path), settings)
+
+
+def refused(folder: Path, text: str, settings: dict[str, str] | None = None) -> str:
+    with pytest.raises((MethodError, UsageError)) as caught:
+        load(folder, text, settings)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert len(said.replace(str(folder), "")) < 200
+    return said.replace(str(folder / "mine.py"), "mine.py")
+
+
+# --- options ---------------------------------------------------------------------------------
+
+
+def test_keyword_only_parameters_are_options(tmp_path: Path) -> None:
+    found = load(tmp_path, OPTIONS)
+    assert found.options == {"rate": 1.0, "rounds": 3, "deep": True, "rule": "global"}
+    assert [type(value) for value in found.options.values()] == [float, int, bool, str]
+    assert (found.name, found.summary) == ("mine", "Prune what is small.")
+    assert load(tmp_path, BARE).options == {}
+
+
+def test_settings_take_the_type_of_the_default(tmp_path: Path) -> None:
+    given = {"rate": "1e-1", "rounds": "-7", "deep": "FALSE", "rule": "True"}
+    found = load(tmp_path, OPTIONS, given).options
+    assert found == {"rate": 0.1, "rounds": -7, "deep": False, "rule": "True"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("rate", "fast", "--set rate=fast: the option wants float"),
+        ("rate", "nan", "--set rate=nan: the option wants float"),
+        ("rate", "1e999", "--set rate=1e999: the option wants float"),
+        ("rounds", "2.5", "--set rounds=2.5: the option wants int"),
+        ("deep", "1", "--set deep=1: the option wants true or false"),
+        ("rat", "1", "--set rat: mine.py has no such option (did you mean rate?)"),
+        ("colour", "1", "has no such option; it has rate, rounds, deep, rule"),
+    ],
+)
+def test_a_wrong_setting_is_named(name: str, text: str, words: str, tmp_path: Path) -> None:
+    assert words in refused(tmp_path, OPTIONS, {name: text})
+
+
+def test_a_method_without_options_says_so(tmp_path: Path) -> None:
+    assert "has no such option; it has none" in refused(tmp_path, BARE, {"rate": "1"})
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    ["rate", "rate=None", "rate=1/3", "rate=[0.1]", "rate=1e999", "rate: float='fast'", "rate=f()"],
+)
+def test_a_default_is_a_plain_value(parameter: str, tmp_path: Path) -> None:
+    """The harness must know it without running the file, and a record must hold it."""
+    text = f"\n\ndef find_tickets(problem, *,\n    {parameter}):\n    yield\n"
+    said = refused(tmp_path, text)
+    assert said.startswith("mine.py:4: option rate needs a default that is a number, a string")
+
+
+# --- description -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "METHOD = dict(name='mine-2', paper='arXiv:1')",
+        "METHOD = {'name': 'mine-2', 'paper': 'arXiv:1'}",
+    ],
+)
+def test_a_method_describes_itself(text: str, tmp_path: Path) -> None:
+    found = load(tmp_path, f"{BARE}{text}\n")
+    assert found.name == "mine-2"
+    assert found.described == {"name": "mine-2", "paper": "arXiv:1"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["dict(nme='x')", "{'name': 3}", "dict(**other)", "'imp'", "{1: 'x'}", f"dict(paper={'x' * 401!r})"],
+)  # fmt: skip
+def test_a_wrong_description_is_named(value: str, tmp_path: Path) -> None:
+    said = refused(tmp_path, f"{BARE}METHOD = {value}\n")
+    assert said.startswith("mine.py:3: METHOD must hold strings")
+
+
+@pytest.mark.parametrize("name", ["../other", "", "a b", "é", ".hidden", "x" * 62])
+def test_a_name_is_one_that_folders_and_records_take(name: str, tmp_path: Path) -> None:
+    """Told before hours of training, not after."""
+    said = refused(tmp_path, f"{BARE}METHOD = dict(name={name!r})\n")
+    assert said.startswith(f"mine.py: the name {name!r} needs a letter or digit")
+
+
+# --- identity --------------------------------------------------------------------------------
+
+
+def test_the_digest_is_that_of_the_source_alone(tmp_path: Path) -> None:
+    found = load(tmp_path, OPTIONS)
+    assert found.digest == sha256(OPTIONS.encode()).hexdigest()
+    other = tmp_path / "other.py"
+    other.write_text(OPTIONS)
+    moved = load_method(str(other), {"rate": "0.5"})
+    assert moved.digest == found.digest
+    assert moved.identity != found.identity
+    assert load_method(str(other)).identity == found.identity
+    assert load(tmp_path, f"{OPTIONS}\n").digest != found.digest
+
+
+def test_nothing_of_the_file_is_executed(tmp_path: Path) -> None:
+    """Not its lines, nor its defaults, decorators, annotations and imports."""
+    trace = tmp_path / "trace"
+    text = (
+        f"import pathlib\npathlib.Path({str(trace)!r}).touch()\n"
+        "import a_package_that_nobody_has\n"
+        "raise SystemExit(1)\n"
+        "def touch(*a, **k): return 1/0\n"
+        "@touch()\ndef find_tickets(problem: touch(), *, rate: float = 0.5) -> touch():\n"
+        "    yield\n"
+        "class Broken(metaclass=touch): pass\n"
+    )
+    assert load(tmp_path, text).options == {"rate": 0.5}
+    assert not trace.exists()
+
+
+# --- what is no method -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def find_tickets(problem)\n    yield\n", "mine.py:1: SyntaxError: expected ':'"),
+        ("x = 1\n\ny = (\n", "mine.py:3: SyntaxError: '(' was never closed"),
+        ("def find_tickets(problem):\nyield\n", "mine.py:2: IndentationError: "),
+        (BARE + "x = 'a\0b'\n", "SyntaxError: source code string cannot contain null bytes"),
+        (f"{BARE}x = {'-' * 100_000}1\n", "mine.py:"),
+        ("", "mine.py: no find_tickets; define `def find_tickets(problem):`"),
+        ("def find_ticket(problem): yield\n", "no find_tickets; define"),
+        ("class A:\n    def find_tickets(self): yield\n", "no find_tickets; define"),
+    ],
+)
+def test_a_file_that_is_no_method(text: str, words: str, tmp_path: Path) -> None:
+    assert words in refused(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["from other import find_tickets\n", "find_tickets = make()\n", "find_tickets: object = 1\n",
+     "import other as find_tickets\n", "class find_tickets: pass\n"],
+)  # fmt: skip
+def test_any_callable_of_that_name_will_do(text: str, tmp_path: Path) -> None:
+    assert load(tmp_path, text).options == {}
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(MethodError, match="cannot be read as text"):
+        load_method(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("absent.py", "absent.py: no such file; name a .py file or a baseline"),
+        ("folder/absent", "folder/absent: no such file"),
+        ("imb", "no baseline 'imb' and no such file (did you mean imp?)"),
+        ("zzz", "no baseline 'zzz' and no such file; `lthbench baselines` lists them"),
+        (".", ".: no such file"),
+    ],
+)
+def test_a_method_that_is_not_there(
+    name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MethodError) as caught:
+        load_method(name)
+    assert str(caught.value).startswith(words)
+
+
+def test_a_baseline_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("imp").write_text(BARE)  # a file of that name hides nothing
+    found = load_method("imp", {"rate": "0.5"})
+    assert found.path == str(shipped("baselines") / "imp.py")
+    assert found.options == {"rate": 0.5}
+    assert {"imp", "erk"} <= set(baseline_names())
+
+
+def test_what_a_record_takes_of_a_method() -> None:
+    """The two modules agree on names and descriptions without importing each other."""
+    from lthbench.record import MethodEntry
+
+    fields: dict[str, Any] = MethodEntry.model_json_schema()["properties"]
+    assert fields["name"]["pattern"] == f"^{methods.NAMED.pattern}$"
+    assert fields["described"]["additionalProperties"]["maxLength"] == methods.LONGEST

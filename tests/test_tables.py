@@ -1,0 +1,337 @@
+"""lthbench.tables: what a record says, and that each format says it safely."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from lthbench import tables
+from lthbench.record import Record, build
+from lthbench.report import as_json
+from tests.records import ACCURACY, synthetic_record
+
+SPARSEST = 0.8**23
+RECORDS: dict[str, dict[str, Any]] = {
+    "final": {},
+    "grokking": {"kind": "generalisation"},
+    "development": {"seeds": 2, "final": False, "controls": "one rung"},
+    "grokking-development": {"kind": "generalisation", "seeds": 2, "final": False},
+    "no-reference": {"seeds": 2, "reference": False},
+    "one-seed": {"seeds": 1},
+    "rewind": {"division": "rewind", "task": {"schedule": "constant"}},
+    "reference": {"division": "reference"},
+    "small": {"sizes": {"held_out": 143}, "final": False, "seeds": 3},
+    "long-ladder": {"task": {"ladder": [0.8**n for n in range(1, 19)]}, "controls": "one rung"},
+    "no-ticket": {
+        "bad": {("ticket", d, s): ("missing", "why") for d in ACCURACY["ladder"] for s in range(5)}
+    },
+}
+HOSTILE = "</script><b>\u202eRTL\n\x1b[31m|&%$#_{}~^\\"
+
+
+@pytest.fixture(scope="module", params=sorted(RECORDS))
+def record(request: pytest.FixtureRequest) -> Record:
+    return synthetic_record(**RECORDS[request.param])
+
+
+def rebuilt(record: Record, **changes: Any) -> Record:
+    """The record with other fields, its aggregates computed again."""
+    return build({**json.loads(as_json(record)), **changes})
+
+
+def line(text: str, start: str) -> str:
+    """The paragraph of the terminal's text that starts with a word, on one line."""
+    found = re.search(rf"^{start} .*(?:\n {{18}}.*)*", text, re.MULTILINE)
+    assert found, f"{start} is not in\n{text}"
+    return " ".join(found.group().split())
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "signed", "text"),
+    [
+        (-0.04, 1, False, "0.0"),
+        (-0.04, 1, True, "0.0"),
+        (0.05001, 1, True, "+0.1"),
+        (-1.25, 2, True, "−1.25"),
+        (12000, 0, False, "12,000"),
+        (100, 0, False, "100"),
+        (0, 0, True, "0"),
+    ],
+)
+def test_numbers(value: float, digits: int, signed: bool, text: str) -> None:
+    assert tables.number(value, digits, signed=signed) == text
+
+
+def test_densities_have_three_figures() -> None:
+    shown = [tables.percent(d) for d in (1.0, 0.512, 0.2097152, 0.0999, 0.0859, 0.0059, 0.9997)]
+    assert shown == ["100", "51.2", "21.0", "9.99", "8.59", "0.59", "100"]
+
+
+def test_probabilities() -> None:
+    assert [tables.probability(p) for p in (None, 0.0004, 0.0312, 1.0)] == [
+        "n/a",
+        "<.001",
+        ".031",
+        "1.000",
+    ]
+
+
+def test_an_estimate_by_its_number_of_seeds() -> None:
+    """One: its value. Two: both, no interval. More: the mean and half its interval."""
+    one = {"mean": 0.98, "low": None, "high": None, "n": 1, "values": [0.98]}
+    two = {"mean": 0.975, "low": None, "high": None, "n": 2, "values": [0.97, 0.98]}
+    five = {"mean": 0.98, "low": 0.97, "high": 0.99, "n": 5, "values": [0.98] * 5}
+    assert [tables.estimate(found, 1) for found in (None, one, two, five)] == [
+        "n/a",
+        "98.0",
+        "97.0 / 98.0",
+        "98.0 ±1.0",
+    ]
+
+
+def test_foreign_text_is_made_harmless() -> None:
+    shown = tables.plain("a\u202eb\nc\x1b[31m\ud800 \u2066")
+    assert shown == "a\\u202eb c\\u001b[31m\\ud800 \\u2066"
+    assert len(tables.plain("x" * 1000)) == 200
+
+
+# The terminal's table
+
+
+def test_the_terminal_fits(record: Record) -> None:
+    """100 columns, and characters that old code pages have."""
+    text = tables.terminal(record)
+    assert max(map(len, text.splitlines())) <= 100
+    text.encode("cp1252")
+
+
+def test_a_narrow_terminal_gets_the_same_columns(record: Record) -> None:
+    """Columns that do not fit go on below; nothing is lost."""
+    wide, narrow = tables.terminal(record), tables.terminal(record, 60)
+    grids = [row for row in narrow.splitlines() if re.match(r"\s+[\d.]+  ", row)]
+    assert max(map(len, grids)) <= 60
+    numbers = r"[+-]?\d+\.\d\d? ±\d+\.\d+"
+    assert sorted(re.findall(numbers, wide)) == sorted(re.findall(numbers, narrow))
+
+
+def test_the_answers_come_in_order() -> None:
+    text = tables.terminal(synthetic_record())
+    order = ["How good", "Against dense", "Against controls", "  density", "At what cost"]
+    order += ["Division", "Seeds", "Machine", "Reference"]
+    places = [re.search(f"^{start}", text, re.MULTILINE) for start in order]
+    starts = [found.start() for found in places if found]
+    assert len(starts) == len(order)
+    assert starts == sorted(starts)
+
+
+def test_the_answers_are_the_records() -> None:
+    record = synthetic_record()
+    found, text = record.aggregates, tables.terminal(record)
+    retention, loss = found["retention"], found["loss"]
+    good = line(text, "How good")
+    assert f"retention {retention['mean']:.2f} [{retention['low']:.2f}" in good
+    assert f"loss L {loss['mean']:.2f} [{loss['low']:.2f}, {loss['high']:.2f}] points" in good
+    proved, open_to = found["matching"]["proved"], found["matching"]["not_refuted"]
+    dense = line(text, "Against dense")
+    assert f"down to {100 * proved:.2f} % density, proved" in dense
+    assert f"{100 * open_to:.2f} % not refuted" in dense
+    yes = sum(rung["identity_matters"] for rung in found["rungs"])
+    assert f"identity matters on {yes} of 6 rungs" in line(text, "Against controls")
+    assert "23.0 dense trainings a seed" in line(text, "At what cost")
+
+
+def test_a_row_is_its_rungs() -> None:
+    record = synthetic_record()
+    for rung, row in zip(record.aggregates["rungs"], tables.against(record).rows, strict=True):
+        expected = [f"{100 * rung[k]['mean']:.2f}" for k in ("ticket", *tables.CONTROLS)]
+        assert [row[1].split()[0], *(text.split()[0] for text in row[3:])] == expected
+        assert float(row[2].split()[0].replace("−", "-")) == pytest.approx(
+            100 * rung["difference"]["mean"], abs=0.005
+        )
+
+
+def test_the_accuracy_is_the_cells() -> None:
+    """From the counts to the table, computed here once more."""
+    record = synthetic_record(seeds=2)
+    cells = [c for c in record.cells if (c.kind, c.density) == ("ticket", SPARSEST)]
+    expected = " / ".join(f"{c.correct['test'][-1] / 100:.2f}" for c in cells if c.schedule == 1)
+    assert tables.against(record).rows[-1][1] == expected
+
+
+def test_two_seeds_show_both_values_and_no_interval() -> None:
+    text = tables.terminal(synthetic_record(**RECORDS["no-reference"]))
+    assert "±" not in text
+    assert " / " in line(text, "How good")
+    assert "needs 3 seeds" in line(text, "Against dense")
+    assert "p " not in tables.identity(synthetic_record(seeds=2)).head
+
+
+def test_what_is_not_available_is_no_zero() -> None:
+    """Rungs without a control, and verdicts without seeds or a reference."""
+    record = synthetic_record(**RECORDS["development"])
+    assert tables.against(record).rows[0][3:] == ("n/a",) * 4
+    assert tables.against(record).rows[-2][3] != "n/a"
+    assert all(row[-3:-1] == ("n/a", "n/a") for row in tables.identity(record).rows)
+    five = tables.identity(synthetic_record(reference=False))
+    assert {row[-2] for row in five.rows} == {"n/a"}  # winning, where matching cannot be told
+
+
+def test_development_seeds_are_not_for_publication() -> None:
+    text = tables.terminal(synthetic_record(final=False))
+    assert "development seeds 1000 to 1004, held-out part: not for publication" in text
+    assert "published seeds 0 to 4, test split" in tables.terminal(synthetic_record())
+
+
+def test_the_machine_and_the_reference() -> None:
+    record = synthetic_record(final=False)
+    assert "reproduces the reference" in line(tables.terminal(record), "Machine")
+    frozen = json.loads(as_json(record))["reference"]
+    frozen |= {"provisional": True, "dense": [0.9, 0.9001, 0.9002, 0.9001]}
+    moved = tables.terminal(rebuilt(record, reference=frozen))
+    assert "does not reproduce the reference" in line(moved, "Machine")
+    assert "provisional: 4 dense seeds" in line(moved, "Reference")
+
+
+def test_failures_are_told_with_their_reason() -> None:
+    bad = {("ticket", SPARSEST, 1): ("missing", "the budget\nwas spent"),
+           ("reinit", 0.8**3, 0): ("diverged", "loss is nan")}  # fmt: skip
+    text = tables.terminal(synthetic_record(bad=bad))
+    assert "1 of 30 tickets missing or failed" in line(text, "Incomplete")
+    assert "ticket, 0.59 % density, seed 1: missing: the budget was spent" in text
+    assert "reinit, 51.2 % density, seed 0: diverged: loss is nan" in text
+
+
+def test_many_failures_are_counted() -> None:
+    record = synthetic_record(**RECORDS["no-ticket"])
+    text = tables.terminal(record)
+    assert text.count("\nFailed") == tables.LISTED
+    assert f"{len(tables.failures(record)) - tables.LISTED} more" in text
+
+
+def test_a_collapsed_ticket_is_told() -> None:
+    record = synthetic_record()
+    cells = json.loads(as_json(record))["cells"]
+    for cell in cells:
+        if (cell["kind"], cell["density"], cell["seed"]) == ("ticket", SPARSEST, 0):
+            cell["effective"] = 0
+    text = tables.terminal(rebuilt(record, cells=cells))
+    assert "1 at 0.59 % density: no path is left" in line(text, "Collapsed")
+
+
+def test_a_failed_search_is_told() -> None:
+    record = synthetic_record()
+    searches = json.loads(as_json(record))["searches"]
+    searches[2] |= {"status": "failed", "reason": "method.py:7: ZeroDivisionError"}
+    text = tables.terminal(rebuilt(record, searches=searches))
+    assert "search of seed 2: method.py:7: ZeroDivisionError" in text
+
+
+@pytest.mark.parametrize("division", ["init", "rewind", "open", "reference"])
+def test_the_division_is_told(division: Any) -> None:
+    text = line(tables.terminal(synthetic_record(division=division)), "Division")
+    assert text == f"Division {tables.BOARDS[division]}"
+
+
+# Arithmetic tasks
+
+
+def test_arithmetic_counts_seeds() -> None:
+    """k of n with the interval of a count, differences in seeds."""
+    record = synthetic_record(kind="generalisation")
+    table = tables.against(record)
+    for rung, row in zip(record.aggregates["rungs"], table.rows, strict=True):
+        ticket = rung["ticket"]
+        low, high = round(100 * ticket["low"]), round(100 * ticket["high"])
+        assert row[1] == f"{round(sum(ticket['values']))}/5 [{low}, {high}]"
+        assert int(row[2].replace("−", "-")) == round(5 * rung["difference"]["mean"])
+    assert "−\u00a0dense, seeds" in table.head
+
+
+def test_arithmetic_tells_step_and_delay() -> None:
+    record = synthetic_record(kind="generalisation")
+    (table,) = tables.speed(record)
+    assert table.head[1:3] == ("memorising step", "generalising step")
+    found = record.aggregates["speed"]["grokking"]["1"]
+    row = table.rows[0]
+    assert row[0] == "dense"
+    assert row[2] == f"{found['generalised']['mean']:.0f} ({found['generalised']['reached']}/5)"
+    assert row[4] == f"{found['delay']:.0f}"
+
+
+def test_steps_and_schedules() -> None:
+    constant = synthetic_record(task={"schedule": "constant"})
+    (steps,) = tables.speed(constant)
+    assert len(steps.rows) == 6
+    (compressed,) = tables.speed(synthetic_record())
+    found = synthetic_record().aggregates["speed"]["compressed"]["ticket"]
+    assert dict(compressed.rows)["ticket"] == f"T/{found} = {12000 // found:,} steps"
+    assert list(tables.speed(synthetic_record(reference=False))) == []
+
+
+def test_untrained_tickets_have_their_column() -> None:
+    record = synthetic_record()
+    cells = json.loads(as_json(record))["cells"]
+    untrained = [
+        {**c, "kind": "untrained", "correct": {k: v[:1] for k, v in c["correct"].items()}}
+        for c in cells
+        if c["kind"] == "ticket" and c["schedule"] == 1
+    ]
+    table = tables.against(rebuilt(record, cells=cells + untrained))
+    assert table.head[3] == "untrained"
+    assert all("±" in row[3] for row in table.rows)
+
+
+# Markdown and LaTeX
+
+
+def test_markdown_tables_are_whole(record: Record) -> None:
+    """As many cells as heads in every row."""
+    text = tables.markdown(record)
+    grids = [row for row in text.splitlines() if row.startswith("|")]
+    for table in tables.tables(record):
+        assert sum(len(re.findall(r"(?<!\\)\|", g)) == len(table.head) + 1 for g in grids) >= 2
+
+
+def test_latex_is_plain_and_balanced(record: Record) -> None:
+    text = tables.latex(record)
+    text.encode("ascii")
+    bare = re.sub(r"\\[\\{}%&$#_]", "", text)
+    assert bare.count("{") == bare.count("}")
+    assert bare.count("$") % 2 == 0
+    assert "%" not in bare.split("\n", 1)[1]  # the first line is a comment
+    assert "#" not in bare
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") > 1
+    assert "rule" not in text  # no booktabs
+    for table in tables.tables(record):
+        rows = [r for r in text.splitlines() if r.rstrip().endswith(r"\\") and "&" in r]
+        cells = len(table.head)
+        assert sum(len(re.findall(r"(?<!\\)&", row)) == cells - 1 for row in rows) >= len(
+            table.rows
+        )
+
+
+def test_latex_has_intervals() -> None:
+    text = tables.latex(synthetic_record())
+    assert len(re.findall(r"\d\.\d\d \$\\pm\$\d", text)) > 36
+
+
+def test_foreign_text_in_every_format() -> None:
+    """A name or a reason breaks no table, and sends nothing to a terminal."""
+    bad = {("ticket", SPARSEST, 1): ("missing", HOSTILE)}
+    record = synthetic_record(bad=bad, task={"name": HOSTILE})
+    terminal = tables.terminal(record)
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\u202a-\u202e\u2066-\u2069]", terminal)
+    markdown = tables.markdown(record)
+    assert "<" not in markdown
+    assert "\\|" in markdown
+    latex = tables.latex(record)
+    latex.encode("ascii")
+    bare = re.sub(r"\\[\\{}%&$#_]", "", latex)
+    assert bare.count("{") == bare.count("}")
+    assert len(latex.splitlines()[0]) < 300
