@@ -11,6 +11,8 @@ LeNet layer by layer, its output layer at half the rate); rewinding goes to the 
 
 from collections.abc import Iterator
 
+from torch import Tensor
+
 from lthbench import Problem, Ticket, keep_top
 
 METHOD = {
@@ -21,12 +23,12 @@ METHOD = {
 
 def find_tickets(problem: Problem, *, rate: float = 0.2) -> Iterator[Ticket]:
     start = problem.rewind_limit
-    masks = None
+    masks: dict[str, Tensor] = {}
     density = 1.0
     for target in problem.densities:
         while density > target * (1 + 1e-9):  # the last bits of 0.8^n must not cost a round
-            end = problem.train(start, masks)
+            end = problem.train(start, masks or None)
             density = max(density * (1 - rate), target)
             scores = {name: end[name].abs() for name in problem.prunable}
-            masks = keep_top(scores, density, within=masks)
+            masks = keep_top(scores, density, within=masks or None)
         yield Ticket(masks, start)

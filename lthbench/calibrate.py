@@ -12,8 +12,8 @@ import statistics
 import sys
 from typing import Any
 
+from lthbench import answers, executors, networks, stats
 from lthbench import data as data_module
-from lthbench import executors, find, networks, stats
 from lthbench.engine import Evaluation, Job, Result
 from lthbench.task import Recipe, Task, load_task
 
@@ -52,8 +52,8 @@ async def calibrate(task: Task, seeds: tuple[int, ...], workers: int) -> dict[st
     executor = executors.local(workers)
     figures: dict[str, list[float]] = {}
     searches = {seed: data_module.search(task, seed) for seed in seeds}
-    train = {seed: find.examples(task, s.train) for seed, s in searches.items()}
-    held = {seed: {"held_out": find.examples(task, s.held_out)} for seed, s in searches.items()}
+    train = {seed: answers.examples(task, s.train) for seed, s in searches.items()}
+    held = {seed: {"held_out": answers.examples(task, s.held_out)} for seed, s in searches.items()}
     depth = task.network.depth
     try:
         for name, recipe in variants(task.recipe).items():

@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from lthbench.answers import Point, Probe, Search
+from lthbench.childprocess import Limits
 from lthbench.engine import single_threaded
 from lthbench.errors import CheckFailed, MethodError, TicketError
 from lthbench.executors import Here
-from lthbench.find import Killed, Limits, Point, Probe, Search, find
+from lthbench.find import Killed, find
 from lthbench.method import Method
 from lthbench.task import Task
 

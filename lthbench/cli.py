@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lthbench.errors import LthbenchError, UsageError, nearest
+from lthbench.errors import CheckFailed, DataError, LthbenchError, UsageError, nearest
 
 WIDTH = 199  # of the one line that a mistake is told in
 INTERRUPTED, BUG = 130, 3
@@ -22,6 +22,25 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"lthbench {version('lthbench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    return
+
+
 data_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="Data sets in the cache.")
 app.add_typer(data_app, name="data")
 
@@ -35,14 +54,14 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback o
 @app.command()
 def evaluate(
     method: Method,
-    suite: Annotated[str | None, typer.Option(help="quick (the default) or lite.")] = None,
+    suite: Annotated[str | None, typer.Option(help="A suite of tasks [quick].")] = None,
     task: Annotated[list[str] | None, typer.Option(help="A task; may be repeated.")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many; the suite's by default.")] = None,
     final: Annotated[
         bool, typer.Option("--final", help="Published seeds and the test split; once, to submit.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for results [lthbench-out/METHOD].")
+        Path | None, typer.Option(help="Folder for results [lthbench-out/METHOD, with --final METHOD-final].")
     ] = None,
     settings: Settings = None,
     workers: Annotated[
@@ -93,8 +112,9 @@ def check(method: Method, settings: Settings = None, debug: Debug = False) -> No
     from lthbench.check import check as run
     from lthbench.method import load_method
 
-    for row in run(load_method(method, _settings(settings))):
-        typer.echo(row)
+    done = run(load_method(method, _settings(settings)))
+    typer.echo(done.text())
+    done.demand()
 
 
 @app.command()
@@ -155,9 +175,16 @@ def verify(
     from lthbench import data
     from lthbench.task import load_task, task_names
 
+    wrong = 0
     for loaded in [load_task(name) for name in task or task_names()]:
-        data.verify(loaded)
-        typer.echo(f"{loaded.name}: {'nothing to prepare' if not data.parts(loaded) else 'whole'}")
+        try:
+            data.verify(loaded)
+            typer.echo(f"{loaded.name}: {'whole' if data.parts(loaded) else 'needs no files'}")
+        except DataError as error:
+            wrong += 1
+            typer.echo(f"{loaded.name}: {error}")
+    if wrong:
+        raise CheckFailed(f"{wrong} of the tasks cannot run; their lines above say why")
 
 
 @app.command()
@@ -172,10 +199,11 @@ def report(
     """Print the tables of an evaluation again, in another form, or write its report.html."""
     from lthbench import report as reports
     from lthbench import tables
+    from lthbench.record import read_records
 
     if latex + markdown + json + html > 1:
         raise UsageError("--latex, --markdown, --json and --html exclude each other")
-    records = reports.read_records(out)
+    records = read_records(out)
     if html:
         typer.echo(reports.write_report(out, records))
         return

@@ -17,10 +17,11 @@ from typing import Any, Protocol, cast
 
 from lthbench import data as data_module
 from lthbench import engine, executors, find, reference, score
+from lthbench.answers import Search
+from lthbench.childprocess import Limits
 from lthbench.engine import single_threaded
 from lthbench.errors import MethodError, ResourceError, UsageError
 from lthbench.executors import Executor
-from lthbench.find import Limits, Search
 from lthbench.method import Method, load_method
 from lthbench.paths import canonical_json, sweep, write_whole
 from lthbench.record import Record, build, write_record

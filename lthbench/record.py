@@ -183,7 +183,19 @@ def read_record(path: Path) -> Record:
     return record
 
 
+def read_records(out: Path) -> list[Record]:
+    """Every record of an evaluation's folder, by task."""
+    paths = sorted(out.glob("*/record.json"))
+    if not paths:
+        raise RecordError(f"{out}: no records here; run `lthbench evaluate` or name its --out")
+    return [read_record(path) for path in paths]
+
+
 def _verify(path: Path, record: Record) -> None:
+    if record.scorer != scores.VERSION:
+        raise RecordError(
+            f"{path}: scored by version {record.scorer}, this is {scores.VERSION}; evaluate again"
+        )
     try:
         computed = scores.aggregate(record.model_dump(mode="json"))
     except (ValueError, KeyError, IndexError, TypeError, ArithmeticError) as error:

@@ -14,12 +14,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lthbench import controls, engine, find, masks, networks, store, testset
+from lthbench import answers, controls, engine, masks, networks, store, testset
 from lthbench import data as data_module
+from lthbench.answers import Search
 from lthbench.engine import Evaluation, Examples, Job, Result
 from lthbench.errors import RecordError
 from lthbench.executors import Executor
-from lthbench.find import Search
 from lthbench.paths import cache
 from lthbench.states import State
 from lthbench.task import Task
@@ -82,7 +82,7 @@ def see(task: Task, seeds: Sequence[int], plan: Plan) -> Seen:
     known: dict[bytes, Examples] = {}  # MNIST is the same for every seed: hold it once
 
     def one(arrays: data_module.Examples) -> Examples:
-        examples = find.examples(task, arrays)
+        examples = answers.examples(task, arrays)
         return known.setdefault(examples.digest.encode(), examples)
 
     for seed in seeds:
@@ -219,7 +219,7 @@ async def _rung(
     seen: Seen,
 ) -> list[Entry]:
     """The ticket of one rung with its shuffled and reinit controls."""
-    header, chosen, stored = find.read_ticket(folder / "tickets" / f"seed{seed}", density)
+    header, chosen, stored = answers.read_ticket(folder / "tickets" / f"seed{seed}", density)
     theta = networks.initial(task.network, task.network.depth, seed)
     start = State(stored, header["start"]) if stored else theta
     table = {"origin": header["origin"], "start": header["start"]}
@@ -261,11 +261,11 @@ async def _reinit(
         return State(drawn, start.step)
     if origin == "rewind":
         other = seed + 10_000 * (attempt + 1)  # a seed that is no other run's
-        job = find.training(
+        job = answers.training(
             task, other, networks.initial(task.network, depth, other), None, start.step
         )
         assert executor is not None
-        train = {other: find.examples(task, data_module.search(task, other).train)}
+        train = {other: answers.examples(task, data_module.search(task, other).train)}
         async for _, result in executor.results([job], train, None):
             return result.state
     fresh = networks.initial(task.network, depth, seed, "control", "reinit", str(attempt))

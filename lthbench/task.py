@@ -236,7 +236,8 @@ def load_task(name: str) -> Task:
         return _read(Path(name), Task)
     path = shipped("tasks") / f"{name}.toml"
     if name not in task_names():
-        raise TaskError(f"no task {name!r}{nearest(name, task_names())}; see `lthbench tasks`")
+        hint = " (a suite: --suite)" if name in suite_names() else nearest(name, task_names())
+        raise TaskError(f"no task {name!r}{hint}; see `lthbench tasks`")
     return _read(path, Task)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lthbench import child, find, wire
+from lthbench import answers, child, wire
 from lthbench.engine import single_threaded
 from lthbench.errors import BudgetExceeded
 from lthbench.executors import Here
@@ -26,8 +26,8 @@ METHODS = ROOT / "tests" / "methods"
 class Coordinator:
     """Answers requests as `find` does; what is asked crosses the wire's format both ways."""
 
-    state: find._Seed
-    seen: list[find.Point] = field(default_factory=list)
+    state: answers.SeedState
+    seen: list[answers.Point] = field(default_factory=list)
 
     def ask(
         self, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
@@ -35,7 +35,7 @@ class Coordinator:
         sent, given = wire.loads(wire.dumps(header, tensors))
         try:
             answer = asyncio.run(
-                find._answer(sent["op"], sent, given, self.state, Here(), None, lambda *_: None)
+                answers.answer(sent["op"], sent, given, self.state, Here(), None, lambda *_: None)
             )
         except BudgetExceeded as error:
             answer = {"error": "budget", "message": str(error)}, {}
@@ -48,20 +48,20 @@ def begin(task: Task, seed: int, folder: Path) -> tuple[Problem, Coordinator]:
     """A problem whose calls are answered in this process; the folder is as `find` lays it out."""
     single_threaded()
     place = folder / "store" / f"seed{seed}"
-    state = find._prepare(task, seed, folder / "tickets" / f"seed{seed}", place)
+    state = answers.prepare(task, seed, folder / "tickets" / f"seed{seed}", place)
     coordinator = Coordinator(state)
     problem = Problem(task, task.network.depth, seed, state.train, coordinator.ask)
     return problem, coordinator
 
 
-def search(method: Method, task: Task, seed: int, folder: Path) -> find._Seed:
+def search(method: Method, task: Task, seed: int, folder: Path) -> answers.SeedState:
     """Run a method from its first line to its last ticket in this process."""
     return traced(method, task, seed, folder)[0]
 
 
 def traced(
     method: Method, task: Task, seed: int, folder: Path
-) -> tuple[find._Seed, list[find.Point]]:
+) -> tuple[answers.SeedState, list[answers.Point]]:
     """The same, and the requests that it made."""
     problem, coordinator = begin(task, seed, folder)
     child._seed_global_generators(seed)

@@ -150,9 +150,12 @@ def test_a_damaged_cache_and_an_edited_record(tmp_path: Path) -> None:
     data = bytearray(cached.read_bytes())
     data[-1] ^= 1
     cached.write_bytes(data)
-    refused(run("data", "verify", "mlp-digits", cwd=tmp_path), r"fingerprint \w+.*expects \w+")
+    other = (*arguments[:-1], "other")
+    refused(run(*other, cwd=tmp_path), r"fingerprint \w+.*expects \w+")
     cached.write_bytes(data[:100])
-    refused(run("data", "verify", "mlp-digits", cwd=tmp_path), r"damaged")
+    refused(run(*other, cwd=tmp_path), r"damaged")
+    verified = run("data", "verify", "mlp-digits", cwd=tmp_path)
+    assert verified.returncode == 1 and "damaged" in verified.stdout, verified.stderr
     record = tmp_path / "out" / "tiny-digits" / "record.json"
     text = record.read_text()
     assert '"mean":' in text

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lthbench import masks
+from lthbench.answers import read_ticket
 from lthbench.check import TASK
-from lthbench.find import read_ticket
 from lthbench.masks import counts, keep_top, layer_counts
 from lthbench.method import baseline_names, load_method
 from lthbench.problem import Problem

@@ -12,9 +12,10 @@ import pytest
 
 from lthbench.check import AGAIN, BUDGET, CALLS, LOOPS, ORIGIN, RULES, RUNS, TASK, TICKETS, check
 from lthbench.check import Report as CheckReport
+from lthbench.childprocess import Limits
 from lthbench.errors import CheckFailed, LthbenchError, MethodError, TicketError, UsageError
 from lthbench.executors import Here
-from lthbench.find import Limits, find
+from lthbench.find import find
 from lthbench.method import load_method
 from lthbench.new import new
 from lthbench.paths import cache

@@ -16,11 +16,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lthbench.answers import Point, Probe, Search
 from lthbench.check import TASK
+from lthbench.childprocess import Limits
 from lthbench.engine import Evaluation, Examples, Job, Result
 from lthbench.errors import MethodError
 from lthbench.executors import Here
-from lthbench.find import Killed, Limits, Point, Probe, Search, find
+from lthbench.find import Killed, find
 from lthbench.method import Method, baseline_names, load_method
 from tests.searching import METHODS, search, traced
 

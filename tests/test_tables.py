@@ -270,7 +270,7 @@ def test_steps_and_schedules() -> None:
     assert len(steps.rows) == 6
     (compressed,) = tables.speed(synthetic_record())
     found = synthetic_record().aggregates["speed"]["compressed"]["ticket"]
-    assert dict(compressed.rows)["ticket"] == f"T/{found} = {12000 // found:,} steps"
+    assert compressed.rows[0] == ("ticket", f"T/{found} = {12000 // found:,} steps")
     assert list(tables.speed(synthetic_record(reference=False))) == []
 
 

@@ -1,0 +1,369 @@
+"""Answers what a method asks at one seed: each call is metered, looked up or done, stored, logged.
+
+A re-run after a kill asks the same again: what is stored returns at once and is charged again, and
+must come in the same order. Each ticket is checked, its origin found, and written whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lthbench import data as data_module
+from lthbench import engine, masks, networks, store, ticket, wire
+from lthbench.engine import Evaluation, Examples, Job
+from lthbench.engine.order import batch_size
+from lthbench.errors import MethodError, TicketError
+from lthbench.executors import Executor
+from lthbench.meter import Meter
+from lthbench.paths import sweep, write_whole
+from lthbench.states import State, digest
+from lthbench.store import Log, Store
+from lthbench.task import Task
+from lthbench.ticket import Ticket
+
+Note = Callable[[int, str, float, bool], None]
+SNAPSHOT_SECONDS = 60.0
+
+
+class BadCall(MethodError):
+    """A call that no method may make; raised in the method, at its own line."""
+
+
+Point = tuple[str, int, int]  # a request: its op, the loop or the place in the log, the step
+
+
+@dataclass
+class Probe:
+    """For `check`: where to take snapshots inside loops, and after which request to kill.
+
+    Attributes:
+        snapshot_at: steps of a loop, from its length.
+        kill_at: the child is killed when this request is done and stored, before its answer.
+        seen: every request that was done, in order.
+    """
+
+    snapshot_at: Callable[[int], tuple[int, ...]] = lambda steps: ()
+    kill_at: Point | None = None
+    seen: list[Point] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Search:
+    """One seed's search: what a ticket file each holds, and what it cost."""
+
+    seed: int
+    status: str  # "ok", "budget" or "failed"
+    reason: str
+    cost: float
+    seconds: float
+    rungs: tuple[dict[str, Any], ...]
+
+
+@dataclass
+class SeedState:
+    """Everything the coordinator holds for one seed while its child runs."""
+
+    task: Task
+    seed: int
+    folder: Path  # of tickets
+    store: Store
+    log: Log
+    meter: Meter
+    train: Examples
+    held_out: Examples
+    theta: State
+    shapes: dict[str, tuple[int, ...]]
+    thetas: dict[int, State] = field(default_factory=dict)
+    trained: list[str] = field(default_factory=list)
+    rungs: list[dict[str, Any]] = field(default_factory=list)
+    paid: set[int] = field(default_factory=set)
+
+    def progress(self) -> dict[str, Any]:
+        """What a search that goes on inside a loop must find again, as JSON."""
+        return {
+            "position": self.log.position,
+            "spent": self.meter.count,
+            "trained": self.trained,
+            "rungs": self.rungs,
+            "paid": sorted(self.paid),
+        }
+
+    def go_on(self, progress: Mapping[str, Any]) -> None:
+        """Take up what `progress` gave: calls made in the loop's body are not made again."""
+        self.log.position = progress["position"]
+        self.meter.count = progress["spent"]
+        self.trained = list(progress["trained"])
+        self.rungs = list(progress["rungs"])
+        self.paid = set(progress["paid"])
+        for k in self.paid:
+            stored = self.store.get(training(self.task, self.seed, self.theta, None, k).key)
+            if stored and k <= self.task.search.rewind_limit:
+                self.thetas[k] = State(stored[1], k)
+
+
+def prepare(task: Task, seed: int, tickets: Path, place: Path) -> SeedState:
+    for folder in (tickets, place):
+        sweep(folder)
+    depth = task.network.depth
+    search = data_module.search(task, seed)
+    train, held_out = examples(task, search.train), examples(task, search.held_out)
+    batch = batch_size(task.recipe, len(train.y))
+    return SeedState(
+        task,
+        seed,
+        tickets,
+        Store(place),
+        Log(place / "calls.json"),
+        Meter(task.recipe.steps, batch, task.search.budget),
+        train,
+        held_out,
+        networks.initial(task.network, depth, seed),
+        networks.shapes(task.network, depth),
+    )
+
+
+def examples(task: Task, arrays: data_module.Examples) -> Examples:
+    """Arrays as an engine takes them, with the task's scale."""
+    return Examples(
+        torch.from_numpy(arrays.x),
+        torch.from_numpy(arrays.y),
+        task.data.scale,
+        task.data.shift,
+        task.data.source == "modular-addition",
+    )
+
+
+async def answer(
+    op: Any,
+    header: dict[str, Any],
+    tensors: dict[str, Tensor],
+    state: SeedState,
+    executor: Executor,
+    probe: Probe | None,
+    note: Note,
+) -> wire.Message:
+    """Meter one request, look it up or have it done, store it, log it."""
+    if op == "train":
+        start = State(wire.under("start", tensors), header["step"])
+        chosen = wire.under("mask", tensors) if header["masked"] else None
+        return await _train(state, start, chosen, header["until"], header["order"], executor, note)
+    if op == "theta":
+        return await _theta(state, header["k"], executor, note)
+    if op == "accuracy":
+        start = State(wire.under("start", tensors), header["step"])
+        chosen = wire.under("mask", tensors) if header["masked"] else None
+        return await _accuracy(state, start, chosen, executor)
+    if op == "examples":
+        state.log.call(store.key(op=op, count=header["count"], name=header["name"]))
+        state.meter.charge(header["count"])
+        return {}, {}
+    if op == "loop":
+        return _begin_loop(state, header, probe, note)
+    if op == "snapshot":
+        held = {name: header[name] for name in ("step", "snapshot", "loops")}
+        state.log.save()  # first: the snapshot names a place in it
+        state.store.put(f"loop{header['number']}", held | {"search": state.progress()}, tensors)
+        note(state.seed, "snapshot", 0, True)
+        return {}, {}
+    if op == "ticket":
+        return await _ticket(state, header, tensors, executor, note)
+    raise MethodError(f"the child sent an unknown request {op!r}")
+
+
+async def _train(
+    state: SeedState,
+    start: State,
+    chosen: Mapping[str, Tensor] | None,
+    until: int,
+    order: int,
+    executor: Executor,
+    note: Note,
+    paid: bool = False,
+) -> wire.Message:
+    task = state.task
+    _check_training(state, start, chosen, until)
+    job = training(task, state.seed, start, chosen, until, order)
+    state.log.call(job.key)
+    batch = batch_size(task.recipe, len(state.train.y))
+    if not paid:
+        state.meter.charge((until - start.step) * batch)
+    stored = state.store.get(job.key)
+    ran = stored is None
+    if stored is None:
+        async for _, result in executor.results([job], {state.seed: state.train}, None):
+            if result.state is None:
+                raise MethodError(f"a training to step {until} {result.status}: {result.reason}")
+            stored = {"step": result.state.step}, result.state.tensors()
+            state.store.put(job.key, *stored)
+            state.log.save()
+    assert stored is not None
+    note(state.seed, "train", until - start.step, ran)
+    state.trained.append(job.key)
+    return stored
+
+
+def training(
+    task: Task,
+    seed: int,
+    start: State,
+    chosen: Mapping[str, Tensor] | None,
+    until: int,
+    order: int = 0,
+) -> Job:
+    """A training of the search: its data order is a stream of the seed, the masks and `order`."""
+    masked = masks.digest(chosen) if chosen is not None else "dense"
+    key = store.key(
+        data_and_network=task.training_digest,
+        recipe=task.recipe.canonical(),
+        depth=task.network.depth,
+        seed=seed,
+        start=start.digest,
+        masks=masked,
+        until=until,
+        order=order,
+        engine=engine.VERSION,
+        device="cpu",
+    )
+    names = ("data", masked, str(order))
+    return Job(
+        task.network, task.network.depth, start, chosen, task.recipe, until, seed, names, key
+    )
+
+
+def _check_training(
+    state: SeedState, start: State, chosen: Mapping[str, Tensor] | None, until: int
+) -> None:
+    names = {name: tuple(tensor.shape) for name, tensor in state.theta.items()}
+    given = {name: tuple(tensor.shape) for name, tensor in start.items()}
+    if given != names:
+        wrong = next(n for n in [*names, *given] if names.get(n) != given.get(n))
+        raise BadCall(f"train: start needs every tensor of the state; {wrong} does not fit")
+    if not 0 <= start.step <= until <= state.task.recipe.steps:
+        raise BadCall(
+            f"train: from step {start.step} until {until}; "
+            f"steps go from 0 to {state.task.recipe.steps}"
+        )
+    for name, mask in (chosen or {}).items():
+        if mask.dtype != torch.bool or tuple(mask.shape) != state.shapes.get(name):
+            raise BadCall(f"train: mask of {name} is no bool tensor of a prunable tensor's shape")
+
+
+async def _theta(state: SeedState, k: int, executor: Executor, note: Note) -> wire.Message:
+    if not 0 < k <= state.task.recipe.steps:
+        raise BadCall(f"theta({k}): steps go from 0 to {state.task.recipe.steps}")
+    first = k not in state.paid
+    reply = await _train(state, state.theta, None, k, 0, executor, note, paid=not first)
+    state.paid.add(k)
+    if k <= state.task.search.rewind_limit:
+        state.thetas[k] = State(reply[1], k)
+    return reply
+
+
+async def _accuracy(
+    state: SeedState, start: State, chosen: Mapping[str, Tensor] | None, executor: Executor
+) -> wire.Message:
+    _check_training(state, start, chosen, start.step)
+    job = training(state.task, state.seed, start, chosen, start.step)
+    key = store.key(accuracy=job.key)
+    state.log.call(key)
+    state.meter.charge(len(state.held_out.y), 1 / 3)
+    stored = state.store.get(key)
+    if stored is None:
+        evaluation = Evaluation({state.seed: {"held_out": state.held_out}}, ())
+        async for _, result in executor.results([job], {state.seed: state.train}, evaluation):
+            correct = int(result.correct["held_out"][-1])
+            stored = {"accuracy": correct / len(state.held_out.y)}, {}
+            state.store.put(key, *stored)
+            state.log.save()
+    assert stored is not None
+    return stored
+
+
+def _begin_loop(
+    state: SeedState,
+    header: dict[str, Any],
+    probe: Probe | None,
+    note: Note,
+) -> wire.Message:
+    number, steps, cost = header["number"], header["steps"], header["cost"]
+    if steps < 0 or not cost >= 0:
+        raise BadCall(f"loop: steps {steps} and cost {cost} must not be negative")
+    state.log.call(store.key(op="loop", number=number, steps=steps, cost=cost))
+    state.meter.charge(steps * batch_size(state.task.recipe, len(state.train.y)), cost)
+    note(state.seed, "loop", steps, False)  # the child's own work, whose pace is not seen here
+    stored = state.store.get(f"loop{number}")
+    at = probe.snapshot_at(steps) if probe else ()
+    reply = {"step": 0, "every": SNAPSHOT_SECONDS, "at": list(at)}
+    if stored is None:
+        return reply, {}
+    held, tensors = stored
+    state.go_on(held.pop("search"))
+    return reply | held, tensors
+
+
+async def _ticket(
+    state: SeedState,
+    header: dict[str, Any],
+    tensors: dict[str, Tensor],
+    executor: Executor,
+    note: Note,
+) -> wire.Message:
+    """Check a ticket, find its origin and its rung, write its file."""
+    chosen = dict(header["masks"]) | wire.under("mask", tensors)
+    weights = State(wire.under("weight", tensors), header["step"]) if "weighted" in header else None
+    proposed = Ticket(chosen, header["start"], weights, bool(header["trained"]))
+    names = {name: tuple(tensor.shape) for name, tensor in state.theta.items()}
+    ticket.check(proposed, state.shapes, names, state.task.search.rewind_limit)
+    ladder = state.task.ladder.trained if proposed.trained else state.task.ladder.untrained
+    total = masks.total(chosen)
+    done = [rung["density"] for rung in state.rungs]
+    if any(rung["trained"] != proposed.trained for rung in state.rungs):
+        raise TicketError("trained and untrained tickets in one search; a method yields one kind")
+    density = ticket.rung_of(proposed, ladder, total, done)
+    if proposed.start and proposed.start not in state.thetas:
+        await _theta(state, proposed.start, executor, note)  # charged like any other call of it
+    trained = [State(t, h["step"]) for h, t in filter(None, map(state.store.get, state.trained))]
+    origin, k = ticket.origin(proposed, {0: state.theta} | state.thetas, trained)
+    entry = {
+        "density": density,
+        "kept": masks.kept(chosen),
+        "trained": proposed.trained,
+        "origin": origin,
+        "start": k,
+        "masks": masks.digest(chosen),
+        "weights": digest(weights, k) if weights is not None else None,
+        "cost": state.meter.spent,
+    }
+    name = rung_name(density)
+    state.log.call(store.key(op="ticket", **{n: v for n, v in entry.items() if n != "cost"}))
+    bits, shapes = masks.pack(chosen)
+    content = wire.prefixed("mask", bits)
+    if origin in ("signs", "final", "free") and weights is not None:
+        content |= wire.prefixed("weight", weights)
+    if origin == "rewind":
+        content |= wire.prefixed("weight", state.thetas[k])
+    write_whole(state.folder / name, wire.dumps({**entry, "shapes": shapes}, content))
+    state.log.save()
+    state.rungs.append(entry)
+    note(state.seed, f"ticket {density!r}", 0, True)
+    return {}, {}
+
+
+def rung_name(density: float) -> str:
+    """The file name of a rung: its density in millionths, so that names sort like densities."""
+    return f"{round(density * 1e6):07d}.safetensors"
+
+
+def read_ticket(
+    folder: Path, density: float
+) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
+    """Header, masks and stored weights of a ticket file."""
+    header, tensors = wire.loads((folder / rung_name(density)).read_bytes())
+    chosen = masks.unpack(wire.under("mask", tensors), header["shapes"])
+    return header, chosen, wire.under("weight", tensors)

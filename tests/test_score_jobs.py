@@ -1,0 +1,518 @@
+"""What is trained to score a ticket: which cells, on which stream, on which examples.
+
+Tickets are found in this process; most runs are only planned, or end as a test wants them to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from lthbench import answers, data, masks, networks, score, scores, testset
+from lthbench.answers import Search
+from lthbench.engine import Evaluation, Examples, Job, Result
+from lthbench.engine.order import batches
+from lthbench.errors import DataError
+from lthbench.executors import Here
+from lthbench.method import load_method
+from lthbench.paths import cache
+from lthbench.score import ATTEMPTS, COMPRESSED, ORDER, Entry, Plan, Seen, planned, see
+from lthbench.states import State
+from lthbench.task import Task, load_task
+from tests.searching import ROOT, search
+
+SEED = 1000
+ALL, ONE = Plan(compressed=False), Plan(controls="one rung", compressed=False)
+KINDS = ("ticket", "shuffled", "reinit", "random", "erk")
+ORIGINS = (
+    "import torch\n"
+    "from lthbench import Ticket, keep_top\n"
+    "def find_tickets(problem, *, origin: str = 'init'):\n"
+    "    theta = problem.theta()\n"
+    "    scores = {n: theta[n].abs() for n in problem.prunable}\n"
+    "    if origin == 'rewind':\n"
+    "        problem.theta(problem.rewind_limit)\n"
+    "    if origin == 'final':\n"
+    "        theta = problem.train()\n"
+    "    weights = {n: theta[n] for n in theta}\n"
+    "    for n in problem.prunable:\n"
+    "        if origin == 'signs':\n"
+    "            weights[n] = 0.1 * weights[n].sign()\n"
+    "        if origin == 'free':\n"
+    "            weights[n] = 2 * weights[n]\n"
+    "    own = None if origin in ('init', 'rewind') else weights\n"
+    "    start = problem.rewind_limit if origin == 'rewind' else 0\n"
+    "    for density in problem.densities:\n"
+    "        yield Ticket(keep_top(scores, density), start, own)\n"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTHBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def digits(_own_cache: None) -> Task:
+    task = load_task(str(ROOT / "tests/tasks/tiny-digits.toml"))
+    data.prepare(task, download=False)
+    return task
+
+
+@pytest.fixture(scope="module")
+def sums() -> Task:
+    return load_task(str(ROOT / "tests/tasks/tiny-modadd.toml"))
+
+
+@dataclass
+class Told(Here):
+    """Trains nothing: a run ends with one right answer at every evaluation, or as it is told."""
+
+    fails: Callable[[Job], bool] = lambda job: False
+    jobs: list[Job] = field(default_factory=list)
+
+    async def results(
+        self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
+    ) -> AsyncIterator[tuple[str, Result]]:
+        for job in jobs:
+            self.jobs.append(job)
+            if self.fails(job):
+                yield job.key, Result(None, status="diverged", reason="as it was told")
+                continue
+            sets = evaluation.sets[job.seed] if evaluation else {}
+            count = sum(job.start.step < at <= job.until for at in evaluation.at) if sets else 0
+            yield job.key, Result(job.start, {part: torch.ones(count).long() for part in sets})
+
+
+def found(
+    task: Task, folder: Path, name: str = "erk", seeds: Sequence[int] = (SEED,), **options: str
+) -> list[Search]:
+    """Searches whose tickets lie in the folder."""
+    if name == "origins":
+        path = folder / "origins.py"
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(ORIGINS)
+        name = str(path)
+    method = load_method(name, options)
+    states = [search(method, task, seed, folder) for seed in seeds]
+    return [Search(s.seed, "ok", "", s.meter.spent, 0.0, tuple(s.rungs)) for s in states]
+
+
+def entries(
+    task: Task, folder: Path, plan: Plan = ALL, name: str = "erk", **options: str
+) -> list[Entry]:
+    searches = found(task, folder, name, **options)
+    seen = see(task, (SEED,), plan)
+    return asyncio.run(planned(task, searches, folder, Here(), plan, seen))
+
+
+def of(chosen: Sequence[Entry], kind: str, density: float, schedule: int = 1) -> Entry:
+    (entry,) = [e for e in chosen if e.place == (kind, density, SEED, schedule)]
+    return entry
+
+
+# --- which cells -----------------------------------------------------------------------------
+
+
+def test_all_controls_on_every_rung(digits: Task, tmp_path: Path) -> None:
+    places = [entry.place for entry in entries(digits, tmp_path)]
+    wanted = {(kind, density, SEED, 1) for kind in KINDS for density in digits.ladder.trained}
+    assert Counter(places) == Counter({*wanted, ("dense", 1.0, SEED, 1)})
+
+
+def test_one_rung_has_controls(digits: Task, tmp_path: Path) -> None:
+    """The sparsest but one; every rung has its ticket."""
+    places = [entry.place for entry in entries(digits, tmp_path, ONE)]
+    wanted = {("ticket", density, SEED, 1) for density in digits.ladder.trained}
+    wanted |= {(kind, digits.ladder.trained[-2], SEED, 1) for kind in KINDS}
+    assert Counter(places) == Counter({*wanted, ("dense", 1.0, SEED, 1)})
+
+
+def test_short_schedules_on_one_rung(digits: Task, tmp_path: Path) -> None:
+    """Ticket, dense and reinit, each in an eighth, a quarter and half of the steps."""
+    plain = entries(digits, tmp_path)
+    short = [e for e in entries(digits, tmp_path, Plan()) if e.schedule > 1]
+    rung = digits.score.compressed_density
+    wanted = {(kind, rung, SEED, n) for kind in ("ticket", "reinit") for n in COMPRESSED}
+    wanted |= {("dense", 1.0, SEED, n) for n in COMPRESSED}
+    assert Counter(e.place for e in short) == Counter(wanted)
+    for entry in short:
+        steps = digits.recipe.steps // entry.schedule
+        whole = of(plain, entry.kind, entry.density)
+        assert (entry.job.recipe.steps, entry.job.until) == (steps, steps)
+        assert entry.job.start.digest == whole.job.start.digest
+        assert entry.job.key != whole.job.key
+    assert Counter(e.place for e in plain) == Counter(
+        e.place for e in entries(digits, tmp_path, Plan()) if e.schedule == 1
+    )
+
+
+def test_a_rung_that_was_not_yielded(digits: Task, tmp_path: Path) -> None:
+    """A cell with its reason stands in its place, and counts as chance."""
+    (whole,) = found(digits, tmp_path)
+    some = Search(SEED, "failed", "it ended early", 0.0, 0.0, whole.rungs[:1])
+    seen = see(digits, (SEED,), ONE)
+    cells = asyncio.run(score.score(digits, [some], tmp_path, Told(), ONE, seen))
+    tickets = {cell["density"]: cell for cell in cells if cell["kind"] == "ticket"}
+    assert [tickets[d]["status"] for d in digits.ladder.trained] == ["ok", "missing", "missing"]
+    assert tickets[0.1]["reason"] == "it ended early"
+    table = {"task": {"kind": "accuracy", "chance": 0.1}, "shown": "held_out"}
+    table["sizes"] = seen.sizes()  # type: ignore[assignment]
+    assert scores.score_of(table, tickets[0.1]) == 0.1
+
+
+def test_untrained_tickets_are_read_as_they_stand(digits: Task, tmp_path: Path) -> None:
+    text = (
+        "from lthbench import Ticket, keep_top\n"
+        "def find_tickets(problem):\n"
+        "    theta = problem.theta()\n"
+        "    for density in problem.untrained_densities:\n"
+        "        chosen = keep_top({n: theta[n].abs() for n in problem.prunable}, density)\n"
+        "        yield Ticket(chosen, trained=False)\n"
+    )
+    path = tmp_path / "untrained.py"
+    path.write_text(text)
+    planned_ = entries(digits, tmp_path, ALL, str(path))
+    for density in digits.ladder.untrained:
+        untrained, ticket = of(planned_, "untrained", density), of(planned_, "ticket", density)
+        assert (untrained.job.until, ticket.job.until) == (0, digits.recipe.steps)
+        assert untrained.table["masks"] == ticket.table["masks"]
+        assert of(planned_, "shuffled", density).job.until == digits.recipe.steps
+
+
+# --- controls --------------------------------------------------------------------------------
+
+
+def test_methods_share_what_is_not_theirs(digits: Task, tmp_path: Path) -> None:
+    """Dense runs, random and ERK controls are the same runs for every method."""
+    ours = entries(digits, tmp_path / "a", Plan(), "erk")
+    theirs = entries(digits, tmp_path / "b", Plan(), "magnitude_init")
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.place == other.place
+        same = one.kind in ("dense", "random", "erk")
+        assert (one.job.key == other.job.key) is same
+    assert len({entry.job.key for entry in ours}) == len(ours)
+
+
+def test_a_shuffle_differs_and_keeps_counts(digits: Task, tmp_path: Path) -> None:
+    chosen = entries(digits, tmp_path, ALL, "magnitude_init")
+    for density in digits.ladder.trained:
+        ticket, shuffled = of(chosen, "ticket", density), of(chosen, "shuffled", density)
+        assert ticket.job.masks is not None
+        assert shuffled.job.masks is not None
+        assert masks.counts(shuffled.job.masks) == masks.counts(ticket.job.masks)
+        for name, mask in shuffled.job.masks.items():
+            assert not torch.equal(mask, ticket.job.masks[name])
+        assert shuffled.job.start.digest == ticket.job.start.digest
+        assert shuffled.table["masks"] != ticket.table["masks"]
+
+
+@pytest.mark.parametrize("origin", ["init", "rewind", "signs", "free", "final"])
+def test_another_start_by_origin(origin: str, digits: Task, tmp_path: Path) -> None:
+    """The same masks, other values, of the same step and the same kind."""
+    chosen = entries(digits, tmp_path, ALL, "origins", origin=origin)
+    ticket = of(chosen, "ticket", 0.2)
+    assert ticket.table["origin"] == origin
+    if origin == "final":
+        assert not [entry for entry in chosen if entry.kind == "reinit"]
+        return
+    reinit = of(chosen, "reinit", 0.2)
+    assert reinit.table["masks"] == ticket.table["masks"]
+    assert reinit.job.start.step == ticket.job.start.step == (12 if origin == "rewind" else 0)
+    assert ticket.job.masks is not None
+    for name, mask in ticket.job.masks.items():
+        ours, fresh = ticket.job.start[name][mask], reinit.job.start[name][mask]
+        assert not torch.equal(ours, fresh)
+        if origin in ("signs", "free"):
+            assert torch.equal(ours.abs(), fresh.abs())
+        else:
+            assert abs(torch.corrcoef(torch.stack([ours, fresh]))[0, 1]) < 0.5
+
+
+def test_a_rewound_control_is_another_seed_at_that_step(digits: Task, tmp_path: Path) -> None:
+    reinit = of(entries(digits, tmp_path, ALL, "origins", origin="rewind"), "reinit", 0.2)
+    other = SEED + 10_000
+    theta = networks.initial(digits.network, digits.network.depth, other)
+    job = answers.training(digits, other, theta, None, 12)
+    train = {other: answers.examples(digits, data.search(digits, other).train)}
+
+    async def end() -> State | None:
+        async for _, result in Here().results([job], train, None):
+            return result.state
+        return None
+
+    state = asyncio.run(end())
+    assert state is not None
+    assert reinit.job.start.digest == state.digest
+
+
+def norm(values: torch.Tensor) -> float:
+    return math.sqrt(math.fsum(values.double().square().tolist()))
+
+
+def test_in_sums_another_start_has_the_tickets_norm(sums: Task, tmp_path: Path) -> None:
+    """Scale alone moves when a network generalises."""
+    chosen = entries(sums, tmp_path, ALL, "magnitude_init")
+    for density in sums.ladder.trained:
+        ticket, reinit = of(chosen, "ticket", density), of(chosen, "reinit", density)
+        assert ticket.job.masks is not None
+        for name, mask in ticket.job.masks.items():
+            wanted, own = norm(ticket.job.start[name][mask]), norm(reinit.job.start[name][mask])
+            assert own == pytest.approx(wanted, rel=1e-6)
+
+
+# --- the stream ------------------------------------------------------------------------------
+
+
+def test_scoring_has_an_order_of_its_own(digits: Task, sums: Task, tmp_path: Path) -> None:
+    """No run is scored on the order it was found by; all runs of a seed are paired."""
+    for task in (digits, sums):
+        chosen = entries(task, tmp_path / task.name, Plan())
+        assert {entry.job.order for entry in chosen} == {ORDER}
+        size = len(see(task, (SEED,), ALL).train[SEED].y)
+        for entry in (of(chosen, "dense", 1.0), of(chosen, "ticket", task.ladder.trained[0])):
+            job = entry.job
+            ours = answers.training(task, SEED, job.start, job.masks, job.until)
+            assert ours.order != job.order
+            assert ours.key != job.key
+            rows = [
+                torch.stack(list(batches(task.recipe, size, SEED, order, 0, 20)))
+                for order in (job.order, ours.order)
+            ]
+            assert not torch.equal(*rows)
+
+
+# --- failures --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["shuffled", "reinit", "random", "erk"])
+@pytest.mark.parametrize("failures", [1, 2, 3])
+@pytest.mark.parametrize("name", ["digits", "sums"])
+def test_a_failed_control_is_drawn_again(
+    name: str, kind: str, failures: int, tmp_path: Path, request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Twice at most, another draw each time; then the comparison is not available."""
+    monkeypatch.setenv("LTHBENCH_CACHE", str(cache()))
+    task: Task = request.getfixturevalue(name)
+    density = task.ladder.trained[-1]
+    searches = found(task, tmp_path, "magnitude_init")
+    seen = see(task, (SEED,), ALL)
+    monkeypatch.setenv("LTHBENCH_CACHE", str(tmp_path / "cache"))
+    first = asyncio.run(planned(task, searches, tmp_path, Here(), ALL, seen))
+    others = {e.job.key for e in first if e.place != (kind, density, SEED, 1)}
+    tried: list[Job] = []
+
+    def fails(job: Job) -> bool:
+        if job.key in others:
+            return False
+        tried.append(job)
+        return len(tried) <= failures
+
+    cells = asyncio.run(score.score(task, searches, tmp_path, Told(fails), ALL, seen))
+    (cell,) = [c for c in cells if (c["kind"], c["density"]) == (kind, density)]
+    assert len(tried) == min(failures + 1, ATTEMPTS)
+    assert cell["attempt"] == len(tried) - 1
+    assert cell["status"] == ("ok" if failures < ATTEMPTS else "diverged")
+    drawn = "weights" if kind == "reinit" else "masks"
+    digests = [
+        job.start.digest if kind == "reinit" else masks.digest(job.masks or {}) for job in tried
+    ]
+    assert len(set(digests)) == len(tried)
+    assert cell[drawn] == digests[-1]
+    original = of(first, kind, density)
+    assert {masks.kept(job.masks or {}) for job in tried} == {original.table["kept"]}
+    assert {job.order for job in tried} == {ORDER}
+    if kind == "reinit" and name == "sums":
+        for part, mask in (original.job.masks or {}).items():
+            wanted = norm(original.job.start[part][mask])
+            for job in tried:
+                assert norm(job.start[part][mask]) == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize("origin", ["rewind", "signs", "free"])
+def test_every_kind_of_start_is_drawn_again(origin: str, digits: Task, tmp_path: Path) -> None:
+    searches = found(digits, tmp_path, "origins", origin=origin)
+    seen = see(digits, (SEED,), ONE)
+    first = asyncio.run(planned(digits, searches, tmp_path, Here(), ONE, seen))
+    failing = of(first, "reinit", 0.2)
+    starts = {e.place: e.job.start for e in first if e.kind == "ticket"}
+    drawn = asyncio.run(score._drawn_again(digits, failing, starts, Here()))
+    assert drawn is not None
+    assert drawn.attempt == 1
+    assert drawn.job.start.step == failing.job.start.step
+    assert drawn.job.start.digest != failing.job.start.digest
+    assert drawn.job.key != failing.job.key
+
+
+@pytest.mark.parametrize("kind", ["dense", "ticket", "untrained"])
+def test_the_rest_has_no_other_draw(kind: str, digits: Task, tmp_path: Path) -> None:
+    dense, ticket = entries(digits, tmp_path)[:2]
+    failing = {"dense": dense, "ticket": ticket, "untrained": ticket}[kind]
+    failing = Entry(failing.job, kind, failing.density, 1, failing.table)
+    assert asyncio.run(score._drawn_again(digits, failing, {}, Here())) is None
+
+
+def test_a_failed_dense_run_and_ticket_are_tried_once(digits: Task, tmp_path: Path,
+                                                      cache: Path) -> None:  # fmt: skip
+    data.prepare(digits, download=False)
+    searches = found(digits, tmp_path)
+    seen = see(digits, (SEED,), ONE)
+    first = asyncio.run(planned(digits, searches, tmp_path, Here(), ONE, seen))
+    bad = {of(first, "dense", 1.0).job.key, of(first, "ticket", 0.1).job.key}
+    told = Told(lambda job: job.key in bad)
+    cells = asyncio.run(score.score(digits, searches, tmp_path, told, ONE, seen))
+    assert Counter(job.key for job in told.jobs) == Counter(entry.job.key for entry in first)
+    failed = [(c["kind"], c["density"], c["correct"]) for c in cells if c["status"] != "ok"]
+    assert failed == [("dense", 1.0, {}), ("ticket", 0.1, {})]
+
+
+# --- what is stored --------------------------------------------------------------------------
+
+
+def test_nothing_is_trained_twice(digits: Task, tmp_path: Path, cache: Path) -> None:
+    """A second run takes its own cells from its folder, the shared ones from the cache."""
+    data.prepare(digits, download=False)
+    seen = see(digits, (SEED,), ONE)
+    ran: list[tuple[str, bool]] = []
+
+    def go(folder: Path, name: str) -> tuple[list[Any], Told]:
+        told, searches = Told(), found(digits, folder, name)
+        ran.clear()
+        cells = asyncio.run(
+            score.score(
+                digits, searches, folder, told, ONE, seen,
+                note=lambda what, steps, now: ran.append((what, now)),
+            )
+        )  # fmt: skip
+        return cells, told
+
+    cells, told = go(tmp_path / "a", "erk")
+    assert len(told.jobs) == len(cells) == 8
+    again, told = go(tmp_path / "a", "erk")
+    assert told.jobs == []
+    assert again == cells
+    assert {now for _, now in ran} == {False}
+    _, told = go(tmp_path / "b", "magnitude_init")
+    assert Counter(what for what, now in ran if now) == {"ticket": 3, "shuffled": 1, "reinit": 1}
+    assert len(told.jobs) == 5
+
+
+def test_the_frozen_dense_run_is_not_trained(digits: Task, tmp_path: Path) -> None:
+    """With published seeds dense is the reference's own, seed by seed."""
+    searches = found(digits, tmp_path)
+    seen = see(digits, (SEED,), ONE)
+    cells = asyncio.run(score.score(digits, searches, tmp_path, Told(), ONE, seen))
+    (dense,) = [cell for cell in cells if cell["kind"] == "dense"]
+    frozen = [{**dense, "correct": {"held_out": [7]}}, {**dense, "seed": 5}]
+    (tmp_path / "cells").rename(tmp_path / "other")
+    told = Told()
+    cells = asyncio.run(score.score(digits, searches, tmp_path, told, ONE, seen, dense=frozen))
+    assert told.jobs
+    assert [cell for cell in cells if cell["kind"] == "dense"] == frozen[:1]
+    assert not [job for job in told.jobs if job.masks is None]
+
+
+KEPT = [
+    ("dense", 1, ("train", "held_out", "test"), 20),
+    ("ticket", 1, ("train", "held_out", "test"), 20),
+    ("erk", 1, ("held_out", "test"), 20),
+    ("shuffled", 1, ("held_out", "test"), score.LAST_COUNTS),
+    ("ticket", 8, ("train", "held_out", "test"), 1),
+]
+
+
+@pytest.mark.parametrize(("kind", "schedule", "parts", "held"), KEPT)
+def test_what_is_kept_of_a_curve(
+    kind: str, schedule: int, parts: tuple[str, ...], held: int
+) -> None:
+    """Whole where a score needs it; the end of the held-out curve beside a test curve."""
+    curve = list(range(20))
+    counts = {"train": curve, "held_out": curve, "test": curve}
+    entry: Any = SimpleNamespace(kind=kind, schedule=schedule)
+    kept = score._kept_counts(counts, entry)
+    assert tuple(kept) == parts
+    assert kept["held_out"] == curve[-held:]
+    assert kept["test"] == (curve if schedule == 1 else curve[-1:])
+    alone = score._kept_counts({"held_out": curve}, entry)
+    assert alone["held_out"] == (curve if schedule == 1 else curve[-1:])
+
+
+# --- the examples ----------------------------------------------------------------------------
+
+
+def rows(examples: Examples) -> set[bytes]:
+    """Inputs with their labels: of all digits no two are alike."""
+    table = torch.cat([examples.x, examples.y[:, None]], 1)
+    return {row.numpy().tobytes() for row in table}
+
+
+@pytest.mark.parametrize("name", ["digits", "sums"])
+@pytest.mark.parametrize("final", [False, True])
+def test_no_example_is_trained_and_counted(
+    name: str, final: bool, request: pytest.FixtureRequest
+) -> None:
+    task: Task = request.getfixturevalue(name)
+    seen = see(task, (0, 1, SEED), Plan(final=final))
+    for seed in (0, 1, SEED):
+        sets = {part: rows(examples) for part, examples in seen.sets[seed].items()}
+        train = rows(seen.train[seed])
+        assert len(train) == len(seen.train[seed].y)
+        assert not train & sets["held_out"]
+        assert ("test" in sets) is final
+        if final:
+            assert not (train | sets["held_out"]) & sets["test"]
+        assert ("train" in sets) is (name == "sums")
+        assert seen.sizes()[str(seed)] == {part: len(examples) for part, examples in sets.items()}
+
+
+def test_only_a_final_run_opens_the_test_split(
+    digits: Task, sums: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Opened(Exception):
+        pass
+
+    def opened(task: Task, seed: int) -> None:
+        raise Opened
+
+    monkeypatch.setattr(testset, "test_examples", opened)
+    for task in (digits, sums):
+        assert isinstance(see(task, (SEED,), Plan()), Seen)
+        with pytest.raises(Opened):
+            see(task, (SEED,), Plan(final=True))
+
+
+def test_a_final_run_names_a_missing_test_file(digits: Task, cache: Path) -> None:
+    data.prepare(digits, download=False)
+    for path in cache.rglob("*test*"):
+        path.unlink()
+    assert see(digits, (0,), Plan()).sizes() == {"0": {"held_out": 143}}
+    with pytest.raises(DataError, match=r"fold0\.test\.safetensors is not there; run `lthbench da"):
+        see(digits, (0,), Plan(final=True))
+
+
+def test_a_short_real_run(sums: Task, tmp_path: Path, cache: Path) -> None:
+    """Every cell of one seed, trained: what is counted fits the sets and the grid."""
+    searches = found(sums, tmp_path)
+    seen = see(sums, (SEED,), ONE)
+    cells = asyncio.run(score.score(sums, searches, tmp_path, Here(), ONE, seen))
+    assert [cell["status"] for cell in cells] == ["ok"] * 7
+    sizes = seen.sizes()[str(SEED)]
+    for cell in cells:
+        subject = cell["kind"] in ("dense", "ticket")
+        assert set(cell["correct"]) == {"held_out"} | ({"train"} if subject else set())
+        for part, counts in cell["correct"].items():
+            assert len(counts) == len(sums.grid)
+            assert all(0 <= count <= sizes[part] for count in counts)
+        assert cell["kept"] == cell["requested"]
