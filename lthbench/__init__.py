@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lthbench.errors import BudgetExceeded as BudgetExceeded
     from lthbench.errors import LthbenchError as LthbenchError
+    from lthbench.evaluation import evaluate as evaluate
     from lthbench.masks import keep_top as keep_top
     from lthbench.masks import layer_counts as layer_counts
     from lthbench.problem import Batch as Batch
@@ -25,6 +26,7 @@ _HOMES = {
     "Problem": "problem",
     "State": "states",
     "Ticket": "ticket",
+    "evaluate": "evaluation",
     "keep_top": "masks",
     "layer_counts": "masks",
 }
@@ -36,6 +38,7 @@ __all__ = [
     "Problem",
     "State",
     "Ticket",
+    "evaluate",
     "keep_top",
     "layer_counts",
 ]

@@ -61,7 +61,8 @@ def evaluate(
         bool, typer.Option("--final", help="Published seeds and the test split; once, to submit.")
     ] = False,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for results [lthbench-out/METHOD, with --final METHOD-final].")
+        Path | None,
+        typer.Option(help="Folder for results [lthbench-out/METHOD, with --final METHOD-final]."),
     ] = None,
     settings: Settings = None,
     workers: Annotated[
@@ -81,7 +82,7 @@ def evaluate(
 ) -> None:
     """Run a method through the harness and write a record for each task."""
     from lthbench import progress, report, tables
-    from lthbench.evaluate import evaluate as run
+    from lthbench.evaluation import evaluate as run
 
     with progress.shown() as told:
         done = run(

@@ -36,10 +36,11 @@ def aggregate(record: Table) -> dict[str, Any]:
         "division": _division(record),
         "complete": _complete(record, cells, ladder),
     }
+    told = _matching_is_told(record, cells)
     for rung in rungs:
         proved = result["matching"]["proved"]
         matches = proved is not None and rung["density"] >= proved
-        rung["winning"] = rung["identity_matters"] if matches else False
+        rung["winning"] = rung["identity_matters"] if matches else (False if told else None)
     return result
 
 
@@ -154,6 +155,12 @@ def _ladder_table(record: Table, cells: Cells, ladder: list[float]) -> list[list
     rows = [_values(record, cells, "ticket", density) for density in ladder]
     known = [row for row in rows if row is not None]
     return [list(seed) for seed in zip(*known, strict=True)] if known else None
+
+
+def _matching_is_told(record: Table, cells: Cells) -> bool:
+    """Whether there is all that a matching density needs: dense runs, a margin, three seeds."""
+    judged = _share(record) or record["reference"] is not None
+    return judged and _dense(record, cells) is not None and len(record["seeds"]) >= stats.MIN_SEEDS
 
 
 def _matching(record: Table, cells: Cells, ladder: list[float]) -> dict[str, float | None]:

@@ -23,7 +23,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("find", "tables"),
     ("score",),
     ("calibrate", "check", "listing", "new", "progress", "reference", "report"),
-    ("evaluate", "evidence", "submission", "verify", "board"),
+    ("evaluation", "evidence", "submission", "verify", "board"),
     ("cli",),
 )
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}
@@ -154,10 +154,10 @@ def test_tests_import_no_data_folder(path: Path) -> None:
         ("problem", "from lthbench.child import main"),
         ("worker", "from lthbench.problem import Problem"),
         ("find", "from lthbench.score import score"),
-        ("report", "from lthbench.evaluate import evaluate"),
+        ("report", "from lthbench.evaluation import evaluate"),
         ("errors", "from lthbench.task import Task"),
         ("find", "from lthbench.testset import load"),
-        ("evaluate", "def late():\n    from lthbench import testset"),
+        ("evaluation", "def late():\n    from lthbench import testset"),
         ("cli", "from lthbench.testset import load"),
         ("cli", "import baselines.imp"),
         ("cli", "from tasks import anything"),
@@ -176,10 +176,10 @@ def test_a_violation_is_caught(module: str, text: str) -> None:
         ("executors", "from lthbench.engine import run"),
         ("process", "from lthbench import wire"),
         ("score", "from lthbench.find import Search"),
-        ("evaluate", "from lthbench import reference, score"),
+        ("evaluation", "from lthbench import reference, score"),
         ("child", "from lthbench.problem import Problem"),
         ("score", "from lthbench.testset import load"),
-        ("cli", "import json, torch\nfrom lthbench.evaluate import evaluate"),
+        ("cli", "import json, torch\nfrom lthbench.evaluation import evaluate"),
     ],
 )
 def test_what_is_allowed_passes(module: str, text: str) -> None:

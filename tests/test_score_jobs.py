@@ -24,7 +24,6 @@ from lthbench.engine.order import batches
 from lthbench.errors import DataError
 from lthbench.executors import Here
 from lthbench.method import load_method
-from lthbench.paths import cache
 from lthbench.score import ATTEMPTS, COMPRESSED, ORDER, Entry, Plan, Seen, planned, see
 from lthbench.states import State
 from lthbench.task import Task, load_task
@@ -304,7 +303,6 @@ def test_a_failed_control_is_drawn_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     """Twice at most, another draw each time; then the comparison is not available."""
-    monkeypatch.setenv("LTHBENCH_CACHE", str(cache()))
     task: Task = request.getfixturevalue(name)
     density = task.ladder.trained[-1]
     searches = found(task, tmp_path, "magnitude_init")

@@ -1,0 +1,314 @@
+"""One evaluation from end to end, and what is refused before one begins."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+from lthbench.evaluate import Evaluated, evaluate
+
+from lthbench import data, executors
+from lthbench.engine import plain
+from lthbench.errors import LthbenchError, MethodError, ResourceError, TaskError, UsageError
+from lthbench.paths import canonical_json
+from lthbench.record import Record, comparable, read_record
+from lthbench.task import Task, load_suite, load_task
+from tests.searching import ROOT
+
+TASK = ROOT / "tests" / "tasks" / "tiny-digits.toml"
+METHOD = (
+    "import torch\n"
+    "from lthbench import Ticket, keep_top\n"
+    "def find_tickets(problem, *, rate: float = 0.5):\n"
+    "    lots = problem.generator('mine')\n"
+    "    scores = {n: torch.rand(s, generator=lots) for n, s in problem.shapes.items()}\n"
+    "    for density in problem.densities:\n"
+    "        yield Ticket(keep_top(scores, density))\n"
+)
+
+
+@dataclass
+class Told:
+    """Notes all that is told."""
+
+    what: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args: self.what.append((name, args))
+
+    def of(self, name: str) -> list[tuple[Any, ...]]:
+        return [args for called, args in self.what if called == name]
+
+
+def go(method: Path, out: Path, **changes: Any) -> Evaluated:
+    """The evaluation that all tests here look at: one seed, in this process but for the child."""
+    given = {"tasks": [str(TASK)], "seeds": 1, "workers": 0, "out": out, **changes}
+    return evaluate(str(method), **given)
+
+
+@dataclass(frozen=True)
+class Done:
+    """An evaluation that has ended."""
+
+    method: Path
+    out: Path
+    record: Record
+    told: Told
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
+    """Run once, inside an event loop, as in a notebook."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    method = folder / "mine.py"
+    method.write_text(METHOD)
+    told = Told()
+
+    async def inside() -> Evaluated:
+        return go(method, folder / "out", progress=told)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTHBENCH_CACHE", str(folder / "cache"))
+        ended = asyncio.run(inside())
+        assert ended.out == folder / "out"
+        (record,) = ended.records
+        yield Done(method, folder / "out", record, told)
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is trained, and which processes are started, from here on."""
+    began: list[str] = []
+
+    async def start(*args: Any, **kwargs: Any) -> Any:
+        began.append(args[2])
+        raise AssertionError("a process was started")
+
+    def run(jobs: Any, *args: Any) -> Iterator[Any]:
+        began.extend(job.key for job in jobs)
+        return iter(())
+
+    monkeypatch.setattr(plain, "run", run)
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+    return began
+
+
+def test_the_record_is_on_disk(done: Done) -> None:
+    """Whole, valid, and of what was asked for: the held-out part, a development seed."""
+    assert read_record(done.out / "tiny-digits" / "record.json") == done.record
+    record = done.record
+    assert (record.final, record.shown, record.seeds) == (False, "held_out", (1000,))
+    assert (record.method.name, record.method.options) == ("mine", {"rate": 0.5})
+    assert record.task.digest == load_task(str(TASK)).digest
+    assert record.sizes == {"1000": {"held_out": 144}}
+    assert [cell.status for cell in record.cells] == ["ok"] * 8
+    assert record.aggregates["complete"] is True
+    assert record.searches[0].cost == 0
+    assert record.reference is None
+
+
+def test_nothing_else_is_left(done: Done) -> None:
+    """Tickets and cells; the store of a finished search and temporary files are gone."""
+    names = {path.name for path in (done.out / "tiny-digits").iterdir()}
+    assert {"record.json", "task.json", "tickets", "cells"} <= names
+    assert not list(done.out.rglob("store/seed*"))
+    assert not list(done.out.rglob(".tmp-*"))
+    assert not list(done.out.rglob("*test*"))
+
+
+def test_everything_is_told(done: Done) -> None:
+    """Each ticket, and every run of the scoring with its steps."""
+    told = done.told
+    assert [name for name, _ in told.what][:2] == ["plan", "begin"]
+    assert len([args for args in told.of("search") if args[2].startswith("ticket ")]) == 3
+    planned, *runs = told.of("scoring")
+    assert planned[1:] == ("planned", 8 * 120, False)
+    assert [args[2:] for args in runs] == [(120, True)] * 8
+    assert told.of("done") == [(done.record,)]
+
+
+def test_a_second_call_trains_nothing(done: Done, nothing_runs: list[str]) -> None:
+    """And ends in the same record, outside of any loop."""
+    (again,) = go(done.method, done.out).records
+    assert nothing_runs == []
+    assert comparable(again) == comparable(done.record)
+
+
+def test_a_spoilt_record_is_written_again(done: Done, nothing_runs: list[str]) -> None:
+    path = done.out / "tiny-digits" / "record.json"
+    path.write_text("{")
+    go(done.method, done.out)
+    assert nothing_runs == []
+    assert comparable(read_record(path)) == comparable(done.record)
+
+
+# --- one folder, one evaluation --------------------------------------------------------------
+
+
+@pytest.fixture
+def untouched(done: Done) -> Iterator[None]:
+    """Whatever is refused changes nothing that was there."""
+    paths = sorted(path for path in done.out.rglob("*") if path.is_file())
+    before = [(path, path.read_bytes()) for path in paths]
+    yield
+    after = sorted(path for path in done.out.rglob("*") if path.is_file())
+    assert [(path, path.read_bytes()) for path in after] == before
+
+
+def refused(kind: type[LthbenchError], done: Done, **changes: Any) -> str:
+    method = changes.pop("method", done.method)
+    with pytest.raises(kind) as caught:
+        go(method, changes.pop("out", done.out), **changes)
+    said = str(caught.value)
+    assert "\n" not in said
+    return said
+
+
+@pytest.mark.usefixtures("untouched", "nothing_runs")
+def test_other_options_are_refused(done: Done) -> None:
+    said = refused(MethodError, done, options={"rate": 0.25})
+    assert 'holds results of options {"rate": 0.5}, not {"rate": 0.25}; --out another' in said
+
+
+@pytest.mark.usefixtures("untouched", "nothing_runs")
+def test_another_source_is_refused_with_both_digests(done: Done, tmp_path: Path) -> None:
+    other = tmp_path / "mine.py"
+    other.write_text(f"{METHOD}# changed\n")
+    said = refused(MethodError, done, method=other)
+    from lthbench.method import load_method
+
+    for path in (done.method, other):
+        assert load_method(str(path)).digest[:12] in said
+
+
+@pytest.mark.usefixtures("untouched", "nothing_runs")
+def test_another_task_of_the_same_name_is_refused(done: Done, tmp_path: Path) -> None:
+    other = tmp_path / "tiny-digits.toml"
+    other.write_text(TASK.read_text().replace("rate = 1.2e-3", "rate = 1.3e-3"))
+    said = refused(MethodError, done, tasks=[str(other)])
+    for path in (TASK, other):
+        assert load_task(str(path)).digest[:12] in said
+
+
+@pytest.mark.usefixtures("untouched", "nothing_runs")
+def test_a_final_run_wants_a_folder_of_its_own(done: Done) -> None:
+    assert "holds results of final false, not true" in refused(MethodError, done, final=True)
+
+
+@pytest.mark.usefixtures("untouched", "nothing_runs")
+def test_two_evaluations_in_one_folder(done: Done) -> None:
+    """The second ends at once and says why."""
+    text = "import sys\nfrom filelock import FileLock\nlock = FileLock(sys.argv[1])\n"
+    text += "lock.acquire()\nprint('held', flush=True)\nsys.stdin.read()\n"
+    other = subprocess.Popen(
+        [sys.executable, "-c", text, str(done.out / "lock")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    assert other.stdout is not None
+    try:
+        assert other.stdout.readline() == b"held\n"
+        said = refused(ResourceError, done)
+        assert "another evaluation is using this folder; wait for it or give --out" in said
+    finally:
+        other.communicate()
+    with FileLock(done.out / "lock").acquire(timeout=0):
+        pass
+
+
+@pytest.mark.usefixtures("nothing_runs")
+def test_a_file_in_the_way(done: Done, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "out"):
+        said = refused(ResourceError, done, out=out)
+        assert said.startswith(f"{out}: ")
+        assert "--out" in said
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.usefixtures("nothing_runs")
+def test_a_folder_that_cannot_be_written(done: Done, tmp_path: Path) -> None:
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0o500)
+    assert "Permission denied" in refused(ResourceError, done, out=folder)
+
+
+# --- what is asked for -----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("nothing_runs")
+@pytest.mark.parametrize(
+    ("changes", "kind", "words"),
+    [
+        ({"suite": "quick"}, UsageError, "--suite and --task exclude each other"),
+        ({"seeds": 0}, UsageError, "--seeds 0: at least 1"),
+        ({"tasks": ["mlp-digit"]}, TaskError, "no task 'mlp-digit' (did you mean mlp-digits?)"),
+        ({"tasks": [], "suite": "quik"}, TaskError, "no suite 'quik' (did you mean quick?)"),
+        ({"options": {"rat": 1}}, UsageError, "--set rat: mine.py has no such option (did you"),
+        ({"options": {"rate": "x"}}, UsageError, "--set rate=x: the option wants float"),
+        ({"method": "imb"}, MethodError, "no baseline 'imb' and no such file (did you mean imp?)"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(
+    changes: dict[str, Any], kind: type[LthbenchError], words: str, done: Done, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert words in refused(kind, done, out=out, **changes)
+    assert not out.exists()
+
+
+class Stopped(Exception):
+    """The plan was told; nothing more is wanted."""
+
+
+class Planned(Told):
+    """Ends an evaluation as soon as its plan is known."""
+
+    def plan(self, tasks: list[Task], seeds: tuple[int, ...], *rest: Any) -> None:
+        raise Stopped([task.name for task in tasks], seeds, *rest)
+
+
+@pytest.mark.parametrize(
+    ("changes", "tasks", "seeds", "controls", "compressed"),
+    [
+        ({}, None, (1000, 1001), "one rung", False),
+        ({"seeds": 3}, None, (1000, 1001, 1002), "one rung", False),
+        ({"final": True}, None, (0, 1), "one rung", False),
+        ({"tasks": ["mlp-modadd59"]}, ["mlp-modadd59"], (1000, 1001), "one rung", False),
+        ({"tasks": ["mlp-modadd59"], "final": True}, ["mlp-modadd59"], range(5), "all", True),
+        ({"suite": "lite"}, "lite", range(1000, 1005), "all", True),
+    ],
+)
+def test_what_is_run_where_little_is_said(
+    changes: dict[str, Any], tasks: Any, seeds: Any, controls: str, compressed: bool,
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Suite quick on development seeds; a final run of a task as its ranked suite has it."""
+    monkeypatch.setattr(data, "prepare", lambda task, **kwargs: None)
+    with pytest.raises(Stopped) as caught:
+        evaluate(str(done.method), out=tmp_path, workers=1, progress=Planned(), **changes)
+    names = tasks if isinstance(tasks, list) else list(load_suite(tasks or "quick").tasks)
+    assert caught.value.args == (names, tuple(seeds), controls, compressed, 1)
+
+
+def test_where_results_go(done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the working folder, by the method's name, a final run beside."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data, "prepare", lambda task, **kwargs: None)
+    monkeypatch.setattr(executors, "default_workers", lambda: 3)
+    for final in (False, True):
+        with pytest.raises(Stopped) as caught:
+            evaluate(str(done.method), final=final, progress=Planned())
+        assert caught.value.args[-1] == 3
+    names = sorted(path.name for path in (tmp_path / "lthbench-out").iterdir())
+    assert names == ["mine", "mine-final"]
+    claim = json.loads((tmp_path / "lthbench-out" / "mine" / "evaluation.json").read_bytes())
+    assert canonical_json(claim["options"]) == b'{"rate":0.5}\n'
