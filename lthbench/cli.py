@@ -103,6 +103,8 @@ def evaluate(
     for record in done.records:
         typer.echo(tables.terminal(record))
         typer.echo()
+    for line in told.sums():
+        typer.echo(line)
     path = report.write_report(done.out, done.records)
     typer.echo(f"records: {done.out}/<task>/record.json   report: {path}")
 

@@ -33,6 +33,8 @@ class Stage:
     begun: float | None = None
     found: bool = False
     steps: float = 0.0  # really trained, not found in a store
+    trainings: int = 0
+    seconds: float = 0.0
     searched: dict[int, float] = field(default_factory=dict)  # charged steps, by seed
     deepest: dict[int, float] = field(default_factory=dict)  # nats of the last ticket, by seed
     paid: dict[int, float] = field(default_factory=dict)  # charged steps when it came, by seed
@@ -142,6 +144,7 @@ class Told:
         stage = self._stage(task)
         stage.searched[seed] = stage.searched.get(seed, 0.0) + steps
         stage.steps += steps if ran else 0.0
+        stage.trainings += ran and steps > 0
         ticket = what.startswith("ticket ")
         if ticket:
             stage.deepest[seed] = -math.log(float(what.split()[1]))
@@ -159,13 +162,25 @@ class Told:
             return
         stage.scored += steps
         stage.steps += steps if ran else 0.0
+        stage.trainings += ran and steps > 0
         self._show(task, f"scoring {what}", False)
 
     def done(self, record: Record) -> None:
         for stage in self.stages:
             if stage.task.name == record.task.name:
                 stage.scored = stage.scoring
+                stage.seconds = time.monotonic() - (stage.begun or time.monotonic())
                 self._show(stage.task, "scored", True)
+
+    def sums(self) -> list[str]:
+        """What was trained, a line a task: trainings, steps, and what one step took a worker."""
+        return [
+            f"{s.task.name}: {s.trainings} trainings, {s.steps:,.0f} model-steps in "
+            f"{s.seconds:,.0f} s with {self.workers} workers, "
+            f"{1000 * s.seconds * self.workers / s.steps:.1f} ms a step and worker, all included"
+            for s in self.stages
+            if s.steps
+        ]
 
     def _stage(self, task: Task) -> Stage:
         return next(stage for stage in self.stages if stage.task.name == task.name)

@@ -236,6 +236,18 @@ def test_an_evaluation_changes_no_bit(family: str) -> None:
     assert state_of(trained(job, data, evaluation)).digest == plainly.digest
 
 
+def test_steps_train_and_evaluations_do_not(at_every_forward: Callable[[Look], None]) -> None:
+    seen: list[bool] = []
+
+    def look(module: nn.Module, _: torch.optim.Optimizer, __: Tensor) -> None:
+        seen.append(module.training)
+
+    at_every_forward(look)
+    data = tiny.examples()
+    trained(tiny.job(until=3), data, Evaluation(sets(data), (2, 3)))
+    assert seen == [True, True, False, True, False]
+
+
 def test_counts_are_those_of_a_naive_recount() -> None:
     data, other = tiny.examples(count=50), tiny.examples(count=33, seed=1)
     evaluation = Evaluation({0: {"train": data, "held_out": other}}, (20, 40, 60))

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
-from lthbench.evaluate import Evaluated, evaluate
 
 from lthbench import data, executors
 from lthbench.engine import plain
 from lthbench.errors import LthbenchError, MethodError, ResourceError, TaskError, UsageError
+from lthbench.evaluation import Evaluated, evaluate
 from lthbench.paths import canonical_json
 from lthbench.record import Record, comparable, read_record
 from lthbench.task import Task, load_suite, load_task
@@ -109,7 +109,7 @@ def test_the_record_is_on_disk(done: Done) -> None:
     assert (record.final, record.shown, record.seeds) == (False, "held_out", (1000,))
     assert (record.method.name, record.method.options) == ("mine", {"rate": 0.5})
     assert record.task.digest == load_task(str(TASK)).digest
-    assert record.sizes == {"1000": {"held_out": 144}}
+    assert record.sizes == {"1000": {"held_out": 143}}
     assert [cell.status for cell in record.cells] == ["ok"] * 8
     assert record.aggregates["complete"] is True
     assert record.searches[0].cost == 0

@@ -1,0 +1,321 @@
+"""Which test notices which mistake: `python -m tests.mutations [NAME ...]`.
+
+Applies one named mistake at a time to a copy of the code and runs the tests that should fail for
+it. Prints a table; ends in 1 if a mistake survives, or if its place in the code has moved.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("lthbench", "tests", "tasks", "baselines", "leaderboard", "pyproject.toml", "README.md")
+FAILED = re.compile(r"^(?:FAILED|ERROR) tests/([^ ]+)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One mistake: a text that occurs once in a file, what stands there instead, who notices."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+
+MUTATIONS = (
+    Mutation(
+        "ties go by index",
+        "lthbench/masks.py",
+        "    return np.concatenate([below, equal])",
+        "    return np.arange(count)",
+        ("test_masks.py::test_ties_are_spread_over_tensors_and_entries",),
+    ),
+    Mutation(
+        "one weight more than asked for",
+        "lthbench/masks.py",
+        "    return round(density * total)",
+        "    return round(density * total) + (0 < density < 1)",
+        ("test_masks.py::test_target_count_rounds_half_to_even",),
+    ),
+    Mutation(
+        "> for >= at a threshold",
+        "lthbench/stats.py",
+        "    above = _at_least(counts / total, level)",
+        "    above = _above(counts / total, level)",
+        ("test_scores.py::test_generalised_is_three_evaluations_in_a_row",),
+    ),
+    Mutation(
+        "masks before the step",
+        "lthbench/engine/plain.py",
+        "        optimiser.step()\n        masked.apply()",
+        "        masked.apply()\n        optimiser.step()",
+        (
+            "test_engine.py::"
+            "test_pruned_weights_and_their_optimiser_state_are_zero_after_every_step",
+        ),
+    ),
+    Mutation(
+        "momentum is not masked",
+        "lthbench/engine/plain.py",
+        "if isinstance(tensor, Tensor) and tensor.shape == parameter.shape:",
+        "if False:",
+        (
+            "test_engine.py::"
+            "test_pruned_weights_and_their_optimiser_state_are_zero_after_every_step",
+        ),
+    ),
+    Mutation(
+        "an evaluation moves a weight",
+        "lthbench/engine/plain.py",
+        "    network.eval()\n",
+        "    network.eval()\n    next(network.parameters()).add_(1e-6)\n",
+        ("test_engine.py::test_an_evaluation_changes_no_bit",),
+    ),
+    Mutation(
+        "no example is left out",
+        "lthbench/engine/order.py",
+        "    return recipe.batch or examples - round(recipe.leave_out * examples)",
+        "    return recipe.batch or examples",
+        ("test_order.py::test_a_step_without_batches_takes_all_but_the_share",),
+    ),
+    Mutation(
+        "a shuffle that does nothing",
+        "lthbench/controls.py",
+        "else _shuffled_one(name, mask, seed, attempt)",
+        "else mask.clone()",
+        ("test_score_jobs.py::test_a_shuffle_differs_and_keeps_counts",),
+    ),
+    Mutation(
+        "the held-out part is trained on",
+        "lthbench/data.py",
+        "_take(examples, np.sort(order[held:]))",
+        "_take(examples, np.sort(order))",
+        ("test_score_jobs.py::test_no_example_is_trained_and_counted",),
+    ),
+    Mutation(
+        "a sum and its mirror image are parted",
+        "lthbench/data.py",
+        "for b in range(a, p)])",
+        "for b in range(p)])",
+        ("test_data.py::test_sums_are_split_by_unordered_pairs",),
+    ),
+    Mutation(
+        "scoring on the search's stream",
+        "lthbench/score.py",
+        'ORDER = ("score/data",)',
+        'ORDER = ("data", "dense", "0")',
+        ("test_score_jobs.py::test_scoring_has_an_order_of_its_own",),
+    ),
+    Mutation(
+        "another start is the same start",
+        "lthbench/score.py",
+        'seed, "control", "reinit", str(attempt))',
+        "seed)",
+        ("test_score_jobs.py::test_another_start_by_origin",),
+    ),
+    Mutation(
+        "another start keeps its own norm",
+        "lthbench/score.py",
+        '    if task.score.kind == "generalisation":  # scale alone moves grokking',
+        "    if False:",
+        ("test_score_jobs.py::test_in_sums_another_start_has_the_tickets_norm",),
+    ),
+    Mutation(
+        "a failed control is not drawn again",
+        "lthbench/score.py",
+        "    if attempt >= ATTEMPTS or job.masks is None:",
+        "    if attempt >= 1 or job.masks is None:",
+        ("test_score_jobs.py::test_a_failed_control_is_drawn_again",),
+    ),
+    Mutation(
+        "the test split is always opened",
+        "lthbench/score.py",
+        "        if plan.final:\n            sets[seed]",
+        "        if True:\n            sets[seed]",
+        ("test_score_jobs.py::test_only_a_final_run_opens_the_test_split",),
+    ),
+    Mutation(
+        "a missing rung is left out",
+        "lthbench/scores.py",
+        "    return [worst if cell is None else score_of(record, cell) for cell in found]",
+        "    return [score_of(record, cell) for cell in found if cell is not None]",
+        ("test_scores.py::test_a_missing_rung_scores_chance_in_every_score",),
+    ),
+    Mutation(
+        "a failed control counts as chance",
+        "lthbench/scores.py",
+        '    if kind != "ticket" and any(',
+        "    if False and any(",
+        ("test_scores.py::test_a_failed_control_is_not_available",),
+    ),
+    Mutation(
+        "the last evaluation for the last five",
+        "lthbench/scores.py",
+        '    last = counts[-LAST:] if task["schedule"] == "constant" else counts[-1:]',
+        "    last = counts[-1:]",
+        ("test_scores.py::test_the_mean_of_the_last_five_where_the_rate_is_constant",),
+    ),
+    Mutation(
+        "the least permissive division",
+        "lthbench/scores.py",
+        "    return order[max(found)] if found else None",
+        "    return order[min(found)] if found else None",
+        ("test_scores.py::test_a_division_is_the_most_permissive",),
+    ),
+    Mutation(
+        "retention is clipped at 1",
+        "lthbench/stats.py",
+        "    return np.asarray(1 - losses / loss_random, dtype=np.float64)",
+        "    return np.minimum(1.0, 1 - losses / loss_random)",
+        ("test_scores.py::test_retention_above_one_is_not_clipped",),
+    ),
+    Mutation(
+        "normal quantiles for t",
+        "lthbench/stats.py",
+        "    return np.asarray(special.stdtrit(freedom, p), dtype=np.float64)",
+        "    return np.asarray(special.ndtri(p) + 0 * freedom, dtype=np.float64)",
+        ("test_coverage.py::test_coverage", "test_scores.py::test_five_seeds_by_hand"),
+    ),
+    Mutation(
+        "matching goes on after a failure",
+        "lthbench/stats.py",
+        "    rungs = int(np.logical_and.accumulate(passed).sum())",
+        "    rungs = int(passed.sum())",
+        ("test_stats.py::test_matching_density_stops_at_the_first_failure",),
+    ),
+    Mutation(
+        "only masked tensors have an origin",
+        "lthbench/ticket.py",
+        "    return a.keys() == b.keys() and all(same(a[name], b[name]) for name in a)",
+        '    return all(same(a[n], b[n]) for n in a if n.endswith("weight"))',
+        ("test_ticket.py::test_one_changed_entry_makes_free",),
+    ),
+    Mutation(
+        "a replay is not compared",
+        "lthbench/store.py",
+        "            if self.keys[self.position] != name:",
+        "            if False:",
+        ("test_meter_store.py::test_a_replay_must_repeat_the_calls",),
+    ),
+    Mutation(
+        "a hit in the store is free",
+        "lthbench/answers.py",
+        "    if not paid:\n",
+        "    if not paid and state.store.get(job.key) is None:\n",
+        ("test_answers.py::test_a_hit_in_the_store_is_charged",),
+    ),
+    Mutation(
+        "a record's aggregates are believed",
+        "lthbench/record.py",
+        "    _verify(path, record)\n    return record",
+        "    return record",
+        ("test_record.py::test_an_edited_aggregate_is_named",),
+    ),
+    Mutation(
+        "more right answers than examples",
+        "lthbench/record.py",
+        "any(not 0 <= count <= sizes[part] for count in counts)",
+        "any(not 0 <= count for count in counts)",
+        ("test_record.py::test_bad_values_are_refused_by_place",),
+    ),
+    Mutation(
+        "a method's file is executed",
+        "lthbench/method.py",
+        "    described = _described(tree, path)\n",
+        '    exec(compile(tree, str(path), "exec"), {})\n    described = _described(tree, path)\n',
+        ("test_method.py::test_nothing_of_the_file_is_executed",),
+    ),
+)
+
+
+def moved(root: Path = ROOT) -> list[str]:
+    """Mutations whose text does not occur exactly once."""
+    texts = {m.file: (root / m.file).read_text(encoding="utf-8") for m in MUTATIONS}
+    return [m.name for m in MUTATIONS if texts[m.file].count(m.old) != 1]
+
+
+def copy(folder: Path) -> None:
+    """Everything that the tests need, without what earlier runs compiled."""
+    ignored = shutil.ignore_patterns("__pycache__", ".hypothesis")
+    for name in COPIED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name, ignore=ignored)
+        elif source.is_file():
+            shutil.copy(source, folder / name)
+
+
+def run(folder: Path, tests: tuple[str, ...]) -> tuple[int, str]:
+    """Run some tests of the copy: pytest's exit status, and the first test that failed."""
+    environment = os.environ | {
+        "PYTHONPATH": str(folder),  # before the folder of an editable installation
+        "PYTHONDONTWRITEBYTECODE": "1",  # a mutation may keep size and second of its file
+        "LTHBENCH_CACHE": str(folder / "cache"),
+    }
+    given = ("-x", "-q", "-rfE", "--tb=no", "-p", "no:cacheprovider", "--hypothesis-seed=0")
+    named = [f"tests/{test}" for test in tests]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *given, *named],
+        cwd=folder, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    failed = FAILED.search(done.stdout)
+    return done.returncode, failed[1] if failed else ""
+
+
+def tried(folder: Path, mutation: Mutation) -> tuple[str, str]:
+    """The test that failed for a mutation of the copy, and the verdict."""
+    path = folder / mutation.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(mutation.old) != 1:
+        return "", "MOVED"
+    path.write_text(text.replace(mutation.old, mutation.new), encoding="utf-8")
+    try:
+        status, failed = run(folder, mutation.tests)
+    finally:
+        path.write_text(text, encoding="utf-8")
+    return failed, {0: "SURVIVED", 1: "killed"}.get(status, f"BROKEN (pytest ended in {status})")
+
+
+def main() -> int:
+    """Try the mutations that are named, or all."""
+    from tabulate import tabulate
+
+    parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__)
+    parser.add_argument("names", nargs="*", help="some of them; all by default")
+    parser.add_argument("--list", action="store_true", help="only name them")
+    options = parser.parse_args()
+    chosen = [m for m in MUTATIONS if m.name in options.names or not options.names]
+    if unknown := set(options.names) - {m.name for m in chosen}:
+        parser.error(f"no mutation {min(unknown)!r}; --list names them")
+    if options.list:
+        print(*(m.name for m in chosen), sep="\n")
+        return 0
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="lthbench-mutations-") as name:
+        folder = Path(name)
+        copy(folder)
+        every = tuple(dict.fromkeys(test for m in chosen for test in m.tests))
+        status, failed = run(folder, every)
+        if status:
+            print(f"without any mutation {failed or 'pytest'} fails already", file=sys.stderr)
+            return 1
+        for mutation in chosen:
+            failed, verdict = tried(folder, mutation)
+            rows.append((mutation.name, mutation.file, failed, verdict))
+            print(f"{mutation.name}: {verdict}", file=sys.stderr, flush=True)
+    print(tabulate(rows, ("mutation", "file", "test that failed", "verdict")))
+    return int(any(verdict != "killed" for *_, verdict in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

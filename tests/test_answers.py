@@ -1,0 +1,48 @@
+"""What a search asks a second time is charged a second time, and done once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lthbench.check import TASK
+from lthbench.engine import plain
+from lthbench.method import load_method
+from tests.searching import begin, search
+
+SEED = 3
+DEAR = (
+    "from lthbench import Ticket, keep_top\n"
+    "def find_tickets(problem):\n"
+    "    for density in problem.densities:\n"
+    "        end = problem.train(order=round(1000 * density))\n"
+    "        problem.accuracy(end)\n"
+    "        problem.theta(problem.rewind_limit)\n"
+    "        problem.examples(2, 'some')\n"
+    "        yield Ticket(keep_top({n: end[n].abs() for n in problem.prunable}, density))\n"
+)
+
+
+def test_a_hit_in_the_store_is_charged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search that goes on costs what one that was left alone costs."""
+    path = tmp_path / "dear.py"
+    path.write_text(DEAR)
+    method = load_method(str(path))
+    first = search(method, TASK, SEED, tmp_path)
+    assert 3 < first.meter.spent < 3.5
+    monkeypatch.setattr(plain, "run", lambda *args: pytest.fail("it was trained again"))
+    again = search(method, TASK, SEED, tmp_path)
+    assert again.meter.count == first.meter.count
+    assert again.rungs == first.rungs
+
+
+def test_equal_calls_cost_twice_and_theta_once(tmp_path: Path) -> None:
+    problem, coordinator = begin(TASK, SEED, tmp_path)
+    problem.theta(20)
+    problem.theta(20)
+    assert coordinator.state.meter.spent == pytest.approx(20 / TASK.recipe.steps)
+    problem.train(until=24)
+    problem.train(until=24)
+    assert coordinator.state.meter.spent == pytest.approx(68 / TASK.recipe.steps)
+    assert problem.budget == pytest.approx(TASK.search.budget - 68 / TASK.recipe.steps)
