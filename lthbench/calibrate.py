@@ -46,8 +46,10 @@ def measured(task: Task, recipe: Recipe, result: Result, held_out: int) -> float
     return float(statistics.mean(last) / held_out)
 
 
-async def calibrate(task: Task, seeds: tuple[int, ...], workers: int) -> dict[str, list[float]]:
-    """One figure for each variant and seed."""
+async def calibrate(
+    task: Task, seeds: tuple[int, ...], workers: int, only: tuple[str, ...] = ()
+) -> dict[str, list[float]]:
+    """One figure for each variant (or for those that are named) and seed."""
     data_module.prepare(task, download=False)
     executor = executors.local(workers)
     figures: dict[str, list[float]] = {}
@@ -57,6 +59,8 @@ async def calibrate(task: Task, seeds: tuple[int, ...], workers: int) -> dict[st
     depth = task.network.depth
     try:
         for name, recipe in variants(task.recipe).items():
+            if only and name not in only:
+                continue
             at = tuple(range(task.score.every, recipe.steps + 1, task.score.every))
             jobs = [
                 Job(
@@ -88,10 +92,11 @@ def main() -> None:
     parser.add_argument("task")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=executors.default_workers())
+    parser.add_argument("--variant", action="append", default=[], help="only this one")
     options = parser.parse_args()
     task = load_task(options.task)
     seeds = tuple(range(1000, 1000 + options.seeds))
-    figures = asyncio.run(calibrate(task, seeds, options.workers))
+    figures = asyncio.run(calibrate(task, seeds, options.workers, tuple(options.variant)))
     for name, values in figures.items():
         row = ", ".join(f"{value:.4f}" if value < 1 else f"{value:.1f}" for value in values)
         print(f'\n[[calibration.variants]]\nvariant = "{name}"\nscore = [{row}]')

@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from lthbench.task import load_task
-from tests.searching import ROOT
-from tests.speed import workers
+from tests.speed import harness, startup, workers
+
+Said = Callable[..., str]
 
 
-def said(script: str, cache: Path, *arguments: str) -> str:
-    environment = {n: v for n, v in os.environ.items() if n != "LTHBENCH_DATA"}
-    done = subprocess.run(
-        [sys.executable, "-m", f"tests.speed.{script}", *arguments],
-        cwd=ROOT, env={**environment, "LTHBENCH_CACHE": str(cache)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout
+@pytest.fixture
+def said(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
+    """What a script prints, run in this process with a cache of its own."""
+    monkeypatch.delenv("LTHBENCH_DATA", raising=False)
+
+    def run(script: ModuleType, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [script.__name__, *arguments])
+        script.main()
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_harness(cache: Path) -> None:
-    """Also that the two loops, written apart, end in the same counts."""
-    text = said("harness", cache, "--steps", "4", "--repeats", "1")
-    assert re.search(r"^lenet300-mnist \(noise\) +\d", text, re.MULTILINE)
+def test_harness(said: Said) -> None:
+    text = said(harness, "--steps", "4", "--repeats", "1", "--task", "mlp-digits")
     assert re.search(r"^mlp-digits +\d", text, re.MULTILINE)
     assert re.search(r"^mlp-digits: evaluation takes -?[\d.]+% of the harness", text, re.MULTILINE)
 
 
-def test_startup(cache: Path) -> None:
-    text = said("startup", cache, "--repeats", "1")
+@pytest.mark.parametrize("name", harness.TASKS)
+def test_the_two_loops_end_in_the_same_counts(
+    name: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written apart, they do the same: after every step, on noise where there is no data."""
+    monkeypatch.delenv("LTHBENCH_DATA", raising=False)
+    case = harness.prepared(name, 6)
+    sets = {
+        part: replace(examples, x=examples.x[:300], y=examples.y[:300])
+        for part, examples in case.sets.items()
+    }
+    case = replace(case, sets=sets, at=(1, 2, 3, 4, 5, 6))
+    counts = harness.harness(case)
+    assert counts == harness.bare(case)
+    assert [len(curve) for curve in counts.values()] == [6, 6]
+    assert harness.harness(case, False) == harness.bare(case, False) == {}
+
+
+def test_startup(said: Said) -> None:
+    text = said(startup, "--repeats", "1")
     assert re.match(r"lthbench --help: wall [\d.]+ s \(least [\d.]+\), cpu", text)
 
 
@@ -49,8 +69,8 @@ def test_a_short_copy_is_a_task(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_workers(cache: Path) -> None:
-    text = said("workers", cache, "--task", "mlp-digits", "--steps", "20", "--seeds", "1")
+def test_workers(said: Said) -> None:
+    text = said(workers, "--task", "mlp-digits", "--steps", "20", "--seeds", "1")
     assert re.search(
         r"^1 worker: [\d.]+ s\n2 workers: [\d.]+ s\nratio: [\d.]+$", text, re.MULTILINE
     )
