@@ -19,7 +19,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("networks", "data", "stats", "process"),
     ("engine", "meter", "store", "ticket", "scores"),
     ("executors",),
-    ("problem", "child", "worker", "method", "record", "testset", "controls", "transfer"),
+    (
+        *("problem", "child", "worker", "answers", "childprocess"),
+        *("method", "record", "testset", "controls", "transfer"),
+    ),
     ("find", "tables"),
     ("score",),
     ("calibrate", "check", "listing", "new", "progress", "reference", "report"),
