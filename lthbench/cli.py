@@ -81,6 +81,7 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Run a method through the harness and write a record for each task."""
+    _named(method, settings, suite, task)  # a mistake is told before torch takes its seconds
     from lthbench import progress, report, tables
     from lthbench.evaluation import evaluate as run
 
@@ -213,6 +214,20 @@ def report(
     form = tables.latex if latex else tables.markdown if markdown else tables.terminal
     for record in records:
         typer.echo(reports.as_json(record).rstrip("\n") if json else form(record))
+
+
+def _named(
+    method: str, settings: list[str] | None, suite: str | None, tasks: list[str] | None
+) -> None:
+    """Refuse names of methods, options, suites and tasks that are none."""
+    from lthbench.method import load_method
+    from lthbench.task import load_suite, load_task
+
+    load_method(method, _settings(settings))
+    for name in tasks or ():
+        load_task(name)
+    if suite:
+        load_suite(suite)
 
 
 def _settings(pairs: list[str] | None) -> dict[str, str]:
