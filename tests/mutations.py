@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 COPIED = ("lthbench", "tests", "tasks", "baselines", "leaderboard", "pyproject.toml", "README.md")
-FAILED = re.compile(r"^(?:FAILED|ERROR) tests/([^ ]+)", re.MULTILINE)
+FAILED = re.compile(r"^(?:FAILED|ERROR) tests/(.+?)(?: - .*)?$", re.MULTILINE)
 
 
 @dataclass(frozen=True)

@@ -102,8 +102,15 @@ def test_a_method_describes_itself(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["dict(nme='x')", "{'name': 3}", "dict(**other)", "'imp'", "{1: 'x'}", f"dict(paper={'x' * 401!r})"],
-)  # fmt: skip
+    [
+        "dict(nme='x')",
+        "{'name': 3}",
+        "dict(**other)",
+        "'imp'",
+        "{1: 'x'}",
+        f"dict(paper={'x' * 401!r})",
+    ],
+)
 def test_a_wrong_description_is_named(value: str, tmp_path: Path) -> None:
     said = refused(tmp_path, f"{BARE}METHOD = {value}\n")
     assert said.startswith("mine.py:3: METHOD must hold strings")
