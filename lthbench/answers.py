@@ -18,7 +18,7 @@ from lthbench import data as data_module
 from lthbench import engine, masks, networks, store, ticket, wire
 from lthbench.engine import Evaluation, Examples, Job
 from lthbench.engine.order import batch_size
-from lthbench.errors import MethodError, TicketError
+from lthbench.errors import BadCall, MethodError, TicketError
 from lthbench.executors import Executor
 from lthbench.meter import Meter
 from lthbench.paths import sweep, write_whole
@@ -29,10 +29,6 @@ from lthbench.ticket import Ticket
 
 Note = Callable[[int, str, float, bool], None]
 SNAPSHOT_SECONDS = 60.0
-
-
-class BadCall(MethodError):
-    """A call that no method may make; raised in the method, at its own line."""
 
 
 Point = tuple[str, int, int]  # a request: its op, the loop or the place in the log, the step

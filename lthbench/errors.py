@@ -5,6 +5,7 @@ LthbenchError           2  the user's mistake, told in one line
 ├── TaskError           2  a task file, or the name of one
 ├── DataError           2  a data set: absent, or not the one a task names
 ├── MethodError         2  a method's file, its options, or what it did
+│   └── BadCall         2  a call of the problem's that no method may make
 ├── TicketError         2  a ticket that breaks the rules
 ├── BudgetExceeded      2  a call that would cost more than is left
 ├── RecordError         2  a record, an entry or a reference
@@ -42,6 +43,10 @@ class DataError(LthbenchError):
 
 class MethodError(LthbenchError):
     """A method that cannot be loaded, was given wrong options, or did what none may."""
+
+
+class BadCall(MethodError):
+    """A call that no method may make; raised in the method, at its own line."""
 
 
 class TicketError(LthbenchError):

@@ -19,7 +19,6 @@ from lthbench import data as data_module
 from lthbench import engine, executors, find, reference, score
 from lthbench.answers import Search
 from lthbench.childprocess import Limits
-from lthbench.engine import single_threaded
 from lthbench.errors import MethodError, ResourceError, UsageError
 from lthbench.executors import Executor
 from lthbench.method import Method, load_method
@@ -164,7 +163,6 @@ async def _all(
     how: Settings,
     progress: Progress,
 ) -> list[Record]:
-    single_threaded()
     for task in tasks:
         data_module.prepare(task, download=False, test=plan.final)
     with _locked(out):

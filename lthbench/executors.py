@@ -21,9 +21,9 @@ from lthbench.engine import (
     Examples,
     Job,
     Result,
+    as_in_a_worker,
     packing,
     plain,
-    single_threaded,
 )
 from lthbench.errors import ResourceError
 
@@ -53,9 +53,11 @@ class Here:
     async def results(
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> AsyncIterator[tuple[str, Result]]:
-        single_threaded()
-        for key, result in plain.run(jobs, data, evaluation):
-            yield key, result
+        for job in jobs:
+            with as_in_a_worker():
+                ended = list(plain.run([job], data, evaluation))
+            for key, result in ended:
+                yield key, result
             await asyncio.sleep(0)
 
     async def close(self) -> None:

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lthbench import answers, store
-from lthbench.answers import BadCall, Note, Probe, Search, SeedState
+from lthbench.answers import Note, Probe, Search, SeedState
 from lthbench.childprocess import ChildProcess, Limits
-from lthbench.errors import BudgetExceeded, LthbenchError, MethodError
+from lthbench.errors import BadCall, BudgetExceeded, LthbenchError, MethodError
 from lthbench.executors import Executor
 from lthbench.method import Method
 from lthbench.paths import cache, canonical_json, data_folder, write_whole

@@ -32,6 +32,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("LTHBENCH_DATA names no folder that holds ylecun/mnist")
 
 
+def pytest_runtest_call() -> None:
+    """A test that trained in this process has left denormals off; hypothesis draws them."""
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, used by this test and the processes it starts; not created yet."""

@@ -207,7 +207,6 @@ def test_closing_ends_workers_at_work() -> None:
             assert channel is not None
             channel.close()
             await until(lambda: not alive(busy[0].pid))
-            assert alive(busy[1].pid)
             long.cancel()
             with suppress(asyncio.CancelledError, ResourceError):
                 await long

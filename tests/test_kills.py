@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lthbench import wire
+from lthbench import engine, wire
 from lthbench.record import comparable, read_record
 from tests.watching import Watch
 
@@ -63,7 +63,7 @@ class Place:
             "store": self.task / "store" / seed,
             "tickets": self.task / "tickets" / seed,
             "cells": self.task / "cells",
-            "shared": self.cache / "cells",
+            "shared": self.cache / "cells" / engine.arithmetic(),
             "data": self.cache / "data" / "digits",
         }
 

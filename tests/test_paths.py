@@ -36,9 +36,9 @@ def tree(error: type[errors.LthbenchError]) -> list[type[errors.LthbenchError]]:
 def test_the_drawing_of_the_errors_is_true() -> None:
     """Each exception stands in the docstring beside the exit code it ends in."""
     drawn = {
-        words[0].lstrip("├└─ "): int(words[1])
+        words[0]: int(words[1])
         for line in (errors.__doc__ or "").splitlines()
-        if len(words := line.replace("── ", "──").split()) > 1 and words[1].isdigit()
+        if len(words := line.lstrip("│├└─ ").split()) > 1 and words[1].isdigit()
     }
     assert drawn == {error.__name__: error.exit_code for error in tree(errors.LthbenchError)}
 

@@ -129,7 +129,7 @@ def test_two_seeds_have_values_and_no_interval() -> None:
         assert (shown["low"], shown["high"], shown["n"]) == (None, None, 2)
     assert first["gap_shuffled"]["p"] is None
     assert first["identity_matters"] is None
-    assert first["winning"] is False
+    assert first["winning"] is None
     assert found["matching"] == {"proved": None, "not_refuted": None}
     assert found["retention"]["mean"] == pytest.approx(1 - (2.05 + 1.45) / 2 / 11)
 
@@ -217,7 +217,7 @@ def test_a_failed_dense_run_never_counts_for_the_ticket(
     found = aggregate(table(runs, *short, kind=kind, schedule=schedule))
     assert found["dense"] is None
     assert [rung["difference"] for rung in found["rungs"]] == [None, None]
-    assert [rung["winning"] for rung in found["rungs"]] == [False, False]
+    assert [rung["winning"] for rung in found["rungs"]] == [None, None]
     assert found["matching"] == {"proved": None, "not_refuted": None}
     assert found["reproduces"] is None
     for judged in found["speed"].values():

@@ -7,7 +7,8 @@ once; no result depends on which jobs went together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -118,3 +119,16 @@ def single_threaded() -> None:
     """One thread and no denormals: the arithmetic that stored results were made with."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
+
+
+@contextmanager
+def as_in_a_worker() -> Iterator[None]:
+    """That arithmetic for a while, in a process that is not ours alone."""
+    threads = torch.get_num_threads()
+    flushing = float(torch.tensor(1e-310, dtype=torch.float64) * 1) == 0
+    single_threaded()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(flushing)
