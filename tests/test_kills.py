@@ -138,8 +138,9 @@ def kill_when(place: Place, due: Callable[[Watch, float], bool], what: str) -> b
             killed = True
             place.kills.append(what)
     watch.close()
-    process.communicate(timeout=PATIENCE)
+    _, errors = process.communicate(timeout=PATIENCE)
     place.quiet()
+    assert killed or process.returncode == 0, errors.decode()
     return killed
 
 
