@@ -290,4 +290,6 @@ def _tell(text: str, error: BaseException | None, debug: bool) -> None:
         for note in getattr(error, "__notes__", ()):
             print(note, file=sys.stderr)
     line = "lthbench: " + " ".join(text.split())
-    print(line if len(line) <= WIDTH else line[: WIDTH - 1] + "…", file=sys.stderr)
+    if len(line) > WIDTH:  # the place stands at the beginning, the next step at the end
+        line = f"{line[: WIDTH // 3]}…{line[-(WIDTH - WIDTH // 3 - 1) :]}"
+    print(line, file=sys.stderr)
