@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 METHODS = ROOT / "tests" / "methods"
 TASK = ROOT / "tests" / "tasks" / "tiny-digits.toml"
 ONE_LINE = 200
+DISK = 12 * 2**20  # room for a report and its script
 
 
 def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -182,7 +183,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own that can be filled; only the super-user may mount one."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
     if sys.platform != "linux" or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("no file system may be mounted here")
     yield folder
@@ -193,7 +194,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     """A clear error, nothing half-written; with space again the same command ends well."""
     filler = small_disk / "filler"
-    filler.write_bytes(b"0" * 990_000)
+    filler.write_bytes(b"0" * (DISK - 60_000))
     arguments = ["evaluate", "imp", "--task", str(TASK), "--seeds", "1"]
     arguments += ["--out", str(small_disk / "out")]
     refused(run(*arguments, cwd=tmp_path), r"disk is full.*free some space")

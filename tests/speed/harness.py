@@ -208,7 +208,8 @@ def main() -> None:
         rows.append(measure(case, options.repeats))
     head = (
         "task", "harness\nwall ms/step", "bare\nwall ms/step", "harness\ncpu ms/step",
-        "bare\ncpu ms/step", "ratio\nwall", "ratio\ncpu", "ratio cpu\nno evaluation", "ratio of\nleast cpu",
+        "bare\ncpu ms/step", "ratio\nwall", "ratio\ncpu", "ratio cpu\nno evaluation",
+        "ratio of\nleast cpu",
     )  # fmt: skip
     print(f"{options.steps} steps, {options.repeats} repeats in turn, torch {torch.__version__}")
     print(tabulate([row[:-1] for row in rows], head, disable_numparse=True))
