@@ -54,7 +54,7 @@ class Search:
     """One seed's search: what a ticket file each holds, and what it cost."""
 
     seed: int
-    status: str  # "ok", "budget" or "failed"
+    status: str  # "ok" or "failed"
     reason: str
     cost: float
     seconds: float
@@ -104,6 +104,7 @@ class SeedState:
 
 
 def prepare(task: Task, seed: int, tickets: Path, place: Path) -> SeedState:
+    """One seed's state at the first line of a method, stale temporary files removed."""
     for folder in (tickets, place):
         sweep(folder)
     depth = task.network.depth

@@ -276,7 +276,7 @@ def _record(
         "searches": [
             {
                 "seed": s.seed,
-                "status": "ok" if s.status == "ok" else "failed",
+                "status": s.status,
                 "reason": s.reason,
                 "cost": s.cost,
             }

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lthbench import answers, controls, engine, masks, networks, store, testset
+from lthbench import answers, controls, engine, masks, networks, store, testset, wire
 from lthbench import data as data_module
 from lthbench.answers import Search
 from lthbench.engine import Evaluation, Examples, Job, Result
@@ -79,11 +79,11 @@ class Seen:
 def see(task: Task, seeds: Sequence[int], plan: Plan) -> Seen:
     """Open the examples that a plan needs; the test split only where it is final."""
     train, sets = {}, {}
-    known: dict[bytes, Examples] = {}  # MNIST is the same for every seed: hold it once
+    known: dict[str, Examples] = {}  # MNIST is the same for every seed: hold it once
 
     def one(arrays: data_module.Examples) -> Examples:
         examples = answers.examples(task, arrays)
-        return known.setdefault(examples.digest.encode(), examples)
+        return known.setdefault(examples.digest, examples)
 
     for seed in seeds:
         search = data_module.search(task, seed)
@@ -166,17 +166,13 @@ def _store(kind: str, folder: Path) -> store.Store:
 
 def _write(place: store.Store, key: str, result: Result) -> None:
     header = {"status": result.status, "reason": result.reason, "seconds": result.seconds}
-    tensors = {f"correct/{part}": counts for part, counts in result.correct.items()}
-    tensors |= {
-        f"predictions/{part}": p for part, p in result.predictions.items() if part == "test"
-    }
+    answered = {part: p for part, p in result.predictions.items() if part == "test"}
+    tensors = wire.prefixed("correct", result.correct) | wire.prefixed("predictions", answered)
     place.put(key, header, tensors)
 
 
 def _read(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Result:
-    correct = {
-        n.removeprefix("correct/"): t for n, t in tensors.items() if n.startswith("correct/")
-    }
+    correct = wire.under("correct", tensors)
     return Result(None, correct, {}, header["status"], header["reason"], header["seconds"])
 
 
