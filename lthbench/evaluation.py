@@ -135,13 +135,14 @@ def evaluate(
 
 def _suite_for(tasks: Sequence[str], final: bool) -> Suite:
     """The suite whose seeds and extras hold where none is named: quick's, or for a final run of a
-    task those of the ranked suite that it is in."""
-    if final:
-        for name in suite_names():
-            suite = load_suite(name)
-            if suite.ranked and tasks and set(tasks) <= set(suite.tasks):
-                return suite
-    return load_suite("quick")
+    task those of the ranked suite that it is in; in none, quick's seeds with every control."""
+    quick = load_suite("quick")
+    if not (final and tasks):
+        return quick
+    for suite in map(load_suite, suite_names()):
+        if suite.ranked and set(tasks) <= set(suite.tasks):
+            return suite
+    return quick.model_copy(update={"controls": "all", "compressed": True})
 
 
 def _outside_a_loop(run: Coroutine[Any, Any, list[Record]]) -> list[Record]:
