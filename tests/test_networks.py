@@ -317,3 +317,29 @@ def reached_by_attention(masks: Mapping[str, Bools], heads: int = 2) -> dict[str
         "blocks.0.down.weight": block["down"] & up & wanted[:, None],
         "head.weight": head & (mixed | down),
     }
+
+
+# --- repeated units ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_a_stage_has_blocks_of_one_shape_and_every_depth_adds_one(family: str) -> None:
+    of = tiny.network(family)
+    for depth in (1, 2, 4):
+        tensors = networks.build(of, depth).state_dict()
+        for stage in networks.stages(of, depth):
+            units = [
+                {n.removeprefix(b): tuple(t.shape) for n, t in tensors.items() if n.startswith(b)}
+                for b in stage.blocks[stage.fixed :]
+            ]
+            assert all(unit and unit == units[0] for unit in units)
+            deeper = networks.stages(of, depth + 1)
+            assert any(stage.blocks == other.blocks[:-1] for other in deeper)
+
+
+def test_the_layer_that_reads_the_features_is_no_unit() -> None:
+    stages = {f: networks.stages(tiny.network(f), 3) for f in ("mlp", "pair-mlp", "transformer")}
+    assert stages["mlp"][0].blocks == ("hidden.1.", "hidden.2.")
+    assert stages["pair-mlp"][0].blocks == ("hidden.0.", "hidden.1.", "hidden.2.")
+    assert stages["transformer"][0].blocks == ("blocks.0.", "blocks.1.", "blocks.2.")
+    assert not any(stage.fixed for of in stages.values() for stage in of)

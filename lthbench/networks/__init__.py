@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lthbench import seeds
 from lthbench.errors import TaskError
 from lthbench.networks import mlp, transformer
+from lthbench.networks.stages import Stage
 from lthbench.states import State
 from lthbench.task import Init, Network, matching
 
@@ -28,6 +29,11 @@ def shapes(spec: Network, depth: int) -> dict[str, tuple[int, ...]]:
     module = build(spec, depth)
     parameters = {name: tuple(p.shape) for name, p in module.named_parameters()}
     return {name: parameters[name] for name in matching(tuple(parameters), spec.prunable)}
+
+
+def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
+    """The runs of repeated blocks of a family at a depth; no tensor outside of them repeats."""
+    return FAMILIES[spec.family].stages(spec, depth)
 
 
 def initial(spec: Network, depth: int, seed: int, *stream: str) -> State:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lthbench.networks.stages import Stage, numbered
 from lthbench.task import Network
 
 
@@ -46,6 +47,17 @@ class MLP(nn.Module):
         counted: Tensor = torch.func.functional_call(self, dict(weights), (ones,))
         return counted.sum()  # ReLU passes what is not negative
 
+    def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The synaptic flow R of non-negative weights by name: the all-ones input's summed output."""
+        ones = self.ones().to(weights["head.weight"])
+        flowing: Tensor = torch.func.functional_call(self, dict(weights), (ones,))
+        return flowing.sum()
+
+    @staticmethod
+    def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
+        """The square layers; the first hidden layer reads the features and is the stem."""
+        return (numbered("hidden.", range(1, depth)),)
+
 
 class PairMLP(nn.Module):
     """Two tokens, one embedding table for both, concatenated; width x depth; classes."""
@@ -75,6 +87,18 @@ class PairMLP(nn.Module):
         ones = torch.ones(1, 2, self.tokens, dtype=torch.float64)
         counted: Tensor = torch.func.functional_call(self, dict(weights), (ones,))
         return counted.sum()
+
+    def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The synaptic flow R of non-negative weights by name: the all-ones input's summed output."""
+        ones = self.ones().to(weights["head.weight"])
+        flowing: Tensor = torch.func.functional_call(self, dict(weights), (ones,))
+        return flowing.sum()
+
+    @staticmethod
+    def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
+        """Every hidden layer: two embeddings side by side are as wide as a layer."""
+        square = 2 * spec.embedding == spec.width
+        return (numbered("hidden.", range(0 if square else 1, depth)),)
 
 
 def _hidden(inputs: int, width: int, depth: int) -> nn.ModuleList:

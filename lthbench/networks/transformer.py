@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lthbench.networks.stages import Stage, numbered
 from lthbench.task import Network
+
+Attend = Literal["softmax", "paths", "flow"]  # what weighs the values; the last two are linear
 
 
 class Block(nn.Module):
@@ -29,15 +33,17 @@ class Block(nn.Module):
         self.up = nn.Linear(width, hidden)
         self.down = nn.Linear(hidden, width)
 
-    def forward(self, x: Tensor, reads: int = 0, linear: bool = False) -> Tensor:
+    def forward(self, x: Tensor, reads: int = 0, attend: Attend = "softmax") -> Tensor:
         """(batch, n, width) to (batch, n - reads, width): the positions from `reads` on."""
         kept = x[:, reads:]
         q = self._split(self.query(kept))
         k, v = self._split(self.key(x)), self._split(self.value(x))
         scores = q @ k.transpose(-1, -2)  # (batch, heads, n - reads, n)
         causal = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1 + reads)
-        if linear:  # a value passes whatever the scores are; a score counts where a value passes
+        if attend == "paths":  # values pass whatever the scores; scores count where a value passes
             attention = (1 + scores).masked_fill(causal, 0)
+        elif attend == "flow":  # linear in query and in key; n^2 as there are n of each
+            attention = scores.div(x.shape[1] ** 2).masked_fill(causal, 0)
         else:
             scores = scores.div(math.sqrt(q.shape[-1])).masked_fill(causal, -math.inf)
             attention = scores.softmax(-1)
@@ -64,17 +70,17 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.head = nn.Linear(spec.width, spec.classes, bias=False)
 
-    def forward(self, x: Tensor, linear: bool = False) -> Tensor:
+    def forward(self, x: Tensor, attend: Attend = "softmax") -> Tensor:
         """(batch, 2) tokens, or (batch, 3, tokens) weights of tokens, to (batch, classes)."""
         if x.is_floating_point():
             embedded = x @ self.embed.weight
         else:
             equals = x.new_full((len(x), 1), self.tokens - 1)
             embedded = self.embed(torch.cat([x, equals], 1))
-        x = embedded if linear else embedded + self.position
+        x = embedded if attend == "paths" else embedded + self.position
         for block in self.blocks[:-1]:
-            x = block(x, 0, linear)
-        last = self.blocks[-1](x, 2, linear)  # only the last position is read
+            x = block(x, 0, attend)
+        last = self.blocks[-1](x, 2, attend)  # only the last position is read
         logits: Tensor = self.head(last[:, 0])
         return logits
 
@@ -94,6 +100,21 @@ class Transformer(nn.Module):
         numbers[:, :2, :-1], equals[:, 2, -1] = 1, 1
         scale = torch.ones((), dtype=torch.float64, requires_grad=True)
         x = equals + scale * numbers
-        counted = torch.func.functional_call(self, dict(weights), (x,), {"linear": True})
+        counted = torch.func.functional_call(self, dict(weights), (x,), {"attend": "paths"})
         # The derivative has positive terms alone; a difference of two counts would be rounded.
         return torch.autograd.grad(counted.sum(), scale, create_graph=True)[0]
+
+    def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The synaptic flow R of non-negative weights by name: the all-ones input's summed output.
+
+        Attention is (q k' / n^2) v in place of softmax, with n tokens.
+        """
+        ones = self.ones().to(weights["head.weight"])
+        arguments = (ones, "flow")
+        flowing: Tensor = torch.func.functional_call(self, dict(weights), arguments)
+        return flowing.sum()
+
+    @staticmethod
+    def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
+        """Every block."""
+        return (numbered("blocks.", range(depth)),)
