@@ -157,8 +157,11 @@ async def answer(
         chosen = wire.under("mask", tensors) if header["masked"] else None
         return await _accuracy(state, start, chosen, executor)
     if op == "examples":
-        state.log.call(store.key(op=op, count=header["count"], name=header["name"]))
-        state.meter.charge(header["count"])
+        count, name, cost = header["count"], header["name"], header["cost"]
+        if not cost >= 0:
+            raise BadCall(f"examples: cost {cost} must not be negative")
+        state.log.call(store.key(op=op, count=count, name=name, cost=cost))
+        state.meter.charge(count, cost)
         return {}, {}
     if op == "loop":
         return _begin_loop(state, header, probe, note)

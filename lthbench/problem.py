@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from lthbench import networks, seeds, wire
 from lthbench.engine import Examples
 from lthbench.engine.order import batches
-from lthbench.engine.plain import loss_of
+from lthbench.engine.plain import loss_of, optimiser_of
+from lthbench.engine.plain import rate as rate_at
 from lthbench.errors import BudgetExceeded, MethodError
 from lthbench.states import State
 from lthbench.task import Task
@@ -142,8 +143,12 @@ class Problem:
                 self._request(header | {"loops": self._loops}, tensors)
                 saved = time.monotonic()
 
-    def examples(self, per_class: int, name: str) -> Batch:
-        """A balanced, fixed draw of training examples; charged as one pass forward and back."""
+    def examples(self, per_class: int, name: str, *, cost: float = 1.0) -> Batch:
+        """A balanced, fixed draw of training examples, charged when it is made.
+
+        Args:
+            cost: of what is done with them, in forward-and-backward passes, as in `loop`.
+        """
         generator = seeds.generator(self._seed, "method", "examples", name)
         labels = self._train.y.cpu()
         chosen = []
@@ -152,7 +157,8 @@ class Problem:
             order = torch.from_numpy(generator.permutation(len(rows)))
             chosen.append(rows[order[:per_class]])
         rows = torch.cat(chosen)
-        self._request({"op": "examples", "count": len(rows), "name": str(name)})
+        header = {"op": "examples", "count": len(rows), "name": str(name), "cost": float(cost)}
+        self._request(header)
         rows = rows.to(self.device)
         return Batch(self._train.inputs(rows), self._train.labels(rows))
 
@@ -163,6 +169,41 @@ class Problem:
     def forward(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Logits of the network with these weights in place of its own."""
         return torch.func.functional_call(self.network(), dict(weights), (x,))  # type: ignore[no-any-return]
+
+    def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The synaptic flow R: what the all-ones input brings to the outputs, summed; a scalar.
+
+        The network is made linear and positive: batch norm in evaluation mode and LayerNorm are
+        times scale, GELU is ReLU, softmax attention is (q k' / n^2) v with n tokens. Charged as
+        one example's pass forward and back.
+
+        Args:
+            weights: every tensor of the state, not negative, biases 0; R has their precision.
+        """
+        self._request({"op": "examples", "count": 1, "name": "flow", "cost": 1.0})
+        network = self.network()
+        return network.flow(weights)  # type: ignore[operator, no-any-return]
+
+    def optimiser(
+        self, tensors: Iterable[Tensor], rate: float = 1.0
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """The task's optimiser and its schedule, fresh, for tensors of a method's own; no decay.
+
+        Call the schedule's `step()` after each of the optimiser's, and pass both to `loop`.
+
+        Args:
+            rate: times the recipe's learning rate.
+        """
+        recipe = self._task.recipe
+        group = {"params": list(tensors), "weight_decay": 0.0}
+        optimiser = optimiser_of([group], recipe)
+        group = optimiser.param_groups[0]
+        group["lr"] = rate * recipe.rate
+        last = recipe.steps  # the schedule stands still once it has ended
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda done: rate_at(recipe, min(done + 1, last)) / recipe.rate
+        )
+        return optimiser, schedule
 
     def ones(self) -> Tensor:
         """The all-ones input, one example; for tokens every token with weight 1 / tokens."""

@@ -113,8 +113,8 @@ def origin(
         trained: the states that this method's `train` returned.
 
     Returns:
-        "init", "rewind", "signs", "final" or "free", and the step (protocol, "What a method may
-        do"). Pruned positions are zeroed before comparing; all comparisons are of bits.
+        "init", "rewind", "signs", "final" or "free", and the step that training begins at
+        (protocol, "What a method may do"). Pruned positions are zeroed before comparing; all comparisons are of bits.
     """
     if ticket.weights is None:
         return ("rewind" if ticket.start else "init"), ticket.start
@@ -127,7 +127,7 @@ def origin(
             return "signs", k
     for state in trained:
         if _equal(weights, _pruned(state.tensors(), ticket.masks)):
-            return "final", state.step
+            return "final", ticket.start  # learning-rate rewinding: the schedule begins again
     return "free", ticket.start
 
 

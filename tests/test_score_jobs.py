@@ -223,7 +223,11 @@ def test_another_start_by_origin(origin: str, digits: Task, tmp_path: Path) -> N
     chosen = entries(digits, tmp_path, ALL, "origins", origin=origin)
     ticket = of(chosen, "ticket", 0.2)
     assert ticket.table["origin"] == origin
-    if origin == "final":
+    if origin == "final":  # learning-rate rewinding: the whole schedule, from weights of its own
+        assert (ticket.job.start.step, ticket.job.until) == (0, digits.recipe.steps)
+        assert ticket.table["weights"] == ticket.job.start.digest
+        theta = networks.initial(digits.network, digits.network.depth, SEED)
+        assert not torch.equal(ticket.job.start["head.weight"], theta["head.weight"])
         assert not [entry for entry in chosen if entry.kind == "reinit"]
         return
     reinit = of(chosen, "reinit", 0.2)

@@ -80,6 +80,7 @@ INFINITE[2, 2] = math.inf
         (Ticket(MASKS, start=21), "start 21: a ticket starts at step 0 to 20 of the dense run"),
         (Ticket(MASKS, start=1.0), "start 1.0: a ticket starts at step"),  # type: ignore[arg-type]
         (Ticket(MASKS, start=True), "start True: a ticket starts at step"),
+        (Ticket(MASKS, start=5, trained=False), "start 5 of an untrained ticket; these start at"),
         (Ticket(MASKS, weights=[]), "weights must be a mapping from name to tensor"),  # type: ignore[arg-type]
         (Ticket(MASKS, weights={}), "weights need every tensor of the state; hidden.0.weight is"),
         (Ticket(MASKS, weights=without(THETA, "head.bias")), "head.bias is missing or misshapen"),
@@ -209,7 +210,8 @@ def test_weights_are_known_by_their_bits(states: dict[str, State]) -> None:
     assert found(THETA, states) == ("init", 0)
     assert found(states["theta_5"], states) == ("rewind", 5)
     assert found(states["theta_20"], states) == ("rewind", 20)
-    assert found(states["final"], states) == ("final", 100)
+    assert found(states["final"], states) == ("final", 0)  # trained once more, from the first step
+    assert found(states["final"], states, start=7) == ("final", 7)
     assert found(THETA.tensors(), states, start=5) == ("init", 0)  # named a start, is another
 
 
@@ -263,7 +265,7 @@ def test_a_final_state_trained_on_is_final_or_free(states: dict[str, State]) -> 
     on = states["final, 5 steps on"]
     assert found(on, states) == ("free", 0)
     ticket = Ticket(MASKS, weights=on)
-    assert origin(ticket, {0: THETA}, [states["final"], on]) == ("final", on.step)
+    assert origin(ticket, {0: THETA}, [states["final"], on]) == ("final", 0)
 
 
 def test_trained_biases_make_free(states: dict[str, State]) -> None:
@@ -367,7 +369,8 @@ def test_any_flipped_bit_is_seen(
         ("rewind", 5, "rewind"),
         ("signs", 0, "init"),
         ("signs", 5, "rewind"),
-        ("final", 100, "reference"),
+        ("scaled", 0, "init"),
+        ("final", 0, "reference"),
         ("free", 0, "open"),
         ("transferred", 0, "open"),
     ],

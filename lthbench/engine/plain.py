@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from lthbench import networks
 from lthbench.engine import Evaluation, Examples, Job, Result, count_correct
+from lthbench.engine import norms
 from lthbench.engine.order import batches
 from lthbench.states import State
 from lthbench.task import Recipe, matching
@@ -47,6 +49,9 @@ def _train(job: Job, data: Examples, sets: Mapping[str, Examples], at: Sequence[
     correct: dict[str, list[int]] = {name: [] for name in sets}
     predictions: dict[str, Tensor] = {}
     if job.until == job.start.step:
+        first = (job.start.step, job.start.step + job.norm_batches)
+        shown = batches(job.recipe, len(data.y), job.seed, job.order, *first)
+        norms.estimate(network, (data.inputs(rows.to(data.x.device), dtype) for rows in shown))
         predictions = _evaluate(network, dtype, sets, correct)
     rows = batches(job.recipe, len(data.y), job.seed, job.order, job.start.step, job.until)
     network.train()
@@ -114,7 +119,11 @@ def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
         {"params": [named[n] for n in decayed], "weight_decay": recipe.weight_decay},
         {"params": [p for n, p in named.items() if n not in decayed], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
+    return optimiser_of([group for group in groups if group["params"]], recipe)
+
+
+def optimiser_of(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser for groups of parameters that name their own weight decay."""
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=recipe.rate, momentum=recipe.momentum, fused=True)
     kind = torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW
