@@ -33,6 +33,7 @@ __all__ = [
     "digest",
     "keep_top",
     "kept",
+    "largest_remainder",
     "layer_counts",
     "nested",
     "overlap",
@@ -237,7 +238,7 @@ def layer_counts(shapes: Shapes, density: float, rule: Rule) -> dict[str, int]:
         quotas = _erk_quotas(shapes, sizes, Fraction(density))
     else:
         raise TicketError(f"layer_counts: unknown rule {rule!r}; the rules are uniform and erk")
-    return _largest_remainder(quotas, wanted)
+    return largest_remainder(quotas, wanted)
 
 
 def _erk_quotas(shapes: Shapes, sizes: Mapping[str, int], density: Fraction) -> dict[str, Fraction]:
@@ -260,8 +261,11 @@ def _erk_quotas(shapes: Shapes, sizes: Mapping[str, int], density: Fraction) -> 
         dense |= overfull
 
 
-def _largest_remainder(quotas: Mapping[str, Fraction], wanted: int) -> dict[str, int]:
-    """Round quotas to whole numbers that sum to ``wanted``, which is their rounded sum."""
+def largest_remainder(quotas: Mapping[str, Fraction], wanted: int) -> dict[str, int]:
+    """Round quotas to whole numbers that sum to ``wanted``, which is their rounded sum.
+
+    Equal remainders go by name.
+    """
     floors = {name: math.floor(quota) for name, quota in quotas.items()}
     by_remainder = sorted(quotas, key=lambda name: (floors[name] - quotas[name], name))
     for name in by_remainder[: wanted - sum(floors.values())]:

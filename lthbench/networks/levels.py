@@ -1,0 +1,42 @@
+"""A network at one depth, as transfer sees it: names, shapes and repeated blocks, no values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lthbench import networks
+from lthbench.errors import TaskError
+from lthbench.networks.stages import Stage
+from lthbench.task import Network
+
+
+@dataclass(frozen=True)
+class Level:
+    """What two depths of a family are compared by.
+
+    Attributes:
+        tensors: the shape of every tensor of the state, by name.
+        prunable: the names of those that have a mask.
+        stages: the runs of repeated blocks; tensors outside of them are there at every depth.
+    """
+
+    depth: int
+    tensors: Mapping[str, tuple[int, ...]]
+    prunable: tuple[str, ...]
+    stages: tuple[Stage, ...]
+
+
+def level(spec: Network, depth: int) -> Level:
+    """The network at a depth; TaskError for a depth that its family does not have."""
+    if depth < 1:
+        raise TaskError(f"{spec.family} at depth {depth}: its depths begin at 1; name one of those")
+    stages = networks.stages(spec, depth)
+    if not stages and depth != spec.depth:
+        raise TaskError(
+            f"{spec.family} at depth {depth}: not transferable, it repeats no unit and has depth "
+            f"{spec.depth} alone"
+        )
+    state = networks.build(spec, depth).state_dict()
+    tensors = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    return Level(depth, tensors, tuple(networks.shapes(spec, depth)), stages)
