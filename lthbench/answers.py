@@ -61,9 +61,25 @@ class Search:
     rungs: tuple[dict[str, Any], ...]
 
 
+@dataclass(frozen=True)
+class Depth:
+    """The family's network at one depth: where it starts, and what a step of it costs."""
+
+    number: int
+    theta: State
+    shapes: Mapping[str, tuple[int, ...]]  # of the prunable tensors
+    weight: float  # FLOPs of a pass, in those of the task's own network
+
+
 @dataclass
 class SeedState:
-    """Everything the coordinator holds for one seed while its child runs."""
+    """Everything the coordinator holds for one seed while its child runs.
+
+    Attributes:
+        depths: the networks that were asked for, by depth; the task's own from the beginning.
+        thetas: theta_k of the task's own depth, by k, up to the rewind limit.
+        paid: depth and k of every theta_k that was charged.
+    """
 
     task: Task
     seed: int
@@ -73,12 +89,23 @@ class SeedState:
     meter: Meter
     train: Examples
     held_out: Examples
-    theta: State
-    shapes: dict[str, tuple[int, ...]]
+    depths: dict[int, Depth]
     thetas: dict[int, State] = field(default_factory=dict)
     trained: list[str] = field(default_factory=list)
     rungs: list[dict[str, Any]] = field(default_factory=list)
-    paid: set[int] = field(default_factory=set)
+    paid: set[tuple[int, int]] = field(default_factory=set)
+
+    @property
+    def own(self) -> Depth:
+        """The task's own network."""
+        return self.depths[self.task.network.depth]
+
+    def at(self, header: Mapping[str, Any]) -> Depth:
+        """The network that a request is about."""
+        number = int(header["depth"])
+        if number not in self.depths:
+            self.depths[number] = _depth(self.task, self.seed, number)
+        return self.depths[number]
 
     def progress(self) -> dict[str, Any]:
         """What a search that goes on inside a loop must find again, as JSON."""
@@ -96,11 +123,13 @@ class SeedState:
         self.meter.count = progress["spent"]
         self.trained = list(progress["trained"])
         self.rungs = list(progress["rungs"])
-        self.paid = set(progress["paid"])
-        for k in self.paid:
-            stored = self.store.get(training(self.task, self.seed, self.theta, None, k).key)
-            if stored and k <= self.task.search.rewind_limit:
-                self.thetas[k] = State(stored[1], k)
+        self.paid = {(depth, k) for depth, k in progress["paid"]}
+        own = self.own
+        for depth, k in self.paid:
+            if depth == own.number and k <= self.task.search.rewind_limit:
+                stored = self.store.get(training(self.task, self.seed, own.theta, None, k).key)
+                if stored:
+                    self.thetas[k] = State(stored[1], k)
 
 
 def prepare(task: Task, seed: int, tickets: Path, place: Path) -> SeedState:
@@ -120,9 +149,20 @@ def prepare(task: Task, seed: int, tickets: Path, place: Path) -> SeedState:
         Meter(task.recipe.steps, batch, task.search.budget),
         train,
         held_out,
-        networks.initial(task.network, depth, seed),
-        networks.shapes(task.network, depth),
+        {depth: _depth(task, seed, depth)},
     )
+
+
+def _depth(task: Task, seed: int, number: int) -> Depth:
+    spec = task.network
+    if not networks.has_depth(spec, number):
+        raise BadCall(
+            f"at_depth({number}): {spec.family} networks {networks.depths_told(spec)}"
+        )
+    own = number == spec.depth
+    weight = 1.0 if own else networks.flops(spec, number) / networks.flops(spec, spec.depth)
+    theta = networks.initial(spec, number, seed)
+    return Depth(number, theta, networks.shapes(spec, number), weight)
 
 
 def examples(task: Task, arrays: data_module.Examples) -> Examples:
@@ -149,19 +189,22 @@ async def answer(
     if op == "train":
         start = State(wire.under("start", tensors), header["step"])
         chosen = wire.under("mask", tensors) if header["masked"] else None
-        return await _train(state, start, chosen, header["until"], header["order"], executor, note)
+        at = state.at(header)
+        until, order = header["until"], header["order"]
+        return await _train(state, at, start, chosen, until, order, executor, note)
     if op == "theta":
-        return await _theta(state, header["k"], executor, note)
+        return await _theta(state, state.at(header), header["k"], executor, note)
     if op == "accuracy":
         start = State(wire.under("start", tensors), header["step"])
         chosen = wire.under("mask", tensors) if header["masked"] else None
-        return await _accuracy(state, start, chosen, executor)
+        return await _accuracy(state, state.at(header), start, chosen, executor)
     if op == "examples":
         count, name, cost = header["count"], header["name"], header["cost"]
         if not cost >= 0:
             raise BadCall(f"examples: cost {cost} must not be negative")
-        state.log.call(store.key(op=op, count=count, name=name, cost=cost))
-        state.meter.charge(count, cost)
+        weight = state.at(header).weight
+        state.log.call(store.key(op=op, count=count, name=name, cost=cost * weight))
+        state.meter.charge(count, cost * weight)
         return {}, {}
     if op == "loop":
         return _begin_loop(state, header, probe, note)
@@ -178,6 +221,7 @@ async def answer(
 
 async def _train(
     state: SeedState,
+    at: Depth,
     start: State,
     chosen: Mapping[str, Tensor] | None,
     until: int,
@@ -187,12 +231,12 @@ async def _train(
     paid: bool = False,
 ) -> wire.Message:
     task = state.task
-    _check_training(state, start, chosen, until)
-    job = training(task, state.seed, start, chosen, until, order)
+    _check_training(task, at, start, chosen, until)
+    job = training(task, state.seed, start, chosen, until, order, at.number)
     state.log.call(job.key)
     batch = batch_size(task.recipe, len(state.train.y))
     if not paid:
-        state.meter.charge((until - start.step) * batch)
+        state.meter.charge((until - start.step) * batch, at.weight)
     stored = state.store.get(job.key)
     ran = stored is None
     if stored is None:
@@ -215,13 +259,15 @@ def training(
     chosen: Mapping[str, Tensor] | None,
     until: int,
     order: int = 0,
+    depth: int | None = None,
 ) -> Job:
     """A training of the search: its data order is a stream of the seed, the masks and `order`."""
+    depth = task.network.depth if depth is None else depth
     masked = masks.digest(chosen) if chosen is not None else "dense"
     key = store.key(
         data_and_network=task.training_digest,
         recipe=task.recipe.canonical(),
-        depth=task.network.depth,
+        depth=depth,
         seed=seed,
         start=start.digest,
         masks=masked,
@@ -231,48 +277,52 @@ def training(
         device="cpu",
     )
     names = ("data", masked, str(order))
-    return Job(
-        task.network, task.network.depth, start, chosen, task.recipe, until, seed, names, key
-    )
+    return Job(task.network, depth, start, chosen, task.recipe, until, seed, names, key)
 
 
 def _check_training(
-    state: SeedState, start: State, chosen: Mapping[str, Tensor] | None, until: int
+    task: Task, at: Depth, start: State, chosen: Mapping[str, Tensor] | None, until: int
 ) -> None:
-    names = {name: tuple(tensor.shape) for name, tensor in state.theta.items()}
+    names = {name: tuple(tensor.shape) for name, tensor in at.theta.items()}
     given = {name: tuple(tensor.shape) for name, tensor in start.items()}
     if given != names:
         wrong = next(n for n in [*names, *given] if names.get(n) != given.get(n))
         raise BadCall(f"train: start needs every tensor of the state; {wrong} does not fit")
-    if not 0 <= start.step <= until <= state.task.recipe.steps:
+    if not 0 <= start.step <= until <= task.recipe.steps:
         raise BadCall(
-            f"train: from step {start.step} until {until}; "
-            f"steps go from 0 to {state.task.recipe.steps}"
+            f"train: from step {start.step} until {until}; steps go from 0 to {task.recipe.steps}"
         )
     for name, mask in (chosen or {}).items():
-        if mask.dtype != torch.bool or tuple(mask.shape) != state.shapes.get(name):
+        if mask.dtype != torch.bool or tuple(mask.shape) != at.shapes.get(name):
             raise BadCall(f"train: mask of {name} is no bool tensor of a prunable tensor's shape")
 
 
-async def _theta(state: SeedState, k: int, executor: Executor, note: Note) -> wire.Message:
+async def _theta(
+    state: SeedState, at: Depth, k: int, executor: Executor, note: Note
+) -> wire.Message:
     if not 0 < k <= state.task.recipe.steps:
         raise BadCall(f"theta({k}): steps go from 0 to {state.task.recipe.steps}")
-    first = k not in state.paid
-    reply = await _train(state, state.theta, None, k, 0, executor, note, paid=not first)
-    state.paid.add(k)
-    if k <= state.task.search.rewind_limit:
+    place = at.number, k
+    paid = place in state.paid
+    reply = await _train(state, at, at.theta, None, k, 0, executor, note, paid=paid)
+    state.paid.add(place)
+    if at.number == state.own.number and k <= state.task.search.rewind_limit:
         state.thetas[k] = State(reply[1], k)
     return reply
 
 
 async def _accuracy(
-    state: SeedState, start: State, chosen: Mapping[str, Tensor] | None, executor: Executor
+    state: SeedState,
+    at: Depth,
+    start: State,
+    chosen: Mapping[str, Tensor] | None,
+    executor: Executor,
 ) -> wire.Message:
-    _check_training(state, start, chosen, start.step)
-    job = training(state.task, state.seed, start, chosen, start.step)
+    _check_training(state.task, at, start, chosen, start.step)
+    job = training(state.task, state.seed, start, chosen, start.step, depth=at.number)
     key = store.key(accuracy=job.key)
     state.log.call(key)
-    state.meter.charge(len(state.held_out.y), 1 / 3)
+    state.meter.charge(len(state.held_out.y), at.weight / 3)
     stored = state.store.get(key)
     if stored is None:
         evaluation = Evaluation({state.seed: {"held_out": state.held_out}}, ())
@@ -291,7 +341,8 @@ def _begin_loop(
     probe: Probe | None,
     note: Note,
 ) -> wire.Message:
-    number, steps, cost = header["number"], header["steps"], header["cost"]
+    number, steps = header["number"], header["steps"]
+    cost = header["cost"] * state.at(header).weight
     if steps < 0 or not cost >= 0:
         raise BadCall(f"loop: steps {steps} and cost {cost} must not be negative")
     state.log.call(store.key(op="loop", number=number, steps=steps, cost=cost))
@@ -318,8 +369,9 @@ async def _ticket(
     chosen = dict(header["masks"]) | wire.under("mask", tensors)
     weights = State(wire.under("weight", tensors), header["step"]) if "weighted" in header else None
     proposed = Ticket(chosen, header["start"], weights, bool(header["trained"]))
-    names = {name: tuple(tensor.shape) for name, tensor in state.theta.items()}
-    ticket.check(proposed, state.shapes, names, state.task.search.rewind_limit)
+    own = state.own
+    names = {name: tuple(tensor.shape) for name, tensor in own.theta.items()}
+    ticket.check(proposed, own.shapes, names, state.task.search.rewind_limit)
     ladder = state.task.ladder.trained if proposed.trained else state.task.ladder.untrained
     total = masks.total(chosen)
     done = [rung["density"] for rung in state.rungs]
@@ -327,9 +379,9 @@ async def _ticket(
         raise TicketError("trained and untrained tickets in one search; a method yields one kind")
     density = ticket.rung_of(proposed, ladder, total, done)
     if proposed.start and proposed.start not in state.thetas:
-        await _theta(state, proposed.start, executor, note)  # charged like any other call of it
+        await _theta(state, own, proposed.start, executor, note)  # charged like any other call of it
     trained = [State(t, h["step"]) for h, t in filter(None, map(state.store.get, state.trained))]
-    origin, k = ticket.origin(proposed, {0: state.theta} | state.thetas, trained)
+    origin, k = ticket.origin(proposed, {0: own.theta} | state.thetas, trained)
     entry = {
         "density": density,
         "kept": masks.kept(chosen),
@@ -344,7 +396,7 @@ async def _ticket(
     state.log.call(store.key(op="ticket", **{n: v for n, v in entry.items() if n != "cost"}))
     bits, shapes = masks.pack(chosen)
     content = wire.prefixed("mask", bits)
-    if origin in ("signs", "final", "free") and weights is not None:
+    if origin in ("signs", "scaled", "final", "free") and weights is not None:
         content |= wire.prefixed("weight", weights)
     if origin == "rewind":
         content |= wire.prefixed("weight", state.thetas[k])

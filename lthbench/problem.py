@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from lthbench.engine import Examples
 from lthbench.engine.order import batches
 from lthbench.engine.plain import loss_of, optimiser_of
 from lthbench.engine.plain import rate as rate_at
-from lthbench.errors import BudgetExceeded, MethodError
+from lthbench.errors import BadCall, BudgetExceeded, MethodError
 from lthbench.states import State
 from lthbench.task import Task
 
@@ -29,6 +30,15 @@ class Batch(NamedTuple):
     y: Tensor
 
 
+@dataclass
+class _Shared:
+    """What a problem and the same problem at other depths have in common."""
+
+    left: float
+    loops: int = 0
+    generators: dict[str, torch.Generator] = field(default_factory=dict)
+
+
 class Problem:
     """One task at one seed, read-only. Costly calls are requests that the harness meters.
 
@@ -39,7 +49,15 @@ class Problem:
         classes, chance, depth, device, steps (T), rewind_limit: of the task.
     """
 
-    def __init__(self, task: Task, depth: int, seed: int, train: Examples, ask: Ask) -> None:
+    def __init__(
+        self,
+        task: Task,
+        depth: int,
+        seed: int,
+        train: Examples,
+        ask: Ask,
+        shared: _Shared | None = None,
+    ) -> None:
         self.densities = task.ladder.trained
         self.untrained_densities = task.ladder.untrained
         self.shapes = networks.shapes(task.network, depth)
@@ -52,14 +70,23 @@ class Problem:
         self.rewind_limit = task.search.rewind_limit
         self._task, self._seed, self._train, self._ask = task, seed, train, ask
         self._theta = networks.initial(task.network, depth, seed)
-        self._left = task.search.budget
-        self._loops = 0
-        self._generators: dict[str, torch.Generator] = {}
+        self._shared = shared or _Shared(task.search.budget)
 
     @property
     def budget(self) -> float:
         """Dense trainings left."""
-        return self._left
+        return self._shared.left
+
+    def at_depth(self, depth: int) -> Problem:
+        """The same task, seed and budget with the family's network at another depth.
+
+        What it asks for is charged by that network's dense FLOPs.
+        """
+        spec = self._task.network
+        if type(depth) is not int or not networks.has_depth(spec, depth):
+            told = networks.depths_told(spec)
+            raise BadCall(f"at_depth({depth!r}): {spec.family} networks {told}")
+        return Problem(self._task, depth, self._seed, self._train, self._ask, self._shared)
 
     def network(self) -> nn.Module:
         """A fresh copy of the dense network at theta_0, on the problem's device."""
@@ -114,15 +141,15 @@ class Problem:
             cost: of one step, in forward-and-backward passes: 1/3 forward only, 2 for a
                 Hessian product.
         """
-        self._loops += 1
-        number, steps = self._loops, int(steps)
+        self._shared.loops += 1
+        number, steps = self._shared.loops, int(steps)
         reply, tensors = self._request(
             {"op": "loop", "number": number, "steps": steps, "cost": float(cost)}
         )
         first = int(reply["step"])
         if first:
             _restore(wire.unpack(reply["snapshot"], tensors), stateful, self.generator)
-            self._loops = int(reply["loops"])  # those begun in the body are not begun again
+            self._shared.loops = int(reply["loops"])  # those begun in the body are not begun again
         return self._steps(stateful, number, first, steps, reply)
 
     def _steps(
@@ -138,9 +165,9 @@ class Problem:
             due = time.monotonic() - saved > reply["every"] or step in reply["at"] or step == steps
             if steps > SHORT and due:
                 tensors: dict[str, Tensor] = {}
-                packed = wire.pack(_snapshot(stateful, self._generators), tensors)
+                packed = wire.pack(_snapshot(stateful, self._shared.generators), tensors)
                 header = {"op": "snapshot", "number": number, "step": step, "snapshot": packed}
-                self._request(header | {"loops": self._loops}, tensors)
+                self._request(header | {"loops": self._shared.loops}, tensors)
                 saved = time.monotonic()
 
     def examples(self, per_class: int, name: str, *, cost: float = 1.0) -> Batch:
@@ -211,17 +238,17 @@ class Problem:
 
     def generator(self, name: str) -> torch.Generator:
         """The seed's random stream of that name; one object a name, CPU."""
-        if name not in self._generators:
+        if name not in self._shared.generators:
             generator = torch.Generator()
             generator.manual_seed(seeds.torch_seed(self._seed, "method", name))
-            self._generators[name] = generator
-        return self._generators[name]
+            self._shared.generators[name] = generator
+        return self._shared.generators[name]
 
     def _request(
         self, header: dict[str, Any], tensors: Mapping[str, Tensor] | None = None
     ) -> wire.Message:
-        reply, answer = self._ask(header, tensors)
-        self._left = reply["left"]
+        reply, answer = self._ask(header | {"depth": self.depth}, tensors)
+        self._shared.left = reply["left"]
         if reply.get("error") == "budget":
             raise BudgetExceeded(reply["message"])
         if "error" in reply:

@@ -8,7 +8,9 @@ import pytest
 
 from lthbench.check import TASK
 from lthbench.engine import plain
+from lthbench.errors import BadCall
 from lthbench.method import load_method
+from lthbench.problem import Problem
 from tests.searching import begin, search
 
 SEED = 3
@@ -46,3 +48,35 @@ def test_equal_calls_cost_twice_and_theta_once(tmp_path: Path) -> None:
     problem.train(until=24)
     assert coordinator.state.meter.spent == pytest.approx(68 / TASK.recipe.steps)
     assert problem.budget == pytest.approx(TASK.search.budget - 68 / TASK.recipe.steps)
+
+
+def _products(problem: Problem) -> int:
+    """Multiplications of one pass: a weight is used once, but the embedding is looked up."""
+    return sum(a * b for name, (a, b) in problem.shapes.items() if not name.startswith("embed"))
+
+
+def test_another_depth_shares_the_meter_and_costs_its_flops(tmp_path: Path) -> None:
+    problem, coordinator = begin(TASK, SEED, tmp_path)
+    deeper = problem.at_depth(2)
+    end = deeper.train()
+    spent = coordinator.state.meter.spent
+    assert spent == pytest.approx(_products(deeper) / _products(problem), rel=1e-4) != 1
+    assert deeper.budget == problem.budget == pytest.approx(TASK.search.budget - spent)
+    assert {name: tuple(end[name].shape) for name in deeper.prunable} == deeper.shapes
+    problem.train()
+    assert coordinator.state.meter.spent == pytest.approx(spent + 1)
+
+
+def test_a_theta_of_another_depth_is_another_run(tmp_path: Path) -> None:
+    problem, coordinator = begin(TASK, SEED, tmp_path)
+    deeper = problem.at_depth(2)
+    assert problem.theta(10).digest != deeper.theta(10).digest
+    spent = coordinator.state.meter.spent
+    deeper.theta(10)
+    assert coordinator.state.meter.spent == spent
+
+
+def test_a_depth_that_the_family_does_not_have_is_refused(tmp_path: Path) -> None:
+    problem, _ = begin(TASK, SEED, tmp_path)
+    with pytest.raises(BadCall, match=r"at_depth\(0\): pair-mlp networks have depths from 1"):
+        problem.at_depth(0)

@@ -10,18 +10,26 @@ from torch import Tensor, nn
 
 from lthbench import seeds
 from lthbench.errors import TaskError
-from lthbench.networks import mlp, transformer
+from lthbench.networks import conv, mlp, resnet, transformer, vit
 from lthbench.networks.stages import Stage
 from lthbench.states import State
 from lthbench.task import Init, Network, matching
 
-FAMILIES = {"mlp": mlp.MLP, "pair-mlp": mlp.PairMLP, "transformer": transformer.Transformer}
+FAMILIES = {
+    "mlp": mlp.MLP,
+    "pair-mlp": mlp.PairMLP,
+    "transformer": transformer.Transformer,
+    "conv": conv.Conv,
+    "resnet": resnet.ResNet,
+    "vit": vit.ViT,
+}
 
 
 def build(spec: Network, depth: int) -> nn.Module:
     """The dense module of a family at a depth, on the meta device: shapes, no values."""
     with torch.device("meta"):
-        return FAMILIES[spec.family](spec, depth)
+        module: nn.Module = FAMILIES[spec.family](spec, depth)
+        return module
 
 
 def shapes(spec: Network, depth: int) -> dict[str, tuple[int, ...]]:
@@ -33,7 +41,32 @@ def shapes(spec: Network, depth: int) -> dict[str, tuple[int, ...]]:
 
 def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
     """The runs of repeated blocks of a family at a depth; no tensor outside of them repeats."""
-    return FAMILIES[spec.family].stages(spec, depth)
+    found: tuple[Stage, ...] = FAMILIES[spec.family].stages(spec, depth)
+    return found
+
+
+def has_depth(spec: Network, depth: int) -> bool:
+    """Whether the family can be built at a depth: one that repeats nothing has its own alone."""
+    return depth == spec.depth or (depth >= 1 and bool(stages(spec, spec.depth)))
+
+
+def depths_told(spec: Network) -> str:
+    """The depths of a family in words, for messages."""
+    if stages(spec, spec.depth):
+        return "have depths from 1"
+    return f"repeat no block: {spec.depth} is their only depth"
+
+
+def flops(spec: Network, depth: int) -> int:
+    """Floating-point operations of one example's forward pass through the dense network."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    module = build(spec, depth)
+    with torch.device("meta"):
+        x = torch.zeros(1, 2, dtype=torch.int64) if hasattr(module, "embed") else module.ones()  # type: ignore[operator]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(x)
+    return int(counter.get_total_flops())
 
 
 def initial(spec: Network, depth: int, seed: int, *stream: str) -> State:
@@ -89,6 +122,7 @@ def _draw(init: Init, shape: tuple[int, ...], generator: np.random.Generator) ->
     deviation = {
         "glorot-normal": math.sqrt(2 / (fan_in + fan_out)),
         "kaiming-normal": math.sqrt(2 / fan_in),
+        "lecun-normal": math.sqrt(1 / fan_in),
         "normal": init.value,
     }[init.distribution]
     return generator.standard_normal(shape) * deviation
