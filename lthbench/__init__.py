@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lthbench.problem import Problem as Problem
     from lthbench.states import State as State
     from lthbench.ticket import Ticket as Ticket
+    from lthbench.transfer import elastic as elastic
 
 _HOMES = {
     "Batch": "problem",
@@ -26,6 +27,7 @@ _HOMES = {
     "Problem": "problem",
     "State": "states",
     "Ticket": "ticket",
+    "elastic": "transfer",
     "evaluate": "evaluation",
     "keep_top": "masks",
     "layer_counts": "masks",
@@ -38,6 +40,7 @@ __all__ = [
     "Problem",
     "State",
     "Ticket",
+    "elastic",
     "evaluate",
     "keep_top",
     "layer_counts",

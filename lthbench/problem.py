@@ -16,6 +16,7 @@ from lthbench.engine.order import batches
 from lthbench.engine.plain import loss_of, optimiser_of
 from lthbench.engine.plain import rate as rate_at
 from lthbench.errors import BadCall, BudgetExceeded, MethodError
+from lthbench.networks import levels
 from lthbench.states import State
 from lthbench.task import Task
 
@@ -76,6 +77,11 @@ class Problem:
     def budget(self) -> float:
         """Dense trainings left."""
         return self._shared.left
+
+    @property
+    def level(self) -> levels.Level:
+        """Names and shapes of all tensors at this depth, and the blocks that the family repeats."""
+        return levels.level(self._task.network, self.depth)
 
     def at_depth(self, depth: int) -> Problem:
         """The same task, seed and budget with the family's network at another depth.

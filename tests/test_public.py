@@ -20,6 +20,7 @@ NAMES = [
     "Problem",
     "State",
     "Ticket",
+    "elastic",
     "evaluate",
     "keep_top",
     "layer_counts",

@@ -471,7 +471,9 @@ def test_weights_that_do_not_fit_the_masks() -> None:
 @pytest.mark.parametrize("depth", [0, -1])
 def test_a_depth_that_a_family_does_not_have(depth: int) -> None:
     for family in FAMILIES:
-        with pytest.raises(TaskError, match=f"^{family} at depth {depth}: its depths begin at 1"):
+        with pytest.raises(
+            TaskError, match=f"^depth {depth}: {family} networks have depths from 1$"
+        ):
             level(tiny.network(family), depth)
 
 
@@ -479,7 +481,7 @@ def test_a_family_that_repeats_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = tiny.network("mlp")
     monkeypatch.setattr(networks, "stages", lambda spec, depth: ())
     assert level(spec, spec.depth).stages == ()
-    with pytest.raises(TaskError, match="mlp at depth 3: not transferable, it repeats no unit"):
+    with pytest.raises(TaskError, match=r"^depth 3: mlp networks repeat no block: 2 is their only"):
         level(spec, 3)
 
 

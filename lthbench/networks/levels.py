@@ -29,14 +29,8 @@ class Level:
 
 def level(spec: Network, depth: int) -> Level:
     """The network at a depth; TaskError for a depth that its family does not have."""
-    if depth < 1:
-        raise TaskError(f"{spec.family} at depth {depth}: its depths begin at 1; name one of those")
-    stages = networks.stages(spec, depth)
-    if not stages and depth != spec.depth:
-        raise TaskError(
-            f"{spec.family} at depth {depth}: not transferable, it repeats no unit and has depth "
-            f"{spec.depth} alone"
-        )
+    if not networks.has_depth(spec, depth):
+        raise TaskError(f"depth {depth}: {spec.family} networks {networks.depths_told(spec)}")
     state = networks.build(spec, depth).state_dict()
     tensors = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    return Level(depth, tensors, tuple(networks.shapes(spec, depth)), stages)
+    return Level(depth, tensors, tuple(networks.shapes(spec, depth)), networks.stages(spec, depth))
