@@ -1,0 +1,99 @@
+"""The transfer score by hand: points above random, the share of IMP's gain, what is not told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from lthbench import depths
+
+SEEDS = (0, 1, 2)
+TARGETS, DENSITIES = (1, 3), (0.5, 0.25)
+
+
+def cells(kind: str, accuracy: dict[tuple[int, float], Sequence[float]]) -> list[dict[str, Any]]:
+    return [
+        {"kind": kind, "depth": d, "density": p, "seed": s, "status": "ok", "accuracy": value}
+        for (d, p), values in accuracy.items()
+        for s, value in zip(SEEDS, values, strict=True)
+    ]
+
+
+def everywhere(values: Sequence[float]) -> dict[tuple[int, float], Sequence[float]]:
+    return {(depth, density): values for depth in TARGETS for density in DENSITIES}
+
+
+def record(*rows: list[dict[str, Any]], frozen: dict[str, Any] | None = None) -> dict[str, Any]:
+    moved = {"targets": TARGETS, "densities": DENSITIES, "reason": ""}
+    moved["cells"] = [cell for row in rows for cell in row]
+    return {"seeds": SEEDS, "transfer": moved, "reference": frozen and {"transfer": frozen}}
+
+
+def score(cell: Any) -> float:
+    return float(cell["accuracy"]) if cell["status"] == "ok" else 0.1
+
+
+def told(values: Sequence[float] | None, share: bool) -> dict[str, Any] | None:
+    return None if values is None else {"mean": sum(values) / len(values), "values": list(values)}
+
+
+def scored(table: dict[str, Any]) -> dict[str, Any]:
+    found = depths.transfer(table, score, told)
+    assert found is not None
+    return found
+
+
+def gained(imp: Sequence[float], erk: Sequence[float]) -> dict[str, Any]:
+    return {
+        depths.key(depth, density): {"imp": imp, "erk": erk}
+        for depth in TARGETS
+        for density in DENSITIES
+    }
+
+
+def test_points_are_the_mean_over_places_of_what_is_above_random() -> None:
+    erk = cells("erk", everywhere((0.5, 0.6, 0.7)))
+    uneven = everywhere((0.6, 0.7, 0.9)) | {(3, 0.25): (0.5, 0.5, 0.7)}
+    found = scored(record(cells("carried", uneven), erk))
+    # By hand: three places at +10, +10, +20 points and one at 0, -10, 0, mean over the four.
+    assert found["points"]["values"] == pytest.approx([7.5, 5.0, 15.0])
+    assert found["points"]["mean"] == pytest.approx(27.5 / 3)
+    assert found["rows"][3]["points"]["values"] == pytest.approx([0, -10, 0])
+    assert [(row["depth"], row["density"]) for row in found["rows"]] == list(uneven)
+
+
+def test_a_failed_ticket_scores_chance_and_a_failed_control_nothing() -> None:
+    erk, carried = (cells(k, everywhere((0.5, 0.5, 0.5))) for k in ("erk", "carried"))
+    carried[0]["status"] = "diverged"
+    assert scored(record(carried, erk))["rows"][0]["points"]["values"][0] == pytest.approx(-40)
+    erk[0]["status"] = "diverged"
+    found = scored(record(carried, erk))
+    assert found["points"] is None
+    assert found["rows"][0]["points"] is None
+    assert found["rows"][1]["points"]["mean"] == 0
+
+
+def test_the_share_of_imps_gain_is_a_ratio_of_sums() -> None:
+    erk, carried = cells("erk", everywhere((0.5,) * 3)), cells("carried", everywhere((0.54,) * 3))
+    frozen = gained((0.58, 0.6, 0.62), (0.5, 0.5, 0.5))
+    assert scored(record(carried, erk, frozen=frozen))["gain"] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("imp", [(0.501, 0.502, 0.503), (0.4, 0.6, 0.9)])
+def test_no_share_is_told_of_a_gain_that_is_not_surely_there(imp: Sequence[float]) -> None:
+    """Too small (0.8 points over four places), and too uncertain."""
+    erk, carried = cells("erk", everywhere((0.5,) * 3)), cells("carried", everywhere((0.54,) * 3))
+    assert scored(record(carried, erk, frozen=gained(imp, (0.5, 0.5, 0.5))))["gain"] is None
+
+
+def test_without_transfer_there_is_no_score() -> None:
+    assert depths.transfer({"seeds": SEEDS}, score, told) is None
+
+
+def test_a_reason_is_handed_on() -> None:
+    table = record()
+    table["transfer"]["reason"] = "not transferable"
+    found = scored(table)
+    assert (found["reason"], found["points"], found["gain"]) == ("not transferable", None, None)
