@@ -14,7 +14,7 @@ from typing import Any
 from lthbench import stats
 from lthbench.stats import Gap, Interval
 
-VERSION = 1
+VERSION = 2
 LAST = 5  # evaluations averaged where a recipe ends at a constant rate
 CONTROLS = ("shuffled", "reinit", "random", "erk")
 Table = Mapping[str, Any]
@@ -202,7 +202,7 @@ def _first(record: Table, cell: Table | None, part: str, level: float) -> int | 
 
 
 def _grokking(record: Table, cells: Cells, density: float) -> dict[str, Any] | None:
-    """Memorising step, generalising step and delay; restricted means, T where it never came."""
+    """Memorising step, generalising step and delay of dense or of one rung, seed by seed."""
     kind, level = ("dense" if density == 1.0 else "ticket"), record["task"]["threshold"]
     runs = [cells.get((kind, density, seed, 1)) for seed in record["seeds"]]
     dense = [cells.get(("dense", 1.0, seed, 1)) for seed in record["seeds"]]
@@ -210,17 +210,36 @@ def _grokking(record: Table, cells: Cells, density: float) -> dict[str, Any] | N
         return None
     steps = record["task"]["steps"]
 
+    def arrivals(part: str, of: Sequence[Table | None]) -> list[int | None]:
+        return [_first(record, run, part, level) for run in of]
+
     def moments(part: str) -> dict[str, Any]:
-        ours = [_first(record, run, part, level) for run in runs]
-        theirs = [_first(record, run, part, level) for run in dense]
-        return asdict(stats.iterations_to_match(ours, theirs, steps))
+        ours = arrivals(part, runs)
+        return {
+            **asdict(stats.iterations_to_match(ours, arrivals(part, dense), steps)),
+            "steps": ours,
+        }
 
     memorised, generalised = moments("train"), moments(record["shown"])
-    return {
-        "memorised": memorised,
-        "generalised": generalised,
-        "delay": generalised["mean"] - memorised["mean"],
-    }
+    delay = _delay(memorised["steps"], generalised["steps"], steps)
+    return {"memorised": memorised, "generalised": generalised, "delay": delay}
+
+
+def _delay(
+    memorised: Sequence[int | None], generalised: Sequence[int | None], steps: int
+) -> dict[str, Any] | None:
+    """Steps from memorising to generalising, over the seeds that memorised; None if none did.
+
+    A seed that had not generalised by T is censored at what was left of its run: its delay is
+    longer than that, and the mean is a restricted one.
+    """
+    pairs = [(m, g) for m, g in zip(memorised, generalised, strict=True) if m is not None]
+    if not pairs:
+        return None
+    values = [(steps if g is None else g) - m for m, g in pairs]
+    delays = [None if g is None else g - m for m, g in pairs]
+    reached = sum(delay is not None for delay in delays)
+    return {**(_interval(values) or {}), "values": values, "steps": delays, "reached": reached}
 
 
 def _steps(record: Table, cells: Cells, density: float) -> dict[str, Any] | None:

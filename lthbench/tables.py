@@ -10,7 +10,7 @@ import re
 import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lthbench import scores, stats
@@ -540,22 +540,57 @@ def _later(found: Mapping[str, Any]) -> str:
 
 def _grokking(record: Record, found: Mapping[str, Any]) -> Table:
     rows = []
+    dense = found.get("1")
     for density, row in found.items():
         name = "dense" if float(density) == 1 else percent(float(density))
         if row is None:
             rows.append((name, NA, NA, NA, NA))
             continue
-        later = "" if name == "dense" else _later(row["generalised"])
-        memorised, generalised = _arrival(row["memorised"]), _arrival(row["generalised"])
-        rows.append((name, memorised, generalised, later, number(row["delay"], 0)))
+        later = "" if name == "dense" else _grokked_later(row, dense)
+        memorised, generalised = (
+            _by_seed(record, row["memorised"]),
+            _by_seed(record, row["generalised"]),
+        )
+        rows.append((name, memorised, generalised, later, _by_seed(record, row["delay"])))
     head = (
         *("density, %", "memorising step", "generalising step"),
         *("−\u00a0dense, steps", "delay, steps"),
     )
     level, steps = f"{100 * record.task.threshold:g} %", f"{record.task.steps:,}"
     caption = f"When a run memorises and when it generalises: {level} accuracy, sustained"
-    note = f"Restricted means: T = {steps} where a seed never did; in brackets the seeds that did."
+    note = (
+        f"Memorising: on the training examples; generalising: on the {_set(record)}. >: never by "
+        f"T = {steps}. ≥, ≤, ≈: restricted means, in which T stands for a run that never did; in "
+        "brackets the seeds that did. Delay: over the seeds that memorised."
+    )
     return Table(caption, head, tuple(rows), note)
+
+
+def _by_seed(record: Record, found: Mapping[str, Any] | None) -> str:
+    """A mean step with the seeds that arrived; each seed's own where there are too few to sum up.
+
+    Nobody arrived: more than the least at which a run ended; some did: at least the mean.
+    """
+    if found is None:
+        return NA
+    reached, n, arrived = found["reached"], found["n"], found["steps"]
+    last = found.get("values") or [record.task.steps] * n
+    if n < stats.MIN_SEEDS:
+        pairs = zip(arrived, last, strict=True)
+        return " / ".join(number(s, 0) if s is not None else f"> {number(e, 0)}" for s, e in pairs)
+    text = f"{number(found['mean'], 0)} ({reached}/{n})"
+    return text if reached == n else f"≥ {text}" if reached else f"> {number(min(last), 0)} (0/{n})"
+
+
+def _grokked_later(row: Mapping[str, Any], dense: Mapping[str, Any] | None) -> str:
+    """Generalising step of a ticket less dense's; marked where runs were cut off at T."""
+    ours = row["generalised"]
+    theirs = dense["generalised"] if dense else ours
+    if not ours["reached"] and not theirs["reached"]:
+        return NA
+    cut = ours["reached"] < ours["n"], theirs["reached"] < theirs["n"]
+    mark = {(True, False): "≥ ", (False, True): "≤ ", (True, True): "≈ "}.get(cut, "")
+    return mark + _later(ours)
 
 
 def _steps(record: Record, found: Mapping[str, Any]) -> Table:
@@ -601,7 +636,8 @@ def terminal(record: Record, width: int = WIDTH) -> str:
     return "\n".join(lines).translate(TERMINAL) + "\n"
 
 
-TERMINAL = str.maketrans({"−": "-", "…": "...", "\u00a0": " "})
+TERMINAL = str.maketrans({"−": "-", "…": "...", "\u00a0": " ", "≈": "~"})
+WIDER = str.maketrans({"≥": ">=", "≤": "<="})  # replaced before lines are broken
 UNBREAKABLE = re.compile(r"(?<=\d) %")
 HANG = 18
 PADDING = 2  # that tabulate adds to a column's head
@@ -639,6 +675,8 @@ def _short(found: Sequence[Remark]) -> list[Remark]:
 
 def _text(table: Table, width: int) -> str:
     """Caption, grid and note; a grid that is too wide goes on below, its first column repeated."""
+    rows = tuple(tuple(text.translate(WIDER) for text in row) for row in table.rows)
+    table = replace(table, rows=rows, note=table.note.translate(WIDER))
     parts = [_wrapped(table.caption, width)]
     parts += [_grid(table.head, table.rows, columns) for columns in _fitting(table, width)]
     parts += [_wrapped(table.note, width)] if table.note else []
@@ -729,6 +767,7 @@ LATEX = {
     "#": r"\#", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
     "−": "$-$", "\u00a0": "~", "±": r"$\pm$", "–": "--", "…": r"\ldots{}",
+    "≥": r"$\geq$", "≤": r"$\leq$", "≈": r"$\approx$",
 }  # fmt: skip
 
 

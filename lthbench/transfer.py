@@ -293,9 +293,26 @@ def carried(
     where = sources(source, target, maps)
     weights = carry(start, where)
     masks = carry(ticket.masks, {name: where[name] for name in target.prunable})
-    wanted = target_count(density, total(masks))
-    masks = to_count(masks, weights, wanted, copies(target, maps))
-    return replace(ticket, masks=masks, weights=weights)
+    moved = replace(ticket, masks=masks, weights=weights)
+    return on_rung(moved, weights, target, density, copies(target, maps))
+
+
+def on_rung(
+    ticket: Ticket,
+    start: Mapping[str, Tensor],
+    at: Level,
+    density: float,
+    among: Collection[str] = (),
+) -> Ticket:
+    """A ticket that was carried here by whatever rule, with exactly round(density * N) kept.
+
+    Args:
+        start: what it starts from here, by whose magnitudes entries come and go.
+        among: as in `to_count`.
+    """
+    belongs(ticket, start, at)
+    wanted = target_count(density, total(ticket.masks))
+    return replace(ticket, masks=to_count(ticket.masks, start, wanted, among))
 
 
 def belongs(ticket: Ticket, start: Mapping[str, Tensor], at: Level) -> None:

@@ -325,8 +325,32 @@ def test_grokking_by_hand() -> None:
     assert ticket["generalised"]["mean"] == pytest.approx((30 + 40 + 100) / 3)
     assert ticket["generalised"]["reached"] == 2
     assert ticket["generalised"]["difference"]["mean"] == pytest.approx((-10 - 10 + 40) / 3)
-    assert ticket["delay"] == pytest.approx((30 + 40 + 100) / 3 - 50 / 3)
+    assert ticket["generalised"]["steps"] == [30, 40, None]
+    assert ticket["delay"]["steps"] == [20, 30, None]
+    assert ticket["delay"]["values"] == [20, 30, 70]  # the last: more than 100 - 30
+    assert ticket["delay"]["mean"] == pytest.approx(40)
+    assert (ticket["delay"]["reached"], ticket["delay"]["n"]) == (2, 3)
     assert found["0.25"] is None
+
+
+def test_who_never_memorised_has_no_delay() -> None:
+    """T for both steps would be a delay of 0, the best there is."""
+    never, late = [0] * 10, [0] * 6 + [1000] * 4
+    parts = [{"train": never, "test": never}, {"train": late, "test": never}]
+    dense = [cell(seed, "dense", 1.0, [1], correct=parts[1]) for seed in range(2)]
+
+    def found(*chosen: int) -> Any:
+        tickets = [
+            cell(seed, "ticket", 0.5, [1], correct=parts[n]) for seed, n in enumerate(chosen)
+        ]
+        record = table({FIRST: [None] * 2}, *dense, *tickets, kind="generalisation")
+        return aggregate(record)["speed"]["grokking"]["0.5"]
+
+    assert found(0, 0)["delay"] is None
+    one = found(0, 1)
+    assert one["memorised"]["steps"] == [None, 70]
+    assert one["delay"]["steps"] == [None]
+    assert (one["delay"]["mean"], one["delay"]["reached"], one["delay"]["n"]) == (30, 0, 1)
 
 
 # --- iterations to match ---------------------------------------------------------------------

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 
-from lthbench import tables
+from lthbench import scores, stats, tables
 from lthbench.record import Record, build
 from lthbench.report import as_json
 from tests.records import ACCURACY, synthetic_record
@@ -261,7 +263,43 @@ def test_arithmetic_tells_step_and_delay() -> None:
     row = table.rows[0]
     assert row[0] == "dense"
     assert row[2] == f"{found['generalised']['mean']:.0f} ({found['generalised']['reached']}/5)"
-    assert row[4] == f"{found['delay']:.0f}"
+    assert row[4] == f"{found['delay']['mean']:.0f} (5/5)"
+
+
+def test_what_never_came_is_told_as_more_than_t() -> None:
+    """None of five, some, all; a difference of what was cut off says which way it errs."""
+    record = synthetic_record(kind="generalisation")
+    rows = {row[0]: row for row in tables._grokking(record, grokking([None] * 5, [400] * 5)).rows}
+    assert rows["13.4"][1:] == ("100 (5/5)", "> 1,000 (0/5)", "≥ +600 ±0", "> 900 (0/5)")
+    some = [400, 400, 400, 400, None]
+    rows = {row[0]: row for row in tables._grokking(record, grokking(some, [400] * 5)).rows}
+    assert rows["13.4"][2:] == ("≥ 520 (4/5)", "≥ +120 ±333", "≥ 420 (4/5)")
+    rows = {row[0]: row for row in tables._grokking(record, grokking([400] * 5, some)).rows}
+    assert rows["dense"][2] == "≥ 520 (4/5)"
+    assert rows["13.4"][2:] == ("400 (5/5)", "≤ −120 ±333", "300 (5/5)")
+    rows = {row[0]: row for row in tables._grokking(record, grokking(some, some)).rows}
+    assert rows["13.4"][3] == "≈ 0 ±0"
+    nobody = tables._grokking(record, grokking([None] * 5, [None] * 5)).rows
+    assert nobody[1][3] == tables.NA
+    two = tables._grokking(record, grokking([400, None], [400, 500])).rows
+    assert two[1][1:] == ("100 / 100", "400 / > 1,000", "≥ +250", "300 / > 900")
+    text = tables._text(tables._grokking(record, grokking(some, some)), 100)
+    assert ">= 520 (4/5)" in text.translate(tables.TERMINAL)
+
+
+def grokking(ticket: Sequence[int | None], dense: Sequence[int | None]) -> dict[str, Any]:
+    """What a record says of one rung whose runs memorised at 100 and generalised then."""
+    found = {}
+    for name, steps in (("1", dense), ("0.134218", ticket)):
+        moment = asdict(stats.iterations_to_match(steps, dense, 1000))
+        early = asdict(stats.iterations_to_match([100] * len(steps), [100] * len(dense), 1000))
+        delay = scores._delay([100] * len(steps), steps, 1000)
+        found[name] = {
+            "memorised": {**early, "steps": [100] * len(steps)},
+            "generalised": {**moment, "steps": list(steps)},
+            "delay": delay,
+        }
+    return found
 
 
 def test_steps_and_schedules() -> None:

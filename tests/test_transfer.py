@@ -30,6 +30,7 @@ from lthbench.transfer import (
     carry,
     copies,
     elastic,
+    on_rung,
     parts,
     sources,
     to_count,
@@ -663,6 +664,19 @@ def test_a_carried_ticket_that_comes_out_too_sparse_is_refused() -> None:
         elastic(Ticket(keep_top(scores, 0.2)), source, target)
     assert isinstance(error.value, LthbenchError) and "\n" not in str(error.value)
     assert str(error.value).split(":")[0] in target.level.prunable
+
+
+def test_a_ticket_that_a_method_carried_is_brought_to_its_rung() -> None:
+    here = at("transformer", 3)
+    ticket, start = drawn(here, 0, 0.3)
+    result = on_rung(Ticket(ticket.masks, 2), start, here, 0.4)
+    assert (result.start, result.weights) == (2, None)
+    assert kept(result.masks) == target_count(0.4, total(result.masks)) > kept(ticket.masks)
+    assert digest(on_rung(ticket, start, here, 0.3).masks) == digest(ticket.masks)
+    with pytest.raises(TicketError, match="off by more than a factor of 2"):
+        on_rung(ticket, start, here, 0.1)
+    with pytest.raises(TicketError, match=r"^not a ticket of depth 2: blocks.2.down.weight"):
+        on_rung(ticket, start, at("transformer", 2), 0.3)
 
 
 def test_the_parts_of_a_carried_ticket() -> None:
