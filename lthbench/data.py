@@ -6,6 +6,8 @@ example. Test files are written here, by `prepare`, and opened by `testset` alon
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,9 @@ from lthbench.paths import cache, data_folder, digest, write_whole
 from lthbench.task import Task
 
 Bytes = NDArray[np.uint8]
-HUB = {"mnist": "ylecun/mnist"}
+HUB = {"mnist": ("ylecun/mnist", "image"), "cifar10": ("uoft-cs/cifar10", "img")}
+FIRST = "first-fingerprints.json"  # beside a source's files, if a task lists no fingerprints
+IMAGENETTE = 160  # pixels a side of the square images that are kept of it
 
 
 @dataclass(frozen=True)
@@ -100,9 +104,11 @@ def prepare(task: Task, *, download: bool, test: bool = True) -> None:
     """
     if prepared(task, test=test):
         return
-    decode = {"digits": _digits, "mnist": _from_hub}[task.data.source]
+    decode = {"digits": _digits, "imagenette": _imagenette}.get(task.data.source, _from_hub)
     for part, examples in decode(task, download):
         for name, array in (("x", examples.x), ("y", examples.y)):
+            if not task.data.fingerprints:
+                _record(task, f"{part}.{name}", array)
             step = "the source is not the one that the task was made with"
             _check(task, f"{part}.{name}", array, task.data.source, step)
         _write(_file(task, part), examples)
@@ -139,12 +145,34 @@ def fingerprint(array: Bytes) -> str:
 
 
 def _check(task: Task, name: str, array: Bytes, place: str, step: str) -> None:
-    expected, found = task.data.fingerprints.get(name, "none"), fingerprint(array)
+    known = task.data.fingerprints or _recorded(task)
+    expected, found = known.get(name, "none"), fingerprint(array)
     if found != expected:
         raise DataError(
             f"{place}: {name} has fingerprint {found[:16]}, but {task.name} expects "
             f"{expected[:16]}; {step}"
         )
+
+
+def _record(task: Task, name: str, array: Bytes) -> None:
+    """Keep the fingerprint of an array's first preparation, for a task that lists none."""
+    known = _recorded(task)
+    if name not in known:
+        text = json.dumps(known | {name: fingerprint(array)}, indent=1)
+        write_whole(_file(task, "").parent / FIRST, text.encode())
+
+
+def _recorded(task: Task) -> dict[str, str]:
+    """The fingerprints of the source's first preparation in this cache."""
+    path = _file(task, "").parent / FIRST
+    if not path.is_file():
+        return {}
+    try:
+        known = json.loads(path.read_bytes())
+        return {str(name): str(value) for name, value in known.items()}
+    except (ValueError, AttributeError) as error:
+        again = f"delete its folder and run `lthbench data prepare {task.name}`"
+        raise DataError(f"{path}: damaged ({error}); {again}") from error
 
 
 def _file(task: Task, part: str) -> Path:
@@ -180,7 +208,7 @@ def _digits(task: Task, _download: bool) -> Iterator[tuple[str, Examples]]:
 
 def _from_hub(task: Task, download: bool) -> Iterator[tuple[str, Examples]]:
     """A Hub data set, from the local copy under LTHBENCH_DATA or, if allowed, from the Hub."""
-    name = HUB[task.data.source]
+    name, column = HUB[task.data.source]
     folder = data_folder()
     local = folder / name if folder else None
     if local is not None and not local.is_dir():
@@ -198,7 +226,7 @@ def _from_hub(task: Task, download: bool) -> Iterator[tuple[str, Examples]]:
         loaded: Any = datasets.load_dataset(str(local or name))
         for part in ("train", "test"):
             split = loaded[part]
-            x = np.stack([np.asarray(image, dtype=np.uint8) for image in split["image"]])
+            x = np.stack([np.asarray(image, dtype=np.uint8) for image in split[column]])
             yield part, Examples(x, np.asarray(split["label"], dtype=np.uint8))
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
@@ -206,3 +234,59 @@ def _from_hub(task: Task, download: bool) -> Iterator[tuple[str, Examples]]:
             f"{name}: cannot be loaded ({reason}); "
             "check the network, or name a copy in LTHBENCH_DATA"
         ) from error
+
+
+def _imagenette(task: Task, download: bool) -> Iterator[tuple[str, Examples]]:
+    """Imagenette's 160-pixel images by torchvision, from a local copy or, if allowed, its archive.
+
+    Its "val" is the test part. Of every image the shorter side is brought to 160 pixels and the
+    middle square taken. (train: 9,469 images, val: 3,925.)
+    """
+    folder = data_folder()
+    if folder is not None:
+        if not (folder / "imagenette2-160").is_dir():
+            raise DataError(
+                f"{folder / 'imagenette2-160'}: not there; LTHBENCH_DATA must hold the unpacked "
+                "archive imagenette2-160.tgz: imagenette2-160/{train,val}/n01440764/*.JPEG, ..."
+            )
+        yield from _pictures(folder, download=False)
+        return
+    if not download:
+        raise DataError(
+            f"{task.name}: Imagenette is not prepared; run `lthbench data prepare {task.name}`"
+        )
+    place = _file(task, "").parent
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=place, prefix=".tmp-") as archive:
+        yield from _pictures(Path(archive), download=True)
+
+
+def _pictures(folder: Path, download: bool) -> Iterator[tuple[str, Examples]]:
+    """The two parts of Imagenette as torchvision lists them: by class, then by file name."""
+    from torchvision.datasets import Imagenette
+
+    try:
+        for part, split in (("train", "train"), ("test", "val")):
+            loaded: Any = Imagenette(folder, split, "160px", download=download and part == "train")
+            x = np.empty((len(loaded), IMAGENETTE, IMAGENETTE, 3), dtype=np.uint8)
+            y = np.empty(len(loaded), dtype=np.uint8)
+            for row, (image, label) in enumerate(loaded):
+                x[row], y[row] = _square(image), label
+            yield part, Examples(x, y)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
+        raise DataError(
+            f"{folder}: Imagenette cannot be loaded ({reason}); check the network, or name a "
+            "folder with imagenette2-160/{train,val} in LTHBENCH_DATA"
+        ) from error
+
+
+def _square(image: Any) -> Bytes:
+    """The middle square of a picture whose shorter side is brought to 160 pixels: RGB bytes."""
+    short = min(image.size)
+    if short != IMAGENETTE:
+        size = (max(IMAGENETTE, round(n * IMAGENETTE / short)) for n in image.size)
+        image = image.resize(tuple(size), resample=2)  # bilinear
+    left, top = ((n - IMAGENETTE) // 2 for n in image.size)
+    box = (left, top, left + IMAGENETTE, top + IMAGENETTE)
+    return np.asarray(image.convert("RGB").crop(box), dtype=np.uint8)

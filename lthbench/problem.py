@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lthbench import networks, seeds, wire
 from lthbench.engine import Examples
-from lthbench.engine.order import batches
+from lthbench.engine.augment import fed
 from lthbench.engine.plain import loss_of, optimiser_of
 from lthbench.engine.plain import rate as rate_at
 from lthbench.errors import BadCall, BudgetExceeded, MethodError
@@ -164,10 +164,9 @@ class Problem:
         order = ("method", "loop", str(number))
         recipe, seed = self._task.recipe, self._seed
         saved = time.monotonic()
-        rows = batches(recipe, len(self._train.y), seed, order, first, steps)
-        for step, chosen in enumerate(rows, start=first + 1):
-            chosen = chosen.to(self.device)
-            yield Batch(self._train.inputs(chosen), self._train.labels(chosen))
+        batches = fed(self._train, recipe, seed, order, first, steps)
+        for step, (x, y) in enumerate(batches, start=first + 1):
+            yield Batch(x, y)
             due = time.monotonic() - saved > reply["every"] or step in reply["at"] or step == steps
             if steps > SHORT and due:
                 tensors: dict[str, Tensor] = {}
@@ -197,7 +196,7 @@ class Problem:
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The task's loss of logits (batch, classes) and labels (batch,), in its precision."""
-        return loss_of(outputs, targets)
+        return loss_of(outputs, targets, self._task.recipe.label_smoothing)
 
     def forward(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """Logits of the network with these weights in place of its own."""

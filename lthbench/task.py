@@ -17,6 +17,7 @@ from lthbench.paths import canonical_json, digest, shipped
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
 FREE = ("title", "calibration")  # of a task: not part of its protocol
+IMAGES = ("conv", "resnet", "vit")  # families that see channels, height and width
 
 
 class Strict(BaseModel):
@@ -45,15 +46,18 @@ def _tuples(value: Any) -> Any:
 class Data(Strict):
     """Where examples come from and how they are split; see the protocol, "Tasks"."""
 
-    source: Literal["digits", "modular-addition", "mnist"]
+    source: Literal["digits", "modular-addition", "mnist", "cifar10", "imagenette"]
     classes: Count
     held_out: int = Field(ge=0, default=0)  # examples; for generated sources a fraction below
     held_out_fraction: float = Field(ge=0, lt=1, default=0.0)
     train_fraction: float = Field(ge=0, lt=1, default=0.0)
     modulus: int = Field(ge=0, default=0)
     folds: int = Field(ge=0, default=0)
-    scale: float = 1.0  # a network sees byte * scale + shift; tokens stay integers
-    shift: float = 0.0
+    # A network sees byte * scale + shift, one figure or one a channel; tokens stay integers.
+    scale: float | tuple[float, ...] = 1.0
+    shift: float | tuple[float, ...] = 0.0
+    # Of every array. None at all: those of the first preparation are kept in the cache and compared
+    # from then on, which tells a changed file from that one, but not one machine's from another's.
     fingerprints: dict[str, str] = Field(default_factory=dict)
 
 
@@ -61,24 +65,42 @@ class Init(Strict):
     """The initial distribution of the tensors whose names match one of the patterns."""
 
     tensors: tuple[str, ...]
-    distribution: Literal["glorot-normal", "kaiming-normal", "normal", "constant"]
+    distribution: Literal["glorot-normal", "kaiming-normal", "lecun-normal", "normal", "constant"]
     value: float = 0.0  # the constant, or the standard deviation of "normal"
 
 
 class Network(Strict):
     """A dense network: its family, its sizes, its initial distributions, its prunable tensors."""
 
-    family: Literal["mlp", "pair-mlp", "transformer"]
-    depth: Count  # repeated units
-    inputs: Count  # features, or tokens of the vocabulary
-    width: Count  # units of a hidden layer, or of the residual stream
+    family: Literal["mlp", "pair-mlp", "transformer", "conv", "resnet", "vit"]
+    depth: Count  # repeated units; of a resnet blocks in each of its three stages
+    inputs: Count  # features (of images channels * side * side), or tokens of the vocabulary
+    width: Count  # units of a hidden layer, of the residual stream, or channels of the first stage
     neck: int = Field(ge=0, default=0)  # a last, narrower hidden layer; 0 for none
     embedding: int = Field(ge=0, default=0)
     heads: int = Field(ge=0, default=0)
-    hidden: int = Field(ge=0, default=0)  # units of a transformer's MLP
+    hidden: int = Field(ge=0, default=0)  # units of a transformer's MLP, or after convolutions
+    channels: int = Field(ge=0, default=0)  # of an image
+    side: int = Field(ge=0, default=0)  # of a square image, in pixels
+    patch: int = Field(ge=0, default=0)  # side of a patch, in pixels
     classes: Count
     prunable: tuple[str, ...]
     init: tuple[Init, ...]
+
+    @model_validator(mode="after")
+    def _image_fits(self) -> Network:
+        """What a network on images is cut into must come out even."""
+        if self.family not in IMAGES:
+            return self
+        if self.inputs != self.channels * self.side**2 or not self.inputs:
+            raise ValueError(f"inputs of family {self.family} must be channels * side * side")
+        if self.family == "vit" and (not self.patch or self.side % self.patch):
+            raise ValueError("patch must divide side")
+        if self.family == "vit" and (not self.heads or self.width % self.heads or not self.hidden):
+            raise ValueError("a vit needs heads that divide width, and hidden")
+        if self.family == "conv" and (self.side % 2**self.depth or not self.hidden):
+            raise ValueError("a conv network halves its side depth times and needs hidden")
+        return self
 
 
 class Recipe(Strict):
@@ -86,7 +108,9 @@ class Recipe(Strict):
 
     optimiser: Literal["adam", "adamw", "sgd"]
     rate: float = Field(gt=0)
-    schedule: Literal["constant", "linear"]  # linear: to 0 at T
+    schedule: Literal["constant", "linear", "drops", "cosine"]  # linear, cosine: to 0 at T
+    drops: tuple[Count, ...] = ()  # steps after which the rate is a tenth of what it was
+    warm_up: int = Field(ge=0, default=0)  # steps in which the rate first rises, linearly
     steps: Count  # T
     batch: int = Field(ge=0)  # 0: all examples but those left out
     leave_out: float = Field(ge=0, lt=1, default=0.0)  # of the examples, anew at every step
@@ -94,11 +118,27 @@ class Recipe(Strict):
     decayed: tuple[str, ...] = ()
     momentum: float = Field(ge=0, lt=1, default=0.0)
     betas: tuple[float, float] = (0.9, 0.999)
+    label_smoothing: float = Field(ge=0, lt=1, default=0.0)
+    augment: Literal["none", "crop-flip"] = "none"  # crops of images padded by 4, half mirrored
     precision: Literal["float32", "float64"] = "float32"
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> Recipe:
+        if (self.schedule == "drops") != bool(self.drops):
+            raise ValueError('schedule "drops" needs drops, and no other has them')
+        if any(a >= b for a, b in pairwise((self.warm_up, *self.drops, self.steps))):
+            raise ValueError("warm_up, drops and steps must rise in this order")
+        return self
+
+    def lasting(self, steps: int) -> Recipe:
+        """The whole schedule in another number of steps."""
+        drops = tuple(drop * steps // self.steps for drop in self.drops)
+        warm_up = self.warm_up * steps // self.steps
+        return self.model_copy(update={"steps": steps, "drops": drops, "warm_up": warm_up})
 
     def compressed(self, factor: int) -> Recipe:
         """The whole schedule in 1/factor of the steps."""
-        return self.model_copy(update={"steps": self.steps // factor})
+        return self.lasting(self.steps // factor)
 
 
 class Score(Strict):
@@ -167,7 +207,7 @@ class Task(Strict):
     score: Score
     ladder: Ladder
     search: Search
-    transfer: Transfer
+    transfer: Transfer | None = None  # none: the family repeats no unit
     calibration: Calibration | None = None
 
     @model_validator(mode="after")
@@ -178,6 +218,10 @@ class Task(Strict):
             raise ValueError("data.classes and network.classes must be equal")
         if self.search.rewind_limit > self.recipe.steps // 10:
             raise ValueError("search.rewind_limit must be at most a tenth of recipe.steps")
+        if 0 < self.search.rewind_limit < self.recipe.warm_up:
+            raise ValueError("search.rewind_limit must be 0 or not inside recipe.warm_up")
+        if self.recipe.augment != "none" and self.network.family not in IMAGES:
+            raise ValueError(f"recipe.augment is for networks on images: {', '.join(IMAGES)}")
         rung = self.score.compressed_density
         if rung and rung not in self.ladder.trained:
             raise ValueError("score.compressed_density must be a rung of ladder.trained")
@@ -215,6 +259,7 @@ class Suite(Strict):
     ranked: bool
     controls: Literal["all", "one rung"]  # one rung: the sparsest but one
     compressed: bool
+    transfer: bool = True  # carries tickets to the depths of tasks that have any
 
 
 Model = TypeVar("Model", Task, Suite)

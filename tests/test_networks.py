@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from lthbench import networks
 from lthbench.errors import TaskError
-from lthbench.states import same
+from lthbench.networks import resnet
+from lthbench.states import State, same
 from lthbench.task import Network, Task, load_task, task_names
 from tests import tiny
 from tests.strategies import masks as random_masks
@@ -35,6 +37,12 @@ TASKS = [load_task(name) for name in task_names()]
         ("mlp-digits", 50_200, 50_610),
         ("mlp-modadd59", 59 * 64 + 128 * 128 * 2 + 59 * 128, 44_411),
         ("transformer-modadd59", 60 * 64 + 4 * 64 * 64 + 2 * 64 * 256 + 59 * 64, 57_280),
+        ("transformer-modadd113", 227 * 128 + 4 * 128**2 + 2 * 128 * 512, 226_688),
+        ("conv4-cifar10", 2_425_024, 2_425_930),
+        ("resnet20-cifar10", 270_896, 272_474),
+        ("resnet20-cifar10-160", 270_896, 272_474),
+        ("vit-tiny-cifar10", 48 * 192 + 6 * 12 * 192**2 + 192 * 10, 2_693_578),
+        ("vit-tiny-imagenette", 768 * 192 + 12 * 12 * 192**2 + 192 * 10, 5_507_914),
     ],
 )
 def test_networks_have_the_sizes_of_the_protocol(name: str, prunable: int, parameters: int) -> None:
@@ -48,14 +56,19 @@ def test_networks_have_the_sizes_of_the_protocol(name: str, prunable: int, param
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_weights_are_prunable_and_nothing_else(task: Task) -> None:
+    """What multiplies features is prunable: matrices and kernels, by whatever name."""
+    free = {"cls_token": 3, "pos_embed": 3, "position": 2}  # tables that are added, not multiplied
     for depth in (1, 2, 3):
         shapes = networks.shapes(task.network, depth)
-        names = networks.initial(task.network, depth, 0)
-        assert list(shapes) == [name for name in names if name.endswith(".weight")]
-        assert all(len(shape) == 2 for shape in shapes.values())
+        state = networks.build(task.network, depth).state_dict()
+        kept = [name for name, tensor in state.items() if name not in shapes]
+        assert all(len(shape) == 2 or shape[2] == shape[3] for shape in shapes.values())
+        assert all(state[name].ndim == free.get(name, 1) for name in kept)
+        assert all(name in free or "norm" in name or name.endswith("bias") for name in kept)
+        assert all(tensor.dtype == torch.float32 for tensor in state.values())
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("family", ["mlp", "pair-mlp", "transformer", "vit"])
 def test_a_deeper_network_has_more_units_of_the_same_shape(family: str) -> None:
     of = tiny.network(family)
     two, three = (networks.shapes(of, depth) for depth in (2, 3))
@@ -74,14 +87,13 @@ def test_initial_weights_have_their_distributions(task: Task) -> None:
     assert state.step == 0
     for name, tensor in state.items():
         assert tensor.dtype == torch.float32 and tensor.device.type == "cpu"
-        if name.endswith("bias"):
+        if name.endswith(("bias", "running_mean")):
             assert not tensor.any()
             continue
-        expected = {"embed.weight": 0.125, "position": 0.125}.get(name, 0.125)
-        if task.network.family == "mlp":
-            expected = math.sqrt(2 / sum(tensor.shape))
-        elif task.network.family == "pair-mlp" and name != "embed.weight":
-            expected = 0.051
+        if tensor.ndim == 1:
+            assert bool((tensor == 1).all()) and "norm" in name
+            continue
+        expected = deviation(task.network.family, name, tuple(tensor.shape))
         z = tensor.double().flatten() / expected
         n = len(z)
         assert abs(float(z.mean())) < 5 / math.sqrt(n)
@@ -89,9 +101,31 @@ def test_initial_weights_have_their_distributions(task: Task) -> None:
         assert abs(float((z**4).mean()) - 3) < 5 * math.sqrt(96 / n)
 
 
+def deviation(family: str, name: str, shape: tuple[int, ...]) -> float:
+    """Of one tensor's entries in the tasks that ship."""
+    fan_in, kernel = math.prod(shape[1:]), math.prod(shape[2:])
+    match family:
+        case "mlp" | "conv":
+            return math.sqrt(2 / (fan_in + shape[0] * kernel))
+        case "pair-mlp":
+            return 0.125 if name == "embed.weight" else 0.051
+        case "transformer":
+            return 0.125 if 64 in shape else 1 / math.sqrt(128)
+        case "resnet":
+            return math.sqrt(2 / fan_in)
+        case _:
+            special = {"cls_token": 1e-6, "patch_embed.proj.weight": math.sqrt(1 / fan_in)}
+            return special.get(name, 0.02)
+
+
 @pytest.mark.parametrize(
     ("distribution", "deviation"),
-    [("glorot-normal", math.sqrt(2 / 500)), ("kaiming-normal", math.sqrt(2 / 300)), ("normal", 3)],
+    [
+        ("glorot-normal", math.sqrt(2 / 500)),
+        ("kaiming-normal", math.sqrt(2 / 300)),
+        ("lecun-normal", math.sqrt(1 / 300)),
+        ("normal", 3),
+    ],
 )
 def test_fans_are_those_of_the_layer(distribution: str, deviation: float) -> None:
     init = {"tensors": ("*.weight",), "distribution": distribution, "value": 3.0}
@@ -325,7 +359,7 @@ def reached_by_attention(masks: Mapping[str, Bools], heads: int = 2) -> dict[str
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_a_stage_has_blocks_of_one_shape_and_every_depth_adds_one(family: str) -> None:
     of = tiny.network(family)
-    for depth in (1, 2, 4):
+    for depth in (1, 2, 3):
         tensors = networks.build(of, depth).state_dict()
         for stage in networks.stages(of, depth):
             units = [
@@ -343,3 +377,198 @@ def test_the_layer_that_reads_the_features_is_no_unit() -> None:
     assert stages["pair-mlp"][0].blocks == ("hidden.0.", "hidden.1.", "hidden.2.")
     assert stages["transformer"][0].blocks == ("blocks.0.", "blocks.1.", "blocks.2.")
     assert not any(stage.fixed for of in stages.values() for stage in of)
+
+
+def test_stages_of_networks_on_images() -> None:
+    assert networks.stages(tiny.network("conv"), 1) == ()
+    (blocks,) = networks.stages(tiny.network("vit"), 2)
+    assert blocks.blocks == ("blocks.0.", "blocks.1.") and not blocks.fixed
+    first, second, third = networks.stages(tiny.network("resnet"), 2)
+    assert first.blocks == ("stage.0.0.", "stage.0.1.") and third.blocks[1] == "stage.2.1."
+    assert first.fixed and second.fixed and third.fixed
+
+
+# --- networks on images --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", tiny.IMAGES)
+def test_gradients_reach_every_parameter(family: str) -> None:
+    of = tiny.network(family)
+    module = networks.load(of, 2, networks.initial(of, 2, 0))
+    data = tiny.examples(family, 16)
+    torch.nn.functional.cross_entropy(module(data.inputs(slice(None))), data.y.long()).backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.grad is not None and bool(parameter.grad.any()), name
+
+
+def test_a_vit_is_timm_s_own() -> None:
+    """Same names, same function: the weights fit timm's network, and it answers the same."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    of = tiny.network("vit")
+    state = networks.initial(of, 3, 0).tensors()
+    theirs = VisionTransformer(
+        img_size=tiny.SIDE,
+        patch_size=of.patch,
+        in_chans=tiny.CHANNELS,
+        num_classes=tiny.CLASSES,
+        embed_dim=of.width,
+        depth=3,
+        num_heads=of.heads,
+        mlp_ratio=1.5,
+    )
+    theirs.load_state_dict(state, strict=True)
+    ours = networks.load(of, 3, networks.initial(of, 3, 0))
+    x = tiny.examples("vit", 9).inputs(slice(None))
+    assert torch.allclose(ours(x), theirs(x), atol=1e-5)
+
+
+def test_a_vit_has_second_derivatives() -> None:
+    of = tiny.network("vit")
+    module = networks.load(of, 1, networks.initial(of, 1, 0))
+    x = tiny.examples("vit", 4).inputs(slice(None))
+    weight = module.get_parameter("blocks.0.attn.qkv.weight")
+    (first,) = torch.autograd.grad(module(x).square().sum(), weight, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), weight)
+    assert bool(second.any())
+
+
+def test_norms_are_torch_s_without_the_count() -> None:
+    ours, theirs = resnet.Norm(3), torch.nn.BatchNorm2d(3)
+    with torch.no_grad():
+        for mine, own in ((ours.weight, theirs.weight), (ours.bias, theirs.bias)):
+            own.copy_(torch.tensor([0.5, -1.0, 2.0]))
+            mine.copy_(own)
+        ours.running_mean.zero_()
+        ours.running_var.fill_(1)
+    generator = torch.Generator().manual_seed(0)
+    for training in (True, True, False):
+        x = torch.randn(5, 3, 4, 4, generator=generator) * 3 + 1
+        assert torch.equal(ours.train(training)(x), theirs.train(training)(x))
+    assert torch.equal(ours.running_var, theirs.running_var)
+    assert set(ours.state_dict()) == set(theirs.state_dict()) - {"num_batches_tracked"}
+
+
+def test_a_resnet_of_zero_kernels_passes_its_shortcuts() -> None:
+    """The residual form: without kernels in the blocks of one shape, they change nothing."""
+    of = tiny.network("resnet")
+    tensors = networks.initial(of, 3, 0).tensors()
+    for name, tensor in tensors.items():
+        if ".conv" in name and name.split(".")[2] != "0":
+            tensor.zero_()
+        if ".norm2.bias" in name:
+            tensor.zero_()
+    deep = networks.load(of, 3, State(tensors, 0)).eval()
+    shallow = {n: t for n, t in tensors.items() if n.split(".")[2:3] not in (["1"], ["2"])}
+    short = networks.load(of, 1, State(shallow, 0)).eval()
+    x = tiny.examples("resnet", 4).inputs(slice(None))
+    with torch.no_grad():
+        for module in (deep, short):
+            for norm in module.modules():
+                if isinstance(norm, resnet.Norm):
+                    norm.running_mean.zero_()
+    assert torch.allclose(deep(x), short(x), atol=1e-5)
+
+
+# Paths are counted here in whole numbers and without torch: a weight is on one exactly if the
+# count falls without it. Each function gives the paths that begin in the image.
+
+Counts = NDArray[np.int64]
+
+
+def convolved(x: Counts, kernel: Counts, stride: int = 1) -> Counts:
+    """(channels, side, side) by (out, channels, k, k), padded to keep the side."""
+    size, side = kernel.shape[2], x.shape[1]
+    pad = size // 2
+    padded = np.zeros((x.shape[0], side + 2 * pad, side + 2 * pad), dtype=x.dtype)
+    padded[:, pad : pad + side, pad : pad + side] = x
+    out = np.zeros((kernel.shape[0], side, side), dtype=x.dtype)
+    for i in range(size):
+        for j in range(size):
+            out += np.einsum(
+                "oc,chw->ohw", kernel[:, :, i, j], padded[:, i : i + side, j : j + side]
+            )
+    return out[:, ::stride, ::stride]
+
+
+def conv_paths(masks: Mapping[str, Counts], of: Network) -> int:
+    x = np.ones((of.channels, of.side, of.side), dtype=object)
+    for number in range(2):
+        x = convolved(x, masks[f"conv.{number}.weight"])
+    x = sum(x[:, i::2, j::2] for i in (0, 1) for j in (0, 1)).reshape(-1)
+    for name in ("hidden.0.weight", "hidden.1.weight", "head.weight"):
+        x = masks[name] @ x
+    return int(x.sum())
+
+
+def resnet_paths(masks: Mapping[str, Counts], of: Network) -> int:
+    x = np.ones((of.channels, of.side, of.side), dtype=object)
+    x = convolved(x, masks["stem.weight"])
+    for stage in range(3):
+        block, stride = f"stage.{stage}.0.", 2 if stage else 1
+        y = convolved(x, masks[f"{block}conv1.weight"], stride)
+        y = convolved(y, masks[f"{block}conv2.weight"])
+        if stage:
+            x = convolved(x, masks[f"{block}shortcut.weight"], stride)
+        x = x + y
+    return int((masks["head.weight"] @ x.sum((1, 2))).sum())
+
+
+def vit_paths(masks: Mapping[str, Counts], of: Network) -> int:
+    """With and without the image: the class token alone begins no path."""
+
+    def logits(image: int) -> int:
+        side = of.side // of.patch
+        kernel = masks["patch_embed.proj.weight"]
+        patches = np.full((side * side, of.width), image * kernel.sum((1, 2, 3)), dtype=object)
+        x = np.concatenate([np.ones((1, of.width), dtype=object), patches])
+        q, k, v = np.split(masks["blocks.0.attn.qkv.weight"], 3)
+        mixed = []
+        for rows in np.split(np.arange(of.width), of.heads):
+            scores = 1 + (x @ q[rows].T) @ (x @ k[rows].T).T
+            mixed.append(scores @ (x @ v[rows].T))
+        x = x + np.concatenate(mixed, axis=1) @ masks["blocks.0.attn.proj.weight"].T
+        up = x @ masks["blocks.0.mlp.fc1.weight"].T
+        x = x + up @ masks["blocks.0.mlp.fc2.weight"].T
+        return int((x[0] @ masks["head.weight"].T).sum())
+
+    return logits(1) - logits(0)
+
+
+@pytest.mark.parametrize("density", [0.2, 0.4, 0.7])
+@pytest.mark.parametrize(
+    ("family", "count", "sizes"),
+    [
+        ("conv", conv_paths, {"side": 2, "width": 1, "hidden": 2, "inputs": 8}),
+        ("resnet", resnet_paths, {"width": 1, "channels": 1, "inputs": 64}),
+        ("vit", vit_paths, {"patch": 4, "channels": 1, "inputs": 64, "hidden": 3}),
+    ],
+)
+def test_a_weight_is_effective_if_there_are_fewer_paths_without_it(
+    family: str, count: Any, sizes: dict[str, int], density: float
+) -> None:
+    of = tiny.network(family, classes=2, **sizes)
+    draw = np.random.default_rng(round(10 * density))
+    masks = {
+        name: torch.from_numpy(draw.random(shape) < density)
+        for name, shape in networks.shapes(of, 1).items()
+    }
+    found = networks.effective(of, 1, masks)
+    whole = {name: mask.numpy().astype(object) * 1 for name, mask in masks.items()}
+    paths = count(whole, of)
+    for name, mask in masks.items():
+        for place in map(tuple, mask.nonzero().tolist()):
+            whole[name][place] = 0
+            assert (count(whole, of) < paths) == bool(found[name][place]), (name, place)
+            whole[name][place] = 1
+        assert not bool(found[name][~mask].any())
+
+
+def test_the_paths_of_a_deep_vit_are_finite() -> None:
+    """Each block of attention cubes what it reads: counted plainly, five of them overflow."""
+    of = tiny.network("vit", width=32)
+    masks = full(of, 16)
+    assert all(bool(mask.all()) for mask in networks.effective(of, 16, masks).values())
+    state = {n: t.double().abs() for n, t in networks.initial(of, 16, 0).items()}
+    module = networks.load(of, 16, networks.initial(of, 16, 0))
+    assert 0 < float(module.flow(state).detach()) < math.inf  # type: ignore[operator]

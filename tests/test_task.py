@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from lthbench.errors import TaskError
 from lthbench.paths import shipped
 from lthbench.task import (
+    Network,
     Suite,
     Task,
     load_suite,
@@ -67,7 +68,10 @@ def test_every_shipped_task_loads(path: Path) -> None:
     constant = task.recipe.schedule == "constant"
     assert len(task.grid) == (100 if constant else 20)
     assert task.search.budget == 30
-    assert set(task.transfer.densities) <= set(task.ladder.trained)
+    if task.transfer is not None:
+        assert set(task.transfer.densities) <= set(task.ladder.trained)
+    rung = task.score.compressed_density
+    assert bool(rung) == (task.score.kind == "accuracy" and "digits" not in task.name)
 
 
 @pytest.mark.parametrize("name", suite_names())
@@ -121,7 +125,14 @@ def test_reading_a_task_loads_no_torch() -> None:
         ("\nbatch = 60", "\nbatch = -1", "[recipe] batch: input should be greater than or equal"),
         ("\nbatch = 60", "\nbatch = 60\nleave_out = 1.0", "[recipe] leave_out: input should"),
         ("\nbatch = 60", "\nbatch = 60\nmomentum = 1.0", "[recipe] momentum: input should be less"),
-        ('schedule = "linear"', 'schedule = "cosine"', "[recipe] schedule: input should be"),
+        ('schedule = "linear"', 'schedule = "square"', "[recipe] schedule: input should be"),
+        ('schedule = "linear"', 'schedule = "drops"', 'schedule "drops" needs drops'),
+        ("\nbatch = 60", "\nbatch = 60\ndrops = [9]", 'schedule "drops" needs drops'),
+        ("\nbatch = 60", "\nbatch = 60\nwarm_up = 1500", "must rise in this order"),
+        ('schedule = "linear"', 'schedule = "drops"\ndrops = [9, 9]', "must rise in this order"),
+        ('schedule = "linear"', 'schedule = "drops"\ndrops = [1500]', "must rise in this order"),
+        ("\nbatch = 60", '\nbatch = 60\naugment = "crop-flip"', "augment is for networks on im"),
+        ('family = "mlp"', 'family = "resnet"', "inputs of family resnet must be channels"),
         ('optimiser = "adam"', 'optimiser = "lion"', "[recipe] optimiser: input should be"),
         ('source = "digits"', 'source = "letters"', "[data] source: input should be"),
         ("classes = 10\nfolds", "classes = 9\nfolds", "data.classes and network.classes"),
@@ -207,6 +218,50 @@ def test_models_are_frozen() -> None:
     assert isinstance(task.network.prunable, tuple) and isinstance(task.recipe.betas, tuple)
 
 
+NET = {"family": "conv", "depth": 2, "inputs": 48, "width": 4, "hidden": 4, "classes": 2}
+NET |= {"channels": 3, "side": 4, "prunable": (), "init": ()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"inputs": 49}, "inputs of family conv must be channels"),
+        ({"inputs": 0, "channels": 0}, "inputs of family conv must be|greater than 0"),
+        ({"depth": 3}, "halves its side depth times"),
+        ({"hidden": 0}, "halves its side depth times and needs hidden"),
+        ({"family": "vit", "heads": 2}, "patch must divide side"),
+        ({"family": "vit", "patch": 3, "heads": 2}, "patch must divide side"),
+        ({"family": "vit", "patch": 2, "heads": 3}, "heads that divide width"),
+        ({"family": "vit", "patch": 2}, "heads that divide width"),
+    ],
+)
+def test_an_image_must_come_out_even(changes: dict[str, Any], expected: str) -> None:
+    Network.model_validate(NET)
+    with pytest.raises(ValueError, match=expected):
+        Network.model_validate(NET | changes)
+
+
+def test_a_rewind_does_not_land_inside_a_warm_up() -> None:
+    task = load_task("vit-tiny-cifar10")
+    given_table = task.model_dump()
+    given_table["search"]["rewind_limit"] = task.recipe.warm_up - 1
+    with pytest.raises(ValueError, match=r"not inside recipe\.warm_up"):
+        Task.model_validate(given_table)
+    given_table["search"]["rewind_limit"] = 0
+    Task.model_validate(given_table)
+
+
+@given(factor=st.sampled_from([2, 4, 8]), name=st.sampled_from(task_names()))
+@moderate
+def test_a_compressed_schedule_is_the_same_shape(factor: int, name: str) -> None:
+    recipe = load_task(name).recipe
+    short = recipe.compressed(factor)
+    assert type(short).model_validate(short.model_dump()) == short
+    assert short.steps == recipe.steps // factor
+    places = zip((*short.drops, short.warm_up), (*recipe.drops, recipe.warm_up), strict=True)
+    assert all(abs(a / short.steps - b / recipe.steps) < 1.01 / short.steps for a, b in places)
+
+
 # --- digests -------------------------------------------------------------------------------
 
 
@@ -283,7 +338,10 @@ def test_a_digest_survives_json() -> None:
 def test_digests_differ_between_tasks() -> None:
     tasks = [load_task(name) for name in task_names()]
     assert len({task.digest for task in tasks}) == len(tasks)
-    assert len({task.training_digest for task in tasks}) == len(tasks)
+    # Tasks that train one network on one data set share what they train: the recipe has its key.
+    trained = [(task.data.canonical(), task.network.canonical()) for task in tasks]
+    different = [pair for n, pair in enumerate(trained) if pair not in trained[:n]]
+    assert len({task.training_digest for task in tasks}) == len(different) == len(tasks) - 1
 
 
 # --- names and patterns --------------------------------------------------------------------

@@ -17,6 +17,8 @@ from lthbench.task import Network, Recipe
 TOKENS = 7
 FEATURES = 6
 CLASSES = 5
+SIDE, CHANNELS = 8, 2
+IMAGES = ("conv", "resnet", "vit")
 
 WEIGHTS = {"tensors": ("*",), "distribution": "normal", "value": 0.5}
 TABLES: dict[str, dict[str, Any]] = {
@@ -45,7 +47,33 @@ TABLES: dict[str, dict[str, Any]] = {
         "hidden": 6,
         "prunable": ("embed.weight", "blocks.*.weight", "head.weight"),
     },
+    "conv": {
+        "depth": 1,
+        "width": 2,
+        "hidden": 4,
+        "prunable": ("conv.*.weight", "hidden.*.weight", "head.weight"),
+    },
+    "resnet": {
+        "depth": 1,
+        "width": 2,
+        "prunable": ("stem.weight", "*.conv?.weight", "*.shortcut.weight", "head.weight"),
+        "init": (
+            {**WEIGHTS, "tensors": ("*weight", "*bias", "*running_mean")},
+            {"tensors": ("*running_var",), "distribution": "constant", "value": 1.0},
+        ),
+    },
+    "vit": {
+        "depth": 1,
+        "patch": 4,
+        "width": 4,
+        "heads": 2,
+        "hidden": 6,
+        "prunable": ("patch_embed.proj.weight", "*.attn.*.weight", "*.fc?.weight", "head.weight"),
+    },
 }
+for _family in IMAGES:
+    _image = {"inputs": CHANNELS * SIDE**2, "channels": CHANNELS, "side": SIDE}
+    TABLES[_family] = {"family": _family, **_image, **TABLES[_family]}
 FAMILIES = tuple(TABLES)
 
 OPTIMISERS: dict[str, dict[str, Any]] = {
@@ -77,6 +105,13 @@ def examples(family: str = "mlp", count: int = 64, seed: int = 0) -> Examples:
         x = draw.integers(0, 256, (count, FEATURES)).astype(np.uint8)
         y = x[:, 0] // 52
         return Examples(torch.from_numpy(x), torch.from_numpy(y), scale=1 / 128, shift=-1.0)
+    if family in IMAGES:
+        x = draw.integers(0, 256, (count, SIDE, SIDE, CHANNELS)).astype(np.uint8)
+        x[:, :4] //= 2
+        x[:, 2:6, 2:6, 0] = x[:, :1, :1, 0]  # a plain square whose brightness is the class
+        y = x[:, 3, 3, 0] // 26
+        scale, shift = (1 / 64, 1 / 128), (-1.0, -1.5)
+        return Examples(torch.from_numpy(x), torch.from_numpy(y), scale, shift)
     pairs = np.array([(a, b) for a in range(TOKENS) for b in range(TOKENS)], dtype=np.uint8)
     x = pairs[draw.permutation(len(pairs))[:count]]
     y = ((x[:, 0] + x[:, 1]) % TOKENS % CLASSES).astype(np.uint8)

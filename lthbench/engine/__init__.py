@@ -7,7 +7,7 @@ once; no result depends on which jobs went together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,6 +34,8 @@ class Job:
         masks: bool by prunable name, True = kept; None trains dense.
         until: the step to end at; until == start.step only evaluates.
         seed, order: the named stream of the data order.
+        norm_batches: of a run that only evaluates: training batches, the first of its order, that
+            running statistics are estimated on before.
         key: names the result; jobs with equal keys have equal results.
     """
 
@@ -46,34 +48,55 @@ class Job:
     seed: int
     order: tuple[str, ...]
     key: str = ""
+    norm_batches: int = 0
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs and labels (uint8) on a device; a network sees `x * scale + shift`, or tokens."""
+    """Inputs and labels (uint8) on a device; a network sees `x * scale + shift`, or tokens.
+
+    Images are (n, height, width, channels), the layout that they are decoded to, with one scale and
+    shift or one for each channel; a network sees them as (n, channels, height, width).
+    """
 
     x: Tensor
     y: Tensor
-    scale: float = 1.0
-    shift: float = 0.0
+    scale: float | Sequence[float] = 1.0
+    shift: float | Sequence[float] = 0.0
     tokens: bool = False
 
     @cached_property
     def digest(self) -> str:
-        """Names these examples by their content."""
-        return states.digest({"x": self.x, "y": self.y}, 0)
+        """Names these examples by their content and by how they are seen."""
+        content = states.digest({"x": self.x, "y": self.y}, 0)
+        return f"{content} {self.scale} {self.shift} {self.tokens}"
 
     def inputs(self, rows: Tensor | slice, dtype: torch.dtype = torch.float32) -> Tensor:
         """What a network of this precision sees of these rows."""
         x = self.x[rows] if isinstance(rows, slice) else self.x.index_select(0, rows)
+        return self.seen(x, dtype)
+
+    def seen(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """What a network of this precision sees of bytes like these examples'."""
         if self.tokens:
             return x.long()
-        return x.to(dtype).mul_(self.scale).add_(self.shift)
+        x = x.to(dtype).mul_(_figure(self.scale, dtype, x)).add_(_figure(self.shift, dtype, x))
+        if x.ndim < 4:
+            return x
+        x = x.permute(0, 3, 1, 2)  # in memory the channels stay last, which a GPU gains from
+        return x if x.is_cuda else x.contiguous()
 
     def labels(self, rows: Tensor | slice) -> Tensor:
         """The labels of these rows, as cross-entropy wants them."""
         y = self.y[rows] if isinstance(rows, slice) else self.y.index_select(0, rows)
         return y.long()
+
+
+def _figure(value: float | Sequence[float], dtype: torch.dtype, like: Tensor) -> float | Tensor:
+    """One figure, or one for each channel on the device of `like`."""
+    if isinstance(value, (int, float)):
+        return value
+    return torch.tensor(value, dtype=dtype, device=like.device)
 
 
 @dataclass(frozen=True)

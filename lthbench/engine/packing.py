@@ -25,6 +25,7 @@ def pack_job(job: Job) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "seed": job.seed,
         "order": list(job.order),
         "key": job.key,
+        "norm_batches": job.norm_batches,
     }
     tensors = wire.prefixed("start", job.start.tensors()) | wire.prefixed("mask", job.masks or {})
     return header, tensors
@@ -42,6 +43,7 @@ def unpack_job(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> Job:
         header["seed"],
         tuple(header["order"]),
         header["key"],
+        header["norm_batches"],
     )
 
 

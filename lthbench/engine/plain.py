@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -13,13 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench import networks
-from lthbench.engine import Evaluation, Examples, Job, Result, count_correct
-from lthbench.engine import norms
-from lthbench.engine.order import batches
+from lthbench.engine import Evaluation, Examples, Job, Result, count_correct, norms
+from lthbench.engine.augment import fed
 from lthbench.states import State
-from lthbench.task import Recipe, matching
+from lthbench.task import IMAGES, Network, Recipe, matching
 
 EVALUATED_TOGETHER = 2500  # examples in one forward pass: bounded memory, good use of the cache
+PIXELS_TOGETHER = 500 * 32 * 32  # likewise, of images, whose hidden layers are large
 CHECKED_EVERY = 50  # steps between looks at the loss: a diverged run ends early
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
@@ -41,6 +42,9 @@ def run(
 def _train(job: Job, data: Examples, sets: Mapping[str, Examples], at: Sequence[int]) -> Result:
     dtype = PRECISIONS[job.recipe.precision]
     network = networks.load(job.network, job.depth, job.start).to(data.x.device, dtype)
+    mixed = _mixed(job.network, data.x.device, dtype)
+    if mixed is not nullcontext:
+        network = network.to(memory_format=torch.channels_last)
     masks = {name: mask.to(data.x.device) for name, mask in (job.masks or {}).items()}
     optimiser = _optimiser(network, job.recipe)
     masked = _Masked(network, optimiser, masks)
@@ -49,17 +53,19 @@ def _train(job: Job, data: Examples, sets: Mapping[str, Examples], at: Sequence[
     correct: dict[str, list[int]] = {name: [] for name in sets}
     predictions: dict[str, Tensor] = {}
     if job.until == job.start.step:
-        first = (job.start.step, job.start.step + job.norm_batches)
-        shown = batches(job.recipe, len(data.y), job.seed, job.order, *first)
-        norms.estimate(network, (data.inputs(rows.to(data.x.device), dtype) for rows in shown))
-        predictions = _evaluate(network, dtype, sets, correct)
-    rows = batches(job.recipe, len(data.y), job.seed, job.order, job.start.step, job.until)
+        span = (job.start.step, job.start.step + job.norm_batches)
+        shown = fed(data, job.recipe, job.seed, job.order, *span, dtype)
+        with mixed():
+            norms.estimate(network, (x for x, _ in shown))
+        predictions = _evaluate(network, dtype, mixed, sets, correct)
+    steps = fed(data, job.recipe, job.seed, job.order, job.start.step, job.until, dtype)
     network.train()
     loss = torch.zeros(())
-    for step, chosen in enumerate(rows, start=job.start.step + 1):
-        chosen = chosen.to(data.x.device)
+    for step, (x, y) in enumerate(steps, start=job.start.step + 1):
         _set_rate(optimiser, job.recipe, step)
-        loss = loss_of(network(data.inputs(chosen, dtype)), data.labels(chosen))
+        with mixed():
+            outputs = network(x)
+        loss = loss_of(outputs, y, job.recipe.label_smoothing)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
@@ -67,8 +73,9 @@ def _train(job: Job, data: Examples, sets: Mapping[str, Examples], at: Sequence[
         if step % CHECKED_EVERY == 0 and not math.isfinite(loss.item()):
             break
         if step in due:
-            predictions = _evaluate(network, dtype, sets, correct)
-    state = State({n: t.detach().cpu() for n, t in network.state_dict().items()}, job.until)
+            predictions = _evaluate(network, dtype, mixed, sets, correct)
+    last = {n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}
+    state = State(last, job.until)
     finite = bool(loss.isfinite()) and all(bool(t.isfinite().all()) for t in state.values())
     counts = {name: torch.tensor(values) for name, values in correct.items()}
     if not finite:
@@ -76,9 +83,23 @@ def _train(job: Job, data: Examples, sets: Mapping[str, Examples], at: Sequence[
     return Result(state, counts, predictions)
 
 
-def loss_of(outputs: Tensor, targets: Tensor) -> Tensor:
+Mixed = Callable[[], AbstractContextManager[Any]]
+
+
+def _mixed(network: Network, device: torch.device, dtype: torch.dtype) -> Mixed:
+    """The context of a forward pass: bfloat16 where a GPU sees images, else as it stands.
+
+    Arithmetic is never trained in it: there a rounded loss stops at what its precision can tell.
+    """
+    if device.type != "cuda" or network.family not in IMAGES or dtype != torch.float32:
+        return nullcontext
+    return lambda: torch.autocast("cuda", dtype=torch.bfloat16)
+
+
+def loss_of(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of logits (batch, classes), in float32 or better."""
-    return F.cross_entropy(outputs if outputs.dtype == torch.float64 else outputs.float(), targets)
+    outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
+    return F.cross_entropy(outputs, targets, label_smoothing=smoothing)
 
 
 class _Masked:
@@ -131,10 +152,18 @@ def optimiser_of(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Op
 
 
 def rate(recipe: Recipe, step: int) -> float:
-    """The learning rate of the update that ends at this step (1 to T)."""
-    if recipe.schedule == "constant":
-        return recipe.rate
-    return recipe.rate * (1 - (step - 1) / recipe.steps)
+    """The learning rate of the update that ends at this step (1 to T).
+
+    A warm-up rises to the full rate at its last step; what follows it falls over the rest.
+    """
+    if step <= recipe.warm_up:
+        return recipe.rate * step / recipe.warm_up
+    done = (step - 1 - recipe.warm_up) / (recipe.steps - recipe.warm_up)
+    if recipe.schedule == "linear":
+        return recipe.rate * (1 - done)
+    if recipe.schedule == "cosine":
+        return recipe.rate * (1 + math.cos(math.pi * done)) / 2
+    return recipe.rate * 0.1 ** sum(step > drop for drop in recipe.drops)
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> None:
@@ -142,10 +171,18 @@ def _set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> No
         group["lr"] = rate(recipe, step)
 
 
+def _together(examples: Examples) -> int:
+    """Examples in one forward pass of an evaluation."""
+    if examples.x.ndim < 4:
+        return EVALUATED_TOGETHER
+    return min(EVALUATED_TOGETHER, max(1, PIXELS_TOGETHER // examples.x.shape[1] ** 2))
+
+
 @torch.no_grad()
 def _evaluate(
     network: nn.Module,
     dtype: torch.dtype,
+    mixed: Mixed,
     sets: Mapping[str, Examples],
     correct: dict[str, list[int]],
 ) -> dict[str, Tensor]:
@@ -153,9 +190,11 @@ def _evaluate(
     network.eval()
     answers = {}
     for name, examples in sets.items():
-        starts = range(0, len(examples.y), EVALUATED_TOGETHER)
-        inputs = (examples.inputs(slice(i, i + EVALUATED_TOGETHER), dtype) for i in starts)
-        parts = [network(x).argmax(1).to(torch.uint8) for x in inputs]
+        size = _together(examples)
+        starts = range(0, len(examples.y), size)
+        inputs = (examples.inputs(slice(i, i + size), dtype) for i in starts)
+        with mixed():
+            parts = [network(x).argmax(1).to(torch.uint8) for x in inputs]
         answers[name] = torch.cat(parts).cpu()
         correct[name].append(count_correct(answers[name], examples))
     network.train()

@@ -48,7 +48,7 @@ class MLP(nn.Module):
         return counted.sum()  # ReLU passes what is not negative
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The synaptic flow R of non-negative weights by name: the all-ones input's summed output."""
+        """The synaptic flow R of non-negative weights by name: what the all-ones input brings."""
         ones = self.ones().to(weights["head.weight"])
         flowing: Tensor = torch.func.functional_call(self, dict(weights), (ones,))
         return flowing.sum()
@@ -89,7 +89,7 @@ class PairMLP(nn.Module):
         return counted.sum()
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The synaptic flow R of non-negative weights by name: the all-ones input's summed output."""
+        """The synaptic flow R of non-negative weights by name: what the all-ones input brings."""
         ones = self.ones().to(weights["head.weight"])
         flowing: Tensor = torch.func.functional_call(self, dict(weights), (ones,))
         return flowing.sum()

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Stage:
     """Blocks of one shape, in order: all their tensors have the same suffixes and shapes.
 
-    `blocks` are prefixes of tensor names that end in a dot, `"stages.0.1."`. The first block of a
-    `fixed` stage is not of that shape (it changes the size) and is never copied nor dropped.
+    `blocks` are prefixes of tensor names that end in a dot, `"stage.0.1."`. The first block of a
+    `fixed` stage may be of another shape (it changes the size) and is never copied nor dropped.
     """
 
     blocks: tuple[str, ...]

@@ -1,0 +1,81 @@
+"""What each step's network sees: its rows, cropped and mirrored by tables made ahead.
+
+Crops and flips are integers from the stream "augment" of the run's seed and order, with random
+access by step like the rows themselves; the images are moved on the device, a batch at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lthbench import seeds
+from lthbench.engine import Examples
+from lthbench.engine.order import batch_size, batches, steps_per_table
+from lthbench.task import Recipe
+
+PAD = 4  # black pixels on each side that a crop may reach into
+
+
+def fed(
+    data: Examples,
+    recipe: Recipe,
+    seed: int,
+    order: tuple[str, ...],
+    start: int,
+    until: int,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and labels of each step in [start, until), the same for every start."""
+    rows = batches(recipe, len(data.y), seed, order, start, until)
+    if recipe.augment == "none":
+        for chosen in rows:
+            chosen = chosen.to(data.x.device)
+            yield data.inputs(chosen, dtype), data.labels(chosen)
+        return
+    moves = tables(recipe, len(data.y), seed, order, start, until)
+    for chosen, table in zip(rows, moves, strict=True):
+        chosen = chosen.to(data.x.device)
+        images = crop_and_flip(data.x.index_select(0, chosen), table.to(data.x.device))
+        yield data.seen(images, dtype), data.labels(chosen)
+
+
+def tables(
+    recipe: Recipe, examples: int, seed: int, order: tuple[str, ...], start: int, until: int
+) -> Iterator[Tensor]:
+    """For each step in [start, until) and example of its batch: rows and columns to skip, mirrored.
+
+    int64, (batch, 3): two offsets of 0 to 2 * PAD, and 0 or 1.
+    """
+    table: Tensor | None = None
+    in_table = -1
+    size = steps_per_table(recipe, examples)
+    shape = size, min(batch_size(recipe, examples), examples)
+    for step in range(start, until):
+        if step // size != in_table:
+            in_table = step // size
+            generator = seeds.generator(seed, "augment", *order, in_table)
+            offsets = generator.integers(0, 2 * PAD + 1, (*shape, 2))
+            mirrored = generator.integers(0, 2, (*shape, 1))
+            table = torch.from_numpy(np.concatenate([offsets, mirrored], axis=2))
+        assert table is not None
+        yield table[step % size]
+
+
+def crop_and_flip(images: Tensor, table: Tensor) -> Tensor:
+    """Images (n, side, side, channels) moved as `tables` says for each: (n, side, side, channels).
+
+    An offset of PAD leaves an image where it is; a mirrored one has its columns reversed.
+    """
+    side = images.shape[1]
+    padded = F.pad(images, (0, 0, PAD, PAD, PAD, PAD))
+    along = torch.arange(side, device=images.device)
+    rows = table[:, 0, None] + along
+    across = torch.where(table[:, 2, None] == 1, side - 1 - along, along)
+    columns = table[:, 1, None] + across
+    numbers = torch.arange(len(images), device=images.device)
+    return padded[numbers[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -1,0 +1,71 @@
+"""Plain convolutions without norms: Conv-2, Conv-4 and Conv-6 of Frankle & Carbin 2019.
+
+Depth counts pairs of convolutions, each twice as wide as the pair before and followed by pooling:
+Conv-4 is depth 2. No two pairs have one shape, so nothing is repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lthbench.networks.stages import Stage
+from lthbench.task import Network
+
+
+class Conv(nn.Module):
+    """Pairs of 3x3 convolutions and pooling, two hidden layers, classes; ReLU between."""
+
+    def __init__(self, spec: Network, depth: int) -> None:
+        super().__init__()
+        self.image = (1, spec.channels, spec.side, spec.side)
+        widths = [spec.channels, *(spec.width * 2 ** (n // 2) for n in range(2 * depth))]
+        self.conv = nn.ModuleList(
+            nn.Conv2d(reads, width, 3, padding=1)
+            for reads, width in pairwise(widths)
+        )
+        features = widths[-1] * (spec.side // 2**depth) ** 2
+        first, second = nn.Linear(features, spec.hidden), nn.Linear(spec.hidden, spec.hidden)
+        self.hidden = nn.ModuleList([first, second])
+        self.head = nn.Linear(spec.hidden, spec.classes)
+
+    def forward(self, x: Tensor, pool: Callable[[Tensor, int], Tensor] = F.max_pool2d) -> Tensor:
+        """(batch, channels, side, side) to (batch, classes)."""
+        for number, layer in enumerate(self.conv):
+            x = F.relu(layer(x))
+            if number % 2:
+                x = pool(x, 2)
+        x = x.flatten(1)
+        for layer in self.hidden:
+            x = F.relu(layer(x))
+        logits: Tensor = self.head(x)
+        return logits
+
+    def ones(self) -> Tensor:
+        """The all-ones input, (1, channels, side, side)."""
+        return torch.ones(self.image)
+
+    def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The number of paths from input to output, for non-negative weights by name.
+
+        Pooling adds up: whichever of its inputs is the largest, a path leads through each.
+        """
+        ones = self.ones().double()
+        pool = {"pool": F.avg_pool2d}  # a quarter of the sum
+        counted: Tensor = torch.func.functional_call(self, dict(weights), (ones,), pool)
+        return counted.sum()  # ReLU passes what is not negative
+
+    def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The synaptic flow R of non-negative weights by name; pooling takes the largest."""
+        ones = self.ones().to(weights["head.weight"])
+        flowing: Tensor = torch.func.functional_call(self, dict(weights), (ones,))
+        return flowing.sum()
+
+    @staticmethod
+    def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
+        """None."""
+        return ()

@@ -1,0 +1,121 @@
+"""Residual networks for small images (He et al. 2016, section 4.2), with 1x1 projections.
+
+As in open_lth: a stem, three stages of basic blocks that are 1, 2 and 4 times as wide, average
+pooling, classes; where a block changes the shape its shortcut is a 1x1 convolution with a norm. The
+repeated unit is the block, and depth counts blocks a stage: ResNet-20 is depth 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lthbench.networks.stages import Stage, numbered
+from lthbench.task import Network
+
+STAGES = 3
+
+
+class Norm(nn.Module):
+    """Batch norm whose state is float32 alone: torch's own counts batches in an integer."""
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.momentum = 0.1
+        self.weight = nn.Parameter(torch.empty(width))
+        self.bias = nn.Parameter(torch.empty(width))
+        self.register_buffer("running_mean", torch.empty(width))
+        self.register_buffer("running_var", torch.empty(width))
+
+    def forward(self, x: Tensor, linear: bool = False) -> Tensor:
+        """(batch, width, height, width of the image), normalised; or only times the scale."""
+        if linear:
+            return x * self.weight[:, None, None]
+        statistics = self.running_mean, self.running_var
+        return F.batch_norm(
+            x, *statistics, self.weight, self.bias, self.training, self.momentum, eps=1e-5
+        )
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, added to what they read."""
+
+    def __init__(self, reads: int, width: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(reads, width, 3, stride, padding=1, bias=False)
+        self.norm1 = Norm(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm2 = Norm(width)
+        changes = stride != 1 or reads != width
+        self.shortcut = nn.Conv2d(reads, width, 1, stride, bias=False) if changes else None
+        self.shortcut_norm = Norm(width) if changes else None
+
+    def forward(self, x: Tensor, linear: bool = False) -> Tensor:
+        y = F.relu(self.norm1(self.conv1(x), linear))
+        y = self.norm2(self.conv2(y), linear)
+        if self.shortcut is not None and self.shortcut_norm is not None:
+            x = self.shortcut_norm(self.shortcut(x), linear)
+        return F.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """6 * depth + 2 layers of weights, shortcuts not counted."""
+
+    def __init__(self, spec: Network, depth: int) -> None:
+        super().__init__()
+        self.image = (1, spec.channels, spec.side, spec.side)
+        self.stem = nn.Conv2d(spec.channels, spec.width, 3, padding=1, bias=False)
+        self.norm = Norm(spec.width)
+        widths = [spec.width * 2**stage for stage in range(STAGES)]
+        self.stage = nn.ModuleList(
+            nn.ModuleList(_blocks(widths[max(0, stage - 1)], widths[stage], depth, bool(stage)))
+            for stage in range(STAGES)
+        )
+        self.head = nn.Linear(widths[-1], spec.classes)
+
+    def forward(self, x: Tensor, linear: bool = False) -> Tensor:
+        """(batch, channels, side, side) to (batch, classes)."""
+        x = F.relu(self.norm(self.stem(x), linear))
+        for blocks in self.stage:
+            for block in blocks:  # type: ignore[union-attr, attr-defined]
+                x = block(x, linear)
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+    def ones(self) -> Tensor:
+        """The all-ones input, (1, channels, side, side)."""
+        return torch.ones(self.image)
+
+    def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The number of paths from input to output over the pixels of the last stage.
+
+        For non-negative weights by name; a shortcut without weights is a path of its own.
+        """
+        return self._linear(weights, torch.float64)
+
+    def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The synaptic flow R of non-negative weights by name; norms are times scale."""
+        return self._linear(weights, weights["head.weight"].dtype)
+
+    def _linear(self, weights: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+        ones = self.ones().to(weights["head.weight"].device, dtype)
+        linear = {"linear": True}
+        counted: Tensor = torch.func.functional_call(self, dict(weights), (ones,), linear)
+        return counted.sum()  # ReLU passes what is not negative
+
+    @staticmethod
+    def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
+        """Three; the first block of each stays where it is."""
+        return tuple(numbered(f"stage.{s}.", range(depth), fixed=True) for s in range(STAGES))
+
+
+def _blocks(reads: int, width: int, depth: int, halves: bool) -> list[Block]:
+    """One stage; all stages but the first halve the image."""
+    first = Block(reads, width, 2 if halves else 1)
+    return [first, *(Block(width, width, 1) for _ in range(depth - 1))]

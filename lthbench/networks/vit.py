@@ -1,0 +1,123 @@
+"""A vision transformer made of timm's parts (Dosovitskiy et al. 2021), read at the class token.
+
+Queries, keys and values are one Linear layer and their output another, so that no weight escapes
+pruning. The repeated unit is the block. The tensors have timm's names; timm itself takes seconds to
+import and is imported by what builds the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lthbench.networks.stages import Stage, numbered
+from lthbench.task import Network
+
+
+class ViT(nn.Module):
+    """Patches and a class token, blocks of attention and an MLP behind LayerNorms, classes."""
+
+    def __init__(self, spec: Network, depth: int) -> None:
+        super().__init__()
+        whole = _timm(spec, depth)
+        self.image = (1, spec.channels, spec.side, spec.side)
+        self.patch, self.heads = spec.patch, spec.heads
+        self.cls_token: nn.Parameter = whole.cls_token  # type: ignore[assignment]
+        self.pos_embed: nn.Parameter = whole.pos_embed  # type: ignore[assignment]
+        self.patch_embed, self.blocks = whole.patch_embed, whole.blocks
+        self.norm, self.head = whole.norm, whole.head
+        for block in self.blocks:  # type: ignore[union-attr]
+            block.attn.fused_attn = False  # the fused kernels have no second derivatives
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, side, side) to (batch, classes)."""
+        first = self.cls_token.expand(len(x), -1, -1)
+        x = torch.cat([first, self.patch_embed(x)], 1) + self.pos_embed  # type: ignore[operator]
+        x = self.norm(self.blocks(x))  # type: ignore[operator]
+        logits: Tensor = self.head(x[:, 0])  # type: ignore[operator]
+        return logits
+
+    def ones(self) -> Tensor:
+        """The all-ones input, (1, channels, side, side)."""
+        return torch.ones(self.image)
+
+    def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The number of paths from the image to the output, up to a positive factor.
+
+        For non-negative weights by name. Attention counts as (1 + q k') v: query and key are on a
+        path where value and output are. The class token is a constant: what holds it alone is no
+        path; positions count as biases do, not at all.
+        """
+        scale = torch.ones((), dtype=torch.float64, requires_grad=True)
+        patches = self._patches(weights, self.ones().double())
+        tokens = torch.cat([weights["cls_token"], scale * patches], 1)
+        counted = self._linear(weights, tokens, "paths")
+        # The derivative has positive terms alone; a difference of two counts would be rounded.
+        return torch.autograd.grad(counted.sum(), scale, create_graph=True)[0]
+
+    def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The synaptic flow R of non-negative weights by name: the all-ones input's summed output.
+
+        Attention is (q k' / n^2) v in place of softmax, with n tokens; LayerNorm is times scale.
+        """
+        ones = self.ones().to(weights["head.weight"])
+        tokens = torch.cat([weights["cls_token"], self._patches(weights, ones)], 1)
+        return self._linear(weights, tokens + weights["pos_embed"], "flow").sum()
+
+    def _patches(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """(1, channels, side, side) to (1, patches, width), without the bias."""
+        patches = F.conv2d(x, weights["patch_embed.proj.weight"], stride=self.patch)
+        return patches.flatten(2).transpose(1, 2)
+
+    def _linear(
+        self, weights: Mapping[str, Tensor], x: Tensor, attend: Literal["paths", "flow"]
+    ) -> Tensor:
+        """Logits (1, classes) of tokens (1, n, width), everything made linear and positive."""
+        for number in range(len(self.blocks)):  # type: ignore[arg-type]
+            of = f"blocks.{number}."
+            y = _scaled(x, weights[f"{of}norm1.weight"])
+            both = F.linear(y, weights[f"{of}attn.qkv.weight"])
+            shape = (*both.shape[:2], 3, self.heads, -1)
+            q, k, v = both.view(shape).permute(2, 0, 3, 1, 4)  # (1, heads, n, width / heads) each
+            scores = q @ k.transpose(-1, -2)
+            attention = 1 + scores if attend == "paths" else scores / x.shape[1] ** 2
+            mixed = (attention @ v).transpose(1, 2).flatten(2)
+            x = x + F.linear(mixed, weights[f"{of}attn.proj.weight"])
+            y = _scaled(x, weights[f"{of}norm2.weight"])
+            up = F.linear(y, weights[f"{of}mlp.fc1.weight"])
+            x = x + F.linear(up, weights[f"{of}mlp.fc2.weight"])
+        return F.linear(_scaled(x, weights["norm.weight"])[:, 0], weights["head.weight"])
+
+    @staticmethod
+    def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
+        """Every block."""
+        return (numbered("blocks.", range(depth)),)
+
+
+def _scaled(x: Tensor, scale: Tensor) -> Tensor:
+    """A LayerNorm made linear: times its scale, over the mean of what it reads as a constant.
+
+    Without that constant a block of attention cubes its input, and five leave float64.
+    """
+    mean = float(x.detach().mean())
+    return x * (scale / (mean or 1.0))
+
+
+def _timm(spec: Network, depth: int) -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    return VisionTransformer(
+        img_size=spec.side,
+        patch_size=spec.patch,
+        in_chans=spec.channels,
+        num_classes=spec.classes,
+        embed_dim=spec.width,
+        depth=depth,
+        num_heads=spec.heads,
+        mlp_ratio=(spec.hidden + 0.5) / spec.width,  # rounded down there
+        weight_init="skip",
+    )
