@@ -1,0 +1,89 @@
+"""Every baseline's check passes for the baseline and fails for what is put in its place.
+
+A check is `check(find)` in `tests/checks/<name>.py`: it runs a method on a problem that is computed
+again in numpy, and raises AssertionError unless the tickets are right. Each must fail for IMP, for
+random pruning, and for the baseline itself with its scores negated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from lthbench import child
+from lthbench.masks import Masks, keep_top
+from lthbench.method import baseline_names, load_method
+from lthbench.problem import Problem
+from lthbench.ticket import Ticket
+from tests.checks.small import Find
+
+CHECKS = Path(__file__).parent / "checks"
+NEGATED = {
+    # A lot with its sign turned is another lot: there is nothing that a check could notice.
+    "random": "draws lots",
+    "erk": "draws lots",
+}
+CHECKED = sorted(p.stem for p in CHECKS.glob("*.py") if p.stem in baseline_names())
+PAIRS = [
+    (name, impostor)
+    for name in CHECKED
+    for impostor in ("imp", "random", "negated")
+    if name != impostor and not (impostor == "negated" and name in NEGATED)
+]
+
+
+def own(name: str) -> Find:
+    """A baseline's own function, in a module of its own."""
+    method = load_method(name)
+    found: Find = child._load(method.source, method.path)
+    return found
+
+
+def other(name: str) -> Find:
+    """Another baseline in its place, whatever options are given."""
+    found = own(name)
+
+    def find_tickets(problem: Problem, **_options: Any) -> Iterable[Ticket]:
+        return found(problem)
+
+    return find_tickets
+
+
+def negated(name: str) -> Find:
+    """The baseline, keeping the lowest scores in place of the highest."""
+
+    def keep_bottom(
+        scores: Mapping[str, Tensor],
+        keep: float | Mapping[str, int],
+        within: Masks | None = None,
+    ) -> dict[str, Tensor]:
+        return keep_top({n: -values for n, values in scores.items()}, keep, within)
+
+    found = own(name)
+    assert "keep_top" in found.__globals__, f"{name} chooses without keep_top: negate it here"
+    found.__globals__["keep_top"] = keep_bottom
+    return found
+
+
+def check(name: str, find: Find) -> None:
+    import_module(f"tests.checks.{name}").check(find)
+
+
+def test_every_baseline_has_a_check() -> None:
+    assert list(baseline_names()) == CHECKED
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_a_baseline_passes_its_check(name: str) -> None:
+    check(name, own(name))
+
+
+@pytest.mark.parametrize(("name", "impostor"), PAIRS)
+def test_an_impostor_does_not(name: str, impostor: str) -> None:
+    with pytest.raises(AssertionError):
+        check(name, negated(name) if impostor == "negated" else other(impostor))
