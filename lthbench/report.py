@@ -21,17 +21,16 @@ from lthbench.tables import (
     Answer,
     Remark,
     Table,
-    against,
     answers,
     decimals,
-    identity,
     interval,
     is_share,
+    is_untrained,
     number,
     percent,
     plain,
     remarks,
-    speed,
+    tables,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ ASSETS = "assets"
 COLOURS = {
     "ticket": "#2f7ed8",
     "untrained": "#d2553f",
+    "untrained_random": "#7d8a2e",
     "shuffled": "#c27400",
     "reinit": "#b5489f",
     "random": "#7d8a2e",
@@ -51,7 +51,7 @@ COLOURS = {
 }
 SYMBOLS = {
     "ticket": "circle", "untrained": "star", "shuffled": "square", "reinit": "diamond",
-    "random": "triangle-up", "erk": "triangle-down",
+    "random": "triangle-up", "erk": "triangle-down", "untrained_random": "triangle-up",
 }  # fmt: skip
 DASHES = {"shuffled": "dash", "reinit": "dot", "random": "longdash", "erk": "dashdot"}
 RAMP = ("#3b7dd8", "#8468d6", "#b84fa6", "#d2553f", "#c27400")  # from dense to sparse
@@ -173,7 +173,7 @@ def _section(folder: Path, index: int, record: Record) -> Section:
         warnings=tuple(r for r in said if r.warns and r.name != "Failed"),
         remarks=said,
         figures=tuple(figures(record)),
-        tables=(against(record), identity(record), *speed(record)),
+        tables=tables(record),
         curves=(training(record), _training_table(record)),
         details=(_layers(record), _cells(record), _provenance(record)),
     )
@@ -192,6 +192,8 @@ def _link(folder: Path, record: Record) -> str | None:
 
 def figures(record: Record) -> Iterable[Figure]:
     """Accuracy against density beside the controls; the difference from dense."""
+    if is_untrained(record):
+        yield _as_it_stands(record)
     yield _by_density(record)
     if not is_share(record) and any(r["difference"] for r in record.aggregates["rungs"]):
         yield _from_dense(record)
@@ -212,6 +214,23 @@ def _by_density(record: Record) -> Figure:
     layout = _layout(_density_axis(record), {"title": {"text": y}, "tickformat": "~g"})
     traces = _levels(record) + traces
     return Figure("density", f"{caption}. {_bands(record)}", tuple(traces), layout)
+
+
+def _as_it_stands(record: Record) -> Figure:
+    """Accuracy of untrained tickets against density, beside a random mask and trained dense."""
+    rungs = record.aggregates["untrained"]["rungs"]
+    ends = [10**end for end in _density_axis(record)["range"]]
+    dense = rungs[0]["dense"]
+    traces = [] if dense is None else [_flat("dense", ends, 100 * dense["mean"], "dense, trained")]
+    for kind, key in (("untrained_random", "random"), ("untrained", "ticket")):
+        points = [(100 * rung["density"], rung[key]) for rung in rungs if rung[key] is not None]
+        traces += _series(kind, points, banded=True)
+    y = {"title": {"text": f"accuracy, % ({_set(record)})"}, "tickformat": "~g"}
+    few = len(record.seeds) < stats.MIN_SEEDS
+    caption = "Accuracy of untrained tickets against density, beside a random mask at theta_0. " + (
+        "Points are single seeds." if few else "Shaded: 95 % intervals over seeds."
+    )
+    return Figure("untrained", caption, tuple(traces), _layout(_density_axis(record), y))
 
 
 def _set(record: Record) -> str:
@@ -257,7 +276,7 @@ def _series(kind: str, points: Sequence[tuple[float, Any]], *, banded: bool) -> 
     x = [density for density, _ in points]
     colour, whole = COLOURS[kind], all(found["low"] is not None for _, found in points)
     line: Trace = {
-        "name": kind,
+        "name": kind.replace("_", ", "),
         "x": x,
         "y": [100 * found["mean"] for _, found in points],
         "customdata": [_between(found) for _, found in points],

@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from lthbench import stats
+from lthbench import depths, stats
 from lthbench.stats import Gap, Interval
 
 VERSION = 2
 LAST = 5  # evaluations averaged where a recipe ends at a constant rate
 CONTROLS = ("shuffled", "reinit", "random", "erk")
+UNTRAINED = ("untrained", "untrained_random")  # read as they stand
 Table = Mapping[str, Any]
 
 
@@ -35,6 +36,8 @@ def aggregate(record: Table) -> dict[str, Any]:
         "cost": _interval([search["cost"] for search in record["searches"]]),
         "division": _division(record),
         "complete": _complete(record, cells, ladder),
+        **({"untrained": _untrained(record, cells, ladder)} if is_untrained(record) else {}),
+        **_transfer(record),
     }
     told = _matching_is_told(record, cells)
     for rung in rungs:
@@ -44,19 +47,34 @@ def aggregate(record: Table) -> dict[str, Any]:
     return result
 
 
+def is_untrained(record: Table) -> bool:
+    """Whether a record's tickets are scored as they stand, before they are trained."""
+    return any(cell["kind"] == "untrained" for cell in record["cells"])
+
+
 def score_of(record: Table, cell: Table, part: str | None = None) -> float:
-    """One run's score: accuracy at T (mean of the last 5 evaluations where the rate is constant),
-    or for arithmetic tasks 1 if it generalised by T, else 0; a failed run scores chance."""
-    task, shown = record["task"], part or record["shown"]
-    size = record["sizes"][str(cell["seed"])][shown]
+    """One run's score: its accuracy, or for arithmetic tasks 1 if it generalised by T, else 0.
+
+    A network that is read as it stands has one evaluation, and so its accuracy in every task.
+    """
+    shown = part or record["shown"]
+    if record["task"]["kind"] != "generalisation" or cell.get("kind") in UNTRAINED:
+        return accuracy_of(record, cell, shown)
     counts = cell["correct"].get(shown, ())
-    generalisation = task["kind"] == "generalisation"
     if cell["status"] != "ok" or not counts:
-        return 0.0 if generalisation else float(task["chance"])
-    if generalisation:
-        return float(stats.first_sustained(counts, size, task["threshold"]) is not None)
-    last = counts[-LAST:] if task["schedule"] == "constant" else counts[-1:]
-    return float(sum(last) / len(last) / size)
+        return 0.0
+    size = record["sizes"][str(cell["seed"])][shown]
+    return float(stats.first_sustained(counts, size, record["task"]["threshold"]) is not None)
+
+
+def accuracy_of(record: Table, cell: Table, part: str) -> float:
+    """One run's accuracy at T, the mean of the last 5 evaluations where the rate is constant; a
+    failed run scores chance."""
+    counts = cell["correct"].get(part, ())
+    if cell["status"] != "ok" or not counts:
+        return float(record["task"]["chance"])
+    last = counts[-LAST:] if record["task"]["schedule"] == "constant" else counts[-1:]
+    return float(sum(last) / len(last) / record["sizes"][str(cell["seed"])][part])
 
 
 Cells = dict[tuple[str, float, int, int], Table]
@@ -135,7 +153,7 @@ def _loss(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
     """L a seed in points, and retention against the frozen L of `erk` tickets."""
     reference = record["reference"]
     table = _ladder_table(record, cells, ladder)
-    if reference is None or table is None:
+    if reference is None or table is None or is_untrained(record):  # another ladder
         return {"loss": None, "retention": None, "rankable": None}
     weights = stats.log_density_weights(ladder)
     dense = sum(reference["dense"]) / len(reference["dense"])
@@ -159,13 +177,13 @@ def _ladder_table(record: Table, cells: Cells, ladder: list[float]) -> list[list
 
 def _matching_is_told(record: Table, cells: Cells) -> bool:
     """Whether there is all that a matching density needs: dense runs, a margin, three seeds."""
-    judged = _share(record) or record["reference"] is not None
+    judged = (_share(record) or record["reference"] is not None) and not is_untrained(record)
     return judged and _dense(record, cells) is not None and len(record["seeds"]) >= stats.MIN_SEEDS
 
 
 def _matching(record: Table, cells: Cells, ladder: list[float]) -> dict[str, float | None]:
     table, dense = _ladder_table(record, cells, ladder), _dense(record, cells)
-    if table is None or dense is None:
+    if table is None or dense is None or is_untrained(record):
         return {"proved": None, "not_refuted": None}
     if _share(record):
         generalised = [[value == 1 for value in row] for row in table]
@@ -178,6 +196,8 @@ def _matching(record: Table, cells: Cells, ladder: list[float]) -> dict[str, flo
 
 def _speed(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
     """Iterations to match, by the kind of the task (protocol, "Scores")."""
+    if is_untrained(record):
+        return {}
     if _share(record):
         return {"grokking": {_name(d): _grokking(record, cells, d) for d in [1.0, *ladder]}}
     if record["reference"] is None:
@@ -289,8 +309,51 @@ def _division(record: Table) -> str | None:
 
 def _complete(record: Table, cells: Cells, ladder: Sequence[float]) -> bool:
     """Whether every rung of every seed has a ticket that was trained and scored."""
-    wanted = [("ticket", density, seed, 1) for density in ladder for seed in record["seeds"]]
+    kinds = ("ticket", "untrained") if is_untrained(record) else ("ticket",)
+    wanted = [(kind, d, seed, 1) for kind in kinds for d in ladder for seed in record["seeds"]]
     return all(key in cells and cells[key]["status"] == "ok" for key in wanted)
+
+
+def _transfer(record: Table) -> dict[str, Any]:
+    def interval(values: Sequence[float] | None, score: bool) -> dict[str, Any] | None:
+        return _interval(values, score and _share(record))
+
+    found = depths.transfer(record, lambda cell: score_of(record, cell), interval)
+    return {} if found is None else {"transfer": found}
+
+
+def _untrained(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
+    """Accuracies of tickets as they stand; the headline is the rung best on the held-out part."""
+
+    def of(kind: str, density: float, part: str) -> list[float] | None:
+        found = [cells.get((kind, density, seed, 1)) for seed in record["seeds"]]
+        if kind != "untrained" and any(cell is None or cell["status"] != "ok" for cell in found):
+            return None
+        chance = float(record["task"]["chance"])
+        return [chance if c is None else accuracy_of(record, c, part) for c in found]
+
+    def rung(density: float) -> dict[str, Any]:
+        ticket, dense, random = (
+            of(kind, at, record["shown"])
+            for kind, at in (("untrained", density), ("dense", 1.0), ("untrained_random", density))
+        )
+        assert ticket is not None
+        held_out = of("untrained", density, "held_out") or []
+        gap = None if random is None else stats.identity_gap(ticket, random)
+        return {
+            "density": density,
+            "ticket": _interval(ticket),
+            "held_out": sum(held_out) / len(held_out),
+            "dense": _interval(dense),
+            "difference": _difference(ticket, dense),
+            "random": _interval(random),
+            "above_random": _difference(ticket, random),
+            "p": None if gap is None else gap.p,
+        }
+
+    rungs = [rung(density) for density in ladder]
+    best = max(rungs, key=lambda found: (found["held_out"], -found["density"]))
+    return {"headline": best["density"], "rungs": rungs}
 
 
 def _difference(a: list[float] | None, b: list[float] | None) -> dict[str, Any] | None:

@@ -183,7 +183,14 @@ def title(record: Record) -> str:
 
 def answers(record: Record) -> tuple[Answer, ...]:
     """How good, against dense, against controls, at what cost."""
+    if is_untrained(record):
+        return (*_as_it_stands(record), _cost(record))
     return _how_good(record), _against_dense(record), _against_controls(record), _cost(record)
+
+
+def is_untrained(record: Record) -> bool:
+    """Whether its tickets are scored as they stand, before they are trained."""
+    return "untrained" in record.aggregates
 
 
 def _sparsest(record: Record) -> Mapping[str, Any] | None:
@@ -313,6 +320,37 @@ def _gaps(record: Record, rung: Mapping[str, Any]) -> str:
     )
 
 
+def _as_it_stands(record: Record) -> tuple[Answer, Answer, Answer]:
+    """The answers for untrained tickets: their best rung, and what training makes of it."""
+    found, digits = record.aggregates["untrained"], decimals(record)
+    best = next(rung for rung in found["rungs"] if rung["density"] == found["headline"])
+    trained = next(r for r in record.aggregates["rungs"] if r["density"] == found["headline"])
+    chosen = "the rung best on the held-out part"
+    if not record.final:
+        chosen += ", which is shown here too"
+    good = f"% accuracy on the {_set(record)}, no weight trained"
+    trains = f"after training {score(record, trained['ticket'])}{'' if is_share(record) else ' %'}"
+    beyond = f"after training {difference(record, trained['difference'])} {unit(record)}"
+    dense, apart = (estimate(best[k], digits, signed=k != "dense") for k in ("dense", "difference"))
+    above = estimate(best["above_random"], digits, signed=True)
+    tested = (f"p {probability(best['p'])}",) if best["p"] is not None else ()
+    return (
+        Answer("How good", _at(best), *_split(estimate(best["ticket"], digits), good),
+               (chosen, trains)),
+        Answer("Against dense", _at(best), *_split(apart, "points from dense, which is trained"),
+               (f"dense {dense} %", beyond)),
+        Answer("Against controls", _at(best),
+               *_split(above, "points above a random mask, both untrained"),
+               (*tested, *_after_training(record))),
+    )  # fmt: skip
+
+
+def _after_training(record: Record) -> tuple[str, ...]:
+    """What the controls of a trained ticket say, on the sparsest rung that has them."""
+    rungs = [rung for rung in record.aggregates["rungs"] if rung["gap_shuffled"] is not None]
+    return (f"after training {_gaps(record, rungs[-1])}",) if rungs else ()
+
+
 def _cost(record: Record) -> Answer:
     cost = record.aggregates["cost"]
     question, name, what = "At what cost", "a search costs", "dense trainings a seed"
@@ -341,7 +379,10 @@ def remarks(record: Record) -> tuple[Remark, ...]:
 
 def _standing(record: Record) -> Iterable[Remark]:
     division = record.aggregates["division"]
-    yield Remark("Division", BOARDS[division] if division else NA)
+    board = BOARDS[division] if division else NA
+    if is_untrained(record):
+        board = f"{board}; untrained tickets, which have a board of their own"
+    yield Remark("Division", board)
     sizes = sorted({sets[record.shown] for sets in record.sizes.values()})
     examples = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
     seeds = f"seed{'' if len(record.seeds) == 1 else 's'} {listing(record.seeds)}, {_set(record)}"
@@ -395,8 +436,9 @@ def _collapsed(record: Record) -> Iterable[Remark]:
 
 def _failed(record: Record) -> Iterable[Remark]:
     if not record.aggregates["complete"]:
-        tickets = [cell for cell in record.cells if cell.kind == "ticket" and cell.schedule == 1]
-        wanted = len(record.seeds) * len(record.task.ladder)
+        kinds = ("ticket", "untrained") if is_untrained(record) else ("ticket",)
+        tickets = [cell for cell in record.cells if cell.kind in kinds and cell.schedule == 1]
+        wanted = len(kinds) * len(record.seeds) * len(record.task.ladder)
         done = sum(cell.status == "ok" for cell in tickets)
         text = f"{wanted - done} of {wanted} tickets missing or failed: they score chance"
         yield Remark("Incomplete", text, warns=True)
@@ -425,7 +467,8 @@ def failure(cell: Cell) -> str:
 
 def tables(record: Record) -> tuple[Table, ...]:
     """Every table of a record, the first one first."""
-    return (against(record), identity(record), *speed(record))
+    first = (as_they_stand(record),) if is_untrained(record) else ()
+    return (*first, against(record), identity(record), *speed(record), *carried(record))
 
 
 def _means(record: Record) -> str:
@@ -434,6 +477,12 @@ def _means(record: Record) -> str:
     if is_share(record):
         what = f"seeds that generalised on the {_set(record)}"
         return f"{what}, of {n}" + (", with its 95 % interval in %" if n > 2 else "")
+    return _accuracies(record)
+
+
+def _accuracies(record: Record) -> str:
+    """The same where a score is an accuracy."""
+    n = len(record.seeds)
     what = f"accuracy on the {_set(record)}, %"
     if n == 1:
         return f"{what}: one seed, no interval"
@@ -444,38 +493,82 @@ def _means(record: Record) -> str:
 
 def against(record: Record) -> Table:
     """One row a rung: the ticket, its difference from dense, the controls."""
-    untrained = _untrained(record)
-    shown = ("untrained", *CONTROLS) if untrained else CONTROLS
+    shown = CONTROLS[:2] if is_untrained(record) else CONTROLS
     rows = [
         (
             percent(rung["density"]),
             score(record, rung["ticket"]),
             difference(record, rung["difference"]),
-            *([score(record, untrained.get(rung["density"]))] if untrained else []),
-            *(score(record, rung[kind]) for kind in CONTROLS),
+            *(score(record, rung[kind]) for kind in shown),
         )
         for rung in record.aggregates["rungs"]
     ]
-    caption = "Ticket against dense and the controls: " + _means(record)
+    subject = "Ticket after training," if is_untrained(record) else "Ticket"
+    caption = f"{subject} against dense and the controls: {_means(record)}"
     head = ("density, %", "ticket", f"−\u00a0dense, {unit(record)}", *shown)
     return Table(caption, head, tuple(rows))
 
 
-def _untrained(record: Record) -> dict[float, Found]:
-    """Scores of tickets as they were handed over, by density; a seed without one: none."""
-    cells = [cell for cell in record.cells if cell.kind == "untrained"]
-    if not cells:
-        return {}
-    table = record.model_dump(mode="json")
-    values: dict[float, list[float]] = {}
-    for cell in cells:
-        found = scores.score_of(table, cell.model_dump(mode="json"))
-        values.setdefault(cell.density, []).append(found)
-    return {
-        density: {**vars(stats.t_interval(found)), "values": found}
-        for density, found in values.items()
-        if len(found) == len(record.seeds)
-    }
+def as_they_stand(record: Record) -> Table:
+    """One row a rung: the ticket as it was handed over, dense, and a random mask at theta_0."""
+    found, digits = record.aggregates["untrained"], decimals(record)
+    tested = len(record.seeds) >= stats.MIN_SEEDS
+    rows = [
+        (
+            percent(rung["density"]),
+            estimate(rung["ticket"], digits),
+            estimate(rung["difference"], digits, signed=True),
+            estimate(rung["random"], digits),
+            estimate(rung["above_random"], digits, signed=True),
+            *([probability(rung["p"])] if tested else []),
+        )
+        for rung in found["rungs"]
+    ]
+    head = (
+        *("density, %", "untrained", "−\u00a0dense, points"),
+        *("random mask", "−\u00a0random mask, points", *(["p"] if tested else [])),
+    )
+    caption = f"Ticket as it stands, no weight trained: {_accuracies(record)}"
+    best = percent(found["headline"])
+    note = f"The rung at {best} % is the best on the held-out part. Dense is trained."
+    return Table(caption, head, tuple(rows), note)
+
+
+def carried(record: Record) -> Iterable[Table]:
+    """One row a depth and rung that tickets were carried to: the ticket, random, its parts."""
+    moved, found = record.transfer, record.aggregates.get("transfer")
+    if moved is None or found is None or moved.reason:
+        return
+    extra = [kind for kind in EXTRA if any(row[kind] is not None for row in found["rows"])]
+    digits = decimals(record)
+    rows = [
+        (
+            str(row["depth"]),
+            percent(row["density"]),
+            score(record, row["carried"]),
+            score(record, row["erk"]),
+            estimate(row["points"], digits, 1, signed=True),
+            *("" if row[kind] is None else score(record, row[kind]) for kind in extra),
+        )
+        for row in found["rows"]
+    ]
+    head = ("depth", "density, %", "carried", "erk", "−\u00a0erk, points", *extra)
+    rule = "by the elastic rule" if moved.rule == "elastic" else "by the method's own rule"
+    caption = f"Tickets of depth {moved.source} carried {rule}: {_means(record)}"
+    yield Table(caption, head, tuple(rows), _worth(record, found))
+
+
+EXTRA = ("direct", "layers", "mask-only", "weights-only")
+
+
+def _worth(record: Record, found: Mapping[str, Any]) -> str:
+    """The transfer score, and what the parts of a carried ticket are."""
+    above = estimate(found["points"], decimals(record), 1, signed=True, brackets=True)
+    text = f"Transfer score: {above} points above erk, mean over depths and rungs."
+    if found["gain"] is not None:
+        text += f" That is {100 * found['gain']:.0f} % of what IMP gains when it searches there."
+    parts = "layers: random masks with the ticket's own layer densities; mask-only: from theta_0 of"
+    return f"{text} {parts} the target; weights-only: carried weights under those random masks."
 
 
 def identity(record: Record) -> Table:

@@ -62,6 +62,8 @@ def check(
         raise TicketError(
             f"start {ticket.start!r}: a ticket starts at step 0 to {rewind_limit} of the dense run"
         )
+    if ticket.start and not ticket.trained:
+        raise TicketError(f"start {ticket.start} of an untrained ticket; these start at step 0")
     if ticket.weights is not None:
         _check_weights(ticket.weights, names)
 
@@ -113,9 +115,12 @@ def origin(
         trained: the states that this method's `train` returned.
 
     Returns:
-        "init", "rewind", "signs", "final" or "free", and the step that training begins at
-        (protocol, "What a method may do"). Pruned positions are zeroed before comparing; all comparisons are of bits.
+        "init", "rewind", "signs", "scaled" (of untrained tickets: theta_0 times one positive factor
+        a tensor), "final" or "free", and the step that training begins at (protocol, "What a method
+        may do"). Pruned positions are zeroed before comparing; all comparisons are of bits.
     """
+    if not ticket.trained:
+        thetas = {0: thetas[0]}  # biases and norms as drawn: a later state's are learned
     if ticket.weights is None:
         return ("rewind" if ticket.start else "init"), ticket.start
     weights = _pruned(ticket.weights, ticket.masks)
@@ -125,6 +130,8 @@ def origin(
     for k, theta in sorted(thetas.items()):
         if _signs(weights, theta.tensors(), ticket.masks):
             return "signs", k
+    if not ticket.trained and _scaled(weights, thetas[0].tensors(), ticket.masks):
+        return "scaled", 0
     for state in trained:
         if _equal(weights, _pruned(state.tensors(), ticket.masks)):
             return "final", ticket.start  # learning-rate rewinding: the schedule begins again
@@ -135,7 +142,8 @@ def division(origin_name: str, k: int) -> str:
     """The board of a cell: "init", "rewind", "open", or "reference" for final weights."""
     if origin_name == "signs":
         return "rewind" if k else "init"
-    return {"init": "init", "rewind": "rewind", "final": "reference"}.get(origin_name, "open")
+    known = {"init": "init", "scaled": "init", "rewind": "rewind", "final": "reference"}
+    return known.get(origin_name, "open")
 
 
 def _pruned(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -170,3 +178,37 @@ def _signs(
         ):
             return False
     return True
+
+
+def _scaled(
+    weights: Mapping[str, Tensor], theta: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+) -> bool:
+    """Each prunable tensor theta's times one positive factor of its own, all else theta's bits."""
+    if weights.keys() != theta.keys():
+        return False
+    return all(
+        _one_factor(tensor[masks[name]], theta[name][masks[name]])
+        if name in masks
+        else same(tensor, theta[name])
+        for name, tensor in weights.items()
+    )
+
+
+def _one_factor(scaled: Tensor, source: Tensor) -> bool:
+    """Whether one positive number times each entry of ``source`` rounds to that of ``scaled``.
+
+    An entry allows the factors between the two midpoints to its float32 neighbours, divided by
+    what was scaled; there is a factor exactly if these intervals have a point in common.
+    """
+    if not torch.equal(scaled.sign(), source.sign()):
+        return False
+    nonzero = source != 0
+    if not same(scaled[~nonzero], source[~nonzero]):  # zeros keep their sign too
+        return False
+    values, units = scaled[nonzero].abs(), source[nonzero].abs().double()
+    if not len(values):
+        return True
+    above = torch.nextafter(values, torch.full_like(values, torch.inf)).double()
+    below = torch.nextafter(values, torch.zeros_like(values)).double()
+    low, high = (values.double() + below) / 2 / units, (values.double() + above) / 2 / units
+    return bool(low.max() <= high.min() * (1 + 1e-15))  # the divisions are rounded in float64

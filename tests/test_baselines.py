@@ -21,7 +21,10 @@ from tests.searching import begin, search
 
 LADDER = TASK.ladder.trained
 # Each rung has rounds of its own, with densities between that no other rung has.
-ROUNDS_OF_THEIR_OWN = {"force": {"rounds": "10"}, "synflow": {"rounds": "10"}}
+ROUNDS_OF_THEIR_OWN = {
+    **{"force": {"rounds": "10"}, "synflow": {"rounds": "10"}},
+    **{name: {"length": "0.05"} for name in ("edge_popup", "multiprize", "supermask")},
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,10 +36,11 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> Problem:
 def found(name: str, folder: Path, seed: int = 0, **settings: str) -> list[dict[str, Tensor]]:
     """The masks of every rung that a baseline yields, in order, and the rules they all keep."""
     state = search(load_method(name, settings), TASK, seed, folder)
-    assert [rung["density"] for rung in state.rungs] == list(LADDER)
-    tickets = [read_ticket(state.folder, density) for density in LADDER]
+    ladder = LADDER if state.rungs[0]["trained"] else TASK.ladder.untrained
+    assert [rung["density"] for rung in state.rungs] == list(ladder)
+    tickets = [read_ticket(state.folder, density) for density in ladder]
     total = sum(mask.numel() for mask in tickets[0][1].values())
-    assert [masks.kept(chosen) for _, chosen, _ in tickets] == [round(d * total) for d in LADDER]
+    assert [masks.kept(chosen) for _, chosen, _ in tickets] == [round(d * total) for d in ladder]
     return [chosen for _, chosen, _ in tickets]
 
 
@@ -78,6 +82,10 @@ def test_every_rung_is_found_and_nested(name: str, tmp_path: Path) -> None:
         ("tangent", 0, "init", 2 * (4 * 12 + 240) / 240),
         # one example forward and back in each of a hundred rounds, for three rungs
         ("synflow", 0, "init", 300 / (240 * 16)),
+        # the recipe's length for each of six rungs of the untrained ladder
+        ("edge_popup", 0, "signs", 6.0),
+        ("multiprize", 0, "signs", 6.0),
+        ("supermask", 0, "signs", 6.0),
     ],
 )
 def test_starts_and_costs(name: str, start: int, origin: str, cost: float, tmp_path: Path) -> None:

@@ -312,19 +312,6 @@ def test_steps_and_schedules() -> None:
     assert list(tables.speed(synthetic_record(reference=False))) == []
 
 
-def test_untrained_tickets_have_their_column() -> None:
-    record = synthetic_record()
-    cells = json.loads(as_json(record))["cells"]
-    untrained = [
-        {**c, "kind": "untrained", "correct": {k: v[:1] for k, v in c["correct"].items()}}
-        for c in cells
-        if c["kind"] == "ticket" and c["schedule"] == 1
-    ]
-    table = tables.against(rebuilt(record, cells=cells + untrained))
-    assert table.head[3] == "untrained"
-    assert all("±" in row[3] for row in table.rows)
-
-
 # Markdown and LaTeX
 
 
