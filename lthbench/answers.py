@@ -392,19 +392,31 @@ async def _ticket(
         "weights": digest(weights, k) if weights is not None else None,
         "cost": state.meter.spent,
     }
-    name = rung_name(density)
     state.log.call(store.key(op="ticket", **{n: v for n, v in entry.items() if n != "cost"}))
-    bits, shapes = masks.pack(chosen)
-    content = wire.prefixed("mask", bits)
+    kept: Mapping[str, Tensor] = {}
     if origin in ("signs", "scaled", "final", "free") and weights is not None:
-        content |= wire.prefixed("weight", weights)
+        kept = weights
     if origin == "rewind":
-        content |= wire.prefixed("weight", state.thetas[k])
-    write_whole(state.folder / name, wire.dumps({**entry, "shapes": shapes}, content))
+        kept = state.thetas[k]
+    write_ticket(state.folder, entry, chosen, kept)
     state.log.save()
     state.rungs.append(entry)
     note(state.seed, f"ticket {density!r}", 0, True)
     return {}, {}
+
+
+def write_ticket(
+    folder: Path,
+    entry: Mapping[str, Any],
+    chosen: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+) -> None:
+    """Write a ticket's file whole; no weights where they are theta_0."""
+    bits, shapes = masks.pack(chosen)
+    content = wire.prefixed("mask", bits) | wire.prefixed("weight", weights)
+    write_whole(
+        folder / rung_name(entry["density"]), wire.dumps({**entry, "shapes": shapes}, content)
+    )
 
 
 def rung_name(density: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,12 +20,15 @@ from torch import Tensor
 
 from lthbench import guard, seeds, wire
 from lthbench.engine import Examples, single_threaded
+from lthbench.engine.augment import fed
 from lthbench.errors import BudgetExceeded
-from lthbench.problem import Problem
+from lthbench.problem import Batch, Problem
 from lthbench.process import Channel
 from lthbench.states import State
 from lthbench.task import Task
 from lthbench.ticket import Ticket
+
+REHEARSED, LEAST = 0.5, 4  # seconds and steps that a rehearsal runs of a loop
 
 
 def main() -> None:
@@ -40,14 +44,39 @@ def main() -> None:
     _seed_global_generators(setup["seed"])
     guard.install(Path.cwd(), [Path(folder) for folder in setup["forbidden"]])
     try:
-        problem = Problem(task, setup["depth"], setup["seed"], train, channel.ask)
-        find_tickets = _load(setup["source"], path)
-        for ticket in _tickets(find_tickets, problem, setup["options"]):
-            _yield(channel, ticket)
+        kind = Shortened if setup.get("rehearsal") else Problem
+        problem = kind(task, setup["depth"], setup["seed"], train, channel.ask)
+        defined = _load(setup["source"], path)
+        if setup.get("carry"):
+            _carry(channel, problem, defined["transfer_ticket"])
+        else:
+            for ticket in _tickets(defined["find_tickets"], problem, setup["options"]):
+                _yield(channel, ticket)
         channel.send({"op": "end"})
     except BaseException as error:
         channel.send(_described(error, path))
     channel.receive()  # the coordinator closes the channel, which ends this process
+
+
+class Shortened(Problem):
+    """For a rehearsal: a loop of the method's own ends after its first steps, which are timed."""
+
+    def _steps(
+        self, stateful: tuple[Any, ...], number: int, first: int, steps: int, reply: dict[str, Any]
+    ) -> Iterator[Batch]:
+        order = ("method", "loop", str(number))
+        began, done = (0.0, 0.0), 0
+        batches = fed(self._train, self._task.recipe, self._seed, order, first, steps)
+        for done, (x, y) in enumerate(batches, start=1):
+            yield Batch(x, y)
+            if done == 1:  # the step that makes the optimiser's state is not one of many
+                began = time.perf_counter(), time.process_time()
+            elif time.perf_counter() - began[0] > REHEARSED and done >= LEAST:
+                break
+        if done > 1:
+            wall, processor = time.perf_counter() - began[0], time.process_time() - began[1]
+            spent = {"wall": wall / (done - 1), "processor": processor / (done - 1)}
+            self._request({"op": "timed", "left": steps - done, **spent})
 
 
 def _seed_global_generators(seed: int) -> None:
@@ -57,14 +86,28 @@ def _seed_global_generators(seed: int) -> None:
     random.seed(seeds.torch_seed(seed, "method", "random"))
 
 
-def _load(source: str, path: str) -> Any:
-    """Execute the method's source in a module of its own and return its find_tickets."""
+def _load(source: str, path: str) -> dict[str, Any]:
+    """Execute the method's source in a module of its own and return what it defines."""
     sys.dont_write_bytecode = True
     module = type(sys)("method")
     module.__file__ = path
     sys.modules["method"] = module  # dataclasses look their module up
     exec(compile(source, path, "exec"), module.__dict__)
-    return module.__dict__["find_tickets"]
+    return module.__dict__
+
+
+def _carry(channel: Channel, source: Problem, transfer_ticket: Any) -> None:
+    """Carry each ticket that the coordinator hands over, until there are no more."""
+    while True:
+        header, tensors = channel.ask({"op": "next"})
+        if "target" not in header:
+            return
+        weights = State(wire.under("weight", tensors), header["start"])
+        ticket = Ticket(wire.under("mask", tensors), header["start"], weights)
+        moved = transfer_ticket(ticket, source, source.at_depth(header["target"]))
+        if not isinstance(moved, Ticket):
+            raise TypeError(f"transfer_ticket returned {type(moved).__name__}; return Ticket(masks)")
+        _yield(channel, moved, "carried")
 
 
 def _tickets(find_tickets: Any, problem: Problem, options: dict[str, Any]) -> Iterator[Any]:
@@ -76,11 +119,11 @@ def _tickets(find_tickets: Any, problem: Problem, options: dict[str, Any]) -> It
         raise TypeError(f"find_tickets returned {kind}; yield tickets or return a list") from None
 
 
-def _yield(channel: Channel, ticket: Any) -> None:
+def _yield(channel: Channel, ticket: Any, op: str = "ticket") -> None:
     """Send one ticket; what is no ticket at all is refused here, the rest by the coordinator."""
     if not isinstance(ticket, Ticket):
         raise TypeError(f"find_tickets yielded {type(ticket).__name__}; yield Ticket(masks)")
-    header: dict[str, Any] = {"op": "ticket", "start": ticket.start, "trained": ticket.trained}
+    header: dict[str, Any] = {"op": op, "start": ticket.start, "trained": ticket.trained}
     header["masks"] = {str(n): _kind(m) for n, m in dict(ticket.masks).items()}
     tensors = wire.prefixed("mask", _only_tensors(ticket.masks))
     if ticket.weights is not None:

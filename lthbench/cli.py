@@ -78,6 +78,13 @@ def evaluate(
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the stores of finished seeds.")
     ] = False,
+    transfer: Annotated[
+        bool | None,
+        typer.Option("--transfer/--no-transfer", help="Carry tickets to other depths [by suite]."),
+    ] = None,
+    direct: Annotated[
+        bool, typer.Option("--direct", help="Search at those depths too, for a reference.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """Run a method through the harness and write a record for each task."""
@@ -99,6 +106,8 @@ def evaluate(
             memory=memory,
             keep_going=keep_going,
             keep=keep,
+            transfer=transfer,
+            direct=direct,
             progress=told,
         )
     for record in done.records:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from lthbench import data as data_module
-from lthbench import engine, executors, find, reference, score
+from lthbench import carry, engine, executors, find, reference, score
 from lthbench.answers import Search
 from lthbench.childprocess import Limits
 from lthbench.errors import MethodError, ResourceError, UsageError
 from lthbench.executors import Executor
+from lthbench.handover import Wanted, hand_over
 from lthbench.method import Method, load_method
 from lthbench.paths import canonical_json, sweep, write_whole
 from lthbench.record import Record, build, write_record
@@ -89,6 +90,8 @@ def evaluate(
     memory: float = 8.0,
     keep_going: bool = False,
     keep: bool = False,
+    transfer: bool | None = None,
+    direct: bool = False,
     progress: Progress | None = None,
 ) -> Evaluated:
     """Run a method through the harness and write a record for each task.
@@ -104,6 +107,8 @@ def evaluate(
         timeout, memory: a child's own seconds, and its gigabytes.
         keep_going: score a failed seed as chance in place of ending.
         keep: keep the store of a search that is done.
+        transfer: carry the tickets to other depths; as the suite says by default.
+        direct: search at those depths too, as for the frozen reference.
 
     Raises:
         LthbenchError: for what the caller can put right; nothing that was stored is lost.
@@ -112,13 +117,14 @@ def evaluate(
         raise UsageError("--suite and --task exclude each other; name one of them")
     settings = {name: str(value) for name, value in (options or {}).items()}
     loaded = load_method(method, settings)
-    chosen = load_suite(suite) if suite else _suite_for(tasks, final)
+    chosen = load_suite(suite) if suite else suite_for(tasks, final)
     names = tuple(tasks) or chosen.tasks
     if seeds is not None and seeds < 1:
         raise UsageError(f"--seeds {seeds}: at least 1")
     first = PUBLISHED if final else DEVELOPMENT
     numbers = tuple(range(first, first + (seeds or chosen.seeds)))
-    plan = Plan(final, chosen.controls, chosen.compressed)
+    moved = (chosen.transfer if transfer is None else transfer) or direct
+    plan = Plan(final, chosen.controls, chosen.compressed, moved, direct)
     protocols = [load_task(name) for name in names]
     folder = (
         Path(out) if out else Path("lthbench-out") / (loaded.name + ("-final" if final else ""))
@@ -133,7 +139,7 @@ def evaluate(
     return Evaluated(tuple(_outside_a_loop(run)), folder)
 
 
-def _suite_for(tasks: Sequence[str], final: bool) -> Suite:
+def suite_for(tasks: Sequence[str], final: bool) -> Suite:
     """The suite whose seeds and extras hold where none is named: quick's, or for a final run of a
     task those of the ranked suite that it is in; in none, quick's seeds with every control."""
     quick = load_suite("quick")
@@ -202,17 +208,7 @@ async def one(
     frozen = reference.load_reference(task)
     progress.begin(task)
     began = time.monotonic()
-    searches = await find.find(
-        method,
-        task,
-        seeds,
-        folder,
-        searching,
-        limits=how.limits,
-        keep_going=how.keep_going,
-        keep=how.keep,
-        note=partial(progress.search, task),
-    )
+    searches = await _find(method, seeds, how, progress, searching, task, folder)
     found = time.monotonic()
     progress.found(task)
     seen = score.see(task, seeds, plan)
@@ -226,11 +222,73 @@ async def one(
         dense=[c.model_dump(mode="json") for c in frozen.dense] if frozen and plan.final else [],
         note=partial(progress.scoring, task),
     )
-    times = {"find_seconds": found - began, "score_seconds": time.monotonic() - found}
-    record = _record(method, task, seeds, plan, searches, cells, seen, frozen, times)
+    scored = time.monotonic()
+    moved = None
+    if plan.transfer:
+        finding = partial(_find, method, seeds, how, progress, searching)
+        moved = await carry.carry(
+            task,
+            searches,
+            folder,
+            finding,
+            scoring,
+            seen,
+            handing=partial(_hand_over, method, searching, how.limits) if method.carries else None,
+            frozen=_frozen_at_targets(frozen, plan),
+            direct=plan.direct,
+            note=partial(progress.scoring, task),
+        )
+    times = {
+        "find_seconds": found - began,
+        "score_seconds": scored - found,
+        "transfer_seconds": time.monotonic() - scored,
+    }
+    record = _record(method, task, seeds, plan, searches, cells, moved, seen, frozen, times)
     write_record(folder / "record.json", record)
     progress.done(record)
     return record
+
+
+async def _find(
+    method: Method,
+    seeds: tuple[int, ...],
+    how: Settings,
+    progress: Progress,
+    executor: Executor,
+    task: Task,
+    folder: Path,
+) -> tuple[Search, ...]:
+    return await find.find(
+        method,
+        task,
+        seeds,
+        folder,
+        executor,
+        limits=how.limits,
+        keep_going=how.keep_going,
+        keep=how.keep,
+        note=partial(progress.search, task),
+    )
+
+
+async def _hand_over(
+    method: Method,
+    executor: Executor,
+    limits: Limits,
+    task: Task,
+    search: Search,
+    wanted: Sequence[Wanted],
+    home: Path,
+) -> None:
+    await hand_over(method, task, search, wanted, home, executor, limits)
+
+
+def _frozen_at_targets(frozen: Reference | None, plan: Plan) -> list[dict[str, Any]]:
+    """The random tickets of the reference, which final records share."""
+    if frozen is None or frozen.transfer is None or not plan.final:
+        return []
+    cells = [c for c in frozen.transfer.cells if c.kind == "erk"]
+    return [cell.model_dump(mode="json") for cell in cells]
 
 
 def _record(
@@ -240,13 +298,12 @@ def _record(
     plan: Plan,
     searches: Sequence[Search],
     cells: list[dict[str, Any]],
+    moved: dict[str, Any] | None,
     seen: score.Seen,
     frozen: Reference | None,
     times: Mapping[str, float],
 ) -> Record:
-    untrained = all(r["trained"] is False for s in searches for r in s.rungs) and any(
-        s.rungs for s in searches
-    )
+    ladder = task.ladder.untrained if score.untrained(searches) else task.ladder.trained
     table = {
         "method": {
             "name": method.name,
@@ -265,7 +322,7 @@ def _record(
             "steps": task.recipe.steps,
             "every": task.score.every,
             "weights": score.weights_total(task),
-            "ladder": list(task.ladder.untrained if untrained else task.ladder.trained),
+            "ladder": list(ladder),
         },
         "final": plan.final,
         "shown": plan.shown,
@@ -283,6 +340,7 @@ def _record(
             }
             for s in searches
         ],
+        "transfer": moved,
         "reference": frozen.frozen(plan.shown).model_dump(mode="json") if frozen else None,
         "environment": environment(),
         "times": {**times, "search_seconds": sum(s.seconds for s in searches)},

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lthbench import answers, store
+from torch import Tensor
+
+from lthbench import answers, store, wire
 from lthbench.answers import Note, Probe, Search, SeedState
 from lthbench.childprocess import ChildProcess, Limits
 from lthbench.errors import BadCall, BudgetExceeded, LthbenchError, MethodError
@@ -132,17 +134,7 @@ async def _converse(
     stop: asyncio.Event,
 ) -> None:
     """Send the setup, then answer requests until the method ends."""
-    setup = {
-        "task": state.task.model_dump(mode="json", exclude={"calibration"}),
-        "depth": state.task.network.depth,
-        "seed": state.seed,
-        "tokens": state.train.tokens,
-        "path": method.path,
-        "source": method.source,
-        "options": dict(method.options),
-        "forbidden": [str(p.resolve()) for p in (cache(), data_folder(), folder.parent) if p],
-    }
-    await child.send(setup, {"x": state.train.x, "y": state.train.y})
+    await child.send(*setup(state, method, folder))
     while True:
         header, tensors = await child.receive(limits, stop)
         op = header.get("op")
@@ -150,16 +142,8 @@ async def _converse(
             state.log.end()
             return
         if op == "error":
-            raise _method_error(method, state.seed, header)
-        try:
-            reply, answer = await answers.answer(op, header, tensors, state, executor, probe, note)
-        except BudgetExceeded as error:
-            reply, answer = {"error": "budget", "message": str(error)}, {}
-        except BadCall as error:
-            reply, answer = {"error": "call", "message": str(error)}, {}
-        except LthbenchError as error:
-            raise type(error)(f"{method.name} seed {state.seed}: {error}") from error
-        reply["left"] = state.meter.left
+            raise method_error(method, state.seed, header)
+        reply, answer = await answered(header, tensors, method, state, executor, probe, note)
         if probe and "error" not in reply:
             inside = op == "snapshot"
             number = header["number"] if inside else state.log.position
@@ -171,7 +155,46 @@ async def _converse(
         await child.send(reply, answer)
 
 
-def _method_error(method: Method, seed: int, header: Mapping[str, Any]) -> MethodError:
+def setup(state: SeedState, method: Method, folder: Path) -> wire.Message:
+    """The first message to a child: the task, the method, and the examples of one seed."""
+    header = {
+        "task": state.task.model_dump(mode="json", exclude={"calibration"}),
+        "depth": state.task.network.depth,
+        "seed": state.seed,
+        "tokens": state.train.tokens,
+        "path": method.path,
+        "source": method.source,
+        "options": dict(method.options),
+        "forbidden": [str(p.resolve()) for p in (cache(), data_folder(), folder.parent) if p],
+    }
+    return header, {"x": state.train.x, "y": state.train.y}
+
+
+async def answered(
+    header: dict[str, Any],
+    tensors: dict[str, Tensor],
+    method: Method,
+    state: SeedState,
+    executor: Executor,
+    probe: Probe | None,
+    note: Note,
+) -> wire.Message:
+    """The answer to one request, or what forbids it: the child raises that in the method."""
+    op = header.get("op")
+    try:
+        reply, answer = await answers.answer(op, header, tensors, state, executor, probe, note)
+    except BudgetExceeded as error:
+        reply, answer = {"error": "budget", "message": str(error)}, {}
+    except BadCall as error:
+        reply, answer = {"error": "call", "message": str(error)}, {}
+    except LthbenchError as error:
+        raise type(error)(f"{method.name} seed {state.seed}: {error}") from error
+    reply["left"] = state.meter.left
+    return reply, answer
+
+
+def method_error(method: Method, seed: int, header: Mapping[str, Any]) -> MethodError:
+    """What went wrong in a child, at the method's own line."""
     line = header.get("line")
     place = f"{method.path}:{line}" if line else method.path
     text = " ".join(str(header.get("message", "")).split())

@@ -28,6 +28,7 @@ class Method:
     options: Mapping[str, Any]
     described: Mapping[str, str] = field(default_factory=dict)
     summary: str = ""
+    carries: bool = False  # whether it has a transfer_ticket of its own
 
     @property
     def digest(self) -> str:
@@ -58,7 +59,8 @@ def load_method(name: str, settings: Mapping[str, str] | None = None) -> Method:
         line = getattr(error, "lineno", None) or 1
         said = getattr(error, "msg", None) or str(error) or "too deeply nested"
         raise MethodError(f"{path}:{line}: {type(error).__name__}: {said}") from error
-    if "find_tickets" not in _bound(tree):
+    bound = _bound(tree)
+    if "find_tickets" not in bound:
         raise MethodError(
             f"{path}: no find_tickets; define `def find_tickets(problem):` that yields tickets "
             "(`lthbench new` writes an example)"
@@ -71,7 +73,8 @@ def load_method(name: str, settings: Mapping[str, str] | None = None) -> Method:
             "- _ or .; rename the file or name it in METHOD"
         )
     options = _with_settings(_options(tree, path), settings or {}, path)
-    return Method(own, str(path), source, options, described, _summary(tree))
+    carries = "transfer_ticket" in bound
+    return Method(own, str(path), source, options, described, _summary(tree), carries)
 
 
 def _find(name: str) -> Path:

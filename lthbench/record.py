@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from lthbench import scores
 from lthbench.errors import RecordError
@@ -24,7 +30,10 @@ Text = Annotated[str, Field(max_length=400)]
 Short = Annotated[str, Field(max_length=120)]
 Density = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0, le=10**12)]
-Kind = Literal["dense", "ticket", "shuffled", "reinit", "random", "erk", "untrained"]
+Kind = Literal[
+    "dense", "ticket", "shuffled", "reinit", "random", "erk",
+    "untrained", "untrained_random",  # read as they stand
+]  # fmt: skip
 
 
 class MethodEntry(Strict):
@@ -52,11 +61,10 @@ class TaskEntry(Strict):
     ladder: tuple[Density, ...]
 
 
-class Cell(Strict):
+class Run(Strict):
     """One training: which network, and its correct answers on each set along the grid."""
 
     seed: int
-    kind: Kind
     density: Density
     schedule: Literal[1, 2, 4, 8]  # the whole schedule in 1/n of the steps
     requested: int
@@ -65,7 +73,7 @@ class Cell(Strict):
     layers: dict[str, int]  # kept weights of each tensor; tickets only
     masks: Hex | None
     weights: Hex
-    origin: Literal["init", "rewind", "signs", "transferred", "final", "free"]
+    origin: Literal["init", "rewind", "signs", "scaled", "transferred", "final", "free"]
     start: int = Field(ge=0)
     division: Literal["init", "rewind", "open", "reference"]
     correct: dict[str, tuple[int, ...]]
@@ -73,6 +81,39 @@ class Cell(Strict):
     reason: Text
     attempt: int
     own_shuffle: tuple[str, ...]  # tensors that are their own shuffle
+
+
+class Cell(Run):
+    """A training at the task's own depth."""
+
+    kind: Kind
+
+
+class Carried(Run):
+    """A training at a depth that tickets are carried to; `source` is the carried ticket's origin."""
+
+    kind: Literal["carried", "erk", "direct", "layers", "mask-only", "weights-only"]
+    depth: Count
+    source: Literal["", "init", "rewind", "signs", "scaled", "final", "free"] = ""
+
+
+class TransferEntry(Strict):
+    """What became of the tickets at the task's neighbouring depths.
+
+    Attributes:
+        source, targets, densities: the depths, and the rungs that were carried.
+        rule: whether the method's own `transfer_ticket` carried them.
+        reason: why no ticket could be carried; "" if they were.
+        sizes: N, the prunable weights, at each target.
+    """
+
+    source: Count
+    targets: tuple[Count, ...]
+    densities: tuple[Density, ...]
+    rule: Literal["elastic", "own"]
+    reason: Text
+    sizes: dict[str, Count]
+    cells: tuple[Carried, ...]
 
 
 class SearchEntry(Strict):
@@ -92,6 +133,11 @@ class Frozen(Strict):
     dense: tuple[float, ...]  # one score a seed; D is their mean
     margin: float
     loss_random: tuple[float, ...]  # points, one a seed
+    transfer: dict[str, dict[Literal["erk", "imp"], tuple[float, ...]]] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return told(handler(self), "transfer")
 
 
 class Record(Strict):
@@ -108,11 +154,16 @@ class Record(Strict):
     sizes: dict[str, dict[str, Count]]  # examples of each set, by seed
     cells: tuple[Cell, ...]
     searches: tuple[SearchEntry, ...]
+    transfer: TransferEntry | None = None
     reference: Frozen | None
     aggregates: dict[str, Any]
     scorer: int
     environment: dict[str, Short]
     times: dict[str, float | Short]
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return told(handler(self), "transfer")
 
     @model_validator(mode="after")
     def _adds_up(self) -> Record:
@@ -122,17 +173,30 @@ class Record(Strict):
         if len(places) < len(self.cells):
             raise ValueError("a cell is there twice")
         for cell in self.cells:
-            if cell.seed not in self.seeds:
-                raise ValueError(f"a cell has seed {cell.seed}, which is none of the record's")
-            sizes = self.sizes.get(str(cell.seed), {})
-            for part, counts in cell.correct.items():
-                if part not in sizes or any(not 0 <= count <= sizes[part] for count in counts):
-                    raise ValueError(f"seed {cell.seed} {cell.kind}: counts exceed the set {part}")
-            if cell.requested != round(cell.density * self.task.weights):
-                raise ValueError(f"seed {cell.seed} {cell.kind}: requested is not density * N")
-            if not 0 <= (cell.effective or 0) <= cell.kept <= self.task.weights:
-                raise ValueError(f"seed {cell.seed} {cell.kind}: kept or effective is out of range")
+            self._fits(cell, cell.kind, self.task.weights)
+        moved = self.transfer
+        for run in moved.cells if moved else ():
+            if run.depth not in moved.targets or run.density not in moved.densities:
+                raise ValueError(f"seed {run.seed} {run.kind}: no place that tickets are carried to")
+            self._fits(run, run.kind, moved.sizes[str(run.depth)])
         return self
+
+    def _fits(self, run: Run, kind: str, weights: int) -> None:
+        if run.seed not in self.seeds:
+            raise ValueError(f"a cell has seed {run.seed}, which is none of the record's")
+        sizes = self.sizes.get(str(run.seed), {})
+        for part, counts in run.correct.items():
+            if part not in sizes or any(not 0 <= count <= sizes[part] for count in counts):
+                raise ValueError(f"seed {run.seed} {kind}: counts exceed the set {part}")
+        if run.requested != round(run.density * weights):
+            raise ValueError(f"seed {run.seed} {kind}: requested is not density * N")
+        if not 0 <= (run.effective or 0) <= run.kept <= weights:
+            raise ValueError(f"seed {run.seed} {kind}: kept or effective is out of range")
+
+
+def told(table: dict[str, Any], name: str) -> dict[str, Any]:
+    """A table without an entry that is None: one that older records do not know."""
+    return table if table[name] is not None else {k: v for k, v in table.items() if k != name}
 
 
 def build(table: Mapping[str, Any]) -> Record:

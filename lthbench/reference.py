@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from lthbench import scores, stats
+from lthbench import depths, scores, stats
 from lthbench.errors import RecordError
 from lthbench.paths import canonical_json, digest, shipped, write_whole
-from lthbench.record import Cell, Frozen, Hex, Record, Short, read_record
+from lthbench.record import Cell, Frozen, Hex, Record, Short, TransferEntry, read_record, told
 from lthbench.task import Strict, Task
 
 PROVISIONAL_BELOW = 10  # seeds
@@ -30,6 +30,11 @@ class Values(Strict):
     margin: float
     loss_random: tuple[float, ...]
     loss_imp: tuple[float, ...]
+    transfer: dict[str, dict[Literal["erk", "imp"], tuple[float, ...]]] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return told(handler(self), "transfer")
 
 
 class Reference(Strict):
@@ -43,9 +48,14 @@ class Reference(Strict):
     seeds: tuple[int, ...]
     values: dict[Literal["held_out", "test"], Values]
     dense: tuple[Cell, ...]
+    transfer: TransferEntry | None = None  # erk's and IMP's own cells at the targets
     sizes: dict[str, dict[str, int]]
     environment: dict[str, Short]
     record: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # digest of IMP's comparable record
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return told(handler(self), "transfer")
 
     @property
     def digest(self) -> str:
@@ -60,6 +70,7 @@ class Reference(Strict):
             dense=values.dense,
             margin=values.margin,
             loss_random=values.loss_random,
+            transfer=values.transfer,
         )
 
 
@@ -92,15 +103,42 @@ def build(record: Record) -> Reference:
         seeds=record.seeds,
         values={"held_out": _values(table, "held_out"), "test": _values(table, "test")},
         dense=dense,
+        transfer=_transferred(record),
         sizes=record.sizes,
         environment=record.environment,
         record=digest(canonical_json(_without_reference(table))),
     )
 
 
+def _transferred(record: Record) -> TransferEntry | None:
+    """What later records share: erk at the targets, and IMP's own tickets there."""
+    moved = record.transfer
+    if moved is None or not any(cell.kind == "direct" for cell in moved.cells):
+        return None
+    cells = tuple(cell for cell in moved.cells if cell.kind in ("erk", "direct"))
+    return moved.model_copy(update={"cells": cells})
+
+
+def _at_targets(table: Mapping[str, Any], part: str) -> dict[str, dict[str, list[float]]] | None:
+    """Scores of erk and IMP, one a seed, by depth and rung."""
+    moved = table.get("transfer")
+    if moved is None or not any(cell["kind"] == "direct" for cell in moved["cells"]):
+        return None
+    found: dict[str, dict[str, list[float]]] = {}
+    for cell in moved["cells"]:  # in order of seeds
+        name = {"erk": "erk", "direct": "imp"}.get(cell["kind"])
+        if name and cell["status"] != "ok":
+            raise RecordError(f"{name} at depth {cell['depth']}, seed {cell['seed']}: it failed")
+        if name:
+            rung = found.setdefault(depths.key(cell["depth"], cell["density"]), {})
+            rung.setdefault(name, []).append(scores.score_of(table, cell, part))
+    return found
+
+
 def _without_reference(table: Mapping[str, Any]) -> dict[str, Any]:
     """A record's cells alone: the reference changes its scores, not what was trained."""
-    return {name: table[name] for name in ("method", "task", "seeds", "cells", "sizes")}
+    names = ("method", "task", "seeds", "cells", "sizes", "transfer")
+    return {name: table[name] for name in names if name in table}
 
 
 def _values(table: Mapping[str, Any], part: str) -> Values:
@@ -131,6 +169,7 @@ def _values(table: Mapping[str, Any], part: str) -> Values:
         margin=stats.margin(dense, min(sizes), arithmetic),
         loss_random=loss("erk"),
         loss_imp=loss("ticket"),
+        transfer=_at_targets(table, part),  # type: ignore[arg-type]
     )
 
 

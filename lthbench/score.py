@@ -18,9 +18,11 @@ from lthbench import answers, controls, engine, masks, networks, store, testset,
 from lthbench import data as data_module
 from lthbench.answers import Search
 from lthbench.engine import Evaluation, Examples, Job, Result
-from lthbench.errors import RecordError
+from lthbench.engine.norms import BATCHES
+from lthbench.errors import MethodError, RecordError
 from lthbench.executors import Executor
 from lthbench.paths import cache
+from lthbench.scores import UNTRAINED
 from lthbench.states import State
 from lthbench.task import Task
 from lthbench.ticket import division
@@ -29,7 +31,8 @@ ORDER = ("score/data",)
 COMPRESSED = (8, 4, 2)
 LAST_COUNTS = 5
 ATTEMPTS = 3  # a failed control or dense run is drawn again, twice at most
-SHARED = ("dense", "random", "erk")  # the same for every method: trained once, kept in the cache
+# The same for every method: run once, kept in the cache.
+SHARED = ("dense", "random", "erk", "untrained_random")
 
 Masks = Mapping[str, Tensor]
 Place = tuple[str, float, int, int]  # kind, density, seed, schedule
@@ -42,6 +45,8 @@ class Plan:
     final: bool = False
     controls: Literal["all", "one rung"] = "all"
     compressed: bool = True
+    transfer: bool = True
+    direct: bool = False  # transfer's tickets beside tickets that were found at the target
 
     @property
     def shown(self) -> Literal["held_out", "test"]:
@@ -123,7 +128,7 @@ async def score(
         again = []
         note("planned", sum(e.job.until - e.job.start.step for e in entries), False)
         async for entry, result, ran in score_cells(task, entries, folder, executor, seen):
-            cells[entry.place] = _cell(entry, result)
+            cells[entry.place] = cell_of(entry, result)
             note(entry.kind, entry.job.until - entry.job.start.step, ran)
             if result.status != "ok" and entry.kind != "ticket":
                 again.append(entry)
@@ -186,23 +191,36 @@ async def planned(
 ) -> list[Entry]:
     """The list of cells of a task; trains other seeds to step k where a control starts there."""
     entries: list[Entry] = []
+    ladder = task.ladder.untrained if untrained(searches) else task.ladder.trained
     for search in searches:
         theta = networks.initial(task.network, task.network.depth, search.seed)
-        entries.append(_entry(task, "dense", 1.0, search.seed, theta, None, seen))
+        entries.append(entry_of(task, "dense", 1.0, search.seed, theta, None, seen))
         found = {rung["density"]: rung for rung in search.rungs}
-        ladder = [d for d in (*task.ladder.trained, *task.ladder.untrained) if d in found]
-        ladder = list(dict.fromkeys(ladder))
-        for density in ladder:
+        for density in (d for d in ladder if d in found):
             entries += await _rung(task, search.seed, density, folder, executor, plan, seen)
+        if untrained(searches):
+            entries += _random_untrained(task, search.seed, theta, seen)
+            continue
         entries += _unlearned(task, search.seed, theta, plan, seen)
         if plan.compressed and task.score.compressed_density:
             entries += _compressed(task, entries, search.seed, seen)
     return entries
 
 
-def controlled(task: Task, plan: Plan) -> tuple[float, ...]:
+def untrained(searches: Sequence[Search]) -> bool:
+    """Whether tickets are scored as they stand: at every seed of a method, or at none."""
+    kinds = {rung["trained"]: search.seed for search in searches for rung in search.rungs}
+    if len(kinds) > 1:
+        raise MethodError(
+            f"trained tickets at seed {kinds[True]}, untrained ones at seed {kinds[False]}; "
+            "a method yields one kind"
+        )
+    return False in kinds
+
+
+def controlled(task: Task, plan: Plan, trained: bool = True) -> tuple[float, ...]:
     """The rungs that have controls: all, or the sparsest but one."""
-    rungs = task.ladder.trained
+    rungs = task.ladder.trained if trained else task.ladder.untrained
     return rungs if plan.controls == "all" else rungs[-2:-1] or rungs
 
 
@@ -223,20 +241,20 @@ async def _rung(
     entries = []
     if not header["trained"]:
         entries.append(
-            _entry(task, "untrained", density, seed, start, chosen, seen, table, until=start.step)
+            entry_of(task, "untrained", density, seed, start, chosen, seen, table, until=start.step)
         )
-    entries.append(_entry(task, "ticket", density, seed, start, chosen, seen, table))
-    if header["trained"] and density not in controlled(task, plan):
+    entries.append(entry_of(task, "ticket", density, seed, start, chosen, seen, table))
+    if density not in controlled(task, plan, header["trained"]):
         return entries
     shuffled, own = controls.shuffled(chosen, seed)
     entries.append(
-        _entry(
+        entry_of(
             task, "shuffled", density, seed, start, shuffled, seen, {**table, "own_shuffle": own}
         )
     )
     fresh = await _reinit(task, header["origin"], seed, start, chosen, executor, 0)
     if fresh is not None:
-        entries.append(_entry(task, "reinit", density, seed, fresh, chosen, seen, table))
+        entries.append(entry_of(task, "reinit", density, seed, fresh, chosen, seen, table))
     return entries
 
 
@@ -266,7 +284,7 @@ async def _reinit(
         async for _, result in executor.results([job], train, None):
             return result.state
     fresh = networks.initial(task.network, depth, seed, "control", "reinit", str(attempt))
-    if task.score.kind == "generalisation":  # scale alone moves grokking
+    if task.score.kind == "generalisation" or origin == "scaled":  # scale alone moves grokking
         tensors = controls.rescaled(fresh.tensors(), start.tensors(), chosen, list(chosen))
         return State(tensors, 0)
     return fresh
@@ -281,8 +299,19 @@ def _unlearned(task: Task, seed: int, theta: State, plan: Plan, seen: Seen) -> l
         ladder = controls.random_masks(shapes, list(task.ladder.trained), seed, rule)  # type: ignore[arg-type]
         for density, chosen in zip(task.ladder.trained, ladder, strict=True):
             if density in rungs:
-                entries.append(_entry(task, kind, density, seed, theta, chosen, seen))
+                entries.append(entry_of(task, kind, density, seed, theta, chosen, seen))
     return entries
+
+
+def _random_untrained(task: Task, seed: int, theta: State, seen: Seen) -> list[Entry]:
+    """A random mask at theta_0, read as it stands, on every rung of the untrained ladder."""
+    shapes = networks.shapes(task.network, task.network.depth)
+    ladder = task.ladder.untrained
+    drawn = controls.random_masks(shapes, ladder, seed, "uniform")
+    return [
+        entry_of(task, "untrained_random", density, seed, theta, chosen, seen, until=0)
+        for density, chosen in zip(ladder, drawn, strict=True)
+    ]
 
 
 def _compressed(task: Task, entries: Iterable[Entry], seed: int, seen: Seen) -> list[Entry]:
@@ -291,7 +320,7 @@ def _compressed(task: Task, entries: Iterable[Entry], seed: int, seen: Seen) -> 
     wanted.add(("reinit", task.score.compressed_density))
     chosen = [e for e in entries if e.job.seed == seed and (e.kind, e.density) in wanted]
     return [
-        _entry(
+        entry_of(
             task, e.kind, e.density, seed, e.job.start, e.job.masks, seen, e.table, schedule=factor
         )
         for e in chosen
@@ -300,7 +329,7 @@ def _compressed(task: Task, entries: Iterable[Entry], seed: int, seen: Seen) -> 
     ]
 
 
-def _entry(
+def entry_of(
     task: Task,
     kind: str,
     density: float,
@@ -316,6 +345,7 @@ def _entry(
 ) -> Entry:
     """One cell: its training on the scoring stream and the facts of its masks."""
     recipe = task.recipe.compressed(schedule) if schedule > 1 else task.recipe
+    norm_batches = BATCHES if kind in UNTRAINED else 0
     until = recipe.steps if until is None else until
     facts = {"origin": "init", "start": 0, "own_shuffle": (), **(table or {})}
     total = sum(
@@ -340,9 +370,10 @@ def _entry(
         counted=[sorted(seen.sets[seed]), len(task.grid)],
         engine=engine.VERSION,
         device="cpu",
+        **({"norm_batches": norm_batches} if norm_batches else {}),
     )
     depth = task.network.depth
-    job = Job(task.network, depth, start, chosen, recipe, until, seed, ORDER, key)
+    job = Job(task.network, depth, start, chosen, recipe, until, seed, ORDER, key, norm_batches)
     return Entry(job, kind, density, schedule, facts, attempt)
 
 
@@ -361,9 +392,9 @@ async def _drawn_again(
     chosen = job.masks
     if entry.kind == "shuffled":
         chosen, _ = controls.shuffled(chosen, job.seed, attempt=attempt)
-    elif entry.kind in ("random", "erk"):
+    elif entry.kind in ("random", "erk", "untrained_random"):
         shapes = networks.shapes(task.network, task.network.depth)
-        rule: Any = "uniform" if entry.kind == "random" else "erk"
+        rule: Any = "erk" if entry.kind == "erk" else "uniform"
         (chosen,) = controls.random_masks(shapes, [entry.density], job.seed, rule, attempt=attempt)
     elif entry.kind == "reinit":
         own = starts["ticket", entry.density, job.seed, 1]
@@ -380,7 +411,7 @@ async def _drawn_again(
     )
 
 
-def _cell(entry: Entry, result: Result) -> dict[str, Any]:
+def cell_of(entry: Entry, result: Result) -> dict[str, Any]:
     """A cell of the record."""
     facts = entry.table
     counts = {part: [int(c) for c in values] for part, values in result.correct.items()}
@@ -397,7 +428,7 @@ def _cell(entry: Entry, result: Result) -> dict[str, Any]:
         "weights": facts["weights"],
         "origin": facts["origin"],
         "start": facts["start"],
-        "division": division(facts["origin"], facts["start"]),
+        "division": division(facts.get("source", facts["origin"]), facts["start"]),
         "correct": _kept_counts(counts, entry),
         "status": result.status,
         "reason": result.reason[:400],
@@ -427,16 +458,18 @@ def _missing(
     """A cell with its reason for every rung that a search did not yield: it scores chance."""
     shapes = networks.shapes(task.network, task.network.depth)
     total = sum(_size(shape) for shape in shapes.values())
+    as_they_stand = untrained(searches)
+    ladder = task.ladder.untrained if as_they_stand else task.ladder.trained
     missing = {}
     for search in searches:
-        if any(not rung["trained"] for rung in search.rungs):
-            continue  # untrained tickets have their own ladder
         theta = networks.initial(task.network, task.network.depth, search.seed).digest
-        for density in task.ladder.trained:
-            place = ("ticket", density, search.seed, 1)
-            if place not in cells:
+        for kind in ("ticket", "untrained") if as_they_stand else ("ticket",):
+            for density in ladder:
+                place = (kind, density, search.seed, 1)
+                if place in cells:
+                    continue
                 missing[place] = {
-                    "seed": search.seed, "kind": "ticket", "density": density, "schedule": 1,
+                    "seed": search.seed, "kind": kind, "density": density, "schedule": 1,
                     "requested": round(density * total), "kept": 0, "effective": None,
                     "layers": {}, "masks": None, "weights": theta, "origin": "init", "start": 0,
                     "division": "init", "correct": {}, "status": "missing",

@@ -1,0 +1,246 @@
+"""Carries a method's tickets to the task's neighbouring depths and scores them there.
+
+By the method's own `transfer_ticket` or else by the elastic rule; on two rungs, beside random
+tickets of the target, and on one of them beside the parts that a carried ticket is made of.
+Protocol, "Elastic transfer" and "Scores", row transfer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lthbench import answers, controls, networks, score, transfer
+from lthbench.answers import Search
+from lthbench.errors import TicketError
+from lthbench.executors import Executor
+from lthbench.handover import Wanted, folder_of
+from lthbench.networks.levels import level
+from lthbench.score import Entry, Seen
+from lthbench.states import State
+from lthbench.task import Ladder, Task
+from lthbench.ticket import Ticket
+
+CHEAP = 0.05  # dense trainings: methods that cost less are run at the target too
+Handing = Callable[[Task, Search, Sequence[Wanted], Path], Awaitable[None]]
+Finding = Callable[[Task, Path], Awaitable[Sequence[Search]]]  # runs the method on a task, in a folder
+Note = Callable[[str, float, bool], None]
+
+
+def source(task: Task) -> Task:
+    """The task at the depth that tickets are carried from.
+
+    Where that is not its own depth, the two rungs of transfer are its whole ladder.
+    """
+    assert task.transfer
+    return task if task.transfer.source == task.network.depth else _at(task, task.transfer.source)
+
+
+def _at(task: Task, depth: int) -> Task:
+    """The task at another depth, on the rungs of transfer alone."""
+    assert task.transfer
+    return task.model_copy(
+        update={
+            "network": task.network.model_copy(update={"depth": depth}),
+            "ladder": Ladder(trained=task.transfer.densities, untrained=task.ladder.untrained),
+            "score": task.score.model_copy(update={"compressed_density": 0.0}),
+        }
+    )
+
+
+async def carry(
+    task: Task,
+    searches: Sequence[Search],
+    folder: Path,
+    finding: Finding,
+    executor: Executor,
+    seen: Seen,
+    *,
+    handing: Handing | None = None,
+    frozen: Sequence[dict[str, Any]] = (),
+    direct: bool = False,
+    note: Note = lambda what, steps, ran: None,
+) -> dict[str, Any] | None:
+    """What a record holds of transfer; None for a task without it.
+
+    Args:
+        handing: has the method carry a seed's tickets by a rule of its own; None: elastically.
+        searches: at the task's own depth; if tickets are carried from another, `finding` searches.
+        folder: OUT/<task>; searches at other depths go to `depth<n>` in it.
+        frozen: cells of the reference at the targets; those are not trained again.
+        direct: search at the targets too, whatever the method costs.
+    """
+    if task.transfer is None:
+        return None
+    moved = task.transfer
+    result: dict[str, Any] = {
+        "source": moved.source,
+        "targets": list(moved.targets),
+        "densities": list(moved.densities),
+        "rule": "own" if handing else "elastic",
+        "reason": "",
+        "sizes": {str(d): score.weights_total(_at(task, d)) for d in moved.targets},
+        "cells": [],
+    }
+    if score.untrained(searches):
+        return result | {"reason": "untrained tickets are not carried"}
+    home, begin = folder, source(task)
+    if begin is not task:
+        home = folder / f"depth{moved.source}"
+        searches = await finding(begin, home)
+    try:
+        wanted = _wanted(task, begin, searches, home)
+        if handing:
+            for search in searches:
+                await handing(begin, search, wanted[search.seed], home)
+        entries = [
+            entry
+            for search in searches
+            for depth in moved.targets
+            for entry in _random(_at(task, depth), search.seed, seen)
+        ]
+        for search in searches:
+            for now in wanted[search.seed]:
+                ticket, told = (
+                    _handed(home, now, search.seed) if handing else _elastic(task, begin, now)
+                )
+                entries += _runs(_at(task, now.depth), now, search.seed, ticket, told, seen)
+    except TicketError as error:
+        return result | {"reason": str(error)[:400]}
+    if direct or all(search.cost < CHEAP for search in searches):
+        for depth in moved.targets:
+            target, there = _at(task, depth), folder / f"depth{depth}"
+            entries += _direct(target, await finding(target, there), there, seen)
+    result["cells"] = await _scored(task, entries, folder, executor, seen, frozen, note)
+    return result
+
+
+async def _scored(
+    task: Task,
+    entries: Sequence[Entry],
+    folder: Path,
+    executor: Executor,
+    seen: Seen,
+    frozen: Sequence[dict[str, Any]],
+    note: Note,
+) -> list[dict[str, Any]]:
+    """The cells of a list of runs; a control that failed is drawn again by the caller's seed."""
+    cells = {(c["seed"], c["depth"], -c["density"], c["kind"]): dict(c) for c in frozen}
+    waiting = [entry for entry in entries if _place(entry) not in cells]
+    note("planned", sum(e.job.until - e.job.start.step for e in waiting), False)
+    async for entry, result, ran in score.score_cells(task, waiting, folder, executor, seen):
+        told = {"depth": entry.job.depth, "source": entry.table.get("source", "")}
+        cells[_place(entry)] = score.cell_of(entry, result) | told
+        note(entry.kind, entry.job.until - entry.job.start.step, ran)
+    return [cells[place] for place in sorted(cells)]
+
+
+def _place(entry: Entry) -> tuple[int, int, float, str]:
+    return entry.job.seed, entry.job.depth, -entry.density, entry.kind
+
+
+def _wanted(
+    task: Task, begin: Task, searches: Sequence[Search], home: Path
+) -> dict[int, list[Wanted]]:
+    """By seed: every rung that was found, for every target.
+
+    Raises TicketError where the family cannot be carried there at all.
+    """
+    assert task.transfer
+    moved = task.transfer
+    here = level(begin.network, moved.source)
+    for depth in moved.targets:
+        transfer.block_maps(here, level(task.network, depth))
+    return {
+        search.seed: [
+            Wanted(*_ticket(begin, search.seed, home, density), density, depth)
+            for depth in moved.targets
+            for density in _found(search, moved.densities)
+        ]
+        for search in searches
+    }
+
+
+def _elastic(task: Task, begin: Task, now: Wanted) -> tuple[Ticket, dict[str, Any]]:
+    """The ticket at its target by the elastic rule, and what a record says of it."""
+    here, there = level(begin.network, begin.network.depth), level(task.network, now.depth)
+    maps = transfer.block_maps(here, there)
+    moved = transfer.carried(now.ticket, now.start, here, there, now.density, maps)
+    return moved, {"origin": "transferred", "start": now.ticket.start, "source": now.origin}
+
+
+def _handed(home: Path, now: Wanted, seed: int) -> tuple[Ticket, dict[str, Any]]:
+    """The same as the method's own rule left it."""
+    header, chosen, weights = answers.read_ticket(folder_of(home, now.depth, seed), now.density)
+    source = now.origin if header["origin"] == "transferred" else ""
+    told = {"origin": header["origin"], "start": header["start"], "source": source}
+    return Ticket(chosen, header["start"], weights or None), told
+
+
+def _runs(
+    target: Task, now: Wanted, seed: int, ticket: Ticket, told: Mapping[str, Any], seen: Seen
+) -> list[Entry]:
+    """A carried ticket, and on the first rung what it is made of."""
+    entries = [_entry(target, "carried", now.density, seed, ticket, told, seen)]
+    if now.density == target.ladder.trained[0]:
+        weights = ticket.weights or networks.initial(target.network, now.depth, seed)
+        parts = transfer.parts(replace(ticket, weights=weights), seed)
+        for kind, part in parts.items():
+            step = told["start"] if part.weights is not None else 0
+            entries.append(
+                _entry(target, kind, now.density, seed, part, {**told, "start": step}, seen)
+            )
+    return entries
+
+
+def _found(search: Search, densities: Sequence[float]) -> list[float]:
+    rungs = {rung["density"] for rung in search.rungs}
+    return [density for density in densities if density in rungs]
+
+
+def _ticket(task: Task, seed: int, home: Path, density: float) -> tuple[Ticket, State, str]:
+    """A stored ticket, the state that it starts from, and its origin."""
+    header, chosen, stored = answers.read_ticket(home / "tickets" / f"seed{seed}", density)
+    k = header["start"]
+    theta = networks.initial(task.network, task.network.depth, seed)
+    return Ticket(chosen, k), State(stored, k) if stored else theta, header["origin"]
+
+
+def _entry(
+    target: Task,
+    kind: str,
+    density: float,
+    seed: int,
+    ticket: Ticket,
+    told: Mapping[str, Any],
+    seen: Seen,
+) -> Entry:
+    """One run at a target depth; a ticket without weights starts from theta_0 there."""
+    theta = networks.initial(target.network, target.network.depth, seed)
+    start = theta if ticket.weights is None else State(ticket.weights, told["start"])
+    return score.entry_of(target, kind, density, seed, start, ticket.masks, seen, told)
+
+
+def _random(target: Task, seed: int, seen: Seen) -> list[Entry]:
+    """The `erk` tickets of a target, the same for every method."""
+    spec, densities = target.network, target.ladder.trained
+    drawn = controls.random_masks(networks.shapes(spec, spec.depth), densities, seed, "erk")
+    told = {"origin": "init", "start": 0}
+    return [
+        _entry(target, "erk", density, seed, Ticket(chosen), told, seen)
+        for density, chosen in zip(densities, drawn, strict=True)
+    ]
+
+
+def _direct(target: Task, searches: Sequence[Search], home: Path, seen: Seen) -> list[Entry]:
+    """The method's own tickets of a target, found there."""
+    entries = []
+    for search in searches:
+        for density in _found(search, target.ladder.trained):
+            ticket, start, origin = _ticket(target, search.seed, home, density)
+            told = {"origin": origin, "start": ticket.start}
+            own = replace(ticket, weights=start)
+            entries.append(_entry(target, "direct", density, search.seed, own, told, seen))
+    return entries

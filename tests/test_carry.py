@@ -1,0 +1,157 @@
+"""Tickets at the task's neighbouring depths, from the search to the record."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lthbench.errors import LthbenchError
+from lthbench.evaluation import evaluate
+from lthbench.record import Record, comparable, read_record
+from lthbench.reference import build
+from tests.searching import ROOT
+
+TASK = ROOT / "tests" / "tasks" / "tiny-digits.toml"
+ONE_SHOT = (
+    "from lthbench import Ticket, keep_top\n"
+    "def find_tickets(problem):\n"
+    "    end = problem.train()\n"
+    "    for density in problem.densities:\n"
+    "        yield Ticket(keep_top({n: end[n].abs() for n in problem.prunable}, density))\n"
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTHBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def carried(method: str, out: Path, **changes: Any) -> Record:
+    given: dict[str, Any] = {"tasks": [str(TASK)], "seeds": 1, "workers": 0, "transfer": True}
+    return evaluate(method, out=out, **{**given, **changes}).records[0]
+
+
+@pytest.fixture(scope="module")
+def one_shot(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Record]:
+    folder = tmp_path_factory.mktemp("one-shot")
+    (folder / "one_shot.py").write_text(ONE_SHOT)
+    return folder, carried(str(folder / "one_shot.py"), folder / "out")
+
+
+def test_every_rung_stands_at_every_target_beside_random(one_shot: tuple[Path, Record]) -> None:
+    moved = one_shot[1].transfer
+    assert moved is not None
+    assert (moved.source, moved.targets, moved.densities) == (2, (1, 3), (0.5, 0.2))
+    places = {(cell.kind, cell.depth, cell.density) for cell in moved.cells}
+    both = {(k, d, p) for k in ("carried", "erk") for d in (1, 3) for p in (0.5, 0.2)}
+    parts = {(k, d, 0.5) for k in ("layers", "mask-only", "weights-only") for d in (1, 3)}
+    assert places == both | parts
+    assert all(cell.status == "ok" for cell in moved.cells)
+    assert all(cell.kept == cell.requested for cell in moved.cells)
+    assert {c.origin for c in moved.cells if c.kind == "carried"} == {"transferred"}
+    assert {c.division for c in moved.cells if c.kind == "carried"} == {"init"}
+
+
+def test_the_score_is_told(one_shot: tuple[Path, Record]) -> None:
+    found = one_shot[1].aggregates["transfer"]
+    assert len(found["rows"]) == 4
+    above = [row["points"]["mean"] for row in found["rows"]]
+    assert found["points"]["mean"] == pytest.approx(sum(above) / 4)
+    assert found["gain"] is None  # there is no reference to tell a gain by
+
+
+def test_the_record_is_read_again_and_a_second_run_is_the_same(
+    one_shot: tuple[Path, Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, record = one_shot
+    from lthbench.engine import plain
+
+    monkeypatch.setattr(plain, "run", lambda *args: pytest.fail("it was trained again"))
+    again = carried(str(folder / "one_shot.py"), folder / "out")
+    assert comparable(again) == comparable(record)
+    assert comparable(read_record(folder / "out" / "tiny-digits" / "record.json")) == comparable(record)
+
+
+def test_a_method_that_costs_little_is_run_at_the_targets_too(tmp_path: Path) -> None:
+    record = carried("random", tmp_path / "out")
+    assert record.transfer is not None
+    direct = [cell for cell in record.transfer.cells if cell.kind == "direct"]
+    assert {(cell.depth, cell.density) for cell in direct} == {(d, p) for d in (1, 3) for p in (0.5, 0.2)}
+    assert {cell.origin for cell in direct} == {"init"}
+
+
+def test_without_transfer_a_record_does_not_know_the_word(tmp_path: Path) -> None:
+    record = carried("random", tmp_path / "out", transfer=False)
+    assert record.transfer is None
+    assert "transfer" not in record.model_dump(mode="json")
+    assert "transfer" not in record.aggregates
+
+
+def test_the_reference_holds_what_random_and_imp_reach_at_the_targets(tmp_path: Path) -> None:
+    record = carried("imp", tmp_path / "out", seeds=2, final=True, direct=True, transfer=None)
+    assert record.controls == "all"
+    frozen = build(record).frozen("test")
+    assert frozen.transfer is not None
+    assert set(frozen.transfer) == {f"{d}/{p!r}" for d in (1, 3) for p in (0.5, 0.2)}
+    assert all(len(rung["imp"]) == len(rung["erk"]) == 2 for rung in frozen.transfer.values())
+
+
+OWN = ONE_SHOT + (
+    "def transfer_ticket(ticket, source, target):\n"
+    "    from lthbench import elastic\n"
+    "    {body}\n"
+)
+
+
+def own(folder: Path, body: str) -> str:
+    path = folder / "own.py"
+    path.write_text(OWN.replace("{body}", body))
+    return str(path)
+
+
+def test_a_methods_own_rule_carries_its_tickets(
+    tmp_path: Path, one_shot: tuple[Path, Record]
+) -> None:
+    """The elastic rule called by the method itself gives what the harness gives."""
+    record = carried(own(tmp_path, "return elastic(ticket, source, target)"), tmp_path / "out")
+    assert record.transfer is not None
+    assert one_shot[1].transfer is not None
+    assert record.transfer.rule == "own"
+    assert record.transfer.cells == one_shot[1].transfer.cells
+
+
+def test_weights_of_its_own_making_are_free(tmp_path: Path) -> None:
+    body = (
+        "moved = elastic(ticket, source, target)\n"
+        "    weights = {n: 2 * t for n, t in moved.weights.items()}\n"
+        "    return Ticket(moved.masks, 0, weights)"
+    )
+    record = carried(own(tmp_path, body), tmp_path / "out")
+    assert record.transfer is not None
+    cells = [cell for cell in record.transfer.cells if cell.kind == "carried"]
+    assert {(cell.origin, cell.division) for cell in cells} == {("free", "open")}
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return target.train()", "budget of 0.01"),
+        ("return 3", "transfer_ticket returned int"),
+        ("return ticket", "transfer_ticket to depth 1: "),
+        (
+            "m = elastic(ticket, source, target).masks\n"
+            "    return Ticket({n: t & False for n, t in m.items()})",
+            "off by more than a factor of 2",
+        ),
+    ],
+)
+def test_what_a_rule_must_not_do_is_said_in_one_line(
+    tmp_path: Path, body: str, said: str
+) -> None:
+    with pytest.raises(LthbenchError, match=re.escape(said)):
+        carried(own(tmp_path, body), tmp_path / "out")
