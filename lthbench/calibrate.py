@@ -20,13 +20,13 @@ from lthbench.task import Recipe, Task, load_task
 
 def variants(recipe: Recipe) -> dict[str, Recipe]:
     """The recipe itself and its neighbours: rate x3 and /3, steps x2, decay instead of none."""
-    other = "constant" if recipe.schedule == "linear" else "linear"
+    other = "linear" if recipe.schedule == "constant" else "constant"
     changes: dict[str, dict[str, Any]] = {
         "as is": {},
         "rate x3": {"rate": recipe.rate * 3},
         "rate /3": {"rate": recipe.rate / 3},
-        "steps x2": {"steps": recipe.steps * 2},
-        f"{other} rate": {"schedule": other},
+        "steps x2": dict(recipe.lasting(recipe.steps * 2)),
+        f"{other} rate": {"schedule": other, "drops": ()},
     }
     if recipe.weight_decay:
         changes["decay x3"] = {"weight_decay": recipe.weight_decay * 3}

@@ -6,7 +6,7 @@ from tabulate import tabulate
 
 from lthbench.errors import MethodError, nearest
 from lthbench.method import baseline_names, load_method
-from lthbench.task import Calibration, Task, load_suite, load_task, suite_names, task_names
+from lthbench.task import Calibration, Recipe, Task, load_suite, load_task, suite_names, task_names
 
 
 def all_tasks() -> str:
@@ -44,9 +44,16 @@ def _recipe(task: Task) -> str:
     batch = str(recipe.batch) if recipe.batch else f"all but {recipe.leave_out:.0%}"
     decay = f", weight decay {recipe.weight_decay:g}" if recipe.weight_decay else ""
     return (
-        f"{recipe.optimiser} {recipe.rate:g}{decay}, {recipe.schedule} rate, batch {batch}, "
+        f"{recipe.optimiser} {recipe.rate:g}{decay}, {_schedule(recipe)}, batch {batch}, "
         f"{recipe.steps:,} steps"
     )
+
+
+def _schedule(recipe: Recipe) -> str:
+    drops = " and ".join(f"{drop:,}" for drop in recipe.drops)
+    rate = f"rate a tenth after steps {drops}" if drops else f"{recipe.schedule} rate"
+    warm_up = f" after {recipe.warm_up} steps of warm-up" if recipe.warm_up else ""
+    return rate + warm_up + (f", {recipe.augment} augmentation" if recipe.augment != "none" else "")
 
 
 def _score(task: Task) -> str:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
@@ -18,11 +22,23 @@ from hypothesis import strategies as st
 from lthbench import data, seeds, testset
 from lthbench.data import Bytes, Examples
 from lthbench.errors import DataError
+from lthbench.paths import data_folder, shipped
 from lthbench.task import Task, load_task
 from tests.strategies import moderate
 
 DIGITS, MNIST = load_task("mlp-digits"), load_task("lenet300-mnist")
 SUMS = [load_task("mlp-modadd59"), load_task("transformer-modadd59")]
+CIFAR, IMAGENETTE = load_task("resnet20-cifar10"), load_task("vit-tiny-imagenette")
+
+
+NUMBERS = (1440764, 2102040, 2979186, 3000684, 3028079, 3394916, 3417042, 3425413, 3445777, 3888257)
+WNIDS = [f"n{number:08d}" for number in NUMBERS]  # Imagenette's classes in WordNet
+
+
+def cifar10() -> bool:
+    """Whether there is a local copy of CIFAR-10."""
+    folder = data_folder()
+    return folder is not None and (folder / "uoft-cs" / "cifar10").is_dir()
 
 
 def rows(examples: Examples) -> Counter[bytes]:
@@ -310,6 +326,15 @@ def test_another_data_set_under_the_same_name_is_refused(
     assert not data.prepared(MNIST) and not list(cache.rglob("*.safetensors"))
 
 
+def test_cifar10_s_images_have_another_column(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub = Hub().install(monkeypatch)
+    for split in hub.splits.values():
+        split["img"] = [np.full((32, 32, 3), n) for n in range(len(split.pop("image")))]
+    with pytest.raises(DataError, match=r"train\.x has fingerprint"):
+        data.prepare(CIFAR, download=True)
+    assert hub.asked == ["uoft-cs/cifar10"]
+
+
 def test_a_hub_source_is_split_once_for_all_seeds(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -327,6 +352,134 @@ def test_a_hub_source_is_split_once_for_all_seeds(
     assert (len(first.train.y), len(first.held_out.y)) == (3, 1)
     assert rows(first.train) + rows(first.held_out) == rows(data.read(task, "train"))
     assert len(testset.test_examples(task, 5).y) == 2
+
+
+@pytest.mark.skipif(not cifar10(), reason="LTHBENCH_DATA holds no uoft-cs/cifar10")
+@pytest.mark.slow
+def test_cifar10_is_cifar10(cache: Path) -> None:
+    data.prepare(CIFAR, download=False)
+    data.verify(CIFAR)
+    search, test = data.search(CIFAR, 0), testset.test_examples(CIFAR, 0)
+    assert search.train.x.shape == (45000, 32, 32, 3)
+    assert (search.held_out.x.shape, test.x.shape) == ((5000, 32, 32, 3), (10000, 32, 32, 3))
+    assert np.bincount(np.concatenate([search.train.y, search.held_out.y])).tolist() == [5000] * 10
+    means = search.train.x.mean((0, 1, 2)) / 255
+    assert means == pytest.approx([0.4914, 0.4822, 0.4465], abs=0.002)
+
+
+# --- Imagenette ----------------------------------------------------------------------------
+
+
+def imagenette(folder: Path, each: int = 1) -> Path:
+    """A folder of Imagenette's layout: pictures of one colour a class, of several sizes."""
+    from PIL import Image
+
+    sizes = itertools.cycle([(160, 213), (240, 160), (160, 160), (81, 80)])
+    for split, number in itertools.product(("train", "val"), range(each)):
+        for label, wnid in enumerate(WNIDS):
+            place = folder / "imagenette2-160" / split / wnid
+            place.mkdir(parents=True, exist_ok=True)
+            colour = (20 * label, 255 - 20 * label, 100 + number)
+            name = f"ILSVRC2012_{split}_{number:08d}.JPEG"
+            Image.new("RGB", next(sizes), colour).save(place / name, quality=95)
+    return folder
+
+
+def test_pictures_are_squares_in_the_order_of_their_classes(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTHBENCH_DATA", str(imagenette(tmp_path / "data", 2)))
+    data.prepare(IMAGENETTE, download=False)
+    train, test = data.read(IMAGENETTE, "train"), data.read(IMAGENETTE, "test")
+    assert train.x.shape == test.x.shape == (20, 160, 160, 3)
+    assert train.y.tolist() == [label for label in range(10) for _ in range(2)]
+    assert np.abs(train.x[:, ..., 0].mean((1, 2)) - 20.0 * train.y).max() < 4
+    search = data.search(IMAGENETTE, 0)
+    assert (len(search.train.y), len(search.held_out.y)) == (18, 2)
+    assert len(testset.test_examples(IMAGENETTE, 0).y) == 20
+
+
+def test_the_middle_square_is_kept() -> None:
+    from PIL import Image
+
+    wide = np.zeros((160, 320, 3), dtype=np.uint8)
+    wide[:, 80:240] = 200  # the middle
+    assert (data._square(Image.fromarray(wide)) == 200).all()
+    assert (data._square(Image.fromarray(wide.transpose(1, 0, 2))) == 200).all()
+    assert data._square(Image.fromarray(wide[:81, :100])).shape == (160, 160, 3)
+
+
+def test_without_fingerprints_the_first_preparation_is_the_measure(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = imagenette(tmp_path / "data", 2)
+    monkeypatch.setenv("LTHBENCH_DATA", str(folder))
+    data.prepare(IMAGENETTE, download=False)
+    data.verify(IMAGENETTE)
+    place = cache / "data" / "imagenette"
+    (place / "test.safetensors").unlink()
+    next((folder / "imagenette2-160" / "val" / WNIDS[3]).iterdir()).unlink()
+    with pytest.raises(DataError, match=r"test\.x has fingerprint") as caught:
+        data.prepare(IMAGENETTE, download=False)
+    message(caught)
+    (place / "train.safetensors").write_bytes((place / "train.safetensors").read_bytes()[:-1])
+    with pytest.raises(DataError, match="damaged"):
+        data.read(IMAGENETTE, "train")
+    (place / "first-fingerprints.json").write_text("[")
+    with pytest.raises(DataError, match=r"first-fingerprints\.json: damaged"):
+        data.prepare(IMAGENETTE, download=False)
+
+
+def test_a_copy_of_imagenette_that_is_not_there(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTHBENCH_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"imagenette2-160: not there.*n01440764") as caught:
+        data.prepare(IMAGENETTE, download=True)
+    message(caught)
+    monkeypatch.delenv("LTHBENCH_DATA")
+    with pytest.raises(DataError, match="run `lthbench data prepare vit-tiny-imagenette`"):
+        data.prepare(IMAGENETTE, download=False)
+    (tmp_path / "imagenette2-160").mkdir()
+    monkeypatch.setenv("LTHBENCH_DATA", str(tmp_path))
+    with pytest.raises(DataError, match="Imagenette cannot be loaded"):
+        data.prepare(IMAGENETTE, download=False)
+
+
+@pytest.mark.slow
+def test_five_steps_on_pictures_through_the_command(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty pictures, a small transformer, five steps: find, score and report."""
+    small = {
+        'name = "vit-tiny-imagenette"': 'name = "mine"',
+        "depth = 12": "depth = 1",
+        "width = 192": "width = 12",
+        "hidden = 768": "hidden = 12",
+        "warm_up = 99": "warm_up = 1",
+        "steps = 1980": "steps = 5",
+        "batch = 256": "batch = 4",
+        "every = 99": "every = 5",
+        "rewind_limit = 99": "rewind_limit = 0",
+    }
+    text = (shipped("tasks") / "vit-tiny-imagenette.toml").read_text()
+    for old, new in small.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    text = re.sub(r"\[transfer\][^[]*", "", text)
+    text = re.sub(r"^trained = .*", "trained = [0.2097152]", text, flags=re.M)
+    (tmp_path / "mine.toml").write_text(text)
+    monkeypatch.setenv("LTHBENCH_DATA", str(imagenette(tmp_path / "data")))
+    command = [sys.executable, "-m", "lthbench", "evaluate", "random", "--seeds", "1"]
+    command += ["--task", str(tmp_path / "mine.toml"), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    cells = json.loads((tmp_path / "out" / "mine" / "record.json").read_text())["cells"]
+    assert {"dense", "ticket"} <= {cell["kind"] for cell in cells}
+    assert all(cell["status"] == "ok" for cell in cells)
+
+
+# --- the real files ------------------------------------------------------------------------
 
 
 @pytest.mark.mnist
