@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lthbench import guard, seeds, wire
+from lthbench import guard, networks, seeds, wire
 from lthbench.engine import Examples, single_threaded
 from lthbench.engine.augment import fed
 from lthbench.errors import BudgetExceeded
@@ -41,6 +41,7 @@ def main() -> None:
         tensors["x"], tensors["y"], task.data.scale, task.data.shift, bool(setup["tokens"])
     )
     path = setup["path"]
+    networks.shapes(task.network, setup["depth"])  # what a family imports, before the guard stands
     _seed_global_generators(setup["seed"])
     guard.install(Path.cwd(), [Path(folder) for folder in setup["forbidden"]])
     try:
@@ -106,7 +107,8 @@ def _carry(channel: Channel, source: Problem, transfer_ticket: Any) -> None:
         ticket = Ticket(wire.under("mask", tensors), header["start"], weights)
         moved = transfer_ticket(ticket, source, source.at_depth(header["target"]))
         if not isinstance(moved, Ticket):
-            raise TypeError(f"transfer_ticket returned {type(moved).__name__}; return Ticket(masks)")
+            kind = type(moved).__name__
+            raise TypeError(f"transfer_ticket returned {kind}; return Ticket(masks)")
         _yield(channel, moved, "carried")
 
 
