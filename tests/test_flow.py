@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from lthbench import child
-from lthbench.method import load_method
 from tests import tiny
 from tests.checks import small
 
@@ -19,8 +17,7 @@ Arrays = small.Arrays
 
 def flows(family: str, **changes: Any) -> tuple[Arrays, Arrays, float]:
     """SynFlow's scores on a small network with half of its weights, |theta| with biases 0, R."""
-    method = load_method("synflow")
-    score = child._load(method.source, method.path).__globals__["flows"]
+    score = small.namespace("synflow")["flows"]
     of = tiny.network(family, **changes)
     with small.problem(small.task(network=of)) as problem:
         masks = tiny.masks(of, of.depth, 0.5)
@@ -34,30 +31,18 @@ def flows(family: str, **changes: Any) -> tuple[Arrays, Arrays, float]:
         return small.arrays(scores), small.arrays(left), flow
 
 
-PLAIN: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
-    "mlp": ({"depth": 2}, ("hidden.0", "hidden.1", "neck", "head")),
-    "conv": (
-        {
-            "family": "conv",
-            "depth": 1,
-            "channels": 2,
-            "side": 6,
-            "inputs": 72,
-            "width": 4,
-            "neck": 0,
-            "hidden": 5,
-            "prunable": ("*.weight",),
-        },
-        ("conv.0", "conv.1", "hidden.0", "hidden.1", "head"),
-    ),
+PLAIN = {
+    "mlp": ("hidden.0", "hidden.1", "neck", "head"),
+    "conv": ("conv.0", "conv.1", "conv.2", "conv.3", "hidden.0", "hidden.1", "head"),
 }
 
 
 @pytest.mark.parametrize("family", PLAIN)
 def test_flow_is_conserved_in_a_plain_network(family: str) -> None:
     """Every layer carries R; what flows into a unit or channel flows out of it (Tanaka et al.)."""
-    changes, layers = PLAIN[family]
-    scores, _, flow = flows("mlp", **changes)
+    layers = PLAIN[family]
+    scores, _, flow = flows(family, depth=2)
+    assert set(scores) == {f"{layer}.weight" for layer in layers}
     assert flow > 0
     for layer in layers:
         assert scores[f"{layer}.weight"].sum() == pytest.approx(flow, rel=1e-12)

@@ -21,6 +21,7 @@ from torch import Tensor
 from lthbench import answers, data
 from lthbench.check import TASK
 from lthbench.engine import Examples
+from lthbench.method import load_method
 from lthbench.problem import Problem
 from lthbench.states import State
 from lthbench.task import Task
@@ -77,6 +78,14 @@ def found(find: Find, of: Task | None = None, **options: Any) -> tuple[list[Tick
         tickets = list(find(given, **options))
         assert len(tickets) == len(given.densities)
         return tickets, arrays(given.theta())
+
+
+def namespace(name: str) -> dict[str, Any]:
+    """What a baseline's file defines, in a module of its own."""
+    method = load_method(name)
+    names: dict[str, Any] = {"__name__": "method"}
+    exec(compile(method.source, method.path, "exec"), names)
+    return names
 
 
 def arrays(state: Mapping[str, Tensor] | State) -> Arrays:
