@@ -171,8 +171,9 @@ def mapped(family: str, source: int, target: int, order: Order = "append") -> di
 
 
 def test_the_families_have_blocks_to_carry() -> None:
-    assert {"mlp", "pair-mlp", "transformer"} <= set(FAMILIES)
+    assert set(FAMILIES) == {"mlp", "pair-mlp", "transformer", "resnet", "vit"}
     assert sum(family == "mlp" for family, *_ in PAIRS) == 21  # depth 1 has no square layer
+    assert sum(family == "resnet" for family, *_ in PAIRS) == 21  # nor any but a fixed block
     assert sum(family == "transformer" for family, *_ in PAIRS) == 25
 
 
@@ -478,12 +479,12 @@ def test_a_depth_that_a_family_does_not_have(depth: int) -> None:
             level(tiny.network(family), depth)
 
 
-def test_a_family_that_repeats_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = tiny.network("mlp")
-    monkeypatch.setattr(networks, "stages", lambda spec, depth: ())
+def test_a_family_that_repeats_nothing() -> None:
+    spec = tiny.network("conv")
     assert level(spec, spec.depth).stages == ()
-    with pytest.raises(TaskError, match=r"^depth 3: mlp networks repeat no block: 2 is their only"):
-        level(spec, 3)
+    deeper, only = spec.depth + 1, f"conv networks repeat no block: {spec.depth} is their only"
+    with pytest.raises(TaskError, match=f"^depth {deeper}: {only} depth$"):
+        level(spec, deeper)
 
 
 @pytest.mark.parametrize(("family", "block"), [("mlp", "hidden.1."), ("fixed", "stages.0.1.")])
