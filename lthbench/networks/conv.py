@@ -25,8 +25,7 @@ class Conv(nn.Module):
         self.image = (1, spec.channels, spec.side, spec.side)
         widths = [spec.channels, *(spec.width * 2 ** (n // 2) for n in range(2 * depth))]
         self.conv = nn.ModuleList(
-            nn.Conv2d(reads, width, 3, padding=1)
-            for reads, width in pairwise(widths)
+            nn.Conv2d(reads, width, 3, padding=1) for reads, width in pairwise(widths)
         )
         features = widths[-1] * (spec.side // 2**depth) ** 2
         first, second = nn.Linear(features, spec.hidden), nn.Linear(spec.hidden, spec.hidden)
