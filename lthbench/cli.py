@@ -120,6 +120,39 @@ def evaluate(
 
 
 @app.command()
+def estimate(
+    method: Method,
+    suite: Annotated[str | None, typer.Option(help="A suite of tasks [quick].")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="A task; may be repeated.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many; the suite's by default.")] = None,
+    final: Annotated[
+        bool, typer.Option("--final", help="Published seeds and the test split.")
+    ] = False,
+    settings: Settings = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that train [one a core]; 0: none.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Every figure, one line.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Foresee core hours, time and GPU minutes of an evaluation from a short calibration."""
+    _named(method, settings, suite, task)
+    from lthbench.estimate import estimate as foresee
+    from lthbench.paths import canonical_json
+
+    done = foresee(
+        method,
+        suite=suite,
+        tasks=task or (),
+        seeds=seeds,
+        final=final,
+        options=_settings(settings),
+        workers=workers,
+    )
+    typer.echo(canonical_json(done.table()).decode().rstrip() if json else done.text())
+
+
+@app.command()
 def check(method: Method, settings: Settings = None, debug: Debug = False) -> None:
     """Prove in seconds, on a synthetic task, that a method keeps every rule."""
     from lthbench.check import check as run

@@ -96,7 +96,11 @@ async def _search(
     done = tickets / "search.json"
     if done.is_file():
         table = json.loads(done.read_bytes())
-        return Search(**{**table, "rungs": tuple(table["rungs"])})
+        search = Search(**{**table, "rungs": tuple(table["rungs"])})
+        note(seed, "stored", search.cost * task.recipe.steps, False)
+        for rung in search.rungs[-1:]:  # nothing of this search is left to be done
+            note(seed, f"ticket {rung['density']!r}", 0, False)
+        return search
     place = folder / "store" / f"seed{seed}"
     state = answers.prepare(task, seed, tickets, place)
     began = time.monotonic()

@@ -92,7 +92,7 @@ class Problem:
         if type(depth) is not int or not networks.has_depth(spec, depth):
             told = networks.depths_told(spec)
             raise BadCall(f"at_depth({depth!r}): {spec.family} networks {told}")
-        return Problem(self._task, depth, self._seed, self._train, self._ask, self._shared)
+        return type(self)(self._task, depth, self._seed, self._train, self._ask, self._shared)
 
     def network(self) -> nn.Module:
         """A fresh copy of the dense network at theta_0, on the problem's device."""

@@ -25,8 +25,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("find", "tables"),
     ("score", "handover"),
-    ("calibrate", "carry", "check", "listing", "new", "progress", "reference", "report"),
+    (
+        *("calibrate", "carry", "check", "listing", "new"),
+        *("progress", "reference", "rehearsal", "report"),
+    ),
     ("evaluation", "evidence", "submission", "verify", "board"),
+    ("estimate",),
     ("cli",),
 )
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
+import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lthbench import progress
-from lthbench.progress import Told, clock, guessed_step, scoring_steps, seconds_left, shown
+from lthbench.childprocess import Limits
+from lthbench.executors import Here
+from lthbench.find import find
+from lthbench.method import load_method
+from lthbench.progress import (
+    Told,
+    clock,
+    guessed_step,
+    scoring_steps,
+    seconds_left,
+    shown,
+    steps_left,
+)
 from lthbench.task import Task, load_suite, load_task
 from tests.records import synthetic_record
 
@@ -158,6 +174,27 @@ def test_what_is_stored_takes_no_time(time: Clock) -> None:
     told.found(task)
     left = scoring_steps(task, 1, "one rung", False) / whole
     assert seconds_left(told.stages, time.now, 1) == pytest.approx(one * left)
+
+
+def test_a_search_that_is_stored_whole_is_not_foreseen_again(tmp_path: Path, time: Clock) -> None:
+    """Its cost and its last ticket are told, so that scoring alone is left."""
+    (task,), seed = TASKS[:1], 1000
+    folder = tmp_path / "tickets" / f"seed{seed}"
+    folder.mkdir(parents=True)
+    rungs = [{"density": density} for density in task.ladder.trained]
+    table = {"seed": seed, "status": "ok", "reason": "", "cost": 6.0, "seconds": 1.0}
+    (folder / "search.json").write_text(json.dumps({**table, "rungs": rungs}))
+    told = Told(None)
+    told.plan([task], (seed,), "one rung", False, 1)
+    told.begin(task)
+    note = partial(told.search, task)
+    method = load_method("imp")
+    run = find(method, task, (seed,), tmp_path, Here(), limits=Limits(), note=note)
+    (search,) = asyncio.run(run)
+    assert search.cost == 6.0
+    (stage,) = told.stages
+    assert steps_left(stage, progress.IMP_COST) == scoring_steps(task, 1, "one rung", False)
+    assert (stage.trainings, stage.steps) == (0, 0)
 
 
 def test_scoring_is_counted_by_its_runs() -> None:

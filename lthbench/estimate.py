@@ -1,0 +1,497 @@
+"""What an evaluation will cost, before it runs: core hours, time, GPU minutes.
+
+Three things are measured in seconds: steps and evaluations of each task, by the workers that would
+do them, all at once; the search, rehearsed without its trainings (`rehearsal`); and the list of
+cells that scoring would train, planned from the rehearsed tickets. The rest is multiplication.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from lthbench import carry, controls, data, engine, executors, networks, reference, score, store
+from lthbench import progress as foreseen
+from lthbench.answers import Search
+from lthbench.childprocess import Limits
+from lthbench.engine import Evaluation, Examples, Job, plain
+from lthbench.engine.order import batch_size
+from lthbench.errors import MethodError, UsageError
+from lthbench.evaluation import DEVELOPMENT, PUBLISHED, suite_for
+from lthbench.executors import Executor
+from lthbench.method import Method, load_method
+from lthbench.paths import cache
+from lthbench.rehearsal import Dry, Rehearsal, rehearse, weighted
+from lthbench.score import Entry, Plan, Seen
+from lthbench.task import Task, load_suite, load_task
+
+LONG, ROUNDS = 0.3, 3  # processor seconds of one timing; timings of which the median counts
+WARM = 3  # steps that make the optimiser's state and the caches
+OWN = 120.0  # seconds that a rehearsal may take
+GPU_STEP, GPU_RATE = 2e-3, 2e13  # assumed without a GPU: seconds and FLOP/s, one job at a time
+REPORTING = 3.0  # seconds to write records and the report: what they import, mostly
+PARTS = 3  # that a carried ticket is compared with: random in its layers, mask and weights alone
+ORDER = ("estimate",)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds: of a processor, and by the clock."""
+
+    processor: float
+    wall: float
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(self.processor + other.processor, self.wall + other.wall)
+
+    def __sub__(self, other: Spent) -> Spent:
+        least = 0.0  # of two timings a longer one is no proof of negative time
+        processor, wall = self.processor - other.processor, self.wall - other.wall
+        return Spent(max(processor, least), max(wall, least))
+
+    def times(self, factor: float) -> Spent:
+        return Spent(self.processor * factor, self.wall * factor)
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What one step, one look at all scored sets and one job take a worker."""
+
+    step: Spent
+    evaluation: Spent
+    job: Spent
+    flops: float  # of a step
+    gpu: float | None  # seconds of a step on the GPU that is here
+
+
+@dataclass(frozen=True)
+class Row:
+    """One task: what is to be done, and what it takes.
+
+    Attributes:
+        search_cost: dense trainings a seed, as a record will say; the budget if bounded.
+        search_steps, own_steps, scoring_steps: of all seeds; own ones in the method's process.
+        cached_steps: of scoring, which the cache or the reference spares.
+        bounded: why the search is an upper bound, or empty.
+        gpu_measured: whether a GPU was here to be timed.
+    """
+
+    task: str
+    search_cost: float
+    search_steps: float
+    own_steps: float
+    scoring_steps: float
+    cached_steps: float
+    step_ms: float
+    core_hours: float
+    seconds: float
+    gpu_minutes: float
+    gpu_measured: bool
+    bounded: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A row for each task, and the sums; starting processes is in the sums alone."""
+
+    method: str
+    final: bool
+    seeds: int
+    workers: int
+    rows: tuple[Row, ...]
+    starting_core_hours: float
+    starting_seconds: float
+
+    @property
+    def core_hours(self) -> float:
+        return sum(row.core_hours for row in self.rows) + self.starting_core_hours
+
+    @property
+    def seconds(self) -> float:
+        return sum(row.seconds for row in self.rows) + self.starting_seconds
+
+    @property
+    def gpu_minutes(self) -> float:
+        return sum(row.gpu_minutes for row in self.rows)
+
+    def table(self) -> dict[str, Any]:
+        """Everything as plain numbers."""
+        sums = {name: getattr(self, name) for name in ("core_hours", "seconds", "gpu_minutes")}
+        return {**asdict(self), "rows": [asdict(row) for row in self.rows], **sums}
+
+    def text(self) -> str:
+        """A row a task, the sums, and what qualifies them."""
+        from tabulate import tabulate
+
+        workers = f"{self.workers} worker{'s' * (self.workers != 1)}"
+        head = (
+            *("task", "search\ncost", "search\nsteps", "own\nsteps", "scoring\nsteps"),
+            *("ms\na step", "core\nhours", f"time,\n{workers}", "GPU\nminutes"),
+        )
+        rows = [_line(row) for row in self.rows]
+        blank = ("",) * 5
+        start = _hours(self.starting_core_hours), foreseen.clock(self.starting_seconds), ""
+        mark = "<= " * any(row.bounded for row in self.rows)
+        sums = _hours(self.core_hours), foreseen.clock(self.seconds), _gpu(self.gpu_minutes)
+        rows += [("start-up", *blank, *start), ("in all", *blank, *(mark + text for text in sums))]
+        align = ("left", *("right",) * (len(head) - 1))
+        grid = tabulate(rows, head, disable_numparse=True, colalign=align)
+        kind = "published seeds, test split" if self.final else "development seeds"
+        title = f"{self.method}, {self.seeds} seed{'s' * (self.seeds != 1)} a task ({kind})"
+        return "\n".join([title, "", grid, "", *self.notes()])
+
+    def notes(self) -> list[str]:
+        """What a reader must know of the figures, a line each."""
+        notes = [
+            f"{row.task}: search is at most its budget, {row.search_cost:g} dense trainings a "
+            f"seed; it could not be rehearsed: {row.bounded}"
+            for row in self.rows
+            if row.bounded
+        ]
+        notes += [
+            f"{row.task}: {row.cached_steps:,.0f} more scoring steps are stored already"
+            for row in self.rows
+            if row.cached_steps
+        ]
+        if all(row.gpu_measured for row in self.rows):
+            return [*notes, "GPU minutes: measured on the GPU that is here, one job at a time"]
+        return [
+            *notes,
+            "GPU minutes: assumed, not measured: one job at a time, "
+            f"{1000 * GPU_STEP:g} ms a step and {GPU_RATE / 1e12:g} TFLOP/s",
+        ]
+
+
+def _line(row: Row) -> tuple[str, ...]:
+    mark = "<= " if row.bounded else ""
+    return (
+        row.task,
+        f"{mark}{row.search_cost:.3g}",
+        *(f"{steps:,.0f}" for steps in (row.search_steps, row.own_steps, row.scoring_steps)),
+        f"{row.step_ms:.2f}",
+        f"{mark}{_hours(row.core_hours)}",
+        f"{mark}{foreseen.clock(row.seconds)}",
+        f"{mark}{_gpu(row.gpu_minutes)}",
+    )
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.3f}" if hours < 10 else f"{hours:,.1f}"
+
+
+def _gpu(minutes: float) -> str:
+    return f"{minutes:.1f}"
+
+
+def estimate(
+    method: str,
+    *,
+    suite: str | None = None,
+    tasks: Sequence[str] = (),
+    seeds: int | None = None,
+    final: bool = False,
+    options: Mapping[str, Any] | None = None,
+    workers: int | None = None,
+) -> Estimate:
+    """Foresee what `evaluate` with the same arguments would take on this machine.
+
+    Raises:
+        LthbenchError: for what the caller can put right: a name, data that is not prepared.
+    """
+    if suite and tasks:
+        raise UsageError("--suite and --task exclude each other; name one of them")
+    if seeds is not None and seeds < 1:
+        raise UsageError(f"--seeds {seeds}: at least 1")
+    if workers is not None and workers < 0:
+        raise UsageError(f"--workers {workers}: 0 or more")
+    loaded = load_method(method, {name: str(value) for name, value in (options or {}).items()})
+    chosen = load_suite(suite) if suite else suite_for(tasks, final)
+    first = PUBLISHED if final else DEVELOPMENT
+    numbers = tuple(range(first, first + (seeds or chosen.seeds)))
+    plan = Plan(final, chosen.controls, chosen.compressed, chosen.transfer)
+    protocols = [load_task(name) for name in tuple(tasks) or chosen.tasks]
+    for task in protocols:
+        data.prepare(task, download=False, test=final)
+    width = executors.default_workers() if workers is None else workers
+    rows, starting = asyncio.run(_all(loaded, protocols, numbers, plan, width))
+    return Estimate(
+        loaded.name, final, len(numbers), width, rows, starting.processor / 3600, starting.wall
+    )
+
+
+async def _all(
+    method: Method, tasks: Sequence[Task], seeds: tuple[int, ...], plan: Plan, workers: int
+) -> tuple[tuple[Row, ...], Spent]:
+    executor, rows, width = executors.local(workers), [], max(workers, 1)
+    began, clock = _processor(), time.monotonic()
+    starting = Spent(0.0, 0.0)
+    try:
+        for number, task in enumerate(tasks):
+            seen = score.see(task, seeds, replace(plan, final=False))
+            # Data reach the workers, and torch awakes in them.
+            await _round(executor, _job(task, seeds[0]), WARM, width, seen)
+            if not number:
+                starting = Spent(_processor() - began, time.monotonic() - clock)
+            pace = await _pace(task, seeds[0], executor, width, seen, plan)
+            rows.append(await _row(method, task, seeds, plan, width, seen, pace))
+    finally:
+        await executor.close()
+    return tuple(rows), _started(starting, workers, plan)
+
+
+def _started(workers_own: Spent, workers: int, plan: Plan) -> Spent:
+    """Starting the coordinator, which imports as much as a worker, its workers, and reporting.
+
+    A test split has workers of its own.
+    """
+    each = Spent(foreseen.STARTING, foreseen.STARTING)
+    if workers:
+        each = Spent(workers_own.processor / workers, workers_own.wall)
+    crews = (2 if plan.final else 1) if workers else 0
+    processor = each.processor * (1 + crews * workers) + REPORTING
+    return Spent(processor, each.wall * (1 + crews) + REPORTING)
+
+
+# What a step takes
+
+
+def _job(task: Task, seed: int) -> Job:
+    """A training of the middle rung: most of what is trained is masked."""
+    depth = task.network.depth
+    shapes, ladder = networks.shapes(task.network, depth), task.ladder.trained
+    (masks,) = controls.random_masks(shapes, [ladder[len(ladder) // 2]], seed, "erk")
+    start = networks.initial(task.network, depth, seed)
+    return Job(task.network, depth, start, masks, task.recipe, 0, seed, ORDER)
+
+
+async def _pace(
+    task: Task, seed: int, executor: Executor, workers: int, seen: Seen, plan: Plan
+) -> Pace:
+    """Time a worker's step, evaluation and job, with every worker at work."""
+    job = _job(task, seed)
+
+    async def spent(steps: int, evaluated: bool) -> Spent:
+        return await _round(executor, job, steps, workers, seen, evaluated)
+
+    bases, rates = {}, {}
+    for evaluated in (False, True):
+        base = _median([await spent(WARM, evaluated) for _ in range(ROUNDS)])
+        steps = await _long_enough(task.recipe.steps, spent, evaluated)
+        timed = _median([await spent(steps, evaluated) for _ in range(ROUNDS)])
+        bases[evaluated] = base
+        rates[evaluated] = (timed - base).times(1 / max(steps - WARM, 1))
+    looks = rates[True] - rates[False]
+    known = sum(len(examples.y) for examples in seen.sets[seed].values())
+    share = (known + (_tested(task, seed, seen) if plan.final else 0)) / known
+    fixed = bases[False] - rates[False].times(WARM)
+    train = seen.train[seed]
+    gpu = _gpu_step(job, train)
+    return Pace(rates[False], looks.times(share), fixed, _flops(task, train), gpu)
+
+
+async def _long_enough(most: int, spent: Any, evaluated: bool) -> int:
+    """Steps that take long enough to be timed, at most T."""
+    steps = min(2 * WARM, most)
+    while steps < most:
+        seconds = (await spent(steps, evaluated)).processor
+        if seconds >= LONG:
+            break
+        enough = round(1.2 * steps * LONG / max(seconds, LONG / 40))
+        steps = min(most, max(2 * steps, enough))
+    return steps
+
+
+async def _round(
+    executor: Executor, job: Job, steps: int, workers: int, seen: Seen, evaluated: bool = False
+) -> Spent:
+    """The mean over workers of the same job, one for each at the same time."""
+    jobs = [replace(job, until=steps, key=f"{steps}-{number}") for number in range(workers)]
+    looks = Evaluation(seen.sets, tuple(range(1, steps + 1))) if evaluated else None
+    began, walls = _processor(), []
+    async for _, result in executor.results(jobs, seen.train, looks):
+        if result.status == "failed":
+            raise MethodError(f"a step of {job.network.family} failed: {result.reason}")
+        walls.append(result.seconds)
+    return Spent((_processor() - began) / workers, statistics.mean(walls))
+
+
+def _median(timed: Sequence[Spent]) -> Spent:
+    return Spent(
+        statistics.median(spent.processor for spent in timed),
+        statistics.median(spent.wall for spent in timed),
+    )
+
+
+def _processor() -> float:
+    """Processor seconds of this process and of the workers that it started."""
+    spent = time.process_time()
+    for child in psutil.Process().children():
+        try:
+            times = child.cpu_times()
+        except psutil.Error:
+            continue
+        spent += times.user + times.system
+    return spent
+
+
+def _tested(task: Task, seed: int, seen: Seen) -> int:
+    """How many test examples there are; none of them is read."""
+    if task.data.modulus:
+        known = len(seen.train[seed].y) + len(seen.sets[seed]["held_out"].y)
+        return int(task.data.modulus**2) - known
+    if task.data.folds:  # as many as in any other fold
+        known = len(seen.train[seed].y) + len(seen.sets[seed]["held_out"].y)
+        return round(known / (task.data.folds - 1))
+    return data.count(task, "test")
+
+
+def _flops(task: Task, train: Examples) -> float:
+    """Floating-point operations of one step, forward and backward, of the unmasked network."""
+    each = 3 * networks.flops(task.network, task.network.depth)
+    return float(each * batch_size(task.recipe, len(train.y)))
+
+
+def _gpu_step(job: Job, train: Examples) -> float | None:
+    """Seconds of a step on the GPU, if there is one."""
+    if not torch.cuda.is_available():
+        return None
+    there = replace(train, x=train.x.cuda(), y=train.y.cuda())
+    times = {}
+    for steps in (WARM, WARM, WARM + 100):  # the first time wakes the device
+        ((_, result),) = plain.run([replace(job, until=steps)], {job.seed: there})
+        times[steps] = result.seconds
+    return (times[WARM + 100] - times[WARM]) / 100
+
+
+# What is to be done
+
+
+async def _row(
+    method: Method,
+    task: Task,
+    seeds: tuple[int, ...],
+    plan: Plan,
+    workers: int,
+    seen: Seen,
+    pace: Pace,
+) -> Row:
+    n = len(seeds)
+    with tempfile.TemporaryDirectory(prefix="lthbench-estimate-") as name:
+        folder = Path(name) / task.name
+        try:
+            found = await rehearse(method, task, seeds[0], folder, Limits(OWN))
+        except MethodError as error:
+            found, bounded = _bound(task), " ".join(str(error).split())[:160]
+            steps = foreseen.scoring_steps(task, n, plan.controls, plan.compressed)
+            cells = Cells(steps, steps / task.recipe.steps, 0.0, Spent(0.0, 0.0))
+        else:
+            bounded, cells = "", await _cells(task, seeds, found, folder, plan, seen)
+    if plan.transfer:
+        cells = _with_transfer(task, n, found.search.cost, cells)
+    jobs = found.trainings + found.accuracies
+    search = pace.step.times(found.steps) + pace.job.times(jobs)
+    search += pace.evaluation.times(found.accuracies)
+    scoring = pace.step.times(cells.steps) + pace.job.times(cells.runs)
+    scoring += pace.evaluation.times(cells.runs * len(task.grid))
+    core = n * (search.processor + found.processor + cells.planning.processor)
+    # A seed's search is a chain: workers beyond the seeds wait. Scoring is one list of jobs.
+    searching = found.wall + search.wall * max(n / workers, 1.0)
+    scored = scoring.wall * max(1 / workers, 1 / max(cells.runs, 1.0))
+    steps = n * (found.steps + found.own_steps) + cells.steps
+    gpu = pace.gpu if pace.gpu is not None else GPU_STEP + pace.flops / GPU_RATE
+    return Row(
+        task=task.name,
+        search_cost=found.search.cost,
+        search_steps=n * found.steps,
+        own_steps=n * found.own_steps,
+        scoring_steps=cells.steps,
+        cached_steps=cells.cached,
+        step_ms=1000 * pace.step.processor,
+        core_hours=(core + scoring.processor) / 3600,
+        seconds=searching + n * cells.planning.wall + scored,
+        gpu_minutes=steps * gpu / 60,
+        gpu_measured=pace.gpu is not None,
+        bounded=bounded,
+    )
+
+
+def _bound(task: Task) -> Rehearsal:
+    """The most that a search may spend: its budget, in trainings by workers."""
+    budget, steps = task.search.budget, task.recipe.steps
+    search = Search(0, "failed", "", budget, 0.0, ())
+    return Rehearsal(
+        search, budget * steps, ceil(budget), 0, 0, foreseen.STARTING, foreseen.STARTING
+    )
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What scoring has to train for all seeds, what is stored of it, and planning one seed's."""
+
+    steps: float
+    runs: float
+    cached: float
+    planning: Spent
+
+
+async def _cells(
+    task: Task,
+    seeds: tuple[int, ...],
+    found: Rehearsal,
+    folder: Path,
+    plan: Plan,
+    seen: Seen,
+) -> Cells:
+    """Plan the cells of the rehearsed tickets, as scoring will; see which are stored."""
+    if plan.final:  # a name in every cell's key; what stands under it is not looked at
+        sets = {seed: {**own, "test": own["held_out"]} for seed, own in seen.sets.items()}
+        seen = replace(seen, sets=sets)
+    dry, began = Dry(task), (time.process_time(), time.monotonic())
+    first = await score.planned(task, [found.search], folder, dry, plan, seen)
+    planning = Spent(time.process_time() - began[0], time.monotonic() - began[1])
+    others = [replace(found.search, seed=seed, rungs=()) for seed in seeds[1:]]
+    shared = await score.planned(task, others, folder, Dry(task), plan, seen)
+    frozen = reference.load_reference(task) if plan.final else None
+    spared = {(c.kind, c.density, c.seed, c.schedule) for c in frozen.dense} if frozen else set()
+    unique = {entry.job.key: weighted(task, entry.job) for entry in first}
+    both = [*first, *shared]
+    done = {e.job.key: weighted(task, e.job) for e in both if e.place in spared or _stored(e)}
+    cached, n = sum(done.values()), len(seeds)
+    steps = n * (sum(unique.values()) + dry.steps) - cached
+    return Cells(steps, n * (len(unique) + dry.trainings) - len(done), cached, planning)
+
+
+def _with_transfer(task: Task, seeds: int, cost: float, cells: Cells) -> Cells:
+    """The cells with those of transfer, by their number: tickets are carried when they are real.
+
+    At each target a carried and an ERK ticket of two rungs, and three parts of one; the tickets of
+    a cheap method found there; a search at the depth that they are carried from, if it is another.
+    """
+    moved = task.transfer
+    if moved is None:
+        return cells
+    own = networks.flops(task.network, task.network.depth)
+    weights = [networks.flops(task.network, depth) / own for depth in moved.targets]
+    runs = 2 * len(moved.densities) + PARTS + (len(moved.densities) if cost < carry.CHEAP else 0)
+    steps = sum(weights) * runs * task.recipe.steps
+    if moved.source != task.network.depth:
+        steps += cost * task.recipe.steps * networks.flops(task.network, moved.source) / own
+    more = seeds * len(weights) * runs
+    return replace(cells, steps=cells.steps + seeds * steps, runs=cells.runs + more)
+
+
+def _stored(entry: Entry) -> bool:
+    """Whether a cell that all methods share was trained before."""
+    if entry.kind not in score.SHARED:
+        return False
+    return store.Store(cache() / "cells" / engine.arithmetic()).path(entry.job.key).is_file()

@@ -1,0 +1,264 @@
+"""lthbench.estimate and its rehearsal: counts of searches that really ran, a clock of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lthbench import engine, estimate, networks, score, store
+from lthbench.answers import Search
+from lthbench.check import TASK
+from lthbench.childprocess import Limits
+from lthbench.engine import Evaluation, Examples, Job, Result
+from lthbench.errors import DataError, MethodError, UsageError
+from lthbench.estimate import REPORTING, WARM, Spent
+from lthbench.method import Method, load_method
+from lthbench.paths import cache as cache_folder
+from lthbench.rehearsal import Dry, Rehearsal, rehearse
+from lthbench.score import Plan
+from lthbench.states import State
+from lthbench.task import load_task
+from tests.searching import ROOT, search
+
+SEED = 1000
+LIMITS = Limits(seconds=300)
+TINY = str(ROOT / "tests" / "tasks" / "tiny-modadd.toml")
+T = TASK.recipe.steps
+
+LOOPED = """
+import torch
+from lthbench import Ticket, keep_top
+
+def find_tickets(problem, *, steps: int = 1000):
+    network = problem.network()
+    optimiser = torch.optim.SGD(network.parameters(), lr=0.1)
+    bodies = 0
+    for x, y in problem.loop(network, optimiser, steps=steps):
+        problem.loss(network(x), y).backward()
+        optimiser.step()
+        bodies += 1
+    assert 4 <= bodies < steps, bodies
+    scores = {name: network.get_parameter(name).abs() for name in problem.prunable}
+    for density in problem.densities:
+        yield Ticket(keep_top(scores, density))
+"""
+NEEDS_RESULTS = """
+from lthbench import Ticket, keep_top
+
+def find_tickets(problem):
+    end = problem.train()
+    if problem.accuracy(end) == 0:
+        raise ValueError("nothing was learned")
+    for density in problem.densities:
+        yield Ticket(keep_top({n: end[n].abs() for n in problem.prunable}, density))
+"""
+
+
+def written(text: str, folder: Path) -> Method:
+    path = folder / "method.py"
+    path.write_text(text, encoding="utf-8")
+    return load_method(str(path))
+
+
+def rehearsed(method: Method, folder: Path) -> Rehearsal:
+    return asyncio.run(rehearse(method, TASK, SEED, folder / TASK.name, LIMITS))
+
+
+# --- the rehearsal ---------------------------------------------------------------------------
+
+
+def test_a_rehearsal_costs_what_the_search_costs(tmp_path: Path) -> None:
+    """IMP to .26 of the weights: six rounds from the rewind limit, which is trained once."""
+    method = load_method("imp")
+    real = search(method, TASK, SEED, tmp_path / "real")
+    found = rehearsed(method, tmp_path)
+    k = TASK.search.rewind_limit
+    assert found.steps == 6 * (T - k) + k
+    assert found.trainings == 7
+    assert found.search.cost == real.meter.spent
+    assert [rung["kept"] for rung in found.search.rungs] == [rung["kept"] for rung in real.rungs]
+    assert (found.own_steps, found.accuracies) == (0, 0)
+    assert 0.5 < found.processor < 60  # it has imported torch
+
+
+def test_a_long_loop_is_cut_and_counted(tmp_path: Path) -> None:
+    """Of 1,000 steps some run; the rest are in the cost, the steps and the seconds."""
+    found = rehearsed(written(LOOPED, tmp_path), tmp_path)
+    assert found.own_steps == 1000
+    assert found.search.cost == pytest.approx(1000 / T)
+    assert len(found.search.rungs) == len(TASK.ladder.trained)
+    assert found.steps == found.trainings == 0
+
+
+def test_what_needs_results_is_told_with_its_line(tmp_path: Path) -> None:
+    with pytest.raises(MethodError, match=r"method\.py:7: ValueError: nothing was learned"):
+        rehearsed(written(NEEDS_RESULTS, tmp_path), tmp_path)
+
+
+def test_dry_trainings_differ_unless_they_are_equal() -> None:
+    """Two data orders from one start end apart, so that what follows is counted twice."""
+    theta = State({"w": torch.ones(4)}, 0)
+
+    def end(order: int) -> State:
+        spec, depth = TASK.network, TASK.network.depth
+        masks = {"w": torch.tensor([True, True, False, True])}
+        job = Job(spec, depth, theta, masks, TASK.recipe, T, SEED, (), f"order {order}")
+        return asyncio.run(only(Dry(TASK), job))
+
+    assert end(0).digest == end(0).digest
+    assert end(0).digest != end(1).digest
+    assert end(0)["w"][2] == 0
+    assert end(0)["w"].sign().tolist() == [1, 1, 0, 1]
+    assert end(0).step == T
+
+
+async def only(dry: Dry, job: Job) -> State:
+    async for _, result in dry.results([job], {}, None):
+        assert result.state is not None
+        return result.state
+    raise AssertionError
+
+
+# --- the pace --------------------------------------------------------------------------------
+
+
+class Clockwork:
+    """An executor whose workers take fixed seconds: a job, each step, each look."""
+
+    def __init__(self, job: float, step: float, look: float) -> None:
+        self.job, self.step, self.look, self.processor = job, step, look, 0.0
+        self.most = 0
+
+    async def results(
+        self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
+    ) -> AsyncIterator[tuple[str, Result]]:
+        for job in jobs:
+            self.most = max(self.most, job.until)
+            slow = 5.0 if job.until <= WARM and not self.processor else 0.0  # the first of all
+            looks = len(evaluation.at) if evaluation else 0
+            seconds = self.job + self.step * job.until + self.look * looks + slow
+            self.processor += seconds / 2  # the machine does other things too
+            yield job.key, Result(None, seconds=seconds)
+
+    async def close(self) -> None:
+        return
+
+
+@pytest.mark.parametrize(("step", "look"), [(0.002, 0.001), (0.2, 0.5), (1e-5, 1e-6)])
+def test_the_pace_of_known_workers(
+    step: float, look: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job's start is no part of a step, nor is a step of a look; both clocks are told."""
+    workers = Clockwork(0.25, step, look)
+    monkeypatch.setattr(estimate, "_processor", lambda: workers.processor)
+    seen = score.see(TASK, [SEED], Plan())
+    pace = asyncio.run(estimate._pace(TASK, SEED, workers, 2, seen, Plan()))
+    assert workers.most <= T
+    for found, expected in ((pace.step, step), (pace.evaluation, look), (pace.job, 0.25)):
+        assert found.wall == pytest.approx(expected, rel=1e-6)
+        assert found.processor == pytest.approx(expected / 2, rel=1e-6)
+
+
+def test_test_examples_are_counted_unread() -> None:
+    """All pairs that are neither trained on nor held out; the held-out look grows by them."""
+    seen = score.see(TASK, [SEED], Plan())
+    found = estimate._tested(TASK, SEED, seen)
+    final = score.see(TASK, [SEED], Plan(final=True))
+    assert found == len(final.sets[SEED]["test"].y)
+
+
+# --- the cells -------------------------------------------------------------------------------
+
+
+def test_cells_are_those_of_scoring_less_what_is_stored(tmp_path: Path, cache: Path) -> None:
+    """Without tickets: dense, random and erk on one rung or three; stored ones are spared."""
+    nothing = Rehearsal(Search(SEED, "ok", "", 0.0, 0.0, ()), 0, 0, 0, 0, 0.0, 0.0)
+    seeds, plan = (SEED, SEED + 1), Plan(controls="one rung")
+
+    def cells(plan: Plan) -> estimate.Cells:
+        seen = score.see(TASK, seeds, plan)
+        return asyncio.run(estimate._cells(TASK, seeds, nothing, tmp_path, plan, seen))
+
+    assert (cells(plan).steps, cells(plan).runs, cells(plan).cached) == (2 * 3 * T, 6, 0)
+    assert cells(Plan()).runs == 2 * 7
+    seen = score.see(TASK, seeds, plan)
+    planned = asyncio.run(score.planned(TASK, [nothing.search], tmp_path, Dry(TASK), plan, seen))
+    place = store.Store(cache_folder() / "cells" / engine.arithmetic())
+    place.put(next(e.job.key for e in planned if e.kind == "dense"), {})
+    assert (cells(plan).steps, cells(plan).runs, cells(plan).cached) == (5 * T, 5, T)
+
+
+def test_transfer_is_counted_by_its_runs() -> None:
+    """At each of two depths: two carried, two random, three parts; a cheap method's own two."""
+    none = estimate.Cells(0.0, 0.0, 0.0, Spent(0.0, 0.0))
+    task = load_task("mlp-modadd59")
+    assert task.transfer
+    dear, cheap = (estimate._with_transfer(task, 3, cost, none) for cost in (5.0, 0.0))
+    assert (dear.runs, cheap.runs) == (3 * 2 * 7, 3 * 2 * 9)
+    own = networks.flops(task.network, task.network.depth)
+    targets = sum(networks.flops(task.network, depth) for depth in task.transfer.targets)
+    searched = 0.0
+    if task.transfer.source != task.network.depth:
+        searched = 5.0 * networks.flops(task.network, task.transfer.source)
+    expected = 3 * task.recipe.steps * (7 * targets + searched) / own
+    assert dear.steps == pytest.approx(expected)
+
+
+# --- the whole -------------------------------------------------------------------------------
+
+
+def test_an_estimate_from_end_to_end(tmp_path: Path, cache: Path) -> None:
+    """A method that cannot be rehearsed is bounded by its budget; sums are sums; JSON holds all."""
+    method = tmp_path / "method.py"
+    method.write_text(NEEDS_RESULTS, encoding="utf-8")
+    done = estimate.estimate(str(method), tasks=[TINY], seeds=2, workers=0)
+    (row,) = done.rows
+    task = load_task(TINY)
+    budget, steps = task.search.budget, task.recipe.steps
+    assert row.search_cost == budget
+    assert row.search_steps == 2 * budget * steps
+    assert "ValueError" in row.bounded
+    assert row.gpu_measured == torch.cuda.is_available()
+    table = json.loads(json.dumps(done.table()))
+    assert table["core_hours"] == pytest.approx(row.core_hours + done.starting_core_hours)
+    assert done.starting_seconds >= REPORTING
+    text = done.text()
+    assert "<= " in text
+    assert "could not be rehearsed" in text
+    if not torch.cuda.is_available():
+        assert "GPU minutes: assumed, not measured" in text
+    assert all(len(line) < 100 for line in text.splitlines()[:9])
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"suite": "quick", "tasks": ["mlp-digits"]}, UsageError, "exclude each other"),
+        ({"seeds": 0}, UsageError, "--seeds 0: at least 1"),
+        ({"workers": -1}, UsageError, "--workers -1: 0 or more"),
+        ({"tasks": ["lenet300-mnist"]}, DataError, "lthbench data prepare lenet300-mnist"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_timed(
+    changes: dict[str, Any],
+    error: type[Exception],
+    words: str,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("LTHBENCH_DATA", raising=False)
+    with pytest.raises(error, match=words):
+        estimate.estimate("erk", **changes)
+
+
+def test_times_add_up() -> None:
+    a, b = Spent(3.0, 5.0), Spent(1.0, 6.0)
+    assert a + b == Spent(4.0, 11.0)
+    assert a - b == Spent(2.0, 0.0)
+    assert a.times(2) == Spent(6.0, 10.0)
