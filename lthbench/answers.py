@@ -77,7 +77,7 @@ class SeedState:
 
     Attributes:
         depths: the networks that were asked for, by depth; the task's own from the beginning.
-        thetas: theta_k of the task's own depth, by k, up to the rewind limit.
+        thetas: theta_k by depth and k, up to the rewind limit.
         paid: depth and k of every theta_k that was charged.
     """
 
@@ -90,7 +90,7 @@ class SeedState:
     train: Examples
     held_out: Examples
     depths: dict[int, Depth]
-    thetas: dict[int, State] = field(default_factory=dict)
+    thetas: dict[tuple[int, int], State] = field(default_factory=dict)
     trained: list[str] = field(default_factory=list)
     rungs: list[dict[str, Any]] = field(default_factory=list)
     paid: set[tuple[int, int]] = field(default_factory=set)
@@ -124,12 +124,12 @@ class SeedState:
         self.trained = list(progress["trained"])
         self.rungs = list(progress["rungs"])
         self.paid = {(depth, k) for depth, k in progress["paid"]}
-        own = self.own
         for depth, k in self.paid:
-            if depth == own.number and k <= self.task.search.rewind_limit:
-                stored = self.store.get(training(self.task, self.seed, own.theta, None, k).key)
-                if stored:
-                    self.thetas[k] = State(stored[1], k)
+            theta = self.at({"depth": depth}).theta
+            job = training(self.task, self.seed, theta, None, k, depth=depth)
+            stored = self.store.get(job.key)
+            if stored and k <= self.task.search.rewind_limit:
+                self.thetas[depth, k] = State(stored[1], k)
 
 
 def prepare(task: Task, seed: int, tickets: Path, place: Path) -> SeedState:
@@ -156,9 +156,7 @@ def prepare(task: Task, seed: int, tickets: Path, place: Path) -> SeedState:
 def _depth(task: Task, seed: int, number: int) -> Depth:
     spec = task.network
     if not networks.has_depth(spec, number):
-        raise BadCall(
-            f"at_depth({number}): {spec.family} networks {networks.depths_told(spec)}"
-        )
+        raise BadCall(f"at_depth({number}): {spec.family} networks {networks.depths_told(spec)}")
     own = number == spec.depth
     weight = 1.0 if own else networks.flops(spec, number) / networks.flops(spec, spec.depth)
     theta = networks.initial(spec, number, seed)
@@ -306,8 +304,8 @@ async def _theta(
     paid = place in state.paid
     reply = await _train(state, at, at.theta, None, k, 0, executor, note, paid=paid)
     state.paid.add(place)
-    if at.number == state.own.number and k <= state.task.search.rewind_limit:
-        state.thetas[k] = State(reply[1], k)
+    if k <= state.task.search.rewind_limit:
+        state.thetas[place] = State(reply[1], k)
     return reply
 
 
@@ -378,10 +376,14 @@ async def _ticket(
     if any(rung["trained"] != proposed.trained for rung in state.rungs):
         raise TicketError("trained and untrained tickets in one search; a method yields one kind")
     density = ticket.rung_of(proposed, ladder, total, done)
-    if proposed.start and proposed.start not in state.thetas:
-        await _theta(state, own, proposed.start, executor, note)  # charged like any other call of it
+    if proposed.start and (own.number, proposed.start) not in state.thetas:
+        # Charged like any other call of it.
+        await _theta(state, own, proposed.start, executor, note)
     trained = [State(t, h["step"]) for h, t in filter(None, map(state.store.get, state.trained))]
-    origin, k = ticket.origin(proposed, {0: own.theta} | state.thetas, trained)
+    here = {k: theta for (depth, k), theta in state.thetas.items() if depth == own.number}
+    others = [at.theta for at in state.depths.values() if at is not own]
+    others += [theta for (depth, _), theta in state.thetas.items() if depth != own.number]
+    origin, k = ticket.origin(proposed, {0: own.theta} | here, trained, others)
     entry = {
         "density": density,
         "kept": masks.kept(chosen),
@@ -394,10 +396,10 @@ async def _ticket(
     }
     state.log.call(store.key(op="ticket", **{n: v for n, v in entry.items() if n != "cost"}))
     kept: Mapping[str, Tensor] = {}
-    if origin in ("signs", "scaled", "final", "free") and weights is not None:
+    if origin in ("signs", "scaled", "transferred", "final", "free") and weights is not None:
         kept = weights
     if origin == "rewind":
-        kept = state.thetas[k]
+        kept = here[k]
     write_ticket(state.folder, entry, chosen, kept)
     state.log.save()
     state.rungs.append(entry)

@@ -25,7 +25,7 @@ from lthbench.ticket import Ticket
 
 CHEAP = 0.05  # dense trainings: methods that cost less are run at the target too
 Handing = Callable[[Task, Search, Sequence[Wanted], Path], Awaitable[None]]
-Finding = Callable[[Task, Path], Awaitable[Sequence[Search]]]  # runs the method on a task, in a folder
+Finding = Callable[[Task, Path], Awaitable[Sequence[Search]]]  # into a folder
 Note = Callable[[str, float, bool], None]
 
 
@@ -92,28 +92,32 @@ async def carry(
         searches = await finding(begin, home)
     try:
         wanted = _wanted(task, begin, searches, home)
-        if handing:
-            for search in searches:
-                await handing(begin, search, wanted[search.seed], home)
-        entries = [
-            entry
-            for search in searches
-            for depth in moved.targets
-            for entry in _random(_at(task, depth), search.seed, seen)
-        ]
-        for search in searches:
-            for now in wanted[search.seed]:
-                ticket, told = (
-                    _handed(home, now, search.seed) if handing else _elastic(task, begin, now)
-                )
-                entries += _runs(_at(task, now.depth), now, search.seed, ticket, told, seen)
     except TicketError as error:
         return result | {"reason": str(error)[:400]}
+    entries: list[Entry] = []
+    missing: list[dict[str, Any]] = []
+    for search in searches:
+        mine = wanted[search.seed]
+        if handing:
+            await handing(begin, search, mine, home)
+        for depth in moved.targets:
+            entries += _random(_at(task, depth), search.seed, seen)
+            missing += _not_found(_at(task, depth), search)
+        for now in mine:
+            target = _at(task, now.depth)
+            try:
+                ticket, told = (_handed if handing else _elastic)(begin, target, now, home, search)
+            except TicketError as error:
+                missing.append(_missing(target, now.density, search.seed, str(error)))
+            else:
+                entries += _runs(target, now, search.seed, ticket, told, seen)
     if direct or all(search.cost < CHEAP for search in searches):
         for depth in moved.targets:
             target, there = _at(task, depth), folder / f"depth{depth}"
             entries += _direct(target, await finding(target, there), there, seen)
-    result["cells"] = await _scored(task, entries, folder, executor, seen, frozen, note)
+    frozen = [cell for cell in frozen if any(cell["seed"] == s.seed for s in searches)]
+    known = [*frozen, *missing]
+    result["cells"] = await _scored(task, entries, folder, executor, seen, known, note)
     return result
 
 
@@ -123,11 +127,11 @@ async def _scored(
     folder: Path,
     executor: Executor,
     seen: Seen,
-    frozen: Sequence[dict[str, Any]],
+    known: Sequence[dict[str, Any]],
     note: Note,
 ) -> list[dict[str, Any]]:
-    """The cells of a list of runs; a control that failed is drawn again by the caller's seed."""
-    cells = {(c["seed"], c["depth"], -c["density"], c["kind"]): dict(c) for c in frozen}
+    """The cells of a list of runs beside those that are known, in a fixed order."""
+    cells = {(c["seed"], c["depth"], -c["density"], c["kind"]): dict(c) for c in known}
     waiting = [entry for entry in entries if _place(entry) not in cells]
     note("planned", sum(e.job.until - e.job.start.step for e in waiting), False)
     async for entry, result, ran in score.score_cells(task, waiting, folder, executor, seen):
@@ -163,17 +167,35 @@ def _wanted(
     }
 
 
-def _elastic(task: Task, begin: Task, now: Wanted) -> tuple[Ticket, dict[str, Any]]:
+def _not_found(target: Task, search: Search) -> list[dict[str, Any]]:
+    """Rungs that the search did not yield score chance at every target."""
+    rungs = target.ladder.trained
+    found = _found(search, rungs)
+    why = search.reason or "find_tickets did not yield this rung"
+    return [_missing(target, d, search.seed, why) for d in rungs if d not in found]
+
+
+def _missing(target: Task, density: float, seed: int, why: str) -> dict[str, Any]:
+    cell = score.missing_cell(target, "carried", density, seed, why)
+    return cell | {"depth": target.network.depth, "source": ""}
+
+
+def _elastic(
+    begin: Task, target: Task, now: Wanted, home: Path, search: Search
+) -> tuple[Ticket, dict[str, Any]]:
     """The ticket at its target by the elastic rule, and what a record says of it."""
-    here, there = level(begin.network, begin.network.depth), level(task.network, now.depth)
+    here, there = (level(task.network, task.network.depth) for task in (begin, target))
     maps = transfer.block_maps(here, there)
     moved = transfer.carried(now.ticket, now.start, here, there, now.density, maps)
     return moved, {"origin": "transferred", "start": now.ticket.start, "source": now.origin}
 
 
-def _handed(home: Path, now: Wanted, seed: int) -> tuple[Ticket, dict[str, Any]]:
+def _handed(
+    begin: Task, target: Task, now: Wanted, home: Path, search: Search
+) -> tuple[Ticket, dict[str, Any]]:
     """The same as the method's own rule left it."""
-    header, chosen, weights = answers.read_ticket(folder_of(home, now.depth, seed), now.density)
+    place = folder_of(home, now.depth, search.seed)
+    header, chosen, weights = answers.read_ticket(place, now.density)
     source = now.origin if header["origin"] == "transferred" else ""
     told = {"origin": header["origin"], "start": header["start"], "source": source}
     return Ticket(chosen, header["start"], weights or None), told

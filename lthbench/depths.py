@@ -104,4 +104,3 @@ def _gain(
     if whole.low is None or whole.low <= GAIN:
         return None
     return float(above.sum(0).mean() / whole.mean)
-

@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from lthbench import data as data_module
 from lthbench import carry, engine, executors, find, reference, score
+from lthbench import data as data_module
 from lthbench.answers import Search
 from lthbench.childprocess import Limits
 from lthbench.errors import MethodError, ResourceError, UsageError

@@ -6,8 +6,8 @@ It may look at the target's theta_0 and at some examples, not train: its budget 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,13 @@ from torch import Tensor
 from lthbench import answers, find, masks, networks, ticket, transfer, wire
 from lthbench.answers import Search, SeedState
 from lthbench.childprocess import ChildProcess, Limits
-from lthbench.errors import TicketError
+from lthbench.errors import MethodError, TicketError
 from lthbench.executors import Executor
-from lthbench.masks import target_count
 from lthbench.meter import Meter
 from lthbench.method import Method
 from lthbench.networks.levels import level
 from lthbench.paths import canonical_json, write_whole
-from lthbench.states import State, digest, same
+from lthbench.states import State, digest
 from lthbench.store import discard
 from lthbench.task import Task
 from lthbench.ticket import Ticket
@@ -62,7 +61,7 @@ async def hand_over(
         task: at the depth that tickets are carried from.
         home: the folder of that search.
 
-    Raises TicketError for a ticket that does not fit the target, and what the method raised.
+    Raises MethodError for what the method raised, or a ticket that does not fit the target.
     """
     done = home / "carried" / f"seed{search.seed}.json"
     if done.is_file():
@@ -110,7 +109,7 @@ async def _converse(
                 content = wire.prefixed("mask", now.ticket.masks)
                 content |= wire.prefixed("weight", now.start)
         elif op == "carried" and now is not None:
-            _keep(state, now, header, tensors, home)
+            _keep(state, method, now, header, tensors, home)
         else:
             reply, content = await find.answered(
                 header, tensors, method, state, executor, None, lambda *_: None
@@ -120,6 +119,7 @@ async def _converse(
 
 def _keep(
     state: SeedState,
+    method: Method,
     now: Wanted,
     header: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
@@ -132,19 +132,23 @@ def _keep(
     weights = wire.under("weight", dict(tensors)) if "weighted" in header else None
     moved = Ticket(chosen, header["start"], weights)
     try:
-        prunable = {name: there.tensors[name] for name in there.prunable}
-        ticket.check(moved, prunable, there.tensors, now.ticket.start)
         if weights is None and moved.start:
             raise TicketError(f"start {moved.start} without weights; hand over those of the source")
+        if moved.start not in (0, now.ticket.start):
+            raise TicketError(
+                f"start {moved.start}; the source's ticket starts at {now.ticket.start}"
+            )
         start = theta if weights is None else State(weights, moved.start)
-        count = target_count(now.density, masks.total(chosen))
-        chosen = transfer.to_count(chosen, start, count)
+        chosen = transfer.on_rung(moved, start, there, now.density).masks
     except TicketError as error:
-        raise TicketError(f"transfer_ticket to depth {now.depth}: {error}") from error
-    origin = _origin(replace(moved, masks=chosen), start, theta, now)
+        place = f"{method.path}: transfer_ticket to depth {now.depth}"
+        raise MethodError(f"{place}: {error} (seed {state.seed})") from error
+    sources = (("transferred", now.start), ("init", theta))
+    found = (name for name, state in sources if ticket.copied(start, state.tensors(), chosen))
+    origin = next(found, "free")
     entry = {
         "density": now.density,
-        "kept": count,
+        "kept": masks.kept(chosen),
         "trained": True,
         "origin": origin,
         "start": start.step,
@@ -154,19 +158,3 @@ def _keep(
     }
     kept: Mapping[str, Tensor] = {} if origin == "init" else start
     answers.write_ticket(folder_of(home, now.depth, state.seed), entry, chosen, kept)
-
-
-def _origin(moved: Ticket, start: State, theta: State, now: Wanted) -> str:
-    """`init` for the target's theta_0, `transferred` if each tensor is one of the source's."""
-
-    def one_of(name: str, sources: Iterable[Tensor]) -> bool:
-        mask, own = moved.masks.get(name), start[name]
-        alike = [tensor for tensor in sources if tensor.shape == own.shape]
-        if mask is None:
-            return any(same(own, tensor) for tensor in alike)
-        return any(same(own[mask], tensor[mask]) for tensor in alike)
-
-    if all(one_of(name, [theta[name]]) for name in start):
-        return "init"
-    copied = list(now.start.tensors().values())
-    return "transferred" if all(one_of(name, copied) for name in start) else "free"

@@ -90,11 +90,11 @@ class Cell(Run):
 
 
 class Carried(Run):
-    """A training at a depth that tickets are carried to; `source` is the carried ticket's origin."""
+    """A training at a depth that tickets are carried to; `source` is their origin there."""
 
     kind: Literal["carried", "erk", "direct", "layers", "mask-only", "weights-only"]
     depth: Count
-    source: Literal["", "init", "rewind", "signs", "scaled", "final", "free"] = ""
+    source: Literal["", "init", "rewind", "signs", "scaled", "transferred", "final", "free"] = ""
 
 
 class TransferEntry(Strict):
@@ -177,7 +177,7 @@ class Record(Strict):
         moved = self.transfer
         for run in moved.cells if moved else ():
             if run.depth not in moved.targets or run.density not in moved.densities:
-                raise ValueError(f"seed {run.seed} {run.kind}: no place that tickets are carried to")
+                raise ValueError(f"seed {run.seed} {run.kind}: no place to carry tickets to")
             self._fits(run, run.kind, moved.sizes[str(run.depth)])
         return self
 

@@ -274,7 +274,7 @@ async def _reinit(
     if origin in ("signs", "free"):
         drawn = controls.fresh_signs(start.tensors(), chosen, chosen, seed, attempt=attempt)
         return State(drawn, start.step)
-    if origin == "rewind":
+    if origin == "rewind" or (origin == "transferred" and start.step):
         other = seed + 10_000 * (attempt + 1)  # a seed that is no other run's
         job = answers.training(
             task, other, networks.initial(task.network, depth, other), None, start.step
@@ -428,7 +428,7 @@ def cell_of(entry: Entry, result: Result) -> dict[str, Any]:
         "weights": facts["weights"],
         "origin": facts["origin"],
         "start": facts["start"],
-        "division": division(facts.get("source", facts["origin"]), facts["start"]),
+        "division": division(facts.get("source") or facts["origin"], facts["start"]),
         "correct": _kept_counts(counts, entry),
         "status": result.status,
         "reason": result.reason[:400],
@@ -456,27 +456,29 @@ def _missing(
     task: Task, searches: Sequence[Search], cells: Mapping[Place, Any]
 ) -> dict[Place, dict[str, Any]]:
     """A cell with its reason for every rung that a search did not yield: it scores chance."""
-    shapes = networks.shapes(task.network, task.network.depth)
-    total = sum(_size(shape) for shape in shapes.values())
     as_they_stand = untrained(searches)
     ladder = task.ladder.untrained if as_they_stand else task.ladder.trained
     missing = {}
     for search in searches:
-        theta = networks.initial(task.network, task.network.depth, search.seed).digest
+        why = search.reason or "find_tickets did not yield this rung"
         for kind in ("ticket", "untrained") if as_they_stand else ("ticket",):
             for density in ladder:
                 place = (kind, density, search.seed, 1)
-                if place in cells:
-                    continue
-                missing[place] = {
-                    "seed": search.seed, "kind": kind, "density": density, "schedule": 1,
-                    "requested": round(density * total), "kept": 0, "effective": None,
-                    "layers": {}, "masks": None, "weights": theta, "origin": "init", "start": 0,
-                    "division": "init", "correct": {}, "status": "missing",
-                    "reason": search.reason or "find_tickets did not yield this rung",
-                    "attempt": 0, "own_shuffle": [],
-                }  # fmt: skip
+                if place not in cells:
+                    missing[place] = missing_cell(task, kind, density, search.seed, why)
     return missing
+
+
+def missing_cell(task: Task, kind: str, density: float, seed: int, why: str) -> dict[str, Any]:
+    """The cell of a ticket that there is none of."""
+    theta = networks.initial(task.network, task.network.depth, seed)
+    return {
+        "seed": seed, "kind": kind, "density": density, "schedule": 1,
+        "requested": round(density * weights_total(task)), "kept": 0, "effective": None,
+        "layers": {}, "masks": None, "weights": theta.digest, "origin": "init", "start": 0,
+        "division": "init", "correct": {}, "status": "missing", "reason": why[:400],
+        "attempt": 0, "own_shuffle": [],
+    }  # fmt: skip
 
 
 def _cell_order(item: tuple[Place, Any]) -> tuple[int, float, str, int]:

@@ -107,17 +107,20 @@ def origin(
     ticket: Ticket,
     thetas: Mapping[int, State],
     trained: Sequence[State],
+    elsewhere: Sequence[State] = (),
 ) -> tuple[str, int]:
     """Where the ticket's weights come from, and the step k they stand at; first that fits.
 
     Args:
         thetas: theta_0 and every theta_k up to the rewind limit that is known.
         trained: the states that this method's `train` returned.
+        elsewhere: theta_0 and theta_k of the same seed at other depths.
 
     Returns:
-        "init", "rewind", "signs", "scaled" (of untrained tickets: theta_0 times one positive factor
-        a tensor), "final" or "free", and the step that training begins at (protocol, "What a method
-        may do"). Pruned positions are zeroed before comparing; all comparisons are of bits.
+        The origin and the step that training begins at (protocol, "What a method may do"): "init",
+        "rewind", "signs", "scaled" (of untrained tickets: theta_0 times one positive factor a
+        tensor), "transferred" (tensor by tensor one of a theta elsewhere), "final" or "free".
+        Pruned positions are zeroed before comparing; all comparisons are of bits.
     """
     if not ticket.trained:
         thetas = {0: thetas[0]}  # biases and norms as drawn: a later state's are learned
@@ -132,6 +135,9 @@ def origin(
             return "signs", k
     if not ticket.trained and _scaled(weights, thetas[0].tensors(), ticket.masks):
         return "scaled", 0
+    for theta in elsewhere if ticket.trained else ():
+        if copied(weights, theta.tensors(), ticket.masks):
+            return "transferred", theta.step
     for state in trained:
         if _equal(weights, _pruned(state.tensors(), ticket.masks)):
             return "final", ticket.start  # learning-rate rewinding: the schedule begins again
@@ -140,10 +146,24 @@ def origin(
 
 def division(origin_name: str, k: int) -> str:
     """The board of a cell: "init", "rewind", "open", or "reference" for final weights."""
-    if origin_name == "signs":
+    if origin_name in ("signs", "transferred"):
         return "rewind" if k else "init"
     known = {"init": "init", "scaled": "init", "rewind": "rewind", "final": "reference"}
     return known.get(origin_name, "open")
+
+
+def copied(
+    weights: Mapping[str, Tensor], source: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+) -> bool:
+    """Whether each tensor is, where it is kept, bit by bit one of the source's of its shape."""
+
+    def one_of(tensor: Tensor, mask: Tensor | None) -> bool:
+        alike = [other for other in source.values() if other.shape == tensor.shape]
+        if mask is None:
+            return any(same(tensor, other) for other in alike)
+        return any(same(tensor[mask], other[mask]) for other in alike)
+
+    return all(one_of(tensor, masks.get(name)) for name, tensor in weights.items())
 
 
 def _pruned(tensors: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -65,7 +65,7 @@ def traced(
     """The same, and the requests that it made."""
     problem, coordinator = begin(task, seed, folder)
     child._seed_global_generators(seed)
-    found = child._load(method.source, method.path)
+    found = child._load(method.source, method.path)["find_tickets"]
     for ticket in child._tickets(found, problem, dict(method.options)):
         child._yield(coordinator, ticket)  # type: ignore[arg-type]
     coordinator.state.log.end()

@@ -74,14 +74,16 @@ def test_the_record_is_read_again_and_a_second_run_is_the_same(
     monkeypatch.setattr(plain, "run", lambda *args: pytest.fail("it was trained again"))
     again = carried(str(folder / "one_shot.py"), folder / "out")
     assert comparable(again) == comparable(record)
-    assert comparable(read_record(folder / "out" / "tiny-digits" / "record.json")) == comparable(record)
+    stored = read_record(folder / "out" / "tiny-digits" / "record.json")
+    assert comparable(stored) == comparable(record)
 
 
 def test_a_method_that_costs_little_is_run_at_the_targets_too(tmp_path: Path) -> None:
     record = carried("random", tmp_path / "out")
     assert record.transfer is not None
     direct = [cell for cell in record.transfer.cells if cell.kind == "direct"]
-    assert {(cell.depth, cell.density) for cell in direct} == {(d, p) for d in (1, 3) for p in (0.5, 0.2)}
+    places = {(cell.depth, cell.density) for cell in direct}
+    assert places == {(d, p) for d in (1, 3) for p in (0.5, 0.2)}
     assert {cell.origin for cell in direct} == {"init"}
 
 
@@ -102,9 +104,7 @@ def test_the_reference_holds_what_random_and_imp_reach_at_the_targets(tmp_path: 
 
 
 OWN = ONE_SHOT + (
-    "def transfer_ticket(ticket, source, target):\n"
-    "    from lthbench import elastic\n"
-    "    {body}\n"
+    "def transfer_ticket(ticket, source, target):\n    from lthbench import elastic\n    {body}\n"
 )
 
 
@@ -150,8 +150,16 @@ def test_weights_of_its_own_making_are_free(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_a_rule_must_not_do_is_said_in_one_line(
-    tmp_path: Path, body: str, said: str
-) -> None:
+def test_what_a_rule_must_not_do_is_said_in_one_line(tmp_path: Path, body: str, said: str) -> None:
     with pytest.raises(LthbenchError, match=re.escape(said)):
         carried(own(tmp_path, body), tmp_path / "out")
+
+
+def test_a_rung_that_was_not_found_scores_chance_at_every_target(tmp_path: Path) -> None:
+    (tmp_path / "one_shot.py").write_text(
+        ONE_SHOT.replace("problem.densities:", "problem.densities[:1]:")
+    )
+    moved = carried(str(tmp_path / "one_shot.py"), tmp_path / "out").transfer
+    assert moved is not None
+    sparse = [cell for cell in moved.cells if cell.kind == "carried" and cell.density == 0.2]
+    assert {(cell.depth, cell.status) for cell in sparse} == {(1, "missing"), (3, "missing")}
