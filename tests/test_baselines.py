@@ -116,11 +116,11 @@ def test_a_dense_network_that_did_not_generalise_is_trained_again(tmp_path: Path
 
 
 def test_a_tangent_rate_that_diverges_is_not_chosen() -> None:
-    """A thousand times the recipe's rate, by gradient descent: a thousandth of it is best."""
+    """Gradient descent at a hundred or at ten, and the softmax runs away: at one it does not."""
     recipe = tiny.recipe("sgd", steps=40, batch=0, rate=100.0)
     calibrated = small.namespace("tangent")["calibrated"]
     with small.problem(small.task(recipe=recipe)) as given:
-        assert calibrated(given, 10) == 0.001
+        assert calibrated(given, 10) < 0.1
 
 
 def test_oneshot_keeps_the_largest_weights_of_one_training(

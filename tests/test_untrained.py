@@ -38,7 +38,7 @@ SEED = 1000
 
 def own(name: str) -> Any:
     method = load_method(name)
-    return child._load(method.source, method.path)
+    return child._load(method.source, method.path)["find_tickets"]
 
 
 # --- origin ----------------------------------------------------------------------------------
