@@ -235,7 +235,7 @@ def verify(
 
 @app.command()
 def report(
-    out: Annotated[Path, typer.Argument(help="The folder of an evaluation.")],
+    out: Annotated[Path, typer.Argument(help="The folder of an evaluation, or a record's file.")],
     latex: Annotated[bool, typer.Option("--latex", help="Tables for a paper's appendix.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Tables in Markdown.")] = False,
     json: Annotated[bool, typer.Option("--json", help="The records, one a line.")] = False,
@@ -249,6 +249,8 @@ def report(
 
     if latex + markdown + json + html > 1:
         raise UsageError("--latex, --markdown, --json and --html exclude each other")
+    if html and out.is_file():
+        raise UsageError(f"--html {out}: name a folder; report.html is written into it")
     records = read_records(out)
     if html:
         typer.echo(reports.write_report(out, records))

@@ -248,8 +248,8 @@ def read_record(path: Path) -> Record:
 
 
 def read_records(out: Path) -> list[Record]:
-    """Every record of an evaluation's folder, by task."""
-    paths = sorted(out.glob("*/record.json"))
+    """Every record of an evaluation's folder, by task; or the one record that a file is."""
+    paths = [out] if out.is_file() else sorted(out.glob("*/record.json"))
     if not paths:
         raise RecordError(f"{out}: no records here; run `lthbench evaluate` or name its --out")
     return [read_record(path) for path in paths]

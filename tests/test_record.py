@@ -17,7 +17,15 @@ from hypothesis import strategies as st
 from lthbench import record as records
 from lthbench.errors import RecordError
 from lthbench.paths import canonical_json
-from lthbench.record import Record, build, comparable, read_record, record_digest, write_record
+from lthbench.record import (
+    Record,
+    build,
+    comparable,
+    read_record,
+    read_records,
+    record_digest,
+    write_record,
+)
 from lthbench.score import _kept_counts
 from tests.records import ACCURACY, GENERALISATION, synthetic_record
 from tests.strategies import moderate
@@ -270,3 +278,12 @@ def test_validating_needs_no_torch(tmp_path: Path, whole: Json) -> None:
     loaded = set(done.stdout.split())
     assert "numpy" in loaded
     assert not loaded & {"torch", "sklearn", "datasets", "pandas", "rich", "typer"}
+
+
+def test_a_records_file_is_read_as_a_folder_of_one(tmp_path: Path) -> None:
+    record = synthetic_record(3)
+    path = tmp_path / "imp--01234567.json"
+    write_record(path, record)
+    assert read_records(path) == [record]
+    with pytest.raises(RecordError, match="no records here"):
+        read_records(tmp_path)

@@ -1,0 +1,62 @@
+"""What the leaderboard folder holds: references and records that can be read and follow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lthbench.paths import shipped
+from lthbench.record import read_record, record_digest
+from lthbench.reference import PROVISIONAL_BELOW, build, load_reference
+from lthbench.task import load_task, task_names
+
+BOARD = shipped("leaderboard")
+RECORDS = sorted(BOARD.glob("records/*/*.json"))
+REFERENCES = sorted(BOARD.glob("reference/*.json"))
+
+
+def named(path: Path) -> str:
+    return f"{path.parent.name}/{path.name}"
+
+
+def test_every_task_has_a_reference_of_its_present_protocol() -> None:
+    assert [path.stem for path in REFERENCES] == list(task_names())
+    for name in task_names():
+        reference = load_reference(load_task(name))
+        assert reference is not None, f"{name}: the reference is of another protocol"
+        assert reference.provisional == (len(reference.seeds) < PROVISIONAL_BELOW)
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=named)
+def test_a_record_stands_under_its_own_digest(path: Path) -> None:
+    """Reading it computes every score again and refuses what does not follow from the counts."""
+    record = read_record(path)
+    assert path.parent.name == record.task.name
+    assert path.name == f"{record.method.name}--{record_digest(record)[:8]}.json"
+    assert record.final
+    assert record.task.digest == load_task(record.task.name).digest
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=named)
+def test_a_record_is_scored_against_the_present_reference(path: Path) -> None:
+    record = read_record(path)
+    reference = load_reference(load_task(record.task.name))
+    assert reference is not None
+    assert record.reference == reference.frozen("test")
+    paired = {cell.seed: cell for cell in reference.dense}
+    for cell in record.cells:
+        if cell.kind == "dense" and cell.schedule == 1 and cell.seed in paired:
+            assert cell == paired[cell.seed]
+
+
+@pytest.mark.parametrize("path", REFERENCES, ids=named)
+def test_a_reference_follows_from_imps_record(path: Path) -> None:
+    """The reference and IMP's record are one run: built again, it is the same to the byte."""
+    reference = load_reference(load_task(path.stem))
+    (record,) = [
+        read_record(found)
+        for found in RECORDS
+        if found.parent.name == path.stem and found.name.startswith("imp--")
+    ]
+    assert build(record) == reference
