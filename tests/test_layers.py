@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("score", "handover"),
     (
         *("calibrate", "carry", "check", "listing", "new"),
-        *("progress", "reference", "rehearsal", "report"),
+        *("progress", "reference", "rehearsal", "report", "rescore"),
     ),
     ("evaluation", "evidence", "submission", "verify", "board"),
     ("estimate",),

@@ -26,6 +26,7 @@ from lthbench.record import (
     record_digest,
     write_record,
 )
+from lthbench.rescore import rescored
 from lthbench.score import _kept_counts
 from tests.records import ACCURACY, GENERALISATION, synthetic_record
 from tests.strategies import moderate
@@ -287,3 +288,16 @@ def test_a_records_file_is_read_as_a_folder_of_one(tmp_path: Path) -> None:
     assert read_records(path) == [record]
     with pytest.raises(RecordError, match="no records here"):
         read_records(tmp_path)
+
+
+def test_a_record_is_scored_again_from_its_counts(tmp_path: Path) -> None:
+    record = synthetic_record(3)
+    table = record.model_dump(mode="json") | {"scorer": 1, "aggregates": {}}
+    old = tmp_path / f"{record.method.name}--01234567.json"
+    old.write_bytes(canonical_json(table))
+    with pytest.raises(RecordError, match="scored by version 1"):
+        read_record(old)
+    new = rescored(old)
+    assert read_record(new) == record
+    assert new.name == f"{record.method.name}--{record_digest(record)[:8]}.json"
+    assert not old.exists()
