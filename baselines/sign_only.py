@@ -37,7 +37,7 @@ def find_tickets(problem: Problem, *, rate: float = 0.2) -> Iterator[Ticket]:
             masks = keep_top(scores, density, within=masks or None)
         weights = early.tensors()
         for name, mask in masks.items():
-            weights[name] = magnitude(theta[name][mask]) * early[name].sign() * mask
+            weights[name] = magnitude(theta[name][mask]) * early[name].sign()
         yield Ticket(masks, start, weights)
 
 

@@ -398,6 +398,9 @@ async def _ticket(
     kept: Mapping[str, Tensor] = {}
     if origin in ("signs", "scaled", "transferred", "final", "free") and weights is not None:
         kept = weights
+    if origin in ("signs", "scaled") and weights is not None:
+        source = own.theta if k == 0 else here[k]
+        kept = ticket.completed(weights, source.tensors(), chosen)
     if origin == "rewind":
         kept = here[k]
     write_ticket(state.folder, entry, chosen, kept)

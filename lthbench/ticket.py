@@ -144,6 +144,29 @@ def origin(
     return "free", ticket.start
 
 
+def completed(
+    weights: Mapping[str, Tensor], theta: Mapping[str, Tensor], masks: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Weights of origin "signs" or "scaled" with their pruned entries as their rule would have them.
+
+    A ticket's training never sees those, its shuffled control does: zeros there would make the
+    control the worse for nothing that the masks say.
+    """
+    whole = dict(weights)
+    for name, mask in masks.items():
+        kept, source = weights[name][mask], theta[name][mask]
+        if len(kept):
+            largest = int(source.abs().argmax())  # its quotient is rounded least
+            one_magnitude = bool((kept.abs() == kept[0].abs()).all())
+            rest = (
+                kept[0].abs() * theta[name].sign()
+                if one_magnitude
+                else theta[name] * (kept[largest] / source[largest])
+            )
+            whole[name] = torch.where(mask, weights[name], rest)
+    return whole
+
+
 def division(origin_name: str, k: int) -> str:
     """The board of a cell: "init", "rewind", "open", or "reference" for final weights."""
     if origin_name in ("signs", "transferred"):

@@ -18,7 +18,7 @@ from lthbench.engine import plain
 from lthbench.errors import TicketError
 from lthbench.masks import keep_top, target_count
 from lthbench.states import State
-from lthbench.ticket import Ticket, check, division, origin, rung_of
+from lthbench.ticket import Ticket, check, completed, division, origin, rung_of
 from tests import tiny
 from tests.strategies import moderate
 
@@ -372,7 +372,8 @@ def test_any_flipped_bit_is_seen(
         ("scaled", 0, "init"),
         ("final", 0, "reference"),
         ("free", 0, "open"),
-        ("transferred", 0, "open"),
+        ("transferred", 0, "init"),
+        ("transferred", 5, "rewind"),
     ],
 )
 def test_each_origin_has_its_board(name: str, k: int, expected: str) -> None:
@@ -383,3 +384,14 @@ def test_a_ticket_is_a_value() -> None:
     ticket = Ticket(MASKS)
     assert (ticket.start, ticket.weights, ticket.trained) == (0, None, True)
     assert replace(ticket, start=3).start == 3
+
+
+@pytest.mark.parametrize("rule", ["signs", "scaled"])
+def test_zeros_where_a_ticket_is_pruned_do_not_reach_its_shuffled_control(rule: str) -> None:
+    """Handed over with zeros or with all its weights, a ticket is completed to the same ones."""
+    theta = THETA.tensors()
+    whole = signed(theta) if rule == "signs" else {n: 0.5 * t for n, t in theta.items()}
+    bare = {n: t * MASKS[n] if n in MASKS else t for n, t in whole.items()}
+    full = completed(bare, theta, MASKS)
+    assert all(torch.equal(full[name], whole[name]) for name in whole)
+    assert not all(torch.equal(bare[name], whole[name]) for name in MASKS)
