@@ -14,6 +14,7 @@ from lthbench import stats
 
 Table = Mapping[str, Any]
 Score = Callable[[Table], float]  # of one cell, 0 to 1
+Points = np.ndarray[Any, np.dtype[np.float64]]
 Told = Callable[[Sequence[float] | None, bool], dict[str, Any] | None]
 PARTS = ("layers", "mask-only", "weights-only")  # what a carried ticket is taken apart into
 GAIN = 1.0  # points that IMP must surely gain over random before a share of it is told
@@ -78,15 +79,16 @@ def _row(
 
 def _points(
     scores: Sequence[list[float] | None], random: Sequence[list[float] | None]
-) -> np.ndarray[Any, np.dtype[np.float64]] | None:
+) -> Points | None:
     """Points above random, (places, seeds), paired by seed; None if any is not available."""
     if not scores or any(row is None for row in (*scores, *random)):
         return None
-    return 100 * (np.array(scores, dtype=float) - np.array(random, dtype=float))
+    above: Points = 100 * (np.array(scores, dtype=float) - np.array(random, dtype=float))
+    return above
 
 
 def _gain(
-    above: np.ndarray[Any, np.dtype[np.float64]] | None,
+    above: Points | None,
     places: Sequence[tuple[int, float]],
     reference: Table | None,
 ) -> float | None:

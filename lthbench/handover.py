@@ -139,7 +139,7 @@ def _keep(
                 f"start {moved.start}; the source's ticket starts at {now.ticket.start}"
             )
         start = theta if weights is None else State(weights, moved.start)
-        chosen = transfer.on_rung(moved, start, there, now.density).masks
+        chosen = dict(transfer.on_rung(moved, start, there, now.density).masks)
     except TicketError as error:
         place = f"{method.path}: transfer_ticket to depth {now.depth}"
         raise MethodError(f"{place}: {error} (seed {state.seed})") from error

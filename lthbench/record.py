@@ -175,7 +175,9 @@ class Record(Strict):
         for cell in self.cells:
             self._fits(cell, cell.kind, self.task.weights)
         moved = self.transfer
-        for run in moved.cells if moved else ():
+        if moved is None:
+            return self
+        for run in moved.cells:
             if run.depth not in moved.targets or run.density not in moved.densities:
                 raise ValueError(f"seed {run.seed} {run.kind}: no place to carry tickets to")
             self._fits(run, run.kind, moved.sizes[str(run.depth)])

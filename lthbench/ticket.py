@@ -147,7 +147,7 @@ def origin(
 def completed(
     weights: Mapping[str, Tensor], theta: Mapping[str, Tensor], masks: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Weights of origin "signs" or "scaled" with their pruned entries as their rule would have them.
+    """Weights of origin "signs" or "scaled", their pruned entries as their rule would have them.
 
     A ticket's training never sees those, its shuffled control does: zeros there would make the
     control the worse for nothing that the masks say.

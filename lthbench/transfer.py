@@ -48,7 +48,7 @@ class AtDepth(Protocol):
 # --- which block comes from which ------------------------------------------------------------
 
 
-def block_map(source: int, target: int, fixed: bool, order: Order = "append") -> Blocks:
+def block_map(source: int, target: int, fixed: bool, order: str = "append") -> Blocks:
     """The source block of every target block of a stage that has `source` and gets `target`.
 
     Fewer: the last ones are dropped. More: every block is copied once before any is copied twice,
@@ -70,7 +70,7 @@ def block_map(source: int, target: int, fixed: bool, order: Order = "append") ->
     return blocks if order == "append" else tuple(sorted(blocks))
 
 
-def block_maps(source: Level, target: Level, order: Order = "append") -> tuple[Blocks, ...]:
+def block_maps(source: Level, target: Level, order: str = "append") -> tuple[Blocks, ...]:
     """The map of every stage; TicketError names a block that the target cannot get."""
     _same_stages(source, target)
     maps = []
@@ -255,7 +255,7 @@ def _resized(name: str, mask: Tensor, weights: Mapping[str, Tensor], count: int)
 # --- tickets ---------------------------------------------------------------------------------
 
 
-def elastic(ticket: Ticket, source: AtDepth, target: AtDepth, *, order: Order = "append") -> Ticket:
+def elastic(ticket: Ticket, source: AtDepth, target: AtDepth, *, order: str = "append") -> Ticket:
     """A ticket of one depth at another by the elastic rules, on the same rung of the ladder.
 
     Args:

@@ -41,7 +41,7 @@ def shapes(spec: Network, depth: int) -> dict[str, tuple[int, ...]]:
 
 def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
     """The runs of repeated blocks of a family at a depth; no tensor outside of them repeats."""
-    found: tuple[Stage, ...] = FAMILIES[spec.family].stages(spec, depth)
+    found: tuple[Stage, ...] = FAMILIES[spec.family].stages(spec, depth)  # type: ignore[attr-defined]
     return found
 
 

@@ -83,7 +83,7 @@ class ResNet(nn.Module):
         """(batch, channels, side, side) to (batch, classes)."""
         x = F.relu(self.norm(self.stem(x), linear))
         for blocks in self.stage:
-            for block in blocks:  # type: ignore[union-attr, attr-defined]
+            for block in blocks:  # type: ignore[attr-defined]
                 x = block(x, linear)
         logits: Tensor = self.head(x.mean((2, 3)))
         return logits

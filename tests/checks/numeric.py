@@ -18,10 +18,17 @@ LAYERS = ("hidden.0", "neck", "head")
 PRUNABLE = tuple(f"{layer}.weight" for layer in LAYERS)
 
 
+def layers(weights: Arrays) -> list[str]:
+    """Those of these weights, the first one first: a deeper MLP has one more."""
+    return [
+        name for name in ("hidden.0", "hidden.1", "neck", "head") if f"{name}.weight" in weights
+    ]
+
+
 def forward(weights: Arrays, x: Floats) -> list[Floats]:
     """What goes into each layer, and the logits at the end."""
     values = [x]
-    for layer in LAYERS:
+    for layer in layers(weights):
         z = values[-1] @ weights[f"{layer}.weight"].T + weights[f"{layer}.bias"]
         values.append(z if layer == "head" else np.maximum(z, 0))
     return values
@@ -30,8 +37,7 @@ def forward(weights: Arrays, x: Floats) -> list[Floats]:
 def backward(weights: Arrays, values: list[Floats], blame: Floats) -> Arrays:
     """Gradients of a sum over logits, each times its blame (n, classes)."""
     result = {}
-    for i in (2, 1, 0):
-        layer = LAYERS[i]
+    for i, layer in reversed(list(enumerate(layers(weights)))):
         result[f"{layer}.weight"] = blame.T @ values[i]
         result[f"{layer}.bias"] = blame.sum(0)
         blame = (blame @ weights[f"{layer}.weight"]) * (values[i] > 0)
@@ -55,7 +61,7 @@ def gradients(weights: Arrays, x: Floats, y: Labels, temperature: float = 1.0) -
 def along(weights: Arrays, moves: Arrays, x: Floats) -> Floats:
     """J u: how the logits change when the weights move by u, to first order."""
     value, slope = x, np.zeros_like(x)
-    for layer in LAYERS:
+    for layer in layers(weights):
         weight, bias = weights[f"{layer}.weight"], weights[f"{layer}.bias"]
         move = moves[f"{layer}.weight"]
         slope = slope @ weight.T + value @ move.T + moves[f"{layer}.bias"]
@@ -134,4 +140,4 @@ def top(scores: Arrays, density: float, within: Bools | None = None) -> Bools:
 
 def magnitudes(weights: Arrays) -> Arrays:
     """|w| of the prunable tensors."""
-    return {name: np.abs(weights[name]) for name in PRUNABLE}
+    return {f"{layer}.weight": np.abs(weights[f"{layer}.weight"]) for layer in layers(weights)}
