@@ -126,8 +126,8 @@ MUTATIONS = (
     Mutation(
         "another start keeps its own norm",
         "lthbench/score.py",
-        '    if task.score.kind == "generalisation":  # scale alone moves grokking',
-        "    if False:",
+        '    if task.score.kind == "generalisation" or origin == "scaled":  # scale alone',
+        "    if False:  #",
         ("test_score_jobs.py::test_in_sums_another_start_has_the_tickets_norm",),
     ),
     Mutation(
@@ -161,7 +161,7 @@ MUTATIONS = (
     Mutation(
         "the last evaluation for the last five",
         "lthbench/scores.py",
-        '    last = counts[-LAST:] if task["schedule"] == "constant" else counts[-1:]',
+        '    last = counts[-LAST:] if record["task"]["schedule"] == "constant" else counts[-1:]',
         "    last = counts[-1:]",
         ("test_scores.py::test_the_mean_of_the_last_five_where_the_rate_is_constant",),
     ),

@@ -78,6 +78,7 @@ def test_the_record_is_read_again_and_a_second_run_is_the_same(
     assert comparable(stored) == comparable(record)
 
 
+@pytest.mark.slow
 def test_a_method_that_costs_little_is_run_at_the_targets_too(tmp_path: Path) -> None:
     record = carried("random", tmp_path / "out")
     assert record.transfer is not None
@@ -94,6 +95,7 @@ def test_without_transfer_a_record_does_not_know_the_word(tmp_path: Path) -> Non
     assert "transfer" not in record.aggregates
 
 
+@pytest.mark.slow
 def test_the_reference_holds_what_random_and_imp_reach_at_the_targets(tmp_path: Path) -> None:
     record = carried("imp", tmp_path / "out", seeds=2, final=True, direct=True, transfer=None)
     assert record.controls == "all"
@@ -125,6 +127,7 @@ def test_a_methods_own_rule_carries_its_tickets(
     assert record.transfer.cells == one_shot[1].transfer.cells
 
 
+@pytest.mark.slow
 def test_weights_of_its_own_making_are_free(tmp_path: Path) -> None:
     body = (
         "moved = elastic(ticket, source, target)\n"
@@ -137,6 +140,7 @@ def test_weights_of_its_own_making_are_free(tmp_path: Path) -> None:
     assert {(cell.origin, cell.division) for cell in cells} == {("free", "open")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -155,6 +159,7 @@ def test_what_a_rule_must_not_do_is_said_in_one_line(tmp_path: Path, body: str, 
         carried(own(tmp_path, body), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_rung_that_was_not_found_scores_chance_at_every_target(tmp_path: Path) -> None:
     (tmp_path / "one_shot.py").write_text(
         ONE_SHOT.replace("problem.densities:", "problem.densities[:1]:")

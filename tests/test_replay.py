@@ -99,11 +99,22 @@ def tickets(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
+FIRST = ("imp", "snip", "edge_popup", *LONG)  # the others wait for the slow tests
+NAMES = [
+    pytest.param(FIRST, name, id=name)
+    if name in FIRST
+    else pytest.param(baseline_names(), name, id=name, marks=pytest.mark.slow)
+    for name in (*baseline_names(), *LONG)
+]
+
+
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
+def cases(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Case]:
     """All searches, some at a time: most of a child's time goes into importing torch."""
     made: dict[str, Case] = {}
-    for name in (*baseline_names(), *LONG):
+    for name in (name for name in request.param if request.param is FIRST or name not in FIRST):
         method = load_method(str(METHODS / f"{name}.py") if name in LONG else name)
         folder = tmp_path_factory.mktemp(name)
         state, seen = traced(method, TASK, SEED, folder / "undisturbed")
@@ -120,7 +131,7 @@ def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Case]:
     return made
 
 
-@pytest.mark.parametrize("name", [*baseline_names(), *LONG])
+@pytest.mark.parametrize(("cases", "name"), NAMES, indirect=["cases"])
 def test_killed_and_started_again_it_is_the_same(name: str, cases: dict[str, Case]) -> None:
     """Tickets, costs, origins: every byte but the seconds."""
     case = cases[name]
@@ -129,17 +140,18 @@ def test_killed_and_started_again_it_is_the_same(name: str, cases: dict[str, Cas
     assert case.search.status == "ok"
     assert list(case.search.rungs) == case.rungs
     assert tickets(case.disturbed) == tickets(case.undisturbed)
-    assert len(tickets(case.disturbed)) == len(TASK.ladder.trained)
+    ladder = TASK.ladder.trained if case.rungs[0]["trained"] else TASK.ladder.untrained
+    assert len(tickets(case.disturbed)) == len(ladder)
 
 
-@pytest.mark.parametrize("name", [*baseline_names(), *LONG])
+@pytest.mark.parametrize(("cases", "name"), NAMES, indirect=["cases"])
 def test_nothing_is_trained_twice(name: str, cases: dict[str, Case]) -> None:
     """A stored result is charged again and taken from the store."""
     keys = cases[name].executor.keys
     assert len(keys) == len(set(keys))
 
 
-@pytest.mark.parametrize("name", [*baseline_names(), *LONG])
+@pytest.mark.parametrize(("cases", "name"), NAMES, indirect=["cases"])
 def test_the_store_goes_with_the_last_ticket(name: str, cases: dict[str, Case]) -> None:
     assert not (cases[name].disturbed / "store" / f"seed{SEED}").exists()
 
