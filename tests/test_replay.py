@@ -99,13 +99,11 @@ def tickets(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-FIRST = ("imp", "snip", "edge_popup", *LONG)  # the others wait for the slow tests
-NAMES = [
-    pytest.param(FIRST, name, id=name)
-    if name in FIRST
-    else pytest.param(baseline_names(), name, id=name, marks=pytest.mark.slow)
-    for name in (*baseline_names(), *LONG)
-]
+FIRST = ("imp", "snip", "edge_popup", *LONG)
+REST = tuple(name for name in baseline_names() if name not in FIRST)  # among the slow tests
+# In this order, so that each group of searches is made once.
+NAMES = [pytest.param(FIRST, name, id=name) for name in FIRST]
+NAMES += [pytest.param(REST, name, id=name, marks=pytest.mark.slow) for name in REST]
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +112,7 @@ def cases(
 ) -> dict[str, Case]:
     """All searches, some at a time: most of a child's time goes into importing torch."""
     made: dict[str, Case] = {}
-    for name in (name for name in request.param if request.param is FIRST or name not in FIRST):
+    for name in request.param:
         method = load_method(str(METHODS / f"{name}.py") if name in LONG else name)
         folder = tmp_path_factory.mktemp(name)
         state, seen = traced(method, TASK, SEED, folder / "undisturbed")
