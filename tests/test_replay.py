@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 
 import psutil
@@ -59,6 +60,9 @@ class Case:
     executor: Counting = field(default_factory=Counting)
 
 
+Cases = dict[str, Case]
+
+
 def thirds(steps: int) -> tuple[int, ...]:
     return steps // 3, 2 * steps // 3
 
@@ -101,18 +105,20 @@ def tickets(folder: Path) -> dict[str, bytes]:
 
 FIRST = ("imp", "snip", "edge_popup", *LONG)
 REST = tuple(name for name in baseline_names() if name not in FIRST)  # among the slow tests
-# In this order, so that each group of searches is made once.
 NAMES = [pytest.param(FIRST, name, id=name) for name in FIRST]
 NAMES += [pytest.param(REST, name, id=name, marks=pytest.mark.slow) for name in REST]
 
 
 @pytest.fixture(scope="module")
-def cases(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Case]:
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[str, ...]], Cases]:
+    """The searches of a group, made when the first of its tests asks for them."""
+    return cache(partial(disturbed, tmp_path_factory))
+
+
+def disturbed(tmp_path_factory: pytest.TempPathFactory, names: tuple[str, ...]) -> Cases:
     """All searches, some at a time: most of a child's time goes into importing torch."""
     made: dict[str, Case] = {}
-    for name in request.param:
+    for name in names:
         method = load_method(str(METHODS / f"{name}.py") if name in LONG else name)
         folder = tmp_path_factory.mktemp(name)
         state, seen = traced(method, TASK, SEED, folder / "undisturbed")
@@ -129,10 +135,12 @@ def cases(
     return made
 
 
-@pytest.mark.parametrize(("cases", "name"), NAMES, indirect=["cases"])
-def test_killed_and_started_again_it_is_the_same(name: str, cases: dict[str, Case]) -> None:
+@pytest.mark.parametrize(("group", "name"), NAMES)
+def test_killed_and_started_again_it_is_the_same(
+    group: tuple[str, ...], name: str, searched: Callable[[tuple[str, ...]], Cases]
+) -> None:
     """Tickets, costs, origins: every byte but the seconds."""
-    case = cases[name]
+    case = searched(group)[name]
     assert case.points
     assert case.search is not None
     assert case.search.status == "ok"
@@ -142,16 +150,20 @@ def test_killed_and_started_again_it_is_the_same(name: str, cases: dict[str, Cas
     assert len(tickets(case.disturbed)) == len(ladder)
 
 
-@pytest.mark.parametrize(("cases", "name"), NAMES, indirect=["cases"])
-def test_nothing_is_trained_twice(name: str, cases: dict[str, Case]) -> None:
+@pytest.mark.parametrize(("group", "name"), NAMES)
+def test_nothing_is_trained_twice(
+    group: tuple[str, ...], name: str, searched: Callable[[tuple[str, ...]], Cases]
+) -> None:
     """A stored result is charged again and taken from the store."""
-    keys = cases[name].executor.keys
+    keys = searched(group)[name].executor.keys
     assert len(keys) == len(set(keys))
 
 
-@pytest.mark.parametrize(("cases", "name"), NAMES, indirect=["cases"])
-def test_the_store_goes_with_the_last_ticket(name: str, cases: dict[str, Case]) -> None:
-    assert not (cases[name].disturbed / "store" / f"seed{SEED}").exists()
+@pytest.mark.parametrize(("group", "name"), NAMES)
+def test_the_store_goes_with_the_last_ticket(
+    group: tuple[str, ...], name: str, searched: Callable[[tuple[str, ...]], Cases]
+) -> None:
+    assert not (searched(group)[name].disturbed / "store" / f"seed{SEED}").exists()
 
 
 def test_a_child_killed_from_outside_is_named_and_resumed(tmp_path: Path) -> None:
