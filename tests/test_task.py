@@ -306,6 +306,8 @@ def update(model: Any, place: tuple[Any, ...]) -> Any:
     if isinstance(model, dict):
         return {**model, head: other_value(model[head])}
     value = getattr(model, head)
+    if head == "drops" and not value:  # steps, where other lists that may be empty hold names
+        return model.model_copy(update={head: (1,)})
     new = update(value, tuple(rest)) if rest else other_value(value)
     return model.model_copy(update={head: new})
 
