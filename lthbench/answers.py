@@ -100,9 +100,8 @@ class SeedState:
         """The task's own network."""
         return self.depths[self.task.network.depth]
 
-    def at(self, header: Mapping[str, Any]) -> Depth:
-        """The network that a request is about."""
-        number = int(header["depth"])
+    def at(self, number: int) -> Depth:
+        """The network at a depth."""
         if number not in self.depths:
             self.depths[number] = _depth(self.task, self.seed, number)
         return self.depths[number]
@@ -125,7 +124,7 @@ class SeedState:
         self.rungs = list(progress["rungs"])
         self.paid = {(depth, k) for depth, k in progress["paid"]}
         for depth, k in self.paid:
-            theta = self.at({"depth": depth}).theta
+            theta = self.at(depth).theta
             job = training(self.task, self.seed, theta, None, k, depth=depth)
             stored = self.store.get(job.key)
             if stored and k <= self.task.search.rewind_limit:
@@ -187,20 +186,20 @@ async def answer(
     if op == "train":
         start = State(wire.under("start", tensors), header["step"])
         chosen = wire.under("mask", tensors) if header["masked"] else None
-        at = state.at(header)
+        at = state.at(int(header["depth"]))
         until, order = header["until"], header["order"]
         return await _train(state, at, start, chosen, until, order, executor, note)
     if op == "theta":
-        return await _theta(state, state.at(header), header["k"], executor, note)
+        return await _theta(state, state.at(int(header["depth"])), header["k"], executor, note)
     if op == "accuracy":
         start = State(wire.under("start", tensors), header["step"])
         chosen = wire.under("mask", tensors) if header["masked"] else None
-        return await _accuracy(state, state.at(header), start, chosen, executor)
+        return await _accuracy(state, state.at(int(header["depth"])), start, chosen, executor)
     if op == "examples":
         count, name, cost = header["count"], header["name"], header["cost"]
         if not cost >= 0:
             raise BadCall(f"examples: cost {cost} must not be negative")
-        weight = state.at(header).weight
+        weight = state.at(int(header["depth"])).weight
         state.log.call(store.key(op=op, count=count, name=name, cost=cost * weight))
         state.meter.charge(count, cost * weight)
         return {}, {}
@@ -340,7 +339,7 @@ def _begin_loop(
     note: Note,
 ) -> wire.Message:
     number, steps = header["number"], header["steps"]
-    cost = header["cost"] * state.at(header).weight
+    cost = header["cost"] * state.at(int(header["depth"])).weight
     if steps < 0 or not cost >= 0:
         raise BadCall(f"loop: steps {steps} and cost {cost} must not be negative")
     state.log.call(store.key(op="loop", number=number, steps=steps, cost=cost))

@@ -240,8 +240,10 @@ def _entry(
     seen: Seen,
 ) -> Entry:
     """One run at a target depth; a ticket without weights starts from theta_0 there."""
-    theta = networks.initial(target.network, target.network.depth, seed)
-    start = theta if ticket.weights is None else State(ticket.weights, told["start"])
+    if ticket.weights is None:
+        start = networks.initial(target.network, target.network.depth, seed)
+    else:
+        start = State(ticket.weights, told["start"])
     return score.entry_of(target, kind, density, seed, start, ticket.masks, seen, told)
 
 

@@ -20,7 +20,18 @@ from typing import Any
 import psutil
 import torch
 
-from lthbench import carry, controls, data, engine, executors, networks, reference, score, store
+from lthbench import (
+    carry,
+    controls,
+    data,
+    depths,
+    engine,
+    executors,
+    networks,
+    reference,
+    score,
+    store,
+)
 from lthbench import progress as foreseen
 from lthbench.answers import Search
 from lthbench.childprocess import Limits
@@ -40,7 +51,6 @@ WARM = 3  # steps that make the optimiser's state and the caches
 OWN = 120.0  # seconds that a rehearsal may take
 GPU_STEP, GPU_RATE = 2e-3, 2e13  # assumed without a GPU: seconds and FLOP/s, one job at a time
 REPORTING = 3.0  # seconds to write records and the report: what they import, mostly
-PARTS = 3  # that a carried ticket is compared with: random in its layers, mask and weights alone
 ORDER = ("estimate",)
 
 
@@ -482,7 +492,8 @@ def _with_transfer(task: Task, seeds: int, cost: float, cells: Cells) -> Cells:
         return cells
     own = networks.flops(task.network, task.network.depth)
     weights = [networks.flops(task.network, depth) / own for depth in moved.targets]
-    runs = 2 * len(moved.densities) + PARTS + (len(moved.densities) if cost < carry.CHEAP else 0)
+    rungs = len(moved.densities)
+    runs = 2 * rungs + len(depths.PARTS) + (rungs if cost < carry.CHEAP else 0)
     steps = sum(weights) * runs * task.recipe.steps
     if moved.source != task.network.depth:
         steps += cost * task.recipe.steps * networks.flops(task.network, moved.source) / own

@@ -21,7 +21,7 @@ from lthbench.answers import Search
 from lthbench.childprocess import Limits
 from lthbench.errors import MethodError, ResourceError, UsageError
 from lthbench.executors import Executor
-from lthbench.handover import Wanted, hand_over
+from lthbench.handover import hand_over
 from lthbench.method import Method, load_method
 from lthbench.paths import canonical_json, sweep, write_whole
 from lthbench.record import Record, build, write_record
@@ -233,7 +233,7 @@ async def one(
             finding,
             scoring,
             seen,
-            handing=partial(_hand_over, method, searching, how.limits) if method.carries else None,
+            handing=partial(hand_over, method, searching, how.limits) if method.carries else None,
             frozen=_frozen_at_targets(frozen, plan),
             direct=plan.direct,
             note=partial(progress.scoring, task),
@@ -269,18 +269,6 @@ async def _find(
         keep=how.keep,
         note=partial(progress.search, task),
     )
-
-
-async def _hand_over(
-    method: Method,
-    executor: Executor,
-    limits: Limits,
-    task: Task,
-    search: Search,
-    wanted: Sequence[Wanted],
-    home: Path,
-) -> None:
-    await hand_over(method, task, search, wanted, home, executor, limits)
 
 
 def _frozen_at_targets(frozen: Reference | None, plan: Plan) -> list[dict[str, Any]]:

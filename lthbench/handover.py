@@ -16,6 +16,7 @@ from torch import Tensor
 from lthbench import answers, find, masks, networks, ticket, transfer, wire
 from lthbench.answers import Search, SeedState
 from lthbench.childprocess import ChildProcess, Limits
+from lthbench.engine.order import batch_size
 from lthbench.errors import MethodError, TicketError
 from lthbench.executors import Executor
 from lthbench.meter import Meter
@@ -48,12 +49,12 @@ def folder_of(home: Path, depth: int, seed: int) -> Path:
 
 async def hand_over(
     method: Method,
+    executor: Executor,
+    limits: Limits,
     task: Task,
     search: Search,
     wanted: Sequence[Wanted],
     home: Path,
-    executor: Executor,
-    limits: Limits,
 ) -> None:
     """Have the method carry a seed's tickets; does nothing if they are there.
 
@@ -68,7 +69,7 @@ async def hand_over(
         return
     place = home / "store" / f"carried-seed{search.seed}"
     state = answers.prepare(task, search.seed, home / "tickets" / f"seed{search.seed}", place)
-    batch = state.meter.unit // (3 * task.recipe.steps)
+    batch = batch_size(task.recipe, len(state.train.y))
     state.meter = Meter(task.recipe.steps, batch, BUDGET)
     child = await ChildProcess.start(place / "home")
     try:

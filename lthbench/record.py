@@ -36,6 +36,15 @@ Kind = Literal[
 ]  # fmt: skip
 
 
+class MayTransfer(Strict):
+    """A table whose `transfer` is left out where it is None: older files do not know it."""
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        table: dict[str, Any] = handler(self)
+        return {k: v for k, v in table.items() if k != "transfer" or v is not None}
+
+
 class MethodEntry(Strict):
     """The method, by its source's digest and its options."""
 
@@ -125,7 +134,7 @@ class SearchEntry(Strict):
     cost: float = Field(ge=0)
 
 
-class Frozen(Strict):
+class Frozen(MayTransfer):
     """The values of the frozen reference that the scores use, for the set that is shown."""
 
     digest: Hex
@@ -135,12 +144,8 @@ class Frozen(Strict):
     loss_random: tuple[float, ...]  # points, one a seed
     transfer: dict[str, dict[Literal["erk", "imp"], tuple[float, ...]]] | None = None
 
-    @model_serializer(mode="wrap")
-    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return told(handler(self), "transfer")
 
-
-class Record(Strict):
+class Record(MayTransfer):
     """One method on one task: every cell, and the aggregates that follow from them."""
 
     schema_version: Literal[1]
@@ -160,10 +165,6 @@ class Record(Strict):
     scorer: int
     environment: dict[str, Short]
     times: dict[str, float | Short]
-
-    @model_serializer(mode="wrap")
-    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return told(handler(self), "transfer")
 
     @model_validator(mode="after")
     def _adds_up(self) -> Record:
@@ -194,11 +195,6 @@ class Record(Strict):
             raise ValueError(f"seed {run.seed} {kind}: requested is not density * N")
         if not 0 <= (run.effective or 0) <= run.kept <= weights:
             raise ValueError(f"seed {run.seed} {kind}: kept or effective is out of range")
-
-
-def told(table: dict[str, Any], name: str) -> dict[str, Any]:
-    """A table without an entry that is None: one that older records do not know."""
-    return table if table[name] is not None else {k: v for k, v in table.items() if k != name}
 
 
 def build(table: Mapping[str, Any]) -> Record:

@@ -12,18 +12,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import Field, ValidationError
 
 from lthbench import depths, scores, stats
 from lthbench.errors import RecordError
 from lthbench.paths import canonical_json, digest, shipped, write_whole
-from lthbench.record import Cell, Frozen, Hex, Record, Short, TransferEntry, read_record, told
-from lthbench.task import Strict, Task
+from lthbench.record import (
+    Cell,
+    Frozen,
+    Hex,
+    MayTransfer,
+    Record,
+    Short,
+    TransferEntry,
+    read_record,
+)
+from lthbench.task import Task
 
 PROVISIONAL_BELOW = 10  # seeds
 
 
-class Values(Strict):
+class Values(MayTransfer):
     """What the scores read, on one set of examples."""
 
     dense: tuple[float, ...]
@@ -32,12 +41,8 @@ class Values(Strict):
     loss_imp: tuple[float, ...]
     transfer: dict[str, dict[Literal["erk", "imp"], tuple[float, ...]]] | None = None
 
-    @model_serializer(mode="wrap")
-    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return told(handler(self), "transfer")
 
-
-class Reference(Strict):
+class Reference(MayTransfer):
     """One task's reference on both sets, with the dense runs that records pair with."""
 
     schema_version: Literal[1]
@@ -52,10 +57,6 @@ class Reference(Strict):
     sizes: dict[str, dict[str, int]]
     environment: dict[str, Short]
     record: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # digest of IMP's comparable record
-
-    @model_serializer(mode="wrap")
-    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return told(handler(self), "transfer")
 
     @property
     def digest(self) -> str:

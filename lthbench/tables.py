@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lthbench import scores, stats
+from lthbench import depths, scores, stats
 from lthbench.record import Cell, Record
 
 NA = "n/a"
@@ -558,7 +558,7 @@ def carried(record: Record) -> Iterable[Table]:
     yield Table(caption, head, tuple(rows), _worth(record, found))
 
 
-EXTRA = ("direct", "layers", "mask-only", "weights-only")
+EXTRA = ("direct", *depths.PARTS)
 
 
 def _worth(record: Record, found: Mapping[str, Any]) -> str:

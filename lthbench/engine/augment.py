@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lthbench import seeds
 from lthbench.engine import Examples
-from lthbench.engine.order import batch_size, batches, steps_per_table
+from lthbench.engine.order import batch_size, batches, by_step, steps_per_table
 from lthbench.task import Recipe
 
 PAD = 4  # black pixels on each side that a crop may reach into
@@ -51,19 +51,16 @@ def tables(
 
     int64, (batch, 3): two offsets of 0 to 2 * PAD, and 0 or 1.
     """
-    table: Tensor | None = None
-    in_table = -1
     size = steps_per_table(recipe, examples)
     shape = size, min(batch_size(recipe, examples), examples)
-    for step in range(start, until):
-        if step // size != in_table:
-            in_table = step // size
-            generator = seeds.generator(seed, "augment", *order, in_table)
-            offsets = generator.integers(0, 2 * PAD + 1, (*shape, 2))
-            mirrored = generator.integers(0, 2, (*shape, 1))
-            table = torch.from_numpy(np.concatenate([offsets, mirrored], axis=2))
-        assert table is not None
-        yield table[step % size]
+
+    def table_of(number: int) -> np.ndarray:
+        generator = seeds.generator(seed, "augment", *order, number)
+        offsets = generator.integers(0, 2 * PAD + 1, (*shape, 2))
+        mirrored = generator.integers(0, 2, (*shape, 1))
+        return np.concatenate([offsets, mirrored], axis=2)
+
+    return by_step(table_of, size, start, until)
 
 
 def crop_and_flip(images: Tensor, table: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,13 +23,20 @@ def batches(
     Epochs are permutations cut into whole batches (the rest of an epoch is dropped); a task with
     `leave_out` takes all examples but that share at every step.
     """
+    size = steps_per_table(recipe, examples)
+    return by_step(partial(_table, recipe, examples, seed, order), size, start, until)
+
+
+def by_step(
+    table_of: Callable[[int], np.ndarray], size: int, start: int, until: int
+) -> Iterator[Tensor]:
+    """What each step in [start, until) finds in numbered tables of `size` steps, one at a time."""
     table: Tensor | None = None
     in_table = -1
-    size = steps_per_table(recipe, examples)
     for step in range(start, until):
         if step // size != in_table:
             in_table = step // size
-            table = torch.from_numpy(_table(recipe, examples, seed, order, in_table))
+            table = torch.from_numpy(table_of(in_table))
         assert table is not None
         yield table[step % size]
 
