@@ -21,7 +21,7 @@ from pydantic import (
 from lthbench import scores
 from lthbench.errors import RecordError
 from lthbench.paths import canonical_json, digest, write_whole
-from lthbench.task import Strict
+from lthbench.task import Schedule, Strict
 
 SCHEMA = 1
 SIZE_LIMIT = 2 * 2**20  # bytes of a record that is read at all
@@ -61,7 +61,7 @@ class TaskEntry(Strict):
     version: int
     digest: Hex
     kind: Literal["accuracy", "generalisation"]
-    schedule: Literal["constant", "linear"]
+    schedule: Schedule
     chance: float
     threshold: float
     steps: Count

@@ -103,12 +103,15 @@ class Network(Strict):
         return self
 
 
+Schedule = Literal["constant", "linear", "drops", "cosine"]  # linear, cosine: to 0 at T
+
+
 class Recipe(Strict):
     """How every network of the task is trained: dense runs, tickets and controls alike."""
 
     optimiser: Literal["adam", "adamw", "sgd"]
     rate: float = Field(gt=0)
-    schedule: Literal["constant", "linear", "drops", "cosine"]  # linear, cosine: to 0 at T
+    schedule: Schedule
     drops: tuple[Count, ...] = ()  # steps after which the rate is a tenth of what it was
     warm_up: int = Field(ge=0, default=0)  # steps in which the rate first rises, linearly
     steps: Count  # T

@@ -114,6 +114,49 @@ def test_methods_that_break_a_rule(name: str, tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("record.json"))
 
 
+CARRYING = """from lthbench import Ticket, elastic, keep_top
+
+
+def find_tickets(problem):
+    theta = problem.theta()
+    for density in problem.densities:
+        yield Ticket(keep_top({n: theta[n].abs() for n in problem.prunable}, density))
+
+
+def transfer_ticket(ticket, source, target):
+    masks = elastic(ticket, source, target).masks
+    BODY
+"""
+RULES = {
+    "a depth without network": ("source.at_depth(0)", r"at_depth\(0\): mlp networks have depths from 1"),
+    "the source's own ticket": ("return ticket", r"to depth 1: .*hidden\.1\.weight"),
+    "a tensor without a source": (
+        "return Ticket({n: m for n, m in masks.items() if n != 'neck.weight'})",
+        r"to depth 1: .*neck\.weight",
+    ),
+    "a tensor of another shape": (
+        "return Ticket(masks | {'head.weight': masks['head.weight'].T})",
+        r"to depth 1: .*head\.weight",
+    ),
+    "too few weights": (
+        "return Ticket({n: m & (n == 'head.weight') for n, m in masks.items()})",
+        r"to depth 1: hidden\.0\.weight: .*off by more than a factor of 2",
+    ),
+    "no ticket": ("return 3", r"transfer_ticket returned int"),
+    "training": ("return target.train()", r"budget of 0\.01"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rule", RULES)
+def test_rules_of_transfer_that_do_not_fit(rule: str, tmp_path: Path) -> None:
+    body, pattern = RULES[rule]
+    (tmp_path / "own.py").write_text(CARRYING.replace("BODY", body))
+    arguments = ["evaluate", "own.py", "--task", str(TASK), "--seeds", "1", "--transfer"]
+    refused(run(*arguments, cwd=tmp_path), pattern)
+    assert not list(tmp_path.rglob("record.json"))
+
+
 @pytest.mark.slow
 def test_a_method_that_answers_differently_on_replay(tmp_path: Path) -> None:
     """Its first run is killed by another seed's error or a limit; its second run differs."""

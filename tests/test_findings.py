@@ -1,0 +1,89 @@
+"""What papers found about tickets, seen again on small tasks, through the whole harness."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from lthbench import evaluate, scores
+from lthbench.paths import shipped
+from lthbench.record import Record
+
+pytestmark = pytest.mark.slow
+SEEDS = 3
+Scores = dict[str, dict[str, float]]  # by method and kind of network
+
+
+def shortened(task: str, folder: Path, **values: str) -> str:
+    """A copy of a task with other values of some keys, each of which stands there once."""
+    text = (shipped("tasks") / f"{task}.toml").read_text()
+    for key, value in values.items():
+        text, found = re.subn(rf"^{key} = .*", f"{key} = {value}", text, flags=re.M)
+        assert found == 1, key
+    text = text.partition("[transfer]")[0]
+    (folder / f"{task}.toml").write_text(text)
+    return str(folder / f"{task}.toml")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Scores:
+    """What three methods reach on real digits at 6.9 % density, in 2/5 of the steps."""
+    folder = tmp_path_factory.mktemp("digits")
+    values = {"steps": "600", "every": "30", "trained": "[0.068719476736]"}
+    task = shortened("mlp-digits", folder, **values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LTHBENCH_CACHE", str(folder / "cache"))
+        return {m: accuracy(run(m, task, folder / m)) for m in ("imp", "sign_only", "snip")}
+
+
+def run(method: str, task: str, folder: Path, final: bool = True) -> Record:
+    (record,) = evaluate(method, tasks=[task], seeds=SEEDS, final=final, out=folder).records
+    return record
+
+
+def accuracy(record: Record) -> dict[str, float]:
+    """Mean accuracy on the test split, in points, of each kind of network."""
+    table = record.model_dump(mode="json")
+    reached = defaultdict(list)
+    for cell in table["cells"]:
+        if cell["schedule"] == 1:
+            reached[cell["kind"]].append(100 * scores.score_of(table, cell))
+    assert all(len(values) == SEEDS for values in reached.values())
+    return {kind: mean(values) for kind, values in reached.items()}
+
+
+def test_which_weights_imp_keeps_and_with_which_values(digits: Scores) -> None:
+    """Frankle & Carbin 2019: drawn anew or shuffled, the ticket is lost."""
+    reached = digits["imp"]
+    assert reached["ticket"] > reached["reinit"] + 1
+    assert reached["ticket"] > reached["shuffled"] + 1
+    assert reached["ticket"] > reached["erk"] + 1
+
+
+def test_pruning_at_initialisation_loses_little_by_shuffling(digits: Scores) -> None:
+    """Frankle et al. 2021: its tickets are their layers' densities, not their weights."""
+    lost = {method: digits[method]["ticket"] - digits[method]["shuffled"] for method in digits}
+    assert lost["snip"] < lost["imp"] / 2
+
+
+def test_signs_alone_keep_most_of_the_ticket(digits: Scores) -> None:
+    """Zhou et al. 2019: one magnitude a layer will do, signs drawn anew will not."""
+    whole = digits["imp"]["ticket"] - digits["imp"]["random"]
+    reached = digits["sign_only"]
+    assert reached["ticket"] - reached["random"] > 0.75 * whole
+    assert reached["ticket"] > reached["reinit"] + 1
+
+
+def test_a_grokking_ticket_generalises_in_fewer_steps_than_dense(tmp_path: Path) -> None:
+    """Minegishi et al. 2023, on addition modulo 59."""
+    task = shortened("mlp-modadd59", tmp_path, trained="[0.512]")
+    record = run("grokking_ticket", task, tmp_path / "out", final=False)
+    found = scores.aggregate(record.model_dump(mode="json"))["speed"]["grokking"]
+    late = record.task.steps  # of a run that never did
+    dense, ticket = ([s or late for s in found[d]["generalised"]["steps"]] for d in ("1", "0.512"))
+    assert mean(dense) < late
+    assert mean(ticket) < mean(dense)
