@@ -43,11 +43,14 @@ class Progress(Protocol):
         controls: str,
         compressed: bool,
         workers: int,
+        transfer: bool,
+        direct: bool,
     ) -> None: ...
     def begin(self, task: Task) -> None: ...
     def search(self, task: Task, seed: int, what: str, steps: float, ran: bool) -> None: ...
     def found(self, task: Task) -> None: ...
     def scoring(self, task: Task, what: str, steps: float, ran: bool) -> None: ...
+    def carry(self, task: Task, what: str, steps: float, ran: bool) -> None: ...
     def done(self, record: Record) -> None: ...
 
 
@@ -175,7 +178,9 @@ async def _all(
     with _locked(out):
         sweep(out)
         _claim(out, method, plan)
-        progress.plan(tasks, seeds, plan.controls, plan.compressed, how.workers)
+        controls, workers = plan.controls, how.workers
+        carried = plan.transfer, plan.direct
+        progress.plan(tasks, seeds, controls, plan.compressed, workers, *carried)
         searching = executors.local(how.workers)
         scoring = executors.local(how.workers) if plan.final else searching
         try:
@@ -236,7 +241,7 @@ async def one(
             handing=partial(hand_over, method, searching, how.limits) if method.carries else None,
             frozen=_frozen_at_targets(frozen, plan),
             direct=plan.direct,
-            note=partial(progress.scoring, task),
+            note=partial(progress.carry, task),
         )
     times = {
         "find_seconds": found - began,

@@ -30,6 +30,8 @@ class Stage:
     task: Task
     seeds: tuple[int, ...]
     scoring: float  # model-steps of scoring, as far as they are known
+    carrying: float = 0.0  # model-steps at other depths, foreseen until they are known
+    further: float = 0.0  # nats of density that each seed is to search at other depths
     begun: float | None = None
     found: bool = False
     steps: float = 0.0  # really trained, not found in a store
@@ -38,6 +40,7 @@ class Stage:
     searched: dict[int, float] = field(default_factory=dict)  # charged steps, by seed
     deepest: dict[int, float] = field(default_factory=dict)  # nats of the last ticket, by seed
     paid: dict[int, float] = field(default_factory=dict)  # charged steps when it came, by seed
+    elsewhere: float = 0.0  # charged steps of searches at other depths
     scored: float = 0.0
 
     @property
@@ -56,14 +59,13 @@ class Stage:
 
 def steps_left(stage: Stage, per_nat: float) -> float:
     """Model-steps that a task still needs: its search's, foreseen, and its scoring's."""
-    search = 0.0
-    if not stage.found:
-        cost = stage.per_nat()
-        whole = (per_nat if cost is None else cost) * stage.bottom * stage.task.recipe.steps
-        for seed in stage.seeds:
-            done = stage.deepest.get(seed, 0.0) >= stage.bottom * (1 - 1e-9)
-            search += 0.0 if done else max(whole - stage.searched.get(seed, 0.0), 0.0)
-    return search + max(stage.scoring - stage.scored, 0.0)
+    cost = stage.per_nat()
+    nat = (per_nat if cost is None else cost) * stage.task.recipe.steps
+    search = max(nat * stage.further * len(stage.seeds) - stage.elsewhere, 0.0)
+    for seed in () if stage.found else stage.seeds:
+        done = stage.deepest.get(seed, 0.0) >= stage.bottom * (1 - 1e-9)
+        search += 0.0 if done else max(nat * stage.bottom - stage.searched.get(seed, 0.0), 0.0)
+    return search + max(stage.scoring - stage.scored, 0.0) + stage.carrying
 
 
 def seconds_left(stages: Sequence[Stage], now: float, workers: int) -> float:
@@ -111,6 +113,22 @@ def scoring_steps(task: Task, seeds: int, controls: str, compressed: bool) -> fl
     return runs * seeds * task.recipe.steps
 
 
+def carrying_steps(task: Task, seeds: int, direct: bool) -> float:
+    """Model-steps of what is trained at other depths: carried and random tickets, parts of one."""
+    if task.transfer is None:
+        return 0.0
+    runs = len(task.transfer.targets) * ((2 + direct) * len(task.transfer.densities) + 3)
+    return float(runs * seeds * task.recipe.steps)
+
+
+def further_nats(task: Task, direct: bool) -> float:
+    """Nats of density that a seed searches at other depths than the task's own."""
+    if task.transfer is None:
+        return 0.0
+    searches = (task.transfer.source != task.network.depth) + direct * len(task.transfer.targets)
+    return searches * -math.log(task.transfer.densities[-1])
+
+
 class Told:
     """Follows an evaluation and shows it: a bar, or plain lines."""
 
@@ -130,11 +148,15 @@ class Told:
         controls: str,
         compressed: bool,
         workers: int,
+        transfer: bool = False,
+        direct: bool = False,
     ) -> None:
         self.workers = max(workers, 1)
         for task in tasks:
             steps = scoring_steps(task, len(seeds), controls, compressed)
-            self.stages.append(Stage(task, tuple(seeds), steps))
+            carrying = carrying_steps(task, len(seeds), direct) if transfer else 0.0
+            further = further_nats(task, direct) if transfer else 0.0
+            self.stages.append(Stage(task, tuple(seeds), steps, carrying, further))
 
     def begin(self, task: Task) -> None:
         self._stage(task).begun = time.monotonic()
@@ -142,11 +164,14 @@ class Told:
 
     def search(self, task: Task, seed: int, what: str, steps: float, ran: bool) -> None:
         stage = self._stage(task)
-        stage.searched[seed] = stage.searched.get(seed, 0.0) + steps
         stage.steps += steps if ran else 0.0
         stage.trainings += ran and steps > 0
         ticket = what.startswith("ticket ")
-        if ticket:
+        if stage.found:
+            stage.elsewhere += steps
+        else:
+            stage.searched[seed] = stage.searched.get(seed, 0.0) + steps
+        if ticket and not stage.found:
             stage.deepest[seed] = -math.log(float(what.split()[1]))
             stage.paid[seed] = stage.searched[seed]
         shown = f"ticket at {float(what.split()[1]):.1%}" if ticket else what
@@ -165,10 +190,17 @@ class Told:
         stage.trainings += ran and steps > 0
         self._show(task, f"scoring {what}", False)
 
+    def carry(self, task: Task, what: str, steps: float, ran: bool) -> None:
+        """Scoring at other depths, whose searches are over once it is planned."""
+        if what == "planned":
+            self._stage(task).carrying = self._stage(task).further = 0.0
+        self.scoring(task, what, steps, ran)
+
     def done(self, record: Record) -> None:
         for stage in self.stages:
             if stage.task.name == record.task.name:
                 stage.scored = stage.scoring
+                stage.carrying = stage.further = 0.0
                 stage.seconds = time.monotonic() - (stage.begun or time.monotonic())
                 self._show(stage.task, "scored", True)
 

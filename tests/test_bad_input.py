@@ -128,7 +128,10 @@ def transfer_ticket(ticket, source, target):
     BODY
 """
 RULES = {
-    "a depth without network": ("source.at_depth(0)", r"at_depth\(0\): mlp networks have depths from 1"),
+    "a depth without network": (
+        "source.at_depth(0)",
+        r"at_depth\(0\): mlp networks have",
+    ),
     "the source's own ticket": ("return ticket", r"to depth 1: .*hidden\.1\.weight"),
     "a tensor without a source": (
         "return Ticket({n: m for n, m in masks.items() if n != 'neck.weight'})",

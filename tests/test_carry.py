@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from lthbench.evaluation import evaluate
+from lthbench.progress import carrying_steps
 from lthbench.record import Record, comparable, read_record
 from lthbench.reference import build
+from lthbench.task import load_task
 from tests.searching import ROOT
 
 TASK = ROOT / "tests" / "tasks" / "tiny-digits.toml"
@@ -53,6 +55,7 @@ def test_every_rung_stands_at_every_target_beside_random(one_shot: tuple[Path, R
     assert all(cell.kept == cell.requested for cell in moved.cells)
     assert {c.origin for c in moved.cells if c.kind == "carried"} == {"transferred"}
     assert {c.division for c in moved.cells if c.kind == "carried"} == {"init"}
+    assert carrying_steps(load_task(str(TASK)), 1, False) == len(moved.cells) * 120
 
 
 def test_the_score_is_told(one_shot: tuple[Path, Record]) -> None:
@@ -84,6 +87,8 @@ def test_a_method_that_costs_little_is_run_at_the_targets_too(tmp_path: Path) ->
     places = {(cell.depth, cell.density) for cell in direct}
     assert places == {(d, p) for d in (1, 3) for p in (0.5, 0.2)}
     assert {cell.origin for cell in direct} == {"init"}
+    cells = record.transfer.cells
+    assert carrying_steps(load_task(str(TASK)), 1, True) == len(cells) * 120
 
 
 def test_without_transfer_a_record_does_not_know_the_word(tmp_path: Path) -> None:

@@ -206,6 +206,28 @@ def test_scoring_is_counted_by_its_runs() -> None:
     assert scoring_steps(lenet, 5, "all", True) == 5 * (31 + 3 * 7 / 8) * 12_000
 
 
+@pytest.mark.parametrize("direct", [False, True])
+def test_other_depths_are_foreseen_until_they_are_known(direct: bool, time: Clock) -> None:
+    """A search where tickets come from, with direct runs one at each target; then their runs."""
+    task, seeds = TASKS[0], (0, 1)
+    told, cost = Told(None), 5.0
+    told.plan([task], seeds, "one rung", False, 1, True, direct)
+    told.found(task)
+    (stage,) = told.stages
+    scoring, whole = scoring_steps(task, 2, "one rung", False), task.recipe.steps
+    runs = 2 * 2 * (2 * (2 + direct)) + 2 * 2 * 3  # on two rungs and on one, at two depths
+    searched = 2 * cost * -math.log(task.transfer.densities[-1]) * (1 + 2 * direct)  # type: ignore[union-attr]
+    left = scoring + (runs + searched) * whole
+    assert steps_left(stage, cost) == pytest.approx(left)
+    told.search(task, 0, "train", whole, True)
+    told.search(task, 0, f"ticket {task.transfer.densities[0]!r}", 0, True)  # type: ignore[union-attr]
+    assert steps_left(stage, cost) == pytest.approx(left - whole)
+    told.carry(task, "planned", 3 * whole, False)
+    assert steps_left(stage, cost) == 3 * whole
+    told.carry(task, "carried", whole, True)
+    assert steps_left(stage, cost) == 2 * whole
+
+
 def test_a_guess_follows_the_arithmetic() -> None:
     """Larger networks and batches take longer; the guesses are milliseconds."""
     guesses = [guessed_step(load_task(name)) for name in ("mlp-digits", "lenet300-mnist")]

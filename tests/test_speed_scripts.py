@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from lthbench.task import load_task
-from tests.speed import harness, startup, workers
+from tests.speed import estimate, harness, startup, workers
 
 Said = Callable[..., str]
 
@@ -74,3 +74,9 @@ def test_workers(said: Said) -> None:
     assert re.search(
         r"^1 worker: [\d.]+ s\n2 workers: [\d.]+ s\nratio: [\d.]+$", text, re.MULTILINE
     )
+
+
+@pytest.mark.slow
+def test_estimate(said: Said) -> None:
+    text = said(estimate, "--task", "mlp-digits", "--steps", "20", "--method", "erk")
+    assert re.search(r"^erk +mlp-digits +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+", text, re.MULTILINE)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lthbench.networks.flows import through
 from lthbench.networks.stages import Stage, numbered
 from lthbench.task import Network
 
@@ -49,9 +50,7 @@ class MLP(nn.Module):
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The synaptic flow R of non-negative weights by name: what the all-ones input brings."""
-        ones = self.ones().to(weights["head.weight"])
-        flowing: Tensor = torch.func.functional_call(self, dict(weights), (ones,))
-        return flowing.sum()
+        return through(self, weights)
 
     @staticmethod
     def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
@@ -90,9 +89,7 @@ class PairMLP(nn.Module):
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The synaptic flow R of non-negative weights by name: what the all-ones input brings."""
-        ones = self.ones().to(weights["head.weight"])
-        flowing: Tensor = torch.func.functional_call(self, dict(weights), (ones,))
-        return flowing.sum()
+        return through(self, weights)
 
     @staticmethod
     def stages(spec: Network, depth: int) -> tuple[Stage, ...]:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lthbench.networks.flows import through
 from lthbench.networks.stages import Stage, numbered
 from lthbench.task import Network
 
@@ -109,10 +110,7 @@ class Transformer(nn.Module):
 
         Attention is (q k' / n^2) v in place of softmax, with n tokens.
         """
-        ones = self.ones().to(weights["head.weight"])
-        arguments = (ones, "flow")
-        flowing: Tensor = torch.func.functional_call(self, dict(weights), arguments)
-        return flowing.sum()
+        return through(self, weights, "flow")
 
     @staticmethod
     def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
