@@ -9,8 +9,10 @@ of its own, whose densities fall exponentially from 1.
 Parameters: rounds (paper: 100).
 Departures: everything is in float64, since deep products leave float32. Biases are 0, batch norm
 in evaluation mode is times |scale|. What the paper does not treat is made linear and positive too:
-LayerNorm is times |scale|, GELU is ReLU, softmax attention is (|q| |k|' / n^2) |v| with n tokens,
-positions are |positions|, every token has weight 1 / tokens in place of one-hot.
+LayerNorm is times |scale| and over the mean of its input, taken as a constant (each block of
+attention cubes its input, and five leave float64), GELU is ReLU, softmax attention is
+(|q| |k|' / n^2) |v| with n tokens, positions are |positions|, every token has weight 1 / tokens in
+place of one-hot.
 """
 
 from collections.abc import Iterator
