@@ -147,8 +147,9 @@ def embedded(value: object) -> Markup:
 
 
 def _described(record: Record) -> list[tuple[str, str]]:
-    """What the method's file says of it, and its options."""
-    facts = [(plain(name), plain(text)) for name, text in record.method.described.items()]
+    """What the method's file says of it beside its name, and its options."""
+    said = {name: text for name, text in record.method.described.items() if name != "name"}
+    facts = [(plain(name), plain(text)) for name, text in said.items()]
     options = ", ".join(f"{plain(k)} = {plain(str(v))}" for k, v in record.method.options.items())
     return [*facts, *([("options", options)] if options else [])]
 

@@ -311,6 +311,11 @@ def test_a_method_may_name_an_address() -> None:
     assert not [a for _, a in found.elements if any("example" in (v or "") for v in a.values())]
 
 
+def test_a_method_is_named_once_in_its_section() -> None:
+    record = synthetic_record(described={"name": "mine", "paper": "A paper"})
+    assert report._described(record)[:1] == [("paper", "A paper")]
+
+
 def test_tables_are_tables() -> None:
     """A caption each, scopes on heads, and a box that scrolls and can be reached by keyboard."""
     found = page(synthetic_record(), synthetic_record(kind="generalisation"))
