@@ -1,0 +1,86 @@
+"""Every baseline finds its tickets in every kind of network, by each task's own recipe, shrunk, or
+says why it cannot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lthbench import data, masks
+from lthbench.answers import read_ticket
+from lthbench.data import Examples, Search
+from lthbench.errors import LthbenchError
+from lthbench.method import baseline_names, load_method
+from lthbench.task import Ladder, Task, load_task
+from tests.searching import search
+
+# Steps of the shrunk recipe: enough for a warm-up and two drops in their order.
+STEPS, BATCH = 6, 8
+SIZES = {
+    "mlp-modadd59": {"embedding": 4, "width": 8},
+    "lenet300-mnist": {"width": 6, "neck": 5},
+    "transformer-modadd59": {"width": 8, "heads": 2, "hidden": 6},
+    "conv4-cifar10": {"width": 2, "hidden": 4},
+    "resnet20-cifar10": {"width": 2, "depth": 2},
+    "resnet20-cifar10-160": {"width": 2, "depth": 1},
+    "vit-tiny-cifar10": {"width": 6, "heads": 2, "hidden": 8, "depth": 2},
+}
+QUICKER = {
+    **{name: {"rounds": "5"} for name in ("force", "synflow")},
+    **{name: {"length": "0.5"} for name in ("edge_popup", "multiprize", "supermask")},
+}
+REFUSED = {("elastic", "conv4-cifar10"): "conv networks repeat no block"}
+
+
+def shrunk(name: str) -> Task:
+    """The task with a few units a layer, a few steps, and two densities."""
+    task = load_task(name)
+    recipe = task.recipe.lasting(STEPS)
+    if recipe.batch:
+        recipe = recipe.model_copy(update={"batch": BATCH})
+    return task.model_copy(
+        update={
+            "network": task.network.model_copy(update=SIZES[name]),
+            "recipe": recipe,
+            "ladder": Ladder(trained=(0.5, 0.3), untrained=(0.5, 0.3)),
+            "score": task.score.model_copy(update={"every": 1}),
+            "search": task.search.model_copy(update={"rewind_limit": 1}),
+        }
+    )
+
+
+def noise(task: Task) -> Search:
+    """Bytes in the shape of the task's inputs, of every class some."""
+    draw = np.random.default_rng(0)
+    side, channels = task.network.side, task.network.channels
+    shape = (side, side, channels) if side else (28, 28)
+
+    def some(count: int) -> Examples:
+        x = draw.integers(0, 256, (count, *shape), dtype=np.uint8)
+        return Examples(x, np.arange(count, dtype=np.uint8) % task.data.classes)
+
+    return Search(some(100), some(20))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", SIZES)
+@pytest.mark.parametrize("name", baseline_names())
+def test_a_baseline_finds_every_rung_or_says_why_not(
+    name: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = shrunk(task)
+    if small.data.source != "modular-addition":
+        monkeypatch.setattr(data, "search", lambda task, seed: noise(task))
+    method = load_method(name, QUICKER.get(name, {}))
+    if (name, task) in REFUSED:
+        with pytest.raises(LthbenchError, match=REFUSED[name, task]):
+            search(method, small, 0, tmp_path)
+        return
+    state = search(method, small, 0, tmp_path)
+    assert [rung["density"] for rung in state.rungs] == [0.5, 0.3]
+    for rung in state.rungs:
+        chosen = read_ticket(state.folder, rung["density"])[1]
+        total = sum(mask.numel() for mask in chosen.values())
+        assert masks.kept(chosen) == round(rung["density"] * total)
