@@ -634,7 +634,7 @@ def _later(found: Mapping[str, Any]) -> str:
 def _grokking(record: Record, found: Mapping[str, Any]) -> Table:
     rows = []
     dense = found.get("1")
-    for density, row in found.items():
+    for density, row in _down(found):
         name = "dense" if float(density) == 1 else percent(float(density))
         if row is None:
             rows.append((name, NA, NA, NA, NA))
@@ -657,6 +657,11 @@ def _grokking(record: Record, found: Mapping[str, Any]) -> Table:
         "brackets the seeds that did. Delay: over the seeds that memorised."
     )
     return Table(caption, head, tuple(rows), note)
+
+
+def _down(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Rows by density, densest first: a record's file has them by the letters of their names."""
+    return sorted(found.items(), key=lambda row: -float(row[0]))
 
 
 def _by_seed(record: Record, found: Mapping[str, Any] | None) -> str:
@@ -689,7 +694,7 @@ def _grokked_later(row: Mapping[str, Any], dense: Mapping[str, Any] | None) -> s
 def _steps(record: Record, found: Mapping[str, Any]) -> Table:
     rows = [
         (percent(float(density)), *((NA, NA) if row is None else (_arrival(row), _later(row))))
-        for density, row in found.items()
+        for density, row in _down(found)
     ]
     head = ("density, %", "steps to match", "−\u00a0dense, steps")
     note = (

@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
 from lthbench import scores, stats, tables
-from lthbench.record import Record, build
+from lthbench.record import Record, build, read_record, write_record
 from lthbench.report import as_json
 from tests.records import ACCURACY, synthetic_record
 
@@ -264,6 +265,16 @@ def test_arithmetic_tells_step_and_delay() -> None:
     assert row[0] == "dense"
     assert row[2] == f"{found['generalised']['mean']:.0f} ({found['generalised']['reached']}/5)"
     assert row[4] == f"{found['delay']['mean']:.0f} (5/5)"
+
+
+@pytest.mark.parametrize("kind", ["accuracy", "generalisation"])
+def test_a_record_reads_the_same_from_its_file(
+    kind: Literal["accuracy", "generalisation"], tmp_path: Path
+) -> None:
+    """A file has its keys in the order of their letters, tables theirs by density."""
+    record = synthetic_record(kind=kind)
+    write_record(tmp_path / "record.json", record)
+    assert tables.terminal(read_record(tmp_path / "record.json")) == tables.terminal(record)
 
 
 def test_what_never_came_is_told_as_more_than_t() -> None:
