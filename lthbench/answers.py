@@ -18,7 +18,7 @@ from lthbench import data as data_module
 from lthbench import engine, masks, networks, store, ticket, wire
 from lthbench.engine import Evaluation, Examples, Job
 from lthbench.engine.order import batch_size
-from lthbench.errors import BadCall, MethodError, TicketError
+from lthbench.errors import BadCall, MethodError, ResourceError, TicketError
 from lthbench.executors import Executor
 from lthbench.meter import Meter
 from lthbench.paths import sweep, write_whole
@@ -188,6 +188,8 @@ async def answer(
         chosen = wire.under("mask", tensors) if header["masked"] else None
         at = state.at(int(header["depth"]))
         until, order = header["until"], header["order"]
+        if chosen is None and order == 0 and _is_early(state, at, start, until):
+            return await _theta(state, at, until, executor, note)
         return await _train(state, at, start, chosen, until, order, executor, note)
     if op == "theta":
         return await _theta(state, state.at(int(header["depth"])), header["k"], executor, note)
@@ -306,6 +308,12 @@ async def _theta(
     if k <= state.task.search.rewind_limit:
         state.thetas[place] = State(reply[1], k)
     return reply
+
+
+def _is_early(state: SeedState, at: Depth, start: State, until: int) -> bool:
+    """Whether dense training up to there is theta_k, from which tickets may start."""
+    early = start.step == 0 < until <= state.task.search.rewind_limit
+    return early and start.digest == at.theta.digest
 
 
 async def _accuracy(
@@ -432,6 +440,12 @@ def read_ticket(
     folder: Path, density: float
 ) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
     """Header, masks and stored weights of a ticket file."""
-    header, tensors = wire.loads((folder / rung_name(density)).read_bytes())
-    chosen = masks.unpack(wire.under("mask", tensors), header["shapes"])
+    path = folder / rung_name(density)
+    try:
+        header, tensors = wire.loads(path.read_bytes())
+        chosen = masks.unpack(wire.under("mask", tensors), header["shapes"])
+    except (OSError, wire.WireError, KeyError, ValueError) as error:
+        raise ResourceError(
+            f"{path}: damaged or gone; delete {folder} and run the same command again"
+        ) from error
     return header, chosen, wire.under("weight", tensors)

@@ -93,7 +93,7 @@ def _load(source: str, path: str) -> dict[str, Any]:
     module = type(sys)("method")
     module.__file__ = path
     sys.modules["method"] = module  # dataclasses look their module up
-    exec(compile(source, path, "exec"), module.__dict__)
+    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
     return module.__dict__
 
 

@@ -91,6 +91,9 @@ class ChildProcess:
         self.own_seconds += time.monotonic() - began
         if message is None:
             raise await self._gone()
+        if stop.is_set():
+            raise asyncio.CancelledError
+        self._check(limits, 0.0)  # a child that asks often is never waited for so long
         return message
 
     def _check(self, limits: Limits, waiting: float) -> None:

@@ -236,7 +236,7 @@ def _from_hub(task: Task, download: bool) -> Iterator[tuple[str, Examples]]:
             split = loaded[part]
             x = np.stack([np.asarray(image, dtype=np.uint8) for image in split[column]])
             yield part, Examples(x, np.asarray(split["label"], dtype=np.uint8))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
         reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
         raise DataError(
             f"{name}: cannot be loaded ({reason}); "

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -124,6 +125,12 @@ def evaluate(
     names = tuple(tasks) or chosen.tasks
     if seeds is not None and seeds < 1:
         raise UsageError(f"--seeds {seeds}: at least 1")
+    if workers is not None and workers < 0:
+        raise UsageError(f"--workers {workers}: 0 or more")
+    if not 0 < memory < inf:
+        raise UsageError(f"--memory {memory}: gigabytes, above 0")
+    if timeout is not None and not timeout > 0:
+        raise UsageError(f"--timeout {timeout}: seconds, above 0")
     first = PUBLISHED if final else DEVELOPMENT
     numbers = tuple(range(first, first + (seeds or chosen.seeds)))
     moved = (chosen.transfer if transfer is None else transfer) or direct
@@ -403,10 +410,15 @@ def _agree(path: Path, mine: dict[str, Any], step: str) -> None:
     if not path.is_file():
         write_whole(path, canonical_json(mine))
         return
-    theirs = json.loads(path.read_bytes())
-    if theirs == mine:
-        return
-    key = next(k for k in mine if theirs.get(k) != mine[k])
+    try:
+        theirs = json.loads(path.read_bytes())
+        if theirs == mine:
+            return
+        key = next(k for k in mine if theirs.get(k) != mine[k])
+    except (ValueError, AttributeError, StopIteration) as error:
+        raise ResourceError(
+            f"{path}: damaged; remove {path.parent} and run the same command again"
+        ) from error
     old, new = _short(theirs.get(key)), _short(mine[key])
     raise MethodError(f"{path.parent}: holds results of {key} {old}, not {new}; {step}")
 

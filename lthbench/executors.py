@@ -54,14 +54,26 @@ class Here:
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> AsyncIterator[tuple[str, Result]]:
         for job in jobs:
-            with as_in_a_worker():
-                ended = list(plain.run([job], data, evaluation))
+            try:
+                with as_in_a_worker():
+                    ended = list(plain.run([job], data, evaluation))
+            except Exception as error:
+                raise _failed(f"{type(error).__name__}: {error}") from error
             for key, result in ended:
                 yield key, result
             await asyncio.sleep(0)
 
     async def close(self) -> None:
         return
+
+
+def _failed(reason: str) -> ResourceError:
+    """An error inside the engine: no score of a method, which can only make a run diverge."""
+    told = " ".join(reason.split())[:80]
+    return ResourceError(
+        f"a training failed ({told}); run the same command again to go on, with fewer --workers if "
+        "memory was short"
+    )
 
 
 class Local:
@@ -100,9 +112,11 @@ class Local:
         done: _Worker | None = None
         try:
             free = free or await self._start_one()
-            result = await free.run(job, data, evaluation)
+            key, result = await free.run(job, data, evaluation)
             done = free
-            return result
+            if result.status == "failed":
+                raise _failed(result.reason)
+            return key, result
         finally:  # one that is gone, or whose job nobody waits for any more, is replaced
             if free and not done:
                 free.kill()
@@ -130,6 +144,7 @@ class _Worker:
     async def start() -> _Worker:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
+            "-P",  # nothing is imported from the folder that the command is run in
             "-m",
             "lthbench.worker",
             stdin=asyncio.subprocess.PIPE,

@@ -17,7 +17,14 @@ from torch import Tensor
 from lthbench import answers, store, wire
 from lthbench.answers import Note, Probe, Search, SeedState
 from lthbench.childprocess import ChildProcess, Limits
-from lthbench.errors import BadCall, BudgetExceeded, LthbenchError, MethodError
+from lthbench.errors import (
+    BadCall,
+    BudgetExceeded,
+    LthbenchError,
+    MethodError,
+    ResourceError,
+    TicketError,
+)
 from lthbench.executors import Executor
 from lthbench.method import Method
 from lthbench.paths import cache, canonical_json, data_folder, write_whole
@@ -72,8 +79,8 @@ async def find(
 
 
 def _failed(seed: int, error: BaseException) -> Search:
-    if not isinstance(error, LthbenchError):
-        raise error
+    if not isinstance(error, (MethodError, TicketError, BudgetExceeded)):
+        raise error  # the machine's fault or ours is no score of the method
     partial = getattr(error, "search", None)
     if isinstance(partial, Search):
         return partial
@@ -95,8 +102,7 @@ async def _search(
     tickets = folder / "tickets" / f"seed{seed}"
     done = tickets / "search.json"
     if done.is_file():
-        table = json.loads(done.read_bytes())
-        search = Search(**{**table, "rungs": tuple(table["rungs"])})
+        search = _stored(done)
         note(seed, "stored", search.cost * task.recipe.steps, False)
         for rung in search.rungs[-1:]:  # nothing of this search is left to be done
             note(seed, f"ticket {rung['density']!r}", 0, False)
@@ -118,6 +124,15 @@ async def _search(
     if not keep:
         store.discard(place)
     return search
+
+
+def _stored(path: Path) -> Search:
+    """A search that ended."""
+    try:
+        table = json.loads(path.read_bytes())
+        return Search(**{**table, "rungs": tuple(table["rungs"])})
+    except (ValueError, TypeError, KeyError) as error:
+        raise ResourceError(f"{path}: damaged; delete it and run the same command again") from error
 
 
 def _finished(state: SeedState, status: str, reason: str, began: float) -> Search:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,7 +55,9 @@ def load_method(name: str, settings: Mapping[str, str] | None = None) -> Method:
     except (OSError, UnicodeDecodeError) as error:
         raise MethodError(f"{path}: cannot be read as text ({error})") from error
     try:
-        tree = ast.parse(source, str(path))
+        with warnings.catch_warnings():  # of escapes, which the child's output holds too
+            warnings.simplefilter("ignore")
+            tree = ast.parse(source, str(path))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None) or 1
         said = getattr(error, "msg", None) or str(error) or "too deeply nested"

@@ -179,7 +179,8 @@ class Record(MayTransfer):
         if moved is None:
             return self
         for run in moved.cells:
-            if run.depth not in moved.targets or run.density not in moved.densities:
+            known = run.depth in moved.targets and str(run.depth) in moved.sizes
+            if not known or run.density not in moved.densities:
                 raise ValueError(f"seed {run.seed} {run.kind}: no place to carry tickets to")
             self._fits(run, run.kind, moved.sizes[str(run.depth)])
         return self
@@ -193,6 +194,11 @@ class Record(MayTransfer):
                 raise ValueError(f"seed {run.seed} {kind}: counts exceed the set {part}")
         if run.requested != round(run.density * weights):
             raise ValueError(f"seed {run.seed} {kind}: requested is not density * N")
+        of = run.source if isinstance(run, Carried) else ""
+        if run.division != scores.division(of or run.origin, run.start):
+            raise ValueError(
+                f"seed {run.seed} {kind}: its division does not follow from its origin"
+            )
         if not 0 <= (run.effective or 0) <= run.kept <= weights:
             raise ValueError(f"seed {run.seed} {kind}: kept or effective is out of range")
 

@@ -22,10 +22,9 @@ from lthbench.engine.norms import BATCHES
 from lthbench.errors import MethodError, RecordError
 from lthbench.executors import Executor
 from lthbench.paths import cache
-from lthbench.scores import UNTRAINED
+from lthbench.scores import UNTRAINED, division
 from lthbench.states import State
 from lthbench.task import Task
-from lthbench.ticket import division
 
 ORDER = ("score/data",)
 COMPRESSED = (8, 4, 2)
@@ -441,13 +440,13 @@ def _kept_counts(counts: dict[str, list[int]], entry: Entry) -> dict[str, list[i
     """What a record keeps, under 200 kB: whole curves where a score needs them, else the end.
 
     The training curve tells when a run memorised, for dense and tickets. The reference needs the
-    held-out curve of erk too. A compressed run is judged by its end alone.
+    held-out curves of erk and of direct tickets too. A compressed run is judged by its end alone.
     """
     if entry.schedule > 1:
         return {part: curve[-1:] for part, curve in counts.items()}
     subject = entry.kind in ("dense", "ticket", "untrained")
     kept = {part: curve for part, curve in counts.items() if subject or part != "train"}
-    if "test" in kept and not subject and entry.kind != "erk":
+    if "test" in kept and not subject and entry.kind not in ("erk", "direct"):
         kept["held_out"] = kept["held_out"][-LAST_COUNTS:]
     return kept
 

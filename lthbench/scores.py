@@ -14,7 +14,7 @@ from typing import Any
 from lthbench import depths, stats
 from lthbench.stats import Gap, Interval
 
-VERSION = 2
+VERSION = 3
 LAST = 5  # evaluations averaged where a recipe ends at a constant rate
 CONTROLS = ("shuffled", "reinit", "random", "erk")
 UNTRAINED = ("untrained", "untrained_random")  # read as they stand
@@ -27,7 +27,7 @@ def aggregate(record: Table) -> dict[str, Any]:
     cells = _index(record)
     rungs = [_rung(record, cells, density) for density in ladder]
     result = {
-        "dense": _interval(_dense(record, cells)),
+        "dense": _interval(_dense(record, cells), _share(record)),
         "reproduces": _reproduces(record, cells),
         "rungs": rungs,
         **_loss(record, cells, ladder),
@@ -117,7 +117,7 @@ def _rung(record: Table, cells: Cells, density: float) -> dict[str, Any]:
     return {
         "density": density,
         "ticket": _interval(ticket, _share(record)),
-        "difference": _difference(ticket, dense),
+        "difference": _difference(ticket, dense, _share(record)),
         **{kind: _interval(values, _share(record)) for kind, values in controls.items()},
         "gap_shuffled": _gap_table(gaps["shuffled"]),
         "gap_reinit": _gap_table(gaps["reinit"]),
@@ -137,9 +137,18 @@ def _gap(record: Table, ticket: list[float] | None, control: list[float] | None)
     if ticket is None or control is None:
         return None
     gap = stats.identity_gap(ticket, control)
-    if gap is None or gap.p is None or not _share(record):
+    if gap is None or not _share(record):
         return gap
-    return Gap(gap.interval, _sign_test(ticket, control))  # t means little for 0 and 1
+    p = _sign_test(ticket, control) if gap.interval.n >= stats.MIN_COUNTED else None
+    return Gap(_without_bounds(gap.interval), p)
+
+
+def division(origin_name: str, k: int) -> str:
+    """The board of a cell: "init", "rewind", "open", or "reference" for final weights."""
+    if origin_name in ("signs", "transferred"):
+        return "rewind" if k else "init"
+    known = {"init": "init", "scaled": "init", "rewind": "rewind", "final": "reference"}
+    return known.get(origin_name, "open")
 
 
 def _sign_test(ticket: list[float], control: list[float]) -> float:
@@ -356,10 +365,20 @@ def _untrained(record: Table, cells: Cells, ladder: list[float]) -> dict[str, An
     return {"headline": best["density"], "rungs": rungs}
 
 
-def _difference(a: list[float] | None, b: list[float] | None) -> dict[str, Any] | None:
+def _difference(
+    a: list[float] | None, b: list[float] | None, share: bool = False
+) -> dict[str, Any] | None:
     if a is None or b is None:
         return None
-    return _interval([x - y for x, y in zip(a, b, strict=True)])
+    values = [x - y for x, y in zip(a, b, strict=True)]
+    if not share:
+        return _interval(values)
+    return {**asdict(_without_bounds(stats.t_interval(values))), "values": values}
+
+
+def _without_bounds(interval: Interval) -> Interval:
+    """The mean alone: a t interval means little for differences of 0s and 1s."""
+    return Interval(interval.mean, None, None, interval.n)
 
 
 def _gap_table(gap: Gap | None) -> dict[str, Any] | None:

@@ -19,6 +19,9 @@ FloatArray = NDArray[np.float64]
 MIN_SEEDS = 3  # below this both values are shown and no interval
 ALPHA = 0.05  # one-sided error of every yes or no
 MARGIN_CAP = 0.005  # half a point
+MIN_COUNTED = (
+    5  # scores of 0 or 1: an exact test of fewer cannot reach ALPHA, for 2**-n is above it
+)
 RANKABLE_POINTS = 2.0
 RANKABLE_ERRORS = 10.0
 # Accuracies are counts over test sets of far fewer than a million examples, so means closer than
@@ -38,7 +41,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Gap:
-    """A paired difference and the one-sided p of "not above zero"; p is None below three seeds."""
+    """A paired difference and the one-sided p of "not above zero"; None: too few seeds for one."""
 
     interval: Interval
     p: float | None
@@ -409,8 +412,8 @@ def identity_gap(ticket: ArrayLike, control: ArrayLike | None, level: float = 0.
 def identity_matters(shuffled: Gap | None, reinit: Gap | None) -> bool | None:
     """Whether ticket is above both the shuffled and the reinit control at one-sided .05.
 
-    shuffled, reinit: from identity_gap. None where a control is not available or has fewer than
-    three seeds: it never counts for the ticket. Source: protocol, Scores, identity gap.
+    shuffled, reinit: from identity_gap. None where a control is not available or has too few seeds
+    for a test: it never counts for the ticket. Source: protocol, Scores, identity gap.
     """
     if shuffled is None or reinit is None or shuffled.p is None or reinit.p is None:
         return None

@@ -236,6 +236,11 @@ def _split(text: str, what: str) -> tuple[str, str]:
     return text, what
 
 
+def least_tested(record: Record) -> int:
+    """How many seeds the test of the identity gaps needs."""
+    return stats.MIN_COUNTED if is_share(record) else stats.MIN_SEEDS
+
+
 def _set(record: Record) -> str:
     return SHOWN[record.shown]
 
@@ -254,7 +259,7 @@ def matching_available(record: Record) -> str:
 
 def _against_dense(record: Record) -> Answer:
     question, dense = "Against dense", record.aggregates["dense"]
-    level = f"dense {score(record, _counted(record, dense))}{'' if is_share(record) else ' %'}"
+    level = f"dense {score(record, dense)}{'' if is_share(record) else ' %'}"
     why, rung = matching_available(record), _sparsest(record)
     if why or rung is None:
         notes = (f"matching density n/a: {why or 'no ticket'}", level)
@@ -274,14 +279,6 @@ def _against_dense(record: Record) -> Answer:
     margin = number(100 * record.reference.margin, 2)
     notes = (f"{open_to} not refuted (margin {margin} points)", level)
     return Answer(question, "matches dense down to", proved, "density, proved", notes)
-
-
-def _counted(record: Record, found: Found) -> Found:
-    """A mean of 0s and 1s with the interval of a count, which `dense` lacks."""
-    if found is None or not is_share(record) or found["low"] is None:
-        return found
-    exact = stats.clopper_pearson(round(sum(found["values"])), found["n"])
-    return {**found, "low": exact.low, "high": exact.high}
 
 
 def _against_controls(record: Record) -> Answer:
@@ -305,8 +302,9 @@ def _against_controls(record: Record) -> Answer:
 
 def _undecided(record: Record, question: str, rung: Mapping[str, Any]) -> Answer:
     """The gaps of a record that has too few seeds, or too few controls, for a verdict."""
-    few = len(record.seeds) < stats.MIN_SEEDS
-    why = f"needs {stats.MIN_SEEDS} seeds" if few else "a control is not available"
+    least = least_tested(record)
+    few = len(record.seeds) < least
+    why = f"needs {least} seeds" if few else "a control is not available"
     value, spread = _split(gap(record, rung, "shuffled"), f"{unit(record)}, ticket − shuffled")
     reinit = f"ticket − reinit {gap(record, rung, 'reinit')} {unit(record)}"
     notes = (reinit, f"whether identity matters: n/a, {why}")
@@ -574,7 +572,7 @@ def _worth(record: Record, found: Mapping[str, Any]) -> str:
 def identity(record: Record) -> Table:
     """One row a rung: which weights, which values, and how many of them count."""
     yes_or_no = {True: "yes", False: "no", None: NA}
-    unknown, tested = bool(matching_available(record)), len(record.seeds) >= stats.MIN_SEEDS
+    unknown, tested = bool(matching_available(record)), len(record.seeds) >= least_tested(record)
     rows = []
     for rung in record.aggregates["rungs"]:
         gaps: list[str] = []
@@ -600,7 +598,7 @@ def identity(record: Record) -> Table:
     caption = "Ticket minus its controls, paired by seed: which weights, which values"
     verdict = f"p is one-sided; identity matters if both are below {stats.ALPHA:g}. "
     if not tested:
-        verdict = f"Identity matters is a test, which needs {stats.MIN_SEEDS} seeds. "
+        verdict = f"Identity matters is a test, which needs {least_tested(record)} seeds. "
     note = (
         f"{verdict}Winning: it matches dense too. "
         "Effective density counts weights on a path from input to output."

@@ -167,14 +167,6 @@ def completed(
     return whole
 
 
-def division(origin_name: str, k: int) -> str:
-    """The board of a cell: "init", "rewind", "open", or "reference" for final weights."""
-    if origin_name in ("signs", "transferred"):
-        return "rewind" if k else "init"
-    known = {"init": "init", "scaled": "init", "rewind": "rewind", "final": "reference"}
-    return known.get(origin_name, "open")
-
-
 def copied(
     weights: Mapping[str, Tensor], source: Mapping[str, Tensor], masks: Mapping[str, Tensor]
 ) -> bool:

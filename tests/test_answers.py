@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lthbench import Ticket, child, keep_top
 from lthbench.check import TASK
 from lthbench.engine import plain
 from lthbench.errors import BadCall
@@ -65,6 +66,20 @@ def test_another_depth_shares_the_meter_and_costs_its_flops(tmp_path: Path) -> N
     assert {name: tuple(end[name].shape) for name in deeper.prunable} == deeper.shapes
     problem.train()
     assert coordinator.state.meter.spent == pytest.approx(spent + 1)
+
+
+def test_dense_training_to_an_early_step_is_theta(tmp_path: Path) -> None:
+    """Whichever way a method reaches theta_k, a ticket from there rewinds."""
+    problem, coordinator = begin(TASK, SEED, tmp_path)
+    k = TASK.search.rewind_limit
+    early = problem.train(until=k)
+    assert early.digest == problem.theta(k).digest
+    masks = keep_top({n: early[n].abs() for n in problem.prunable}, problem.densities[0])
+    child._yield(coordinator, Ticket(masks, weights=early))  # type: ignore[arg-type]
+    (rung,) = coordinator.state.rungs
+    assert (rung["origin"], rung["start"]) == ("rewind", k)
+    later = problem.train(until=k, order=1)
+    assert later.digest != early.digest
 
 
 def test_a_theta_of_another_depth_is_another_run(tmp_path: Path) -> None:

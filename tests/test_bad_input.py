@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -51,6 +52,9 @@ COMMAND_LINES = {
     "no such verb": (("evalaute", "imp"), r"evaluate"),
     "no argument": (("evaluate",), r"(?i)missing argument"),
     "seeds of nothing": (("evaluate", "imp", "--seeds", "0"), r"--seeds 0: at least 1"),
+    "workers below 0": (("evaluate", "imp", "--workers", "-1"), r"--workers -1: 0 or more"),
+    "memory of nothing": (("evaluate", "imp", "--memory", "nan"), r"--memory nan: gigabytes"),
+    "no time": (("evaluate", "imp", "--timeout", "0"), r"--timeout 0(\.0)?: seconds, above 0"),
     "seeds in words": (("evaluate", "imp", "--seeds", "two"), r"--seeds.*integer"),
     "suite and task": (("evaluate", "imp", "--suite", "lite", "--task", "mlp-digits"), "exclude"),
     "set without value": (("evaluate", "imp", "--set", "rate"), r"name=value"),
@@ -95,6 +99,7 @@ BEHAVIOUR = {
     "bad_budget": r"budget",
     "bad_printer": r"printed more than",
     "bad_endless": r"--timeout",
+    "bad_chatty": r"--timeout",
     "bad_memory": r"memory",
     "bad_socket": r"sockets",
     "bad_test_data": r"test data",
@@ -102,7 +107,11 @@ BEHAVIOUR = {
     "bad_process": r"processes",
     "bad_no_ticket": r"Ticket",
 }
-LIMITS = {"bad_endless": ("--timeout", "3"), "bad_memory": ("--memory", "2")}
+LIMITS = {
+    "bad_endless": ("--timeout", "3"),
+    "bad_chatty": ("--timeout", "3"),
+    "bad_memory": ("--memory", "2"),
+}
 
 
 @pytest.mark.slow
@@ -189,6 +198,24 @@ def test_task_files(case: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_one_seed_s_error_ends_the_others(tmp_path: Path) -> None:
+    """Even of a method that is never silent; with --keep-going that seed's rungs score chance."""
+    source = (METHODS / "bad_one_seed.py").read_text()
+    (tmp_path / "method.py").write_text(source)
+    arguments = ["evaluate", "method.py", "--task", str(TASK), "--seeds", "2"]
+    refused(run(*arguments, "--timeout", "60", cwd=tmp_path), r"method\.py:\d+: RuntimeError")
+    (tmp_path / "method.py").write_text(source.replace("while True", "while False"))
+    arguments += ["--out", "on", "--keep-going"]
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    record = json.loads((tmp_path / "on" / "tiny-digits" / "record.json").read_text())
+    assert [search["status"] for search in record["searches"]] == ["failed", "ok"]
+    tickets = [cell for cell in record["cells"] if cell["kind"] == "ticket"]
+    assert {c["status"] for c in tickets if c["seed"] == 1000} == {"missing"}
+    assert {c["status"] for c in tickets if c["seed"] == 1001} == {"ok"}
+
+
+@pytest.mark.slow
 def test_a_damaged_cache_and_an_edited_record(tmp_path: Path) -> None:
     """Each is refused, and nothing else is lost: what is put right goes on."""
     arguments = ("evaluate", "erk", "--task", str(TASK), "--seeds", "1", "--out", "out")
@@ -211,6 +238,16 @@ def test_a_damaged_cache_and_an_edited_record(tmp_path: Path) -> None:
     assert edited != text
     record.write_text(edited)
     refused(run("report", "out", cwd=tmp_path), r"does not follow from the cells")
+    place = tmp_path / "out" / "tiny-digits"
+    for damaged in (place / "tickets" / "seed1000" / "search.json", place / "task.json"):
+        whole = damaged.read_bytes()
+        damaged.write_bytes(whole[:-9])
+        refused(run(*arguments, cwd=tmp_path), rf"{damaged.name}: damaged")
+        damaged.write_bytes(whole)
+    rung = next((place / "tickets" / "seed1000").glob("*.safetensors"))
+    rung.write_bytes(rung.read_bytes()[:-9])
+    record.unlink()
+    refused(run(*arguments, cwd=tmp_path), rf"{rung.name}: damaged")
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

@@ -284,6 +284,10 @@ def test_a_local_copy_that_is_not_there(
         data.prepare(MNIST, download=True)
 
 
+class BrokenData(Exception):
+    """In place of datasets' own, which is no ValueError either."""
+
+
 class Hub:
     """In place of the `datasets` package: two tiny splits, or an error."""
 
@@ -302,7 +306,11 @@ class Hub:
         return self.splits
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> Hub:
-        fake = SimpleNamespace(load_dataset=self.load_dataset, disable_progress_bars=lambda: None)
+        fake = SimpleNamespace(
+            load_dataset=self.load_dataset,
+            disable_progress_bars=lambda: None,
+            exceptions=SimpleNamespace(DatasetsError=BrokenData),
+        )
         monkeypatch.setitem(sys.modules, "datasets", fake)
         monkeypatch.delenv("LTHBENCH_DATA", raising=False)
         return self
@@ -314,6 +322,12 @@ def test_without_a_network_the_reason_is_told(cache: Path, monkeypatch: pytest.M
         data.prepare(MNIST, download=True)
     assert "long reason" not in message(caught)
     assert hub.asked == ["ylecun/mnist"]
+
+
+def test_a_damaged_copy_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Hub(BrokenData("An error occurred while generating the dataset")).install(monkeypatch)
+    with pytest.raises(DataError, match=r"cannot be loaded.*while generating"):
+        data.prepare(MNIST, download=True)
 
 
 def test_another_data_set_under_the_same_name_is_refused(

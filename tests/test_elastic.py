@@ -11,7 +11,8 @@ from lthbench import Ticket
 from lthbench.check import TASK
 from lthbench.method import load_method
 from lthbench.problem import Problem
-from lthbench.ticket import check, division, origin
+from lthbench.scores import division
+from lthbench.ticket import check, origin
 from tests.searching import begin, search
 
 SEED = 3

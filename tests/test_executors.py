@@ -121,7 +121,7 @@ def test_one_worker_gives_the_results_of_this_process() -> None:
         async with workers(1) as executor:
             assert await collected(executor, jobs()) == here
             assert await collected(executor, jobs()[::-1]) == here
-            await an_error_fails_its_job_alone(executor)
+            await an_error_is_no_result(executor, here)
             # Without an evaluation the states are the same, and nothing is counted.
             plainly = await collected(executor, jobs(), None)
             assert {k: v[1] for k, v in plainly.items()} == {k: v[1] for k, v in here.items()}
@@ -132,12 +132,12 @@ def test_one_worker_gives_the_results_of_this_process() -> None:
     run(main())
 
 
-async def an_error_fails_its_job_alone(executor: Executor) -> None:
+async def an_error_is_no_result(executor: Executor, here: Found) -> None:
+    """Neither of the method nor of a control: it ends the run, which can go on."""
     bad = tiny.job(key="bad", masks={"nothing": torch.ones(1) > 0}, until=10)
-    results = {key: r async for key, r in executor.results([bad, jobs()[0]], DATA, None)}
-    assert results["bad"].status == "failed" and results["bad"].state is None
-    assert results["bad"].reason == "KeyError: 'nothing'"
-    assert results["dense 0"].status == "ok"
+    with pytest.raises(ResourceError, match=r"a training failed .KeyError: 'nothing'.; run the"):
+        await collected(executor, [bad], None)
+    assert await collected(executor, jobs()[:1]) == {"dense 0": here["dense 0"]}
 
 
 async def a_job_given_up_answers_nobody_else(executor: Executor, here: Found) -> None:
@@ -275,6 +275,29 @@ def test_workers_inherit_little(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["PYTHONHASHSEED"] == "7" and found["PATH"] == os.environ["PATH"]
     paths = found["PYTHONPATH"].split(os.pathsep)
     assert all(Path(path).is_absolute() for path in paths) and paths[1] == "/absolute"
+
+
+def test_an_error_in_this_process_is_told_like_a_worker_s() -> None:
+    async def main() -> None:
+        await an_error_is_no_result(Here(), await collected(Here(), jobs()[:1]))
+
+    run(main())
+
+
+def test_a_worker_imports_nothing_from_where_it_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A method's file may be called random.py."""
+    for name in ("random", "torch", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError")
+    monkeypatch.chdir(tmp_path)
+
+    async def main() -> None:
+        here = await collected(Here(), jobs()[:1])
+        async with workers(1) as executor:
+            assert await collected(executor, jobs()[:1]) == here
+
+    run(main())
 
 
 def test_no_workers_means_here() -> None:

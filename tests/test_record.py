@@ -154,6 +154,13 @@ def test_an_aggregate_that_is_not_there_is_named(edit: str, whole: Json, tmp_pat
     assert said.startswith(f"aggregates.{names[edit]} does not follow from the cells")
 
 
+def test_an_edited_division_is_noticed(whole: Json, tmp_path: Path) -> None:
+    """The board that an entry stands on follows from where its weights come from."""
+    number = next(n for n, cell in enumerate(whole["cells"]) if cell["kind"] == "ticket")
+    said = refused(tmp_path, edited(whole, ("cells", number, "origin"), "final"))
+    assert "division does not follow from its origin" in said
+
+
 def test_an_edited_count_is_noticed(whole: Json, tmp_path: Path) -> None:
     """A count is what everything follows from, so everything has to be edited with it."""
     number = next(n for n, cell in enumerate(whole["cells"]) if cell["kind"] == "ticket")

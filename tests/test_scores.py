@@ -302,6 +302,22 @@ def test_generalised_is_three_evaluations_in_a_row(curve: list[int], expected: i
     assert scores.score_of(record, cell(0, "ticket", 0.5, curve)) == expected
 
 
+@pytest.mark.parametrize(("seeds", "p"), [(3, None), (4, None), (5, 2**-5)])
+def test_a_test_that_cannot_be_passed_is_not_made(seeds: int, p: float | None) -> None:
+    """Of three or four yes or no the least p is above .05: nothing is said, neither yes nor no."""
+    record = synthetic_record(kind="generalisation", seeds=seeds).model_dump(mode="json")
+    for run in record["cells"]:
+        good = run["kind"] in ("dense", "ticket")
+        size = record["sizes"][str(run["seed"])]
+        run["correct"] = {n: [size[n] * good] * len(c) for n, c in run["correct"].items()}
+    for rung in aggregate(record)["rungs"]:
+        assert rung["gap_shuffled"]["mean"] == 1
+        assert rung["gap_shuffled"]["p"] == rung["gap_reinit"]["p"] == p
+        assert rung["gap_shuffled"]["low"] is rung["difference"]["low"] is None
+        assert rung["identity_matters"] is (None if p is None else True)
+        assert rung["ticket"]["low"] > 0
+
+
 def test_grokking_by_hand() -> None:
     """Memorised, generalised and the delay, each restricted to T where it never came."""
 

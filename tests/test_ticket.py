@@ -17,8 +17,9 @@ from lthbench import networks
 from lthbench.engine import plain
 from lthbench.errors import TicketError
 from lthbench.masks import keep_top, target_count
+from lthbench.scores import division
 from lthbench.states import State
-from lthbench.ticket import Ticket, check, completed, division, origin, rung_of
+from lthbench.ticket import Ticket, check, completed, origin, rung_of
 from tests import tiny
 from tests.strategies import moderate
 

@@ -20,9 +20,10 @@ from lthbench.executors import Here
 from lthbench.method import load_method
 from lthbench.record import Record, build
 from lthbench.score import Plan, planned, see
+from lthbench.scores import division
 from lthbench.states import State
 from lthbench.task import Task, load_task
-from lthbench.ticket import Ticket, division, origin
+from lthbench.ticket import Ticket, origin
 from tests import tiny
 from tests.checks import edge_popup, multiprize, small, supermask
 from tests.records import synthetic_record
