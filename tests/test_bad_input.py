@@ -238,6 +238,8 @@ def test_a_damaged_cache_and_an_edited_record(tmp_path: Path) -> None:
     assert edited != text
     record.write_text(edited)
     refused(run("report", "out", cwd=tmp_path), r"does not follow from the cells")
+    data[-1] ^= 1
+    cached.write_bytes(data)
     place = tmp_path / "out" / "tiny-digits"
     for damaged in (place / "tickets" / "seed1000" / "search.json", place / "task.json"):
         whole = damaged.read_bytes()
