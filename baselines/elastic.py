@@ -4,14 +4,15 @@ Chen et al. 2021. Blocks are the repeated unit: a deeper network gets copies of 
 a shallower one loses the last of them; masks, early weights and the state of norms move together,
 and nothing is rescaled or drawn again. The search costs what the source's dense network costs.
 
-Parameters: rate, as in imp; depth, the source's (0: one less than the task's, or one more where a
+Parameters: rate, as in imp, and more where the budget does not last for so many rounds at the
+source's cost; depth, the source's (0: one less than the task's, or one more where a
 shallower network has no block to copy); order, of the copies: append (the paper's main choice) or
 interpolate.
 Departures: the carried masks are brought to the rung's exact count, in the copied blocks where
 there are any (the paper compares at whatever density comes out); pruning at the source is global.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
@@ -24,16 +25,31 @@ def find_tickets(
     problem: Problem, *, rate: float = 0.2, depth: int = 0, order: str = "append"
 ) -> Iterator[Ticket]:
     source = problem.at_depth(depth or _neighbour(problem))
-    start = problem.rewind_limit
+    start, before = problem.rewind_limit, problem.budget
+    end = source.train(start)
+    affordable = 1 + int(problem.budget / (before - problem.budget) + 1e-9)
+    while sum(map(len, rounds(rate, problem.densities))) > affordable and rate < 0.99:
+        rate += 0.01
     masks: dict[str, Tensor] = {}
-    density = 1.0
-    for target in problem.densities:
-        while density > target * (1 + 1e-9):  # the last bits of 0.8^n must not cost a round
-            end = source.train(start, masks or None)
-            density = max(density * (1 - rate), target)
+    for way in rounds(rate, problem.densities):
+        for density in way:
+            if masks:
+                end = source.train(start, masks)
             scores = {name: end[name].abs() for name in source.prunable}
             masks = keep_top(scores, density, within=masks or None)
         yield elastic(Ticket(masks, start), source, problem, order=order)
+
+
+def rounds(rate: float, densities: Sequence[float]) -> list[list[float]]:
+    """For every rung the densities after each round on the way there from the one before."""
+    found: list[list[float]] = []
+    density = 1.0
+    for target in densities:
+        found.append([])
+        while density > target * (1 + 1e-9):  # the last bits of 0.8^n must not cost a round
+            density = max(density * (1 - rate), target)
+            found[-1].append(density)
+    return found
 
 
 def _neighbour(problem: Problem) -> int:

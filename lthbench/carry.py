@@ -211,9 +211,9 @@ def _runs(
         parts = transfer.parts(replace(ticket, weights=weights), seed)
         for kind, part in parts.items():
             step = told["start"] if part.weights is not None else 0
-            entries.append(
-                _entry(target, kind, now.density, seed, part, {**told, "start": step}, seen)
-            )
+            own = {} if part.weights is not None else {"origin": "init", "source": ""}
+            facts = {**told, "start": step, **own}
+            entries.append(_entry(target, kind, now.density, seed, part, facts, seen))
     return entries
 
 

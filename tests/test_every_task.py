@@ -3,7 +3,9 @@ says why it cannot."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ import pytest
 from lthbench import data, masks
 from lthbench.answers import read_ticket
 from lthbench.data import Examples, Search
+from lthbench.engine import Job, Result, plain
 from lthbench.errors import LthbenchError
 from lthbench.method import baseline_names, load_method
-from lthbench.task import Ladder, Task, load_task
+from lthbench.states import State
+from lthbench.task import Ladder, Task, load_suite, load_task
 from tests.searching import search
 
 # Steps of the shrunk recipe: enough for a warm-up and two drops in their order.
@@ -31,6 +35,8 @@ QUICKER = {
     **{name: {"rounds": "5"} for name in ("force", "synflow")},
     **{name: {"length": "0.5"} for name in ("edge_popup", "multiprize", "supermask")},
 }
+TRAINING = ("elastic", "imp", "imp_lrr", "sign_only")  # a round for each fifth that is removed
+ON_THE_WAY = sorted({t for suite in ("quick", "lite", "standard") for t in load_suite(suite).tasks})
 REFUSED = {("elastic", "conv4-cifar10"): "conv networks repeat no block"}
 
 
@@ -62,6 +68,32 @@ def noise(task: Task) -> Search:
         return Examples(x, np.arange(count, dtype=np.uint8) % task.data.classes)
 
     return Search(some(100), some(20))
+
+
+def standing(jobs: Iterable[Job], *_: Any) -> Iterator[tuple[str, Result]]:
+    """In place of the engine: weights stay where they are, and steps pass."""
+    for job in jobs:
+        yield job.key, Result(State(job.start.tensors(), job.until))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ON_THE_WAY)
+@pytest.mark.parametrize("name", TRAINING)
+def test_the_whole_ladder_is_within_the_budget(
+    name: str, task: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the task as it is, by its own steps and the FLOPs of its own networks."""
+    if (name, task) in REFUSED:
+        return
+    whole = load_task(task)
+    if whole.data.source not in ("modular-addition", "digits"):
+        monkeypatch.setattr(data, "search", lambda task, seed: noise(task))
+    elif whole.data.source == "digits":
+        data.prepare(whole, download=False)
+    monkeypatch.setattr(plain, "run", standing)
+    state = search(load_method(name), whole, 0, tmp_path)
+    assert [rung["density"] for rung in state.rungs] == list(whole.ladder.trained)
+    assert state.meter.spent <= whole.search.budget
 
 
 @pytest.mark.slow
