@@ -12,8 +12,9 @@ from types import ModuleType
 import pytest
 
 from lthbench.task import load_task
-from tests.speed import estimate, harness, startup, workers
+from tests.speed import estimate, harness, quick, startup, workers
 
+TINY = Path(__file__).parent / "tasks" / "tiny-digits.toml"
 Said = Callable[..., str]
 
 
@@ -74,6 +75,12 @@ def test_workers(said: Said) -> None:
     assert re.search(
         r"^1 worker: [\d.]+ s\n2 workers: [\d.]+ s\nratio: [\d.]+$", text, re.MULTILINE
     )
+
+
+@pytest.mark.slow
+def test_quick(said: Said) -> None:
+    with pytest.raises(SystemExit, match=r"^0$"):
+        said(quick, "--method", "erk", "--task", str(TINY), "--seeds", "1")
 
 
 @pytest.mark.slow

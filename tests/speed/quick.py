@@ -1,0 +1,61 @@
+"""What `lthbench evaluate imp` takes on suite quick: `python -m tests.speed.quick`.
+
+Time by the clock, start-up included, and the most memory that the command and all processes it
+starts hold together, where shared pages count once (PSS; else RSS). An empty cache but for the
+prepared data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+import psutil
+
+EVERY = 0.5  # seconds between looks
+
+
+def held(root: psutil.Process) -> int:
+    """Bytes of a process and all that it started."""
+    total = 0
+    for one in [root, *root.children(recursive=True)]:
+        try:
+            full = one.memory_full_info()
+            total += getattr(full, "pss", full.rss)
+        except psutil.Error:
+            continue  # it has just ended
+    return total
+
+
+def main() -> None:
+    """Run the command and print what it took, below what it says itself."""
+    parser = argparse.ArgumentParser(prog="python -m tests.speed.quick", description=__doc__)
+    parser.add_argument("--method", default="imp")
+    parser.add_argument("--task", action="append", help="tasks in place of the suite")
+    parser.add_argument("--seeds", default="2")
+    options = parser.parse_args()
+    tasks = [word for name in options.task or () for word in ("--task", name)]
+    with tempfile.TemporaryDirectory(prefix="lthbench-speed-") as place:
+        command = [sys.executable, "-m", "lthbench", "evaluate", options.method, *tasks]
+        command += ["--seeds", options.seeds, "--out", f"{place}/out"]
+        environment = os.environ | {"LTHBENCH_CACHE": f"{place}/cache"}
+        began = time.perf_counter()
+        run = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+        root, most = psutil.Process(run.pid), 0
+        while run.poll() is None:
+            try:
+                most = max(most, held(root))
+            except psutil.Error:
+                break
+            time.sleep(EVERY)
+        code, wall = run.wait(), time.perf_counter() - began
+    print(f"exit {code}, {wall:.1f} s, at most {most / 1e9:.2f} GB, {os.cpu_count()} cores")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
