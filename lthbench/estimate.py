@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import ceil
+from math import ceil, log
 from pathlib import Path
 from typing import Any
 
@@ -406,7 +406,7 @@ async def _row(
             cells = Cells(steps, steps / task.recipe.steps, 0.0, Spent(0.0, 0.0))
         else:
             bounded, cells = "", await _cells(task, seeds, found, folder, plan, seen)
-    if plan.transfer:
+    if plan.transfer and not score.untrained([found.search]):
         cells = _with_transfer(task, n, found.search.cost, cells)
     jobs = found.trainings + found.accuracies
     search = pace.step.times(found.steps) + pace.job.times(jobs)
@@ -495,8 +495,10 @@ def _with_transfer(task: Task, seeds: int, cost: float, cells: Cells) -> Cells:
     rungs = len(moved.densities)
     runs = 2 * rungs + len(depths.PARTS) + (rungs if cost < carry.CHEAP else 0)
     steps = sum(weights) * runs * task.recipe.steps
-    if moved.source != task.network.depth:
-        steps += cost * task.recipe.steps * networks.flops(task.network, moved.source) / own
+    if moved.source != task.network.depth:  # on two rungs: in nats, a part of the way down
+        part = min(1.0, log(moved.densities[-1]) / log(task.ladder.trained[-1]))
+        there = networks.flops(task.network, moved.source) / own
+        steps += part * cost * task.recipe.steps * there
     more = seeds * len(weights) * runs
     return replace(cells, steps=cells.steps + seeds * steps, runs=cells.runs + more)
 

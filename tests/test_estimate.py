@@ -194,10 +194,14 @@ def test_cells_are_those_of_scoring_less_what_is_stored(tmp_path: Path, cache: P
     assert (cells(plan).steps, cells(plan).runs, cells(plan).cached) == (5 * T, 5, T)
 
 
-def test_transfer_is_counted_by_its_runs() -> None:
+@pytest.mark.parametrize(
+    ("name", "part"),  # of 0.8^n, n = 6 of 9, 6 of 18 and 9 of 12
+    [("mlp-modadd59", 2 / 3), ("transformer-modadd59", 1 / 3), ("mlp-digits", 3 / 4)],
+)
+def test_transfer_is_counted_by_its_runs(name: str, part: float) -> None:
     """At each of two depths: two carried, two random, three parts; a cheap method's own two."""
     none = estimate.Cells(0.0, 0.0, 0.0, Spent(0.0, 0.0))
-    task = load_task("mlp-modadd59")
+    task = load_task(name)
     assert task.transfer
     dear, cheap = (estimate._with_transfer(task, 3, cost, none) for cost in (5.0, 0.0))
     assert (dear.runs, cheap.runs) == (3 * 2 * 7, 3 * 2 * 9)
@@ -205,7 +209,7 @@ def test_transfer_is_counted_by_its_runs() -> None:
     targets = sum(networks.flops(task.network, depth) for depth in task.transfer.targets)
     searched = 0.0
     if task.transfer.source != task.network.depth:
-        searched = 5.0 * networks.flops(task.network, task.transfer.source)
+        searched = 5.0 * part * networks.flops(task.network, task.transfer.source)
     expected = 3 * task.recipe.steps * (7 * targets + searched) / own
     assert dear.steps == pytest.approx(expected)
 
