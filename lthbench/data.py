@@ -18,12 +18,13 @@ from numpy.typing import NDArray
 
 from lthbench import seeds
 from lthbench.errors import DataError
-from lthbench.paths import cache, data_folder, digest, write_whole
+from lthbench.paths import cache, data_folder, digest, sweep, write_whole
 from lthbench.task import Task
 
 Bytes = NDArray[np.uint8]
 HUB = {"mnist": ("ylecun/mnist", "image"), "cifar10": ("uoft-cs/cifar10", "img")}
 FIRST = "first-fingerprints.json"  # beside a source's files, if a task lists no fingerprints
+DAY = 86_400.0  # seconds
 IMAGENETTE = 160  # pixels a side of the square images that are kept of it
 
 
@@ -104,6 +105,7 @@ def prepare(task: Task, *, download: bool, test: bool = True) -> None:
     """
     if prepared(task, test=test):
         return
+    sweep(cache() / "data", older=DAY)  # what a kill left; a running process is younger
     decode = {"digits": _digits, "imagenette": _imagenette}.get(task.data.source, _from_hub)
     for part, examples in decode(task, download):
         for name, array in (("x", examples.x), ("y", examples.y)):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
@@ -89,19 +90,21 @@ def write_whole(path: Path, data: bytes) -> None:
     _sync_folder(path.parent)
 
 
-def sweep(folder: Path) -> int:
+def sweep(folder: Path, older: float = 0.0) -> int:
     """Remove temporary files that killed processes left under a folder; returns their number.
 
     A temporary file of a running process cannot be told from a stale one: hold the folder's
-    lock.
+    lock, or name an age in seconds that none of a running process reaches.
     """
     removed = 0
     for parent, _, names in os.walk(folder):
         for name in names:
             if TEMPORARY.fullmatch(name):
                 with suppress(OSError):
-                    Path(parent, name).unlink()
-                    removed += 1
+                    stale = Path(parent, name)
+                    if not older or time.time() - stale.stat().st_mtime >= older:
+                        stale.unlink()
+                        removed += 1
     return removed
 
 

@@ -206,6 +206,16 @@ def test_what_a_kill_leaves_is_swept(tmp_path: Path) -> None:
     assert paths.sweep(tmp_path / "absent") == 0
 
 
+def test_old_temporary_files_alone_are_swept_where_others_write(tmp_path: Path) -> None:
+    old, new = (tmp_path / f".tmp-{'0' * 15}{end}" for end in "12")
+    for path in (old, new):
+        path.touch()
+        assert paths.TEMPORARY.fullmatch(path.name)
+    os.utime(old, (0, 0))
+    assert paths.sweep(tmp_path, older=60) == 1
+    assert not old.exists() and new.exists()
+
+
 def test_canonical_json_is_this() -> None:
     """The bytes are part of every digest: they must never change."""
     assert paths.canonical_json({"θ": 1, "b": [0.1, None], "a": {"d": 1e-05, "c": True}}) == (
