@@ -277,7 +277,7 @@ class Planned(Told):
 
 
 @pytest.mark.parametrize(
-    ("changes", "tasks", "seeds", "controls", "compressed"),
+    ("changes", "tasks", "seeds", "controls", "whole"),
     [
         ({}, None, (1000, 1001), "one rung", False),
         ({"seeds": 3}, None, (1000, 1001, 1002), "one rung", False),
@@ -288,15 +288,18 @@ class Planned(Told):
     ],
 )
 def test_what_is_run_where_little_is_said(
-    changes: dict[str, Any], tasks: Any, seeds: Any, controls: str, compressed: bool,
+    changes: dict[str, Any], tasks: Any, seeds: Any, controls: str, whole: bool,
     done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Suite quick on development seeds; a final run of a task as its ranked suite has it."""
+    """Suite quick on development seeds; a final run of a task as its ranked suite has it.
+
+    The whole of it are compressed schedules and transfer too.
+    """
     monkeypatch.setattr(data, "prepare", lambda task, **kwargs: None)
     with pytest.raises(Stopped) as caught:
         evaluate(str(done.method), out=tmp_path, workers=1, progress=Planned(), **changes)
     names = tasks if isinstance(tasks, list) else list(load_suite(tasks or "quick").tasks)
-    assert caught.value.args == (names, tuple(seeds), controls, compressed, 1)
+    assert caught.value.args == (names, tuple(seeds), controls, whole, 1, whole, False)
 
 
 def test_where_results_go(done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,7 +310,7 @@ def test_where_results_go(done: Done, tmp_path: Path, monkeypatch: pytest.Monkey
     for final in (False, True):
         with pytest.raises(Stopped) as caught:
             evaluate(str(done.method), final=final, progress=Planned())
-        assert caught.value.args[-1] == 3
+        assert caught.value.args[4] == 3
     names = sorted(path.name for path in (tmp_path / "lthbench-out").iterdir())
     assert names == ["mine", "mine-final"]
     claim = json.loads((tmp_path / "lthbench-out" / "mine" / "evaluation.json").read_bytes())
