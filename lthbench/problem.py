@@ -168,7 +168,7 @@ class Problem:
         for step, (x, y) in enumerate(batches, start=first + 1):
             yield Batch(x, y)
             due = time.monotonic() - saved > reply["every"] or step in reply["at"] or step == steps
-            if due and (steps > SHORT or step in reply["at"]):
+            if steps > SHORT and due:
                 tensors: dict[str, Tensor] = {}
                 packed = wire.pack(_snapshot(stateful, self._shared.generators), tensors)
                 header = {"op": "snapshot", "number": number, "step": step, "snapshot": packed}

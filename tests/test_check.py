@@ -173,8 +173,6 @@ BROKEN: Mapping[str, tuple[str, str]] = {
     "bad_random": (AGAIN, "another mask at density 0.64; let nothing depend on the clock"),
     # What is not passed to problem.loop is lost when a run is killed inside it.
     "bad_local_list": (LOOPS, "at step 80 of loop 1"),
-    # As long as it would be snapshotted on any task but this one.
-    "bad_short_list": (LOOPS, "at step 40 of loop 1"),
 }
 
 
