@@ -210,9 +210,8 @@ def _runs(
         weights = ticket.weights or networks.initial(target.network, now.depth, seed)
         parts = transfer.parts(replace(ticket, weights=weights), seed)
         for kind, part in parts.items():
-            step = told["start"] if part.weights is not None else 0
-            own = {} if part.weights is not None else {"origin": "init", "source": ""}
-            facts = {**told, "start": step, **own}
+            fresh = {"origin": "init", "start": 0, "source": ""}
+            facts = {**told, **fresh} if part.weights is None else told
             entries.append(_entry(target, kind, now.density, seed, part, facts, seen))
     return entries
 

@@ -24,7 +24,6 @@ from lthbench import (
     carry,
     controls,
     data,
-    depths,
     engine,
     executors,
     networks,
@@ -37,14 +36,14 @@ from lthbench.answers import Search
 from lthbench.childprocess import Limits
 from lthbench.engine import Evaluation, Examples, Job, plain
 from lthbench.engine.order import batch_size
-from lthbench.errors import MethodError, UsageError
-from lthbench.evaluation import DEVELOPMENT, PUBLISHED, suite_for
+from lthbench.errors import MethodError
+from lthbench.evaluation import asked
 from lthbench.executors import Executor
-from lthbench.method import Method, load_method
+from lthbench.method import Method
 from lthbench.paths import cache
 from lthbench.rehearsal import Dry, Rehearsal, rehearse, weighted
 from lthbench.score import Entry, Plan, Seen
-from lthbench.task import Task, load_suite, load_task
+from lthbench.task import Task
 
 LONG, ROUNDS = 0.3, 3  # processor seconds of one timing; timings of which the median counts
 WARM = 3  # steps that make the optimiser's state and the caches
@@ -218,24 +217,19 @@ def estimate(
     Raises:
         LthbenchError: for what the caller can put right: a name, data that is not prepared.
     """
-    if suite and tasks:
-        raise UsageError("--suite and --task exclude each other; name one of them")
-    if seeds is not None and seeds < 1:
-        raise UsageError(f"--seeds {seeds}: at least 1")
-    if workers is not None and workers < 0:
-        raise UsageError(f"--workers {workers}: 0 or more")
-    loaded = load_method(method, {name: str(value) for name, value in (options or {}).items()})
-    chosen = load_suite(suite) if suite else suite_for(tasks, final)
-    first = PUBLISHED if final else DEVELOPMENT
-    numbers = tuple(range(first, first + (seeds or chosen.seeds)))
-    plan = Plan(final, chosen.controls, chosen.compressed, chosen.transfer)
-    protocols = [load_task(name) for name in tuple(tasks) or chosen.tasks]
-    for task in protocols:
+    what = asked(method, suite, tasks, seeds, final, options, workers)
+    plan = Plan(final, what.suite.controls, what.suite.compressed, what.suite.transfer)
+    for task in what.tasks:
         data.prepare(task, download=False, test=final)
-    width = executors.default_workers() if workers is None else workers
-    rows, starting = asyncio.run(_all(loaded, protocols, numbers, plan, width))
+    rows, starting = asyncio.run(_all(what.method, what.tasks, what.seeds, plan, what.workers))
     return Estimate(
-        loaded.name, final, len(numbers), width, rows, starting.processor / 3600, starting.wall
+        what.method.name,
+        final,
+        len(what.seeds),
+        what.workers,
+        rows,
+        starting.processor / 3600,
+        starting.wall,
     )
 
 
@@ -329,8 +323,6 @@ async def _round(
     looks = Evaluation(seen.sets, tuple(range(1, steps + 1))) if evaluated else None
     began, walls = _processor(), []
     async for _, result in executor.results(jobs, seen.train, looks):
-        if result.status == "failed":
-            raise MethodError(f"a step of {job.network.family} failed: {result.reason}")
         walls.append(result.seconds)
     return Spent((_processor() - began) / workers, statistics.mean(walls))
 
@@ -492,8 +484,7 @@ def _with_transfer(task: Task, seeds: int, cost: float, cells: Cells) -> Cells:
         return cells
     own = networks.flops(task.network, task.network.depth)
     weights = [networks.flops(task.network, depth) / own for depth in moved.targets]
-    rungs = len(moved.densities)
-    runs = 2 * rungs + len(depths.PARTS) + (rungs if cost < carry.CHEAP else 0)
+    runs = foreseen.runs_at_a_target(moved, cost < carry.CHEAP)
     steps = sum(weights) * runs * task.recipe.steps
     if moved.source != task.network.depth:  # on two rungs: in nats, a part of the way down
         part = min(1.0, log(moved.densities[-1]) / log(task.ladder.trained[-1]))

@@ -71,6 +71,17 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A method, the suite whose controls and extras hold, and tasks, seeds and workers of a run."""
+
+    method: Method
+    suite: Suite
+    tasks: tuple[Task, ...]
+    seeds: tuple[int, ...]
+    workers: int
+
+
+@dataclass(frozen=True)
 class Settings:
     """How an evaluation runs; nothing here changes a record."""
 
@@ -117,36 +128,47 @@ def evaluate(
     Raises:
         LthbenchError: for what the caller can put right; nothing that was stored is lost.
     """
-    if suite and tasks:
-        raise UsageError("--suite and --task exclude each other; name one of them")
-    settings = {name: str(value) for name, value in (options or {}).items()}
-    loaded = load_method(method, settings)
-    chosen = load_suite(suite) if suite else suite_for(tasks, final)
-    names = tuple(tasks) or chosen.tasks
-    if seeds is not None and seeds < 1:
-        raise UsageError(f"--seeds {seeds}: at least 1")
-    if workers is not None and workers < 0:
-        raise UsageError(f"--workers {workers}: 0 or more")
     if not 0 < memory < inf:
         raise UsageError(f"--memory {memory}: gigabytes, above 0")
     if timeout is not None and not timeout > 0:
         raise UsageError(f"--timeout {timeout}: seconds, above 0")
-    first = PUBLISHED if final else DEVELOPMENT
-    numbers = tuple(range(first, first + (seeds or chosen.seeds)))
-    moved = (chosen.transfer if transfer is None else transfer) or direct
-    plan = Plan(final, chosen.controls, chosen.compressed, moved, direct)
-    protocols = [load_task(name) for name in names]
-    folder = (
-        Path(out) if out else Path("lthbench-out") / (loaded.name + ("-final" if final else ""))
-    )
-    how = Settings(
-        executors.default_workers() if workers is None else workers,
-        Limits(timeout, round(memory * 2**30)),
-        keep_going,
-        keep,
-    )
-    run = _all(loaded, protocols, numbers, folder, plan, how, progress or cast(Progress, Silent()))
+    what = asked(method, suite, tasks, seeds, final, options, workers)
+    moved = (what.suite.transfer if transfer is None else transfer) or direct
+    plan = Plan(final, what.suite.controls, what.suite.compressed, moved, direct)
+    named = what.method.name + ("-final" if final else "")
+    folder = Path(out) if out else Path("lthbench-out") / named
+    how = Settings(what.workers, Limits(timeout, round(memory * 2**30)), keep_going, keep)
+    told = progress or cast(Progress, Silent())
+    run = _all(what.method, what.tasks, what.seeds, folder, plan, how, told)
     return Evaluated(tuple(_outside_a_loop(run)), folder)
+
+
+def asked(
+    method: str,
+    suite: str | None,
+    tasks: Sequence[str],
+    seeds: int | None,
+    final: bool,
+    options: Mapping[str, Any] | None,
+    workers: int | None,
+) -> Asked:
+    """What the arguments that `evaluate` and `estimate` share come to; UsageError for mistakes."""
+    if suite and tasks:
+        raise UsageError("--suite and --task exclude each other; name one of them")
+    loaded = load_method(method, {name: str(value) for name, value in (options or {}).items()})
+    chosen = load_suite(suite) if suite else suite_for(tasks, final)
+    if seeds is not None and seeds < 1:
+        raise UsageError(f"--seeds {seeds}: at least 1")
+    if workers is not None and workers < 0:
+        raise UsageError(f"--workers {workers}: 0 or more")
+    first = PUBLISHED if final else DEVELOPMENT
+    return Asked(
+        loaded,
+        chosen,
+        tuple(load_task(name) for name in tuple(tasks) or chosen.tasks),
+        tuple(range(first, first + (seeds or chosen.seeds))),
+        executors.default_workers() if workers is None else workers,
+    )
 
 
 def suite_for(tasks: Sequence[str], final: bool) -> Suite:
@@ -185,9 +207,15 @@ async def _all(
     with _locked(out):
         sweep(out)
         _claim(out, method, plan)
-        controls, workers = plan.controls, how.workers
-        carried = plan.transfer, plan.direct
-        progress.plan(tasks, seeds, controls, plan.compressed, workers, *carried)
+        progress.plan(
+            tasks,
+            seeds,
+            plan.controls,
+            plan.compressed,
+            how.workers,
+            plan.transfer,
+            plan.direct,
+        )
         searching = executors.local(how.workers)
         scoring = executors.local(how.workers) if plan.final else searching
         try:

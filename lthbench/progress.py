@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from lthbench import depths
 from lthbench.record import Record
-from lthbench.task import Task
+from lthbench.task import Task, Transfer
 
 LINE_SECONDS = 10.0  # between plain lines
 IMP_COST = 1 / -math.log(0.8)  # dense trainings a nat: the dearest usual search, before any is seen
@@ -117,8 +118,13 @@ def carrying_steps(task: Task, seeds: int, direct: bool) -> float:
     """Model-steps of what is trained at other depths: carried and random tickets, parts of one."""
     if task.transfer is None:
         return 0.0
-    runs = len(task.transfer.targets) * ((2 + direct) * len(task.transfer.densities) + 3)
+    runs = len(task.transfer.targets) * runs_at_a_target(task.transfer, direct)
     return float(runs * seeds * task.recipe.steps)
+
+
+def runs_at_a_target(transfer: Transfer, direct: bool) -> int:
+    """A seed's trainings at one depth: on each rung carried, random and direct; parts on one."""
+    return (2 + direct) * len(transfer.densities) + len(depths.PARTS)
 
 
 def further_nats(task: Task, direct: bool) -> float:

@@ -158,8 +158,7 @@ async def score_cells(
         evaluation = Evaluation(seen.sets, at)
         async for key, result in executor.results(by_steps[steps], seen.train, evaluation):
             for entry in waiting[key]:
-                if result.status != "failed":  # an accident of this run, not a result
-                    _write(_store(entry.kind, folder), key, result)
+                _write(_store(entry.kind, folder), key, result)
                 yield entry, result, entry is waiting[key][0]
 
 

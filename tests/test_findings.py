@@ -13,10 +13,10 @@ from lthbench import evaluate, networks, scores, stats
 from lthbench.answers import read_ticket
 from lthbench.engine import Evaluation, Job, plain
 from lthbench.method import load_method
-from lthbench.paths import shipped
 from lthbench.record import Record
 from lthbench.task import load_task
 from tests.searching import search
+from tests.speed.workers import shortened
 
 pytestmark = pytest.mark.slow
 SEEDS = 3
@@ -24,26 +24,16 @@ ORDER = ("score/data",)
 Scores = dict[str, dict[str, float]]  # by method and kind of network
 
 
-def shortened(task: str, folder: Path, **values: str) -> str:
-    """A copy of a task with other values of some keys, each of which stands there once."""
-    text = (shipped("tasks") / f"{task}.toml").read_text()
-    for key, value in values.items():
-        text, found = re.subn(rf"^{key} = .*", f"{key} = {value}", text, flags=re.M)
-        assert found == 1, key
-    text = text.partition("[transfer]")[0]
-    (folder / f"{task}.toml").write_text(text)
-    return str(folder / f"{task}.toml")
-
-
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Scores:
     """What three methods reach on real digits at 6.9 % density, in 2/5 of the steps."""
     folder = tmp_path_factory.mktemp("digits")
-    values = {"steps": "600", "every": "30", "trained": "[0.068719476736]"}
-    task = shortened("mlp-digits", folder, **values)
+    task = shortened("mlp-digits", 600, folder)
+    text, rungs = task.read_text().partition("[transfer]")[0], "trained = [0.068719476736]"
+    task.write_text(re.sub(r"^trained = .*", rungs, text, flags=re.M))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LTHBENCH_CACHE", str(folder / "cache"))
-        return {m: accuracy(run(m, task, folder / m)) for m in ("imp", "sign_only", "snip")}
+        return {m: accuracy(run(m, str(task), folder / m)) for m in ("imp", "sign_only", "snip")}
 
 
 def run(method: str, task: str, folder: Path) -> Record:

@@ -210,17 +210,18 @@ def test_scoring_is_counted_by_its_runs() -> None:
 def test_other_depths_are_foreseen_until_they_are_known(direct: bool, time: Clock) -> None:
     """A search where tickets come from, with direct runs one at each target; then their runs."""
     task, seeds = TASKS[0], (0, 1)
-    told, cost = Told(None), 5.0
+    told, cost, moved = Told(None), 5.0, task.transfer
+    assert moved
     told.plan([task], seeds, "one rung", False, 1, True, direct)
     told.found(task)
     (stage,) = told.stages
     scoring, whole = scoring_steps(task, 2, "one rung", False), task.recipe.steps
     runs = 2 * 2 * (2 * (2 + direct)) + 2 * 2 * 3  # on two rungs and on one, at two depths
-    searched = 2 * cost * -math.log(task.transfer.densities[-1]) * (1 + 2 * direct)  # type: ignore[union-attr]
+    searched = 2 * cost * -math.log(moved.densities[-1]) * (1 + 2 * direct)
     left = scoring + (runs + searched) * whole
     assert steps_left(stage, cost) == pytest.approx(left)
     told.search(task, 0, "train", whole, True)
-    told.search(task, 0, f"ticket {task.transfer.densities[0]!r}", 0, True)  # type: ignore[union-attr]
+    told.search(task, 0, f"ticket {moved.densities[0]!r}", 0, True)
     assert steps_left(stage, cost) == pytest.approx(left - whole)
     told.carry(task, "planned", 3 * whole, False)
     assert steps_left(stage, cost) == 3 * whole

@@ -61,7 +61,7 @@ class Conv(nn.Module):
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The synaptic flow R of non-negative weights by name; pooling takes the largest."""
-        return through(self, weights)
+        return through(self, self.ones(), weights)
 
     @staticmethod
     def stages(spec: Network, depth: int) -> tuple[Stage, ...]:

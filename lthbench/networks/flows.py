@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 
-def through(network: nn.Module, weights: Mapping[str, Tensor], *arguments: Any) -> Tensor:
+def through(
+    network: nn.Module, ones: Tensor, weights: Mapping[str, Tensor], *arguments: Any
+) -> Tensor:
     """Summed output of a network for its all-ones input (scalar), under weights by name.
 
     Args:
         arguments: of the network's forward pass, after the input.
     """
-    ones = network.ones().to(weights["head.weight"])  # type: ignore[operator]
-    flowing: Tensor = torch.func.functional_call(network, dict(weights), (ones, *arguments))
+    given = (ones.to(weights["head.weight"]), *arguments)
+    flowing: Tensor = torch.func.functional_call(network, dict(weights), given)
     return flowing.sum()

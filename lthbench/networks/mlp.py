@@ -50,7 +50,7 @@ class MLP(nn.Module):
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The synaptic flow R of non-negative weights by name: what the all-ones input brings."""
-        return through(self, weights)
+        return through(self, self.ones(), weights)
 
     @staticmethod
     def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
@@ -89,7 +89,7 @@ class PairMLP(nn.Module):
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The synaptic flow R of non-negative weights by name: what the all-ones input brings."""
-        return through(self, weights)
+        return through(self, self.ones(), weights)
 
     @staticmethod
     def stages(spec: Network, depth: int) -> tuple[Stage, ...]:

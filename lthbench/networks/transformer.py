@@ -110,7 +110,7 @@ class Transformer(nn.Module):
 
         Attention is (q k' / n^2) v in place of softmax, with n tokens.
         """
-        return through(self, weights, "flow")
+        return through(self, self.ones(), weights, "flow")
 
     @staticmethod
     def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
