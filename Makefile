@@ -7,6 +7,9 @@ PYTHON ?= python3
 METHOD ?= imp
 SUITE  ?= quick
 
+# Tests run beside each other, those of one file in order; `make test PARALLEL=` runs them alone.
+PARALLEL ?= --numprocesses logical --maxprocesses 4 --dist loadfile
+
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: install .venv evaluate test test-all check clean
@@ -19,10 +22,10 @@ evaluate: .venv/run.stamp
 	.venv/bin/lthbench evaluate $(METHOD) --suite $(SUITE)
 
 test: .venv/test.stamp
-	.venv/bin/python -m pytest -m "not slow"
+	.venv/bin/python -m pytest -m "not slow" $(PARALLEL)
 
 test-all: .venv/test.stamp
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest $(PARALLEL)
 
 check: .venv/test.stamp
 	.venv/bin/ruff format --check .

@@ -14,6 +14,7 @@ from typing import Any
 
 from lthbench import answers, controls, networks, score, transfer
 from lthbench.answers import Search
+from lthbench.depths import PARTS
 from lthbench.errors import TicketError
 from lthbench.executors import Executor
 from lthbench.handover import Wanted, folder_of
@@ -26,7 +27,7 @@ from lthbench.ticket import Ticket
 CHEAP = 0.05  # dense trainings: methods that cost less are run at the target too
 Handing = Callable[[Task, Search, Sequence[Wanted], Path], Awaitable[None]]
 Finding = Callable[[Task, Path], Awaitable[Sequence[Search]]]  # into a folder
-Note = Callable[[str, float, bool], None]
+Told = Mapping[str, Any]  # what a record says of a ticket
 
 
 def source(task: Task) -> Task:
@@ -61,7 +62,7 @@ async def carry(
     handing: Handing | None = None,
     frozen: Sequence[dict[str, Any]] = (),
     direct: bool = False,
-    note: Note = lambda what, steps, ran: None,
+    note: score.Note = lambda what, steps, ran: None,
 ) -> dict[str, Any] | None:
     """What a record holds of transfer; None for a task without it.
 
@@ -96,6 +97,7 @@ async def carry(
         return result | {"reason": str(error)[:400]}
     entries: list[Entry] = []
     missing: list[dict[str, Any]] = []
+    carried: dict[tuple[int, int, float], tuple[Ticket, Told]] = {}  # by seed, depth and density
     for search in searches:
         mine = wanted[search.seed]
         if handing:
@@ -110,14 +112,30 @@ async def carry(
             except TicketError as error:
                 missing.append(_missing(target, now.density, search.seed, str(error)))
             else:
-                entries += _runs(target, now, search.seed, ticket, told, seen)
+                carried[search.seed, now.depth, now.density] = ticket, told
+                entries.append(
+                    _entry(target, "carried", now.density, search.seed, ticket, told, seen)
+                )
+                if now.density == target.ladder.trained[0]:
+                    entries += _parts(target, search.seed, ticket, told, seen)
     if direct or all(search.cost < CHEAP for search in searches):
         for depth in moved.targets:
             target, there = _at(task, depth), folder / f"depth{depth}"
             entries += _direct(target, await finding(target, there), there, seen)
     frozen = [cell for cell in frozen if any(cell["seed"] == s.seed for s in searches)]
     known = [*frozen, *missing]
-    result["cells"] = await _scored(task, entries, folder, executor, seen, known, note)
+
+    async def again(entry: Entry) -> Entry | None:
+        seed, depth, attempt = entry.job.seed, entry.job.depth, entry.attempt + 1
+        target = _at(task, depth)
+        if entry.kind not in PARTS:
+            return await score.drawn_again(target, entry, {}, executor)
+        if attempt >= score.ATTEMPTS:
+            return None
+        parts = _parts(target, seed, *carried[seed, depth, entry.density], seen, attempt)
+        return next(part for part in parts if part.kind == entry.kind)
+
+    result["cells"] = await _scored(task, entries, folder, executor, seen, known, again, note)
     return result
 
 
@@ -128,16 +146,17 @@ async def _scored(
     executor: Executor,
     seen: Seen,
     known: Sequence[dict[str, Any]],
-    note: Note,
+    again: Callable[[Entry], Awaitable[Entry | None]],
+    note: score.Note,
 ) -> list[dict[str, Any]]:
     """The cells of a list of runs beside those that are known, in a fixed order."""
     cells = {(c["seed"], c["depth"], -c["density"], c["kind"]): dict(c) for c in known}
     waiting = [entry for entry in entries if _place(entry) not in cells]
-    note("planned", sum(e.job.until - e.job.start.step for e in waiting), False)
-    async for entry, result, ran in score.score_cells(task, waiting, folder, executor, seen):
+    async for entry, result in score.score_until_sound(
+        task, waiting, folder, executor, seen, again, note
+    ):
         told = {"depth": entry.job.depth, "source": entry.table.get("source", "")}
         cells[_place(entry)] = score.cell_of(entry, result) | told
-        note(entry.kind, entry.job.until - entry.job.start.step, ran)
     return [cells[place] for place in sorted(cells)]
 
 
@@ -182,7 +201,7 @@ def _missing(target: Task, density: float, seed: int, why: str) -> dict[str, Any
 
 def _elastic(
     begin: Task, target: Task, now: Wanted, home: Path, search: Search
-) -> tuple[Ticket, dict[str, Any]]:
+) -> tuple[Ticket, Told]:
     """The ticket at its target by the elastic rule, and what a record says of it."""
     here, there = (level(task.network, task.network.depth) for task in (begin, target))
     maps = transfer.block_maps(here, there)
@@ -192,7 +211,7 @@ def _elastic(
 
 def _handed(
     begin: Task, target: Task, now: Wanted, home: Path, search: Search
-) -> tuple[Ticket, dict[str, Any]]:
+) -> tuple[Ticket, Told]:
     """The same as the method's own rule left it."""
     place = folder_of(home, now.depth, search.seed)
     header, chosen, weights = answers.read_ticket(place, now.density)
@@ -201,19 +220,30 @@ def _handed(
     return Ticket(chosen, header["start"], weights or None), told
 
 
-def _runs(
-    target: Task, now: Wanted, seed: int, ticket: Ticket, told: Mapping[str, Any], seen: Seen
+def _parts(
+    target: Task, seed: int, ticket: Ticket, told: Told, seen: Seen, attempt: int = 0
 ) -> list[Entry]:
-    """A carried ticket, and on the first rung what it is made of."""
-    entries = [_entry(target, "carried", now.density, seed, ticket, told, seen)]
-    if now.density == target.ladder.trained[0]:
-        weights = ticket.weights or networks.initial(target.network, now.depth, seed)
-        parts = transfer.parts(replace(ticket, weights=weights), seed)
-        for kind, part in parts.items():
-            fresh = {"origin": "init", "start": 0, "source": ""}
-            facts = {**told, **fresh} if part.weights is None else told
-            entries.append(_entry(target, kind, now.density, seed, part, facts, seen))
-    return entries
+    """What a carried ticket of the first rung is made of."""
+    density, depth = target.ladder.trained[0], target.network.depth
+    weights = ticket.weights or networks.initial(target.network, depth, seed).tensors()
+    # The target's own theta_0 has the source's values wherever names and shapes agree.
+    start = State(weights, told["start"])
+    fresh = score.another(target, seed, start, ticket.masks, "mask-only", attempt).tensors()
+    parts = transfer.parts(replace(ticket, weights=weights), fresh, seed, attempt=attempt)
+    own: Told = {"origin": "init", "start": 0}
+    return [
+        _entry(
+            target,
+            kind,
+            density,
+            seed,
+            part,
+            told if kind == "weights-only" else own,
+            seen,
+            attempt,
+        )
+        for kind, part in parts.items()
+    ]
 
 
 def _found(search: Search, densities: Sequence[float]) -> list[float]:
@@ -235,15 +265,18 @@ def _entry(
     density: float,
     seed: int,
     ticket: Ticket,
-    told: Mapping[str, Any],
+    told: Told,
     seen: Seen,
+    attempt: int = 0,
 ) -> Entry:
     """One run at a target depth; a ticket without weights starts from theta_0 there."""
     if ticket.weights is None:
         start = networks.initial(target.network, target.network.depth, seed)
     else:
         start = State(ticket.weights, told["start"])
-    return score.entry_of(target, kind, density, seed, start, ticket.masks, seen, told)
+    return score.entry_of(
+        target, kind, density, seed, start, ticket.masks, seen, told, attempt=attempt
+    )
 
 
 def _random(target: Task, seed: int, seen: Seen) -> list[Entry]:

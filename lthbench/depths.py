@@ -16,6 +16,7 @@ Table = Mapping[str, Any]
 Score = Callable[[Table], float]  # of one cell, 0 to 1
 Points = np.ndarray[Any, np.dtype[np.float64]]
 Told = Callable[[Sequence[float] | None, bool], dict[str, Any] | None]
+TICKETS = ("carried", "direct")  # a failed one scores chance
 PARTS = ("layers", "mask-only", "weights-only")  # what a carried ticket is taken apart into
 GAIN = 1.0  # points that IMP must surely gain over random before a share of it is told
 
@@ -44,7 +45,7 @@ def transfer(record: Table, score: Score, interval: Told) -> dict[str, Any] | No
     def values(kind: str, depth: int, density: float) -> list[float] | None:
         found = [cells.get((kind, depth, density, seed)) for seed in seeds]
         chosen = [cell for cell in found if cell is not None]
-        failed = kind != "carried" and any(cell["status"] != "ok" for cell in chosen)
+        failed = kind not in TICKETS and any(cell["status"] != "ok" for cell in chosen)
         return None if failed or len(chosen) < len(seeds) else [score(cell) for cell in chosen]
 
     rows = [_row(depth, density, values, interval) for depth, density in places]

@@ -6,7 +6,7 @@ stream, so that ticket, controls and dense are paired.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,7 @@ SHARED = ("dense", "random", "erk", "untrained_random")
 
 Masks = Mapping[str, Tensor]
 Place = tuple[str, float, int, int]  # kind, density, seed, schedule
+Note = Callable[[str, float, bool], None]  # what ran, its steps, and whether it was trained now
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ async def score(
     seen: Seen,
     *,
     dense: Sequence[dict[str, Any]] = (),
-    note: Callable[[str, float, bool], None] = lambda what, steps, ran: None,
+    note: Note = lambda what, steps, ran: None,
 ) -> list[dict[str, Any]]:
     """Every cell of a task's record: tickets, controls, dense runs, compressed schedules.
 
@@ -123,20 +124,42 @@ async def score(
     entries = await planned(task, searches, folder, executor, plan, seen)
     entries = [entry for entry in entries if entry.place not in cells]
     starts = {entry.place: entry.job.start for entry in entries if entry.kind == "ticket"}
-    for _attempt in range(ATTEMPTS):
-        again = []
-        note("planned", sum(e.job.until - e.job.start.step for e in entries), False)
-        async for entry, result, ran in score_cells(task, entries, folder, executor, seen):
-            cells[entry.place] = cell_of(entry, result)
-            note(entry.kind, entry.job.until - entry.job.start.step, ran)
-            if result.status != "ok" and entry.kind != "ticket":
-                again.append(entry)
-        drawn = [await _drawn_again(task, entry, starts, executor) for entry in again]
-        entries = [entry for entry in drawn if entry is not None]
-        if not entries:
-            break
+
+    async def again(entry: Entry) -> Entry | None:
+        return await drawn_again(task, entry, starts, executor)
+
+    async for entry, result in score_until_sound(
+        task, entries, folder, executor, seen, again, note
+    ):
+        cells[entry.place] = cell_of(entry, result)
     missing = _missing(task, searches, cells)
     return [cell for _, cell in sorted({**missing, **cells}.items(), key=_cell_order)]
+
+
+async def score_until_sound(
+    task: Task,
+    entries: Sequence[Entry],
+    folder: Path,
+    executor: Executor,
+    seen: Seen,
+    again: Callable[[Entry], Awaitable[Entry | None]],
+    note: Note,
+) -> AsyncIterator[tuple[Entry, Result]]:
+    """Results of a list of cells; after a failed one follow those of its next draws, if any.
+
+    Args:
+        again: a failed cell's next draw; None where there is none.
+    """
+    while entries:
+        failed = []
+        note("planned", sum(e.job.until - e.job.start.step for e in entries), False)
+        async for entry, result, ran in score_cells(task, entries, folder, executor, seen):
+            note(entry.kind, entry.job.until - entry.job.start.step, ran)
+            yield entry, result
+            if result.status != "ok":
+                failed.append(entry)
+        drawn = [await again(entry) for entry in failed]
+        entries = [entry for entry in drawn if entry is not None]
 
 
 async def score_cells(
@@ -281,8 +304,23 @@ async def _reinit(
         train = {other: answers.examples(task, data_module.search(task, other).train)}
         async for _, result in executor.results([job], train, None):
             return result.state
-    fresh = networks.initial(task.network, depth, seed, "control", "reinit", str(attempt))
-    if task.score.kind == "generalisation" or origin == "scaled":  # scale alone moves grokking
+    return another(task, seed, start, chosen, "reinit", attempt, rescale=origin == "scaled")
+
+
+def another(
+    task: Task,
+    seed: int,
+    start: State,
+    chosen: Masks,
+    kind: str,
+    attempt: int,
+    *,
+    rescale: bool = False,
+) -> State:
+    """Another draw of theta_0 for a control, in arithmetic tasks with the kept norms of `start`."""
+    depth = task.network.depth
+    fresh = networks.initial(task.network, depth, seed, "control", kind, str(attempt))
+    if task.score.kind == "generalisation" or rescale:  # scale alone moves grokking
         tensors = controls.rescaled(fresh.tensors(), start.tensors(), chosen, list(chosen))
         return State(tensors, 0)
     return fresh
@@ -313,7 +351,10 @@ def _random_untrained(task: Task, seed: int, theta: State, seen: Seen) -> list[E
 
 
 def _compressed(task: Task, entries: Iterable[Entry], seed: int, seen: Seen) -> list[Entry]:
-    """The whole schedule in T/8, T/4 and T/2, on one rung, for ticket, dense and reinit."""
+    """The whole schedule in T/8, T/4 and T/2, on one rung, for ticket, dense and reinit.
+
+    A rewound ticket enters it at its step k: k counts along the whole lineage.
+    """
     wanted = {("dense", 1.0), ("ticket", task.score.compressed_density)}
     wanted.add(("reinit", task.score.compressed_density))
     chosen = [e for e in entries if e.job.seed == seed and (e.kind, e.density) in wanted]
@@ -323,7 +364,7 @@ def _compressed(task: Task, entries: Iterable[Entry], seed: int, seen: Seen) -> 
         )
         for e in chosen
         for factor in COMPRESSED
-        if not e.job.start.step
+        if e.job.start.step < task.recipe.steps // factor
     ]
 
 
@@ -379,7 +420,7 @@ def _size(shape: Sequence[int]) -> int:
     return int(torch.Size(shape).numel())
 
 
-async def _drawn_again(
+async def drawn_again(
     task: Task, entry: Entry, starts: Mapping[Place, State], executor: Executor
 ) -> Entry | None:
     """The same control from its next draw; None where there is none, as of a dense run."""

@@ -565,8 +565,8 @@ def _worth(record: Record, found: Mapping[str, Any]) -> str:
     text = f"Transfer score: {above} points above erk, mean over depths and rungs."
     if found["gain"] is not None:
         text += f" That is {100 * found['gain']:.0f} % of what IMP gains when it searches there."
-    parts = "layers: random masks with the ticket's own layer densities; mask-only: from theta_0 of"
-    return f"{text} {parts} the target; weights-only: carried weights under those random masks."
+    parts = "layers: random masks with the ticket's own layer densities; mask-only: from other"
+    return f"{text} {parts} weights; weights-only: carried weights under those random masks."
 
 
 def identity(record: Record) -> Table:

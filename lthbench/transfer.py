@@ -325,11 +325,16 @@ def belongs(ticket: Ticket, start: Mapping[str, Tensor], at: Level) -> None:
         raise TicketError(f"not a ticket of depth {at.depth}: {error}") from error
 
 
-def parts(ticket: Ticket, seed: int, *, attempt: int = 0) -> dict[str, Ticket]:
+def parts(
+    ticket: Ticket, fresh: Mapping[str, Tensor], seed: int, *, attempt: int = 0
+) -> dict[str, Ticket]:
     """What a carried ticket is taken apart into, to see which part of it carries over.
 
     "layers": random masks with its count in every tensor, from the target's theta_0; "mask-only":
-    its masks, from theta_0; "weights-only": its weights, under those same random masks.
+    its masks, from other weights; "weights-only": its weights, under those same random masks.
+
+    Args:
+        fresh: another draw of the target's theta_0, that has no value from the source's.
     """
     lots = {
         name: torch.from_numpy(generator(seed, "control", "layers", name, attempt).random(shape))
@@ -338,6 +343,6 @@ def parts(ticket: Ticket, seed: int, *, attempt: int = 0) -> dict[str, Ticket]:
     drawn = keep_top(lots, counts(ticket.masks))
     return {
         "layers": Ticket(drawn, trained=ticket.trained),
-        "mask-only": Ticket(dict(ticket.masks), trained=ticket.trained),
+        "mask-only": Ticket(dict(ticket.masks), 0, fresh, trained=ticket.trained),
         "weights-only": replace(ticket, masks=drawn),
     }

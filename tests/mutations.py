@@ -119,14 +119,14 @@ MUTATIONS = (
     Mutation(
         "another start is the same start",
         "lthbench/score.py",
-        'seed, "control", "reinit", str(attempt))',
+        'seed, "control", kind, str(attempt))',
         "seed)",
         ("test_score_jobs.py::test_another_start_by_origin",),
     ),
     Mutation(
         "another start keeps its own norm",
         "lthbench/score.py",
-        '    if task.score.kind == "generalisation" or origin == "scaled":  # scale alone',
+        '    if task.score.kind == "generalisation" or rescale:  # scale alone',
         "    if False:  #",
         ("test_score_jobs.py::test_in_sums_another_start_has_the_tickets_norm",),
     ),

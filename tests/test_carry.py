@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from lthbench import masks, networks
+from lthbench.engine import Job, Result, plain
+from lthbench.evaluation import DEVELOPMENT as SEED
 from lthbench.evaluation import evaluate
 from lthbench.progress import carrying_steps
 from lthbench.record import Record, comparable, read_record
@@ -106,6 +112,59 @@ def test_the_reference_holds_what_random_and_imp_reach_at_the_targets(tmp_path: 
     assert frozen.transfer is not None
     assert set(frozen.transfer) == {f"{d}/{p!r}" for d in (1, 3) for p in (0.5, 0.2)}
     assert all(len(rung["imp"]) == len(rung["erk"]) == 2 for rung in frozen.transfer.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["erk", "layers", "mask-only", "carried"])
+def test_what_fails_at_a_target_is_drawn_again(
+    kind: str,
+    one_shot: tuple[Path, Record],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once here, with other masks or weights; a ticket never."""
+    folder, record = one_shot
+    assert record.transfer is not None
+    (bad,) = [c for c in record.transfer.cells if (c.kind, c.depth, c.density) == (kind, 3, 0.5)]
+    run = plain.run
+
+    def failing(jobs: list[Job], *rest: Any) -> Iterator[tuple[str, Result]]:
+        for key, result in run(jobs, *rest):
+            told = masks.digest(jobs[0].masks or {}), jobs[0].start.digest, jobs[0].depth
+            fails = told == (bad.masks, bad.weights, bad.depth)
+            yield key, replace(result, status="diverged", correct={}) if fails else result
+
+    monkeypatch.setenv("LTHBENCH_CACHE", str(tmp_path / "cache"))  # erk is shared there
+    monkeypatch.setattr(plain, "run", failing)
+    moved = carried(str(folder / "one_shot.py"), tmp_path / "out").transfer
+    assert moved is not None
+    others = [c for c in moved.cells if (c.kind, c.depth, c.density) != (kind, 3, 0.5)]
+    (cell,) = [c for c in moved.cells if c not in others]
+    assert all(c in record.transfer.cells for c in others)
+    if kind == "carried":
+        assert (cell.status, cell.attempt) == ("diverged", 0)
+        return
+    assert (cell.status, cell.attempt) == ("ok", 1)
+    assert (cell.masks != bad.masks) == (kind != "mask-only")
+    assert (cell.weights != bad.weights) == (kind == "mask-only")
+    assert cell.kept == bad.kept
+
+
+def test_masks_alone_start_from_weights_that_the_ticket_has_not(
+    one_shot: tuple[Path, Record],
+) -> None:
+    moved = one_shot[1].transfer
+    assert moved is not None
+    for depth in moved.targets:
+        found = {c.kind: c for c in moved.cells if (c.depth, c.density) == (depth, 0.5)}
+        assert found["mask-only"].masks == found["carried"].masks
+        assert found["weights-only"].weights == found["carried"].weights
+        weights = [
+            networks.initial(load_task(str(TASK)).network, depth, SEED, *stream)
+            for stream in ((), ("control", "mask-only", "0"))
+        ]
+        assert [found["layers"].weights, found["mask-only"].weights] == [w.digest for w in weights]
+        assert not any(torch.equal(weights[0][n], weights[1][n]) for n in weights[0] if "w" in n)
 
 
 OWN = ONE_SHOT + (

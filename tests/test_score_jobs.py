@@ -157,6 +157,15 @@ def test_short_schedules_on_one_rung(digits: Task, tmp_path: Path) -> None:
     )
 
 
+def test_a_rewound_ticket_enters_a_short_schedule_at_its_step(digits: Task, tmp_path: Path) -> None:
+    short = entries(digits, tmp_path, Plan(), "origins", origin="rewind")
+    for kind, begins in (("ticket", 12), ("reinit", 12), ("dense", 0)):
+        density = 1.0 if kind == "dense" else digits.score.compressed_density
+        for factor in COMPRESSED:
+            job = of(short, kind, density, factor).job
+            assert (job.start.step, job.until) == (begins, digits.recipe.steps // factor)
+
+
 def test_a_rung_that_was_not_yielded(digits: Task, tmp_path: Path) -> None:
     """A cell with its reason stands in its place, and counts as chance."""
     (whole,) = found(digits, tmp_path)
@@ -350,7 +359,7 @@ def test_every_kind_of_start_is_drawn_again(origin: str, digits: Task, tmp_path:
     first = asyncio.run(planned(digits, searches, tmp_path, Here(), ONE, seen))
     failing = of(first, "reinit", 0.2)
     starts = {e.place: e.job.start for e in first if e.kind == "ticket"}
-    drawn = asyncio.run(score._drawn_again(digits, failing, starts, Here()))
+    drawn = asyncio.run(score.drawn_again(digits, failing, starts, Here()))
     assert drawn is not None
     assert drawn.attempt == 1
     assert drawn.job.start.step == failing.job.start.step
@@ -363,7 +372,7 @@ def test_the_rest_has_no_other_draw(kind: str, digits: Task, tmp_path: Path) -> 
     dense, ticket = entries(digits, tmp_path)[:2]
     failing = {"dense": dense, "ticket": ticket, "untrained": ticket}[kind]
     failing = Entry(failing.job, kind, failing.density, 1, failing.table)
-    assert asyncio.run(score._drawn_again(digits, failing, {}, Here())) is None
+    assert asyncio.run(score.drawn_again(digits, failing, {}, Here())) is None
 
 
 def test_a_failed_dense_run_and_ticket_are_tried_once(digits: Task, tmp_path: Path,

@@ -683,16 +683,17 @@ def test_a_ticket_that_a_method_carried_is_brought_to_its_rung() -> None:
 def test_the_parts_of_a_carried_ticket() -> None:
     ticket, start = drawn(at("transformer", 3), 0, 0.4)
     ticket = replace(ticket, start=2)
-    found = parts(ticket, 5)
+    fresh = drawn(at("transformer", 3), 1, 0.4)[1]
+    found = parts(ticket, fresh, 5)
     assert list(found) == ["layers", "mask-only", "weights-only"]
     random = found["layers"].masks
     assert counts(random) == counts(ticket.masks) and digest(random) != digest(ticket.masks)
     assert digest(found["weights-only"].masks) == digest(random)
     assert digest(found["mask-only"].masks) == digest(ticket.masks)
-    for name in ("layers", "mask-only"):  # from the target's own theta_0
-        assert (found[name].start, found[name].weights) == (0, None)
+    assert (found["layers"].start, found["layers"].weights) == (0, None)  # the target's theta_0
+    assert (found["mask-only"].start, found["mask-only"].weights) == (0, fresh)
     assert found["weights-only"].start == 2
     assert found["weights-only"].weights is ticket.weights is start
-    again, other = parts(ticket, 5, attempt=0)["layers"], parts(ticket, 5, attempt=1)["layers"]
+    again, other = (parts(ticket, fresh, 5, attempt=n)["layers"] for n in (0, 1))
     assert digest(again.masks) == digest(random) != digest(other.masks)
-    assert digest(parts(ticket, 6)["layers"].masks) != digest(random)
+    assert digest(parts(ticket, fresh, 6)["layers"].masks) != digest(random)
