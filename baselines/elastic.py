@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from lthbench import Problem, Ticket, elastic, keep_top
+from lthbench import NotApplicable, Problem, Ticket, elastic, keep_top
 
 METHOD = {"name": "elastic", "paper": "Chen et al. 2021, arXiv:2103.16547"}
 
@@ -24,6 +24,8 @@ METHOD = {"name": "elastic", "paper": "Chen et al. 2021, arXiv:2103.16547"}
 def find_tickets(
     problem: Problem, *, rate: float = 0.2, depth: int = 0, order: str = "append"
 ) -> Iterator[Ticket]:
+    if not problem.level.stages:
+        raise NotApplicable("the network repeats no block, so it has no other depth")
     source = problem.at_depth(depth or _neighbour(problem))
     start, before = problem.rewind_limit, problem.budget
     end = source.train(start)

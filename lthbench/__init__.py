@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lthbench.errors import BudgetExceeded as BudgetExceeded
     from lthbench.errors import LthbenchError as LthbenchError
+    from lthbench.errors import NotApplicable as NotApplicable
     from lthbench.evaluation import evaluate as evaluate
     from lthbench.masks import keep_top as keep_top
     from lthbench.masks import layer_counts as layer_counts
@@ -24,6 +25,7 @@ _HOMES = {
     "Batch": "problem",
     "BudgetExceeded": "errors",
     "LthbenchError": "errors",
+    "NotApplicable": "errors",
     "Problem": "problem",
     "State": "states",
     "Ticket": "ticket",
@@ -37,6 +39,7 @@ __all__ = [
     "Batch",
     "BudgetExceeded",
     "LthbenchError",
+    "NotApplicable",
     "Problem",
     "State",
     "Ticket",

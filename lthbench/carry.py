@@ -51,6 +51,13 @@ def _at(task: Task, depth: int) -> Task:
     )
 
 
+def has_depths(task: Task) -> None:
+    """Raises TaskError if the network's family does not have the depths of transfer."""
+    if task.transfer:
+        for depth in (task.transfer.source, *task.transfer.targets):
+            level(task.network, depth)
+
+
 async def carry(
     task: Task,
     searches: Sequence[Search],

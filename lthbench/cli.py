@@ -113,6 +113,8 @@ def evaluate(
     for record in done.records:
         typer.echo(tables.terminal(record))
         typer.echo()
+    for name, reason in done.left_out:
+        typer.echo(f"{name}: left out: {reason}")
     for line in told.sums():
         typer.echo(line)
     path = report.write_report(done.out, done.records)

@@ -5,7 +5,8 @@ LthbenchError           2  the user's mistake, told in one line
 ├── TaskError           2  a task file, or the name of one
 ├── DataError           2  a data set: absent, or not the one a task names
 ├── MethodError         2  a method's file, its options, or what it did
-│   └── BadCall         2  a call of the problem's that no method may make
+│   ├── BadCall         2  a call of the problem's that no method may make
+│   └── NotApplicable   2  a task that a method cannot be run on
 ├── TicketError         2  a ticket that breaks the rules
 ├── BudgetExceeded      2  a call that would cost more than is left
 ├── RecordError         2  a record, an entry or a reference
@@ -47,6 +48,10 @@ class MethodError(LthbenchError):
 
 class BadCall(MethodError):
     """A call that no method may make; raised in the method, at its own line."""
+
+
+class NotApplicable(MethodError):
+    """Raised by a method for a task it cannot be run on: that task is left out, not scored."""
 
 
 class TicketError(LthbenchError):

@@ -36,7 +36,7 @@ from lthbench.answers import Search
 from lthbench.childprocess import Limits
 from lthbench.engine import Evaluation, Examples, Job, plain
 from lthbench.engine.order import batch_size
-from lthbench.errors import MethodError
+from lthbench.errors import MethodError, NotApplicable
 from lthbench.evaluation import asked
 from lthbench.executors import Executor
 from lthbench.method import Method
@@ -120,6 +120,7 @@ class Estimate:
     rows: tuple[Row, ...]
     starting_core_hours: float
     starting_seconds: float
+    left_out: tuple[tuple[str, str], ...] = ()  # tasks without a row, each with its reason
 
     @property
     def core_hours(self) -> float:
@@ -172,6 +173,7 @@ class Estimate:
             for row in self.rows
             if row.cached_steps
         ]
+        notes += [f"{name}: left out: {reason}" for name, reason in self.left_out]
         if all(row.gpu_measured for row in self.rows):
             return [*notes, "GPU minutes: measured on the GPU that is here, one job at a time"]
         return [
@@ -221,7 +223,8 @@ def estimate(
     plan = Plan(final, what.suite.controls, what.suite.compressed, what.suite.transfer)
     for task in what.tasks:
         data.prepare(task, download=False, test=final)
-    rows, starting = asyncio.run(_all(what.method, what.tasks, what.seeds, plan, what.workers))
+    run = _all(what.method, what.tasks, what.seeds, plan, what.workers)
+    rows, starting, left_out = asyncio.run(run)
     return Estimate(
         what.method.name,
         final,
@@ -230,13 +233,15 @@ def estimate(
         rows,
         starting.processor / 3600,
         starting.wall,
+        left_out,
     )
 
 
 async def _all(
     method: Method, tasks: Sequence[Task], seeds: tuple[int, ...], plan: Plan, workers: int
-) -> tuple[tuple[Row, ...], Spent]:
+) -> tuple[tuple[Row, ...], Spent, tuple[tuple[str, str], ...]]:
     executor, rows, width = executors.local(workers), [], max(workers, 1)
+    left_out: list[tuple[str, str]] = []
     began, clock = _processor(), time.monotonic()
     starting = Spent(0.0, 0.0)
     try:
@@ -247,10 +252,15 @@ async def _all(
             if not number:
                 starting = Spent(_processor() - began, time.monotonic() - clock)
             pace = await _pace(task, seeds[0], executor, width, seen, plan)
-            rows.append(await _row(method, task, seeds, plan, width, seen, pace))
+            try:
+                rows.append(await _row(method, task, seeds, plan, width, seen, pace))
+            except NotApplicable as error:
+                if len(tasks) == len(left_out) + 1:
+                    raise
+                left_out.append((task.name, str(error)))
     finally:
         await executor.close()
-    return tuple(rows), _started(starting, workers, plan)
+    return tuple(rows), _started(starting, workers, plan), tuple(left_out)
 
 
 def _started(workers_own: Spent, workers: int, plan: Plan) -> Spent:
@@ -392,6 +402,8 @@ async def _row(
         folder = Path(name) / task.name
         try:
             found = await rehearse(method, task, seeds[0], folder, Limits(OWN))
+        except NotApplicable:
+            raise
         except MethodError as error:
             found, bounded = _bound(task), " ".join(str(error).split())[:160]
             steps = foreseen.scoring_steps(task, n, plan.controls, plan.compressed)
@@ -463,6 +475,9 @@ async def _cells(
     planning = Spent(time.process_time() - began[0], time.monotonic() - began[1])
     others = [replace(found.search, seed=seed, rungs=()) for seed in seeds[1:]]
     shared = await score.planned(task, others, folder, Dry(task), plan, seen)
+    if score.untrained([found.search]):  # seeds without rungs stand here as trained ones
+        kinds = {entry.place[:2] + entry.place[3:] for entry in first}
+        shared = [e for e in shared if e.place[:2] + e.place[3:] in kinds]
     frozen = reference.load_reference(task) if plan.final else None
     spared = {(c.kind, c.density, c.seed, c.schedule) for c in frozen.dense} if frozen else set()
     unique = {entry.job.key: weighted(task, entry.job) for entry in first}

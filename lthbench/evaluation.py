@@ -14,13 +14,13 @@ from functools import partial
 from importlib.metadata import version
 from math import inf
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from lthbench import carry, engine, executors, find, reference, score
 from lthbench import data as data_module
 from lthbench.answers import Search
 from lthbench.childprocess import Limits
-from lthbench.errors import MethodError, ResourceError, UsageError
+from lthbench.errors import MethodError, NotApplicable, ResourceError, UsageError
 from lthbench.executors import Executor
 from lthbench.handover import hand_over
 from lthbench.method import Method, load_method
@@ -31,6 +31,7 @@ from lthbench.score import Plan
 from lthbench.task import Suite, Task, load_suite, load_task, suite_names
 
 DEVELOPMENT, PUBLISHED = 1000, 0  # the first seed of each kind
+R = TypeVar("R")
 VERSIONS = ("torch", "numpy", "scipy")
 
 
@@ -52,6 +53,7 @@ class Progress(Protocol):
     def found(self, task: Task) -> None: ...
     def scoring(self, task: Task, what: str, steps: float, ran: bool) -> None: ...
     def carry(self, task: Task, what: str, steps: float, ran: bool) -> None: ...
+    def left_out(self, task: Task) -> None: ...
     def done(self, record: Record) -> None: ...
 
 
@@ -64,10 +66,15 @@ class Silent:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The records of one evaluation, and the folder they are in."""
+    """The records of one evaluation, and the folder they are in.
+
+    Attributes:
+        left_out: tasks that the method cannot be run on, each with its reason.
+    """
 
     records: tuple[Record, ...]
     out: Path
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,7 +147,8 @@ def evaluate(
     how = Settings(what.workers, Limits(timeout, round(memory * 2**30)), keep_going, keep)
     told = progress or cast(Progress, Silent())
     run = _all(what.method, what.tasks, what.seeds, folder, plan, how, told)
-    return Evaluated(tuple(_outside_a_loop(run)), folder)
+    records, left_out = _outside_a_loop(run)
+    return Evaluated(tuple(records), folder, tuple(left_out))
 
 
 def asked(
@@ -183,7 +191,7 @@ def suite_for(tasks: Sequence[str], final: bool) -> Suite:
     return quick.model_copy(update={"controls": "all", "compressed": True})
 
 
-def _outside_a_loop(run: Coroutine[Any, Any, list[Record]]) -> list[Record]:
+def _outside_a_loop(run: Coroutine[Any, Any, R]) -> R:
     """Run to the end; from a notebook, whose own loop is busy, in a thread beside it."""
     try:
         asyncio.get_running_loop()
@@ -201,9 +209,12 @@ async def _all(
     plan: Plan,
     how: Settings,
     progress: Progress,
-) -> list[Record]:
+) -> tuple[list[Record], list[tuple[str, str]]]:
+    """The records of all tasks, and the tasks that were left out with their reasons."""
     for task in tasks:
         data_module.prepare(task, download=False, test=plan.final)
+        if plan.transfer:
+            carry.has_depths(task)
     with _locked(out):
         sweep(out)
         _claim(out, method, plan)
@@ -218,11 +229,20 @@ async def _all(
         )
         searching = executors.local(how.workers)
         scoring = executors.local(how.workers) if plan.final else searching
+        records: list[Record] = []
+        left_out: list[tuple[str, str]] = []
         try:
-            return [
-                await one(method, task, seeds, out, plan, how, progress, searching, scoring)
-                for task in tasks
-            ]
+            for task in tasks:
+                try:
+                    records.append(
+                        await one(method, task, seeds, out, plan, how, progress, searching, scoring)
+                    )
+                except NotApplicable as error:
+                    if len(tasks) == len(left_out) + 1:
+                        raise
+                    left_out.append((task.name, str(error)))
+                    progress.left_out(task)
+            return records, left_out
         finally:
             await searching.close()
             await scoring.close()

@@ -22,6 +22,7 @@ from lthbench.errors import (
     BudgetExceeded,
     LthbenchError,
     MethodError,
+    NotApplicable,
     ResourceError,
     TicketError,
 )
@@ -79,7 +80,8 @@ async def find(
 
 
 def _failed(seed: int, error: BaseException) -> Search:
-    if not isinstance(error, (MethodError, TicketError, BudgetExceeded)):
+    scored = isinstance(error, (MethodError, TicketError, BudgetExceeded))
+    if not scored or isinstance(error, NotApplicable):
         raise error  # the machine's fault or ours is no score of the method
     partial = getattr(error, "search", None)
     if isinstance(partial, Search):
@@ -217,6 +219,8 @@ def method_error(method: Method, seed: int, header: Mapping[str, Any]) -> Method
     line = header.get("line")
     place = f"{method.path}:{line}" if line else method.path
     text = " ".join(str(header.get("message", "")).split())
+    if header.get("type") == NotApplicable.__name__:
+        return NotApplicable(f"{method.name}: {text}")
     error = MethodError(f"{place}: {header.get('type')}: {text} (seed {seed})")
     error.add_note(str(header.get("trace", "")))
     return error

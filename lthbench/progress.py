@@ -210,6 +210,9 @@ class Told:
                 stage.seconds = time.monotonic() - (stage.begun or time.monotonic())
                 self._show(stage.task, "scored", True)
 
+    def left_out(self, task: Task) -> None:
+        self.stages.remove(self._stage(task))
+
     def sums(self) -> list[str]:
         """What was trained, a line a task: trainings, steps, and what one step took a worker."""
         return [

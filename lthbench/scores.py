@@ -14,7 +14,7 @@ from typing import Any
 from lthbench import depths, stats
 from lthbench.stats import Gap, Interval
 
-VERSION = 3
+VERSION = 4
 LAST = 5  # evaluations averaged where a recipe ends at a constant rate
 CONTROLS = ("shuffled", "reinit", "random", "erk")
 UNTRAINED = ("untrained", "untrained_random")  # read as they stand
@@ -328,7 +328,12 @@ def _transfer(record: Table) -> dict[str, Any]:
         return _interval(values, score and _share(record))
 
     found = depths.transfer(record, lambda cell: score_of(record, cell), interval)
-    return {} if found is None else {"transfer": found}
+    if found is None:
+        return {}
+    if _share(record):
+        for row in found["rows"]:  # differences of 0s and 1s have no interval
+            row["points"] = row["points"] and {**row["points"], "low": None, "high": None}
+    return {"transfer": found}
 
 
 def _untrained(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:

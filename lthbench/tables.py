@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lthbench import depths, scores, stats
-from lthbench.record import Cell, Record
+from lthbench.record import Carried, Cell, Record
 
 NA = "n/a"
 WIDTH = 100  # columns of a terminal that tables are made for
@@ -444,18 +444,24 @@ def _failed(record: Record) -> Iterable[Remark]:
         if search.status != "ok":
             text = f"search of seed {search.seed}: {plain(search.reason) or 'no reason given'}"
             yield Remark("Failed", text, warns=True)
+    if record.transfer and record.transfer.reason:
+        yield Remark("No transfer", plain(record.transfer.reason), warns=not is_untrained(record))
     for cell in failures(record):
         yield Remark("Failed", failure(cell), warns=True)
 
 
-def failures(record: Record) -> list[Cell]:
-    """Cells without a result."""
-    return [cell for cell in record.cells if cell.status != "ok"]
+def failures(record: Record) -> list[Cell | Carried]:
+    """Cells without a result, at the task's depth and at others."""
+    carried = record.transfer.cells if record.transfer else ()
+    cells: list[Cell | Carried] = [*record.cells, *carried]
+    return [cell for cell in cells if cell.status != "ok"]
 
 
-def failure(cell: Cell) -> str:
+def failure(cell: Cell | Carried) -> str:
     """Which cell has no result, and why."""
     place = f"{cell.kind}, {percent(cell.density)} % density, seed {cell.seed}"
+    if isinstance(cell, Carried):
+        place = f"{place}, depth {cell.depth}"
     schedule = f", T/{cell.schedule}" if cell.schedule > 1 else ""
     return f"{place}{schedule}: {cell.status}: {plain(cell.reason) or 'no reason given'}"
 
@@ -565,8 +571,8 @@ def _worth(record: Record, found: Mapping[str, Any]) -> str:
     text = f"Transfer score: {above} points above erk, mean over depths and rungs."
     if found["gain"] is not None:
         text += f" That is {100 * found['gain']:.0f} % of what IMP gains when it searches there."
-    parts = "layers: random masks with the ticket's own layer densities; mask-only: from other"
-    return f"{text} {parts} weights; weights-only: carried weights under those random masks."
+    parts = "Other weights or masks: layers: random masks with the ticket's own layer densities and"
+    return f"{text} {parts} other weights; mask-only: other weights; weights-only: those masks."
 
 
 def identity(record: Record) -> Table:

@@ -179,8 +179,16 @@ class Transfer(Strict):
     """The depth that tickets are found at for transfer, and the two they are carried to."""
 
     source: Count
-    targets: tuple[int, int]
+    targets: tuple[Count, Count]
     densities: tuple[float, float]
+
+    @model_validator(mode="after")
+    def _moves(self) -> Transfer:
+        if self.source in self.targets or self.targets[0] == self.targets[1]:
+            raise ValueError("transfer.targets: two depths, neither of them transfer.source")
+        if not 1 > self.densities[0] > self.densities[1] > 0:
+            raise ValueError("transfer.densities: two densities below 1 that fall")
+        return self
 
 
 class Variant(Strict):
@@ -228,6 +236,11 @@ class Task(Strict):
         rung = self.score.compressed_density
         if rung and rung not in self.ladder.trained:
             raise ValueError("score.compressed_density must be a rung of ladder.trained")
+        moved = self.transfer
+        if moved and moved.source == self.network.depth:
+            strange = [d for d in moved.densities if d not in self.ladder.trained]
+            if strange:
+                raise ValueError(f"transfer.densities {strange[0]}: not a rung of ladder.trained")
         return self
 
     @property

@@ -330,8 +330,8 @@ def parts(
 ) -> dict[str, Ticket]:
     """What a carried ticket is taken apart into, to see which part of it carries over.
 
-    "layers": random masks with its count in every tensor, from the target's theta_0; "mask-only":
-    its masks, from other weights; "weights-only": its weights, under those same random masks.
+    Its masks or random ones with its count in every tensor, its weights or others: "mask-only" are
+    its masks with other weights, "weights-only" its weights under random masks, "layers" neither.
 
     Args:
         fresh: another draw of the target's theta_0, that has no value from the source's.
@@ -342,7 +342,7 @@ def parts(
     }
     drawn = keep_top(lots, counts(ticket.masks))
     return {
-        "layers": Ticket(drawn, trained=ticket.trained),
+        "layers": Ticket(drawn, 0, fresh, trained=ticket.trained),
         "mask-only": Ticket(dict(ticket.masks), 0, fresh, trained=ticket.trained),
         "weights-only": replace(ticket, masks=drawn),
     }

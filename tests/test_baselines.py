@@ -5,13 +5,15 @@ from __future__ import annotations
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lthbench import masks
 from lthbench.answers import read_ticket
 from lthbench.check import TASK
+from lthbench.engine import Examples
 from lthbench.masks import counts, keep_top, layer_counts
 from lthbench.method import baseline_names, load_method
 from lthbench.problem import Problem
@@ -181,3 +183,46 @@ def test_snip_pays_for_its_examples_alone(tmp_path: Path) -> None:
     assert state.meter.spent == 2 * 11 / (240 * 16)
     more = search(load_method("snip"), TASK, 0, tmp_path / "more")
     assert state.meter.spent < more.meter.spent <= 10 * 11 / (240 * 16)
+
+
+@pytest.mark.slow
+def test_snip_sees_batch_norm_as_training_does() -> None:
+    """Its masks are those of finite differences of the loss of a batch that norms itself."""
+    draw = np.random.default_rng(3)
+    shape = (len(small.examples().y), tiny.SIDE, tiny.SIDE, tiny.CHANNELS)
+    images = torch.from_numpy(draw.integers(0, 256, shape, dtype=np.uint8))
+    train = Examples(images, small.examples().y, scale=1 / 128, shift=-1.0)
+    task = small.task(network=tiny.network("resnet"))
+    with small.problem(task, train) as problem:
+        (ticket, _) = list(small.namespace("snip")["find_tickets"](problem, per_class=8))
+        network = problem.network().double()
+        x, y = images.permute(0, 3, 1, 2).double() / 128 - 1, train.y.long()
+        scores = {}
+        for training in (True, False):
+            network.train(training)
+            scores[training] = {
+                name: (w * slope(network, w, x, y)).abs()
+                for name, w in network.named_parameters()
+                if name in problem.prunable
+            }
+    wanted, other = (keep_top(scores[kind], small.LADDER[0]) for kind in (True, False))
+    differ = {
+        kind: sum(int((ticket.masks[n] != masks[n]).sum()) for n in masks)
+        for kind, masks in (("training", wanted), ("evaluation", other))
+    }
+    assert differ["training"] <= 2 < differ["evaluation"]
+
+
+@torch.no_grad()
+def slope(network: nn.Module, weight: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Central differences of the mean cross-entropy by every entry of one weight."""
+    flat, slopes, h = weight.view(-1), torch.zeros(weight.numel(), dtype=torch.float64), 1e-5
+    for entry in range(len(flat)):
+        old = float(flat[entry])
+        losses = []
+        for moved in (old + h, old - h):
+            flat[entry] = moved
+            losses.append(float(nn.functional.cross_entropy(network(x), y)))
+        flat[entry] = old
+        slopes[entry] = (losses[0] - losses[1]) / (2 * h)
+    return slopes.view_as(weight)

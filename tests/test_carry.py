@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from lthbench import masks, networks
+from lthbench import masks, networks, tables
 from lthbench.engine import Job, Result, plain
+from lthbench.errors import NotApplicable
+from lthbench.estimate import estimate
 from lthbench.evaluation import DEVELOPMENT as SEED
 from lthbench.evaluation import evaluate
 from lthbench.progress import carrying_steps
@@ -146,7 +149,7 @@ def test_what_fails_at_a_target_is_drawn_again(
         return
     assert (cell.status, cell.attempt) == ("ok", 1)
     assert (cell.masks != bad.masks) == (kind != "mask-only")
-    assert (cell.weights != bad.weights) == (kind == "mask-only")
+    assert (cell.weights != bad.weights) == (kind in ("mask-only", "layers"))
     assert cell.kept == bad.kept
 
 
@@ -163,8 +166,51 @@ def test_masks_alone_start_from_weights_that_the_ticket_has_not(
             networks.initial(load_task(str(TASK)).network, depth, SEED, *stream)
             for stream in ((), ("control", "mask-only", "0"))
         ]
-        assert [found["layers"].weights, found["mask-only"].weights] == [w.digest for w in weights]
+        assert found["layers"].weights == found["mask-only"].weights == weights[1].digest
+        assert found["layers"].masks == found["weights-only"].masks
         assert not any(torch.equal(weights[0][n], weights[1][n]) for n in weights[0] if "w" in n)
+
+
+def test_a_ticket_that_misses_its_rung_is_told_with_the_tensor(tmp_path: Path) -> None:
+    """The elastic rule leaves a shallower network less than half of what the rung keeps."""
+    (tmp_path / "deep.py").write_text(
+        "from lthbench import Ticket, keep_top\n"
+        "def find_tickets(problem):\n"
+        "    theta = problem.theta()\n"
+        "    scores = {n: theta[n].abs() + 9 * ('hidden.1' in n) for n in problem.prunable}\n"
+        "    for density in problem.densities:\n"
+        "        yield Ticket(keep_top(scores, density))\n"
+    )
+    record = carried(str(tmp_path / "deep.py"), tmp_path / "out")
+    text = " ".join(tables.terminal(record).split())
+    assert re.search(
+        r"Failed carried, 20.0 % density, seed 1000, depth 1: missing: \S+\.weight: .* off by more "
+        "than a factor of 2",
+        text,
+    ), text
+
+
+def test_a_task_that_a_method_cannot_be_run_on_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "tens.py").write_text(
+        "from lthbench import NotApplicable\n"
+        + ONE_SHOT.replace(
+            "    end =",
+            "    if problem.classes != 10:\n"
+            "        raise NotApplicable('ten classes only')\n"
+            "    end =",
+        )
+    )
+    method, sums = str(tmp_path / "tens.py"), str(TASK.with_name("tiny-modadd.toml"))
+    for on in (False, True):
+        given: Any = {"seeds": 1, "workers": 0, "out": tmp_path / "out", "keep_going": on}
+        done = evaluate(method, tasks=[sums, str(TASK)], transfer=False, **given)
+        assert [record.task.name for record in done.records] == ["tiny-digits"]
+        assert done.left_out == (("tiny-modadd", "tens: ten classes only"),)
+        with pytest.raises(NotApplicable, match=r"^tens: ten classes only$"):
+            evaluate(method, tasks=[sums], **given)
+    told = estimate(method, tasks=[sums, str(TASK)], seeds=1, workers=0)
+    assert [row.task for row in told.rows] == ["tiny-digits"]
+    assert "tiny-modadd: left out: tens: ten classes only" in told.notes()
 
 
 OWN = ONE_SHOT + (

@@ -62,6 +62,21 @@ def test_two_tokens_carry_the_flow_of_a_pair() -> None:
     assert scores["embed.weight"].sum(0) == pytest.approx(halves[0] + halves[1], rel=1e-12)
 
 
+def test_batch_norms_are_their_scales() -> None:
+    """As in the network itself, once its running statistics are those of a standard normal."""
+    of = tiny.network("resnet", depth=2)
+    with small.problem(small.task(network=of)) as problem:
+        positive = {name: w.abs().double() for name, w in problem.theta().items()}
+        weights = {n: w * (not n.endswith("bias")) for n, w in positive.items()}
+        network = problem.network().double().eval()
+        flow = float(problem.flow(dict(weights)))
+    still = {n: torch.zeros_like(w) for n, w in weights.items() if n.endswith("running_mean")}
+    still |= {n: torch.ones_like(w) - 1e-5 for n, w in weights.items() if n.endswith("running_var")}
+    network.load_state_dict(weights | still)
+    ones = torch.ones(1, tiny.CHANNELS, tiny.SIDE, tiny.SIDE, dtype=torch.float64)
+    assert flow == pytest.approx(float(network(ones).detach().sum()), rel=1e-9)
+
+
 def test_the_flow_of_a_transformer() -> None:
     """One block by hand: (q k' / 9) v for three tokens, read at the last, positions added."""
     _, w, flow = flows("transformer")

@@ -17,6 +17,7 @@ NAMES = [
     "Batch",
     "BudgetExceeded",
     "LthbenchError",
+    "NotApplicable",
     "Problem",
     "State",
     "Ticket",

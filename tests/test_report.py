@@ -242,6 +242,11 @@ def test_training_curves_are_the_cells() -> None:
     traces = page(record).data["task0-training"]["traces"]
     dense = [t for t in traces if t["name"] == "dense"]
     assert [t["line"]["dash"] for t in dense] == ["dot", "solid"]  # training, then test
+    axes = [
+        page(synthetic_record(kind=kind)).data["task0-training"]["layout"]["xaxis"]
+        for kind in ("generalisation", "accuracy")
+    ]
+    assert [axis.get("type") for axis in axes] == ["log", None]
     cells = [c for c in record.cells if c.kind == "dense"]
     last = sum(c.correct["test"][-1] for c in cells) / 5 / 1541
     assert dense[1]["y"][-1] == pytest.approx(100 * last)

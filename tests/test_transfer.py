@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -317,6 +317,18 @@ def test_a_squeeze_takes_a_stretch_back(
     if order == "append":
         dropped = carried(there, there.weights, new, old, 0.5, block_maps(new, old))
         assert digest(dropped.masks) == digest(ticket.masks)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("family", sorted({family for family, _, _ in PAIRS}))
+@pytest.mark.parametrize(
+    "rule", [test_masks_and_weights_go_together, test_a_squeeze_takes_a_stretch_back]
+)
+def test_no_pair_of_depths_is_forgotten(rule: Any, family: str, order: Order) -> None:
+    """Hypothesis samples the pairs; here each has its turn."""
+    for pair in PAIRS:
+        if pair[0] == family:
+            rule.hypothesis.inner_test(pair=pair, order=order, seed=0)
 
 
 def test_at_equal_depth_nothing_changes() -> None:
@@ -690,8 +702,8 @@ def test_the_parts_of_a_carried_ticket() -> None:
     assert counts(random) == counts(ticket.masks) and digest(random) != digest(ticket.masks)
     assert digest(found["weights-only"].masks) == digest(random)
     assert digest(found["mask-only"].masks) == digest(ticket.masks)
-    assert (found["layers"].start, found["layers"].weights) == (0, None)  # the target's theta_0
-    assert (found["mask-only"].start, found["mask-only"].weights) == (0, fresh)
+    for name in ("layers", "mask-only"):
+        assert (found[name].start, found[name].weights) == (0, fresh)
     assert found["weights-only"].start == 2
     assert found["weights-only"].weights is ticket.weights is start
     again, other = (parts(ticket, fresh, 5, attempt=n)["layers"] for n in (0, 1))

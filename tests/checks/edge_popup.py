@@ -29,14 +29,14 @@ def check(find: small.Find) -> None:
     lots = scores_of("edge_popup")
     expected = []
     for ticket, scores in zip(tickets, lots, strict=True):
-        counts = {name: int(mask.sum()) for name, mask in ticket.masks.items()}
+        counts = layer_counts(ticket)
         expected.append(learned(theta, scores, counts, RATE, lambda n, _: (constants[n],) * 2))
     small.assert_masks(tickets, expected)
     assert_moved(expected, lots)
 
 
 def untrained(find: small.Find, **options: float) -> tuple[list[Ticket], numeric.Arrays]:
-    """Tickets for every rung of the untrained ladder with each layer's share, and theta_0."""
+    """Tickets for every rung of the untrained ladder with its exact count, and theta_0."""
     with small.problem() as given:
         tickets = list(find(given, **options))
         assert len(tickets) == len(given.untrained_densities)
@@ -46,6 +46,15 @@ def untrained(find: small.Find, **options: float) -> tuple[list[Ticket], numeric
             kept = [int(mask.sum()) for mask in ticket.masks.values()]
             assert sum(kept) == round(density * sum(sizes))
         return tickets, small.arrays(given.theta())
+
+
+def layer_counts(ticket: Ticket) -> dict[str, int]:
+    """What each layer keeps: the same share of it as of all others, but for a whole weight."""
+    masks = ticket.masks
+    density = sum(int(m.sum()) for m in masks.values()) / sum(m.numel() for m in masks.values())
+    for name, mask in masks.items():
+        assert abs(int(mask.sum()) - density * mask.numel()) <= 1, name
+    return {name: int(mask.sum()) for name, mask in masks.items()}
 
 
 def assert_signed(

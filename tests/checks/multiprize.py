@@ -9,6 +9,7 @@ from tests.checks.edge_popup import (
     Mask,
     assert_moved,
     assert_signed,
+    layer_counts,
     learned,
     scores_of,
     untrained,
@@ -30,7 +31,7 @@ def check(find: small.Find) -> None:
     assert_signed(tickets, theta, alpha)
     lots, expected = scores_of("multiprize"), []
     for ticket, scores in zip(tickets, lots, strict=True):
-        counts = {name: int(mask.sum()) for name, mask in ticket.masks.items()}
+        counts = layer_counts(ticket)
         expected.append(learned(theta, scores, counts, RATE, layer))
     small.assert_masks(tickets, expected)
     assert_moved(expected, lots)
