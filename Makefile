@@ -8,7 +8,8 @@ METHOD ?= imp
 SUITE  ?= quick
 
 # Tests run beside each other, those of one file in order; `make test PARALLEL=` runs them alone.
-PARALLEL ?= --numprocesses logical --maxprocesses 4 --dist loadfile
+PARALLEL ?= --numprocesses logical --maxprocesses 4 --dist loadfile \
+  --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
