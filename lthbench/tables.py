@@ -544,22 +544,28 @@ def carried(record: Record) -> Iterable[Table]:
     if moved is None or found is None or moved.reason:
         return
     extra = [kind for kind in EXTRA if any(row[kind] is not None for row in found["rows"])]
-    digits = decimals(record)
     rows = [
         (
             str(row["depth"]),
             percent(row["density"]),
             score(record, row["carried"]),
             score(record, row["erk"]),
-            estimate(row["points"], digits, 1, signed=True),
+            _above(record, row["points"]),
             *("" if row[kind] is None else score(record, row[kind]) for kind in extra),
         )
         for row in found["rows"]
     ]
-    head = ("depth", "density, %", "carried", "erk", "−\u00a0erk, points", *extra)
+    head = ("depth", "density, %", "carried", "erk", f"−\u00a0erk, {unit(record)}", *extra)
     rule = "by the elastic rule" if moved.rule == "elastic" else "by the method's own rule"
     caption = f"Tickets of depth {moved.source} carried {rule}: {_means(record)}"
     yield Table(caption, head, tuple(rows), _worth(record, found))
+
+
+def _above(record: Record, found: Found) -> str:
+    """Points above random, or the number of seeds."""
+    if found is None or not is_share(record):
+        return estimate(found, decimals(record), 1, signed=True)
+    return number(found["mean"] / 100 * found["n"], 0, signed=True)
 
 
 EXTRA = ("direct", *depths.PARTS)
