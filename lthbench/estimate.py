@@ -175,11 +175,16 @@ class Estimate:
         ]
         notes += [f"{name}: left out: {reason}" for name, reason in self.left_out]
         if all(row.gpu_measured for row in self.rows):
-            return [*notes, "GPU minutes: measured on the GPU that is here, one job at a time"]
+            return [
+                *notes,
+                "GPU minutes: from a step timed on the GPU that is here, one job at a time; "
+                "evaluate trains on the CPU as yet",
+            ]
         return [
             *notes,
             "GPU minutes: assumed, not measured: one job at a time, "
-            f"{1000 * GPU_STEP:g} ms a step and {GPU_RATE / 1e12:g} TFLOP/s",
+            f"{1000 * GPU_STEP:g} ms a step and {GPU_RATE / 1e12:g} TFLOP/s; evaluate trains on "
+            "the CPU as yet",
         ]
 
 

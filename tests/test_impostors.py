@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from lthbench.masks import Masks, keep_top
+from lthbench.masks import Masks, counts, keep_top
 from lthbench.method import baseline_names
 from lthbench.problem import Problem
 from lthbench.ticket import Ticket
@@ -28,6 +28,7 @@ NEGATED = {
     "random": "draws lots",
     "erk": "draws lots",
 }
+UNTRAINED = ("edge_popup", "multiprize", "supermask")
 CHECKED = sorted(p.stem for p in CHECKS.glob("*.py") if p.stem in baseline_names())
 PAIRS = [
     (name, impostor)
@@ -69,6 +70,31 @@ def negated(name: str) -> Find:
     return found
 
 
+def dressed(name: str, impostor: str) -> Find:
+    """Another baseline's masks with all that is formal of an untrained ticket.
+
+    The number of tickets, each layer's count, signs and magnitudes are right: which weights are
+    kept is all that a check can fail for.
+    """
+    genuine, found = own(name), own(impostor)
+
+    def find_tickets(problem: Problem, **options: Any) -> Iterable[Ticket]:
+        theta, tickets = problem.theta(), list(genuine(problem, **options))
+        problem.densities = problem.untrained_densities
+        for ticket, other in zip(tickets, found(problem), strict=True):
+            assert ticket.weights is not None
+            masks = keep_top({n: m.float() for n, m in other.masks.items()}, counts(ticket.masks))
+            weights = dict(ticket.weights)
+            for tensor, mask in masks.items():
+                magnitude = theta[tensor].abs()[mask].mean()  # as multiprize has it
+                if name != "multiprize":
+                    magnitude = ticket.weights[tensor].abs()[ticket.masks[tensor]].max()
+                weights[tensor] = theta[tensor].sign() * magnitude
+            yield Ticket(masks, 0, weights, trained=False)
+
+    return find_tickets
+
+
 def check(name: str, find: Find) -> None:
     import_module(f"tests.checks.{name}").check(find)
 
@@ -86,3 +112,10 @@ def test_a_baseline_passes_its_check(name: str) -> None:
 def test_an_impostor_does_not(name: str, impostor: str) -> None:
     with pytest.raises(AssertionError):
         check(name, negated(name) if impostor == "negated" else other(impostor))
+
+
+@pytest.mark.parametrize("impostor", ["imp", "random"])
+@pytest.mark.parametrize("name", UNTRAINED)
+def test_an_impostor_in_untrained_dress_does_not(name: str, impostor: str) -> None:
+    with pytest.raises(AssertionError, match="entries differ"):  # all else is right
+        check(name, dressed(name, impostor))

@@ -104,4 +104,5 @@ def assert_masks(tickets: Iterable[Ticket], expected: Iterable[Bools], slack: fl
     for ticket, wanted in zip(tickets, expected, strict=True):
         assert ticket.masks.keys() == wanted.keys()
         differ = sum(int((ticket.masks[n].numpy() != wanted[n]).sum()) for n in wanted)
-        assert differ <= slack * sum(mask.size for mask in wanted.values())
+        whole = sum(mask.size for mask in wanted.values())
+        assert differ <= slack * whole, f"{differ} of {whole} entries differ"
