@@ -271,6 +271,8 @@ async def one(
     searches = await _find(method, seeds, how, progress, searching, task, folder)
     found = time.monotonic()
     progress.found(task)
+    if score.untrained(searches):  # nothing is carried
+        progress.carry(task, "planned", 0.0, False)
     seen = score.see(task, seeds, plan)
     cells = await score.score(
         task,

@@ -185,6 +185,14 @@ TASKS = {
     "wrong type": ("steps = 120", 'steps = "many"', r"\[recipe\] steps"),
     "no TOML": ("[recipe]", "[recipe", r"not valid TOML"),
     "rising ladder": ("[0.5, 0.2, 0.1]", "[0.1, 0.5]", r"densities must fall"),
+    "no depth": ("targets = [1, 3]", "targets = [0, 3]", r"\[transfer\.targets\] 0"),
+    "its own depth": ("targets = [1, 3]", "targets = [2, 3]", r"targets: two depths, neither"),
+    "rising rungs": ("densities = [0.5, 0.2]", "densities = [0.2, 0.5]", r"two densities .* fall"),
+    "no rung": (
+        "source = 2\ntargets = [1, 3]\ndensities = [0.5, 0.2]",
+        "source = 1\ntargets = [2, 3]\ndensities = [0.5, 0.3]",
+        r"transfer\.densities 0\.3: not a rung",
+    ),
 }
 
 
