@@ -240,7 +240,7 @@ MUTATIONS = (
         "lthbench/transfer.py",
         "{name: where[name] for name in target.prunable}",
         "{n: n if n in ticket.masks else where[n] for n in target.prunable}",
-        ("test_transfer.py::test_masks_and_weights_go_together",),
+        ("test_transfer.py::test_no_pair_of_depths_is_forgotten",),
     ),
     Mutation(
         "a carried mask keeps its own count",
