@@ -7,8 +7,8 @@ PYTHON ?= python3
 METHOD ?= imp
 SUITE  ?= quick
 
-# Tests run beside each other, those of one file in order; `make test PARALLEL=` runs them alone.
-PARALLEL ?= --numprocesses logical --maxprocesses 4 --dist loadfile \
+# Tests run beside each other, those of one file in order; `make test PYTEST_PARALLEL=` runs them alone.
+PYTEST_PARALLEL ?= --numprocesses logical --maxprocesses 4 --dist loadfile \
   --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -23,10 +23,10 @@ evaluate: .venv/run.stamp
 	.venv/bin/lthbench evaluate $(METHOD) --suite $(SUITE)
 
 test: .venv/test.stamp
-	.venv/bin/python -m pytest -m "not slow" $(PARALLEL)
+	.venv/bin/python -m pytest -m "not slow" $(PYTEST_PARALLEL)
 
 test-all: .venv/test.stamp
-	.venv/bin/python -m pytest $(PARALLEL)
+	.venv/bin/python -m pytest $(PYTEST_PARALLEL)
 
 check: .venv/test.stamp
 	.venv/bin/ruff format --check .

@@ -24,6 +24,8 @@ METHOD = {"name": "elastic", "paper": "Chen et al. 2021, arXiv:2103.16547"}
 def find_tickets(
     problem: Problem, *, rate: float = 0.2, depth: int = 0, order: str = "append"
 ) -> Iterator[Ticket]:
+    if not 0 < rate < 1:
+        raise ValueError(f"rate {rate}: the share that a round removes lies between 0 and 1")
     if not problem.level.stages:
         raise NotApplicable("the network repeats no block, so it has no other depth")
     source = problem.at_depth(depth or _neighbour(problem))

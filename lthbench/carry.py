@@ -8,6 +8,7 @@ Protocol, "Elastic transfer" and "Scores", row transfer.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from lthbench import answers, controls, networks, score, transfer
 from lthbench.answers import Search
 from lthbench.depths import PARTS
-from lthbench.errors import TicketError
+from lthbench.errors import NotApplicable, TicketError
 from lthbench.executors import Executor
 from lthbench.handover import Wanted, folder_of
 from lthbench.networks.levels import level
@@ -97,7 +98,10 @@ async def carry(
     home, begin = folder, source(task)
     if begin is not task:
         home = folder / f"depth{moved.source}"
-        searches = await finding(begin, home)
+        try:
+            searches = await finding(begin, home)
+        except NotApplicable as error:
+            return result | {"reason": str(error)[:400]}
     try:
         wanted = _wanted(task, begin, searches, home)
     except TicketError as error:
@@ -128,7 +132,8 @@ async def carry(
     if direct or all(search.cost < CHEAP for search in searches):
         for depth in moved.targets:
             target, there = _at(task, depth), folder / f"depth{depth}"
-            entries += _direct(target, await finding(target, there), there, seen)
+            with suppress(NotApplicable):  # then there is no ticket of that depth to compare with
+                entries += _direct(target, await finding(target, there), there, seen)
     frozen = [cell for cell in frozen if any(cell["seed"] == s.seed for s in searches)]
     known = [*frozen, *missing]
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from lthbench import guard, networks, seeds, wire
 from lthbench.engine import Examples, single_threaded
 from lthbench.engine.augment import fed
-from lthbench.errors import BudgetExceeded
+from lthbench.errors import BudgetExceeded, NotApplicable
 from lthbench.problem import Batch, Problem
 from lthbench.process import Channel
 from lthbench.states import State
@@ -154,6 +154,7 @@ def _described(error: BaseException, path: str) -> dict[str, Any]:
     return {
         "op": "error",
         "type": type(error).__name__,
+        "left_out": isinstance(error, NotApplicable),
         "message": str(error),
         "line": lines[-1] if lines else None,
         "trace": "".join(traceback.format_exception(error))[-20_000:],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import traceback
 from pathlib import Path
@@ -301,7 +302,10 @@ def main() -> None:
     except BrokenPipeError:
         code = 0
     except Exception as error:
-        if hasattr(error, "format_message"):  # a command line that cannot be parsed
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error, file=sys.stderr)
+            code = UsageError.exit_code
+        elif hasattr(error, "format_message"):  # a command line that cannot be parsed
             _tell(_usage(error), error, debug)
             code = UsageError.exit_code
         else:
@@ -336,6 +340,8 @@ def _tell(text: str, error: BaseException | None, debug: bool) -> None:
         for note in getattr(error, "__notes__", ()):
             print(note, file=sys.stderr)
     line = "lthbench: " + " ".join(text.split())
+    if len(line) > WIDTH:  # of a long path its end, which has the file and the line
+        line = re.sub(r"(?<=^lthbench: )[^:]*(?=/[^/:]+:)", "…", line, count=1)
     if len(line) > WIDTH:  # the place stands at the beginning, the next step at the end
         line = f"{line[: WIDTH // 3]}…{line[-(WIDTH - WIDTH // 3 - 1) :]}"
     print(line, file=sys.stderr)

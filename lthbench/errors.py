@@ -51,7 +51,10 @@ class BadCall(MethodError):
 
 
 class NotApplicable(MethodError):
-    """Raised by a method for a task it cannot be run on: that task is left out, not scored."""
+    """Raised by a method for a task it cannot be run on: that task is left out, not scored.
+
+    Before anything is trained or yielded; later it is an error as any other.
+    """
 
 
 class TicketError(LthbenchError):

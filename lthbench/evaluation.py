@@ -241,6 +241,7 @@ async def _all(
                     if len(tasks) == len(left_out) + 1:
                         raise
                     left_out.append((task.name, str(error)))
+                    (out / task.name / "record.json").unlink(missing_ok=True)
                     progress.left_out(task)
             return records, left_out
         finally:

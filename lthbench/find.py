@@ -163,7 +163,7 @@ async def _converse(
             state.log.end()
             return
         if op == "error":
-            raise method_error(method, state.seed, header)
+            raise method_error(method, state.seed, header, not (state.meter.spent or state.rungs))
         reply, answer = await answered(header, tensors, method, state, executor, probe, note)
         if probe and "error" not in reply:
             inside = op == "snapshot"
@@ -214,12 +214,19 @@ async def answered(
     return reply, answer
 
 
-def method_error(method: Method, seed: int, header: Mapping[str, Any]) -> MethodError:
-    """What went wrong in a child, at the method's own line."""
+def method_error(
+    method: Method, seed: int, header: Mapping[str, Any], fresh: bool = False
+) -> MethodError:
+    """What went wrong in a child, at the method's own line.
+
+    Args:
+        fresh: it has not trained or yielded anything, so that it cannot know how well it does: only
+            then may it leave the task out.
+    """
     line = header.get("line")
     place = f"{method.path}:{line}" if line else method.path
     text = " ".join(str(header.get("message", "")).split())
-    if header.get("type") == NotApplicable.__name__:
+    if fresh and header.get("left_out"):
         return NotApplicable(f"{method.name}: {text}")
     error = MethodError(f"{place}: {header.get('type')}: {text} (seed {seed})")
     error.add_note(str(header.get("trace", "")))

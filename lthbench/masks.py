@@ -201,6 +201,9 @@ def _tie_ranks(name: str, indices: NDArray[np.intp]) -> _Ranks:
 
 def _float64(name: str, scores: Tensor) -> NDArray[np.float64]:
     """Return scores flat, as float64 on the CPU, which holds every accepted value exactly."""
+    if not isinstance(scores, Tensor):
+        kind = type(scores).__name__
+        raise TicketError(f"scores of {name} are {kind}: give torch tensors (torch.as_tensor)")
     if scores.is_complex():
         raise TicketError(f"scores of {name} are complex ({scores.dtype}): use their magnitude")
     # First to the CPU: some accelerators have no float64.

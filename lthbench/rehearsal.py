@@ -108,7 +108,7 @@ async def rehearse(
             header, tensors = await child.receive(limits, asyncio.Event())
             op = header.get("op")
             if op == "error" and header.get("type") != "BudgetExceeded":
-                raise method_error(method, seed, header)
+                raise method_error(method, seed, header, not (state.meter.spent or state.rungs))
             if op in ("end", "error"):
                 break
             if op == "timed":

@@ -398,4 +398,6 @@ def _interval(values: Sequence[float] | None, share: bool = False) -> dict[str, 
         interval: Interval = stats.clopper_pearson(round(sum(values)), len(values))
     else:
         interval = stats.t_interval(values)
+        if interval.low == interval.high:  # equal values, as of 0s and 1s, do not tell their spread
+            interval = _without_bounds(interval)
     return {**asdict(interval), "values": list(values)}

@@ -278,7 +278,8 @@ def _against_dense(record: Record) -> Answer:
     assert record.reference is not None
     margin = number(100 * record.reference.margin, 2)
     notes = (f"{open_to} not refuted (margin {margin} points)", level)
-    return Answer(question, "matches dense down to", proved, "density, proved", notes)
+    told = "proved" if matching["proved"] is None else "density, proved"
+    return Answer(question, "matches dense down to", proved, told, notes)
 
 
 def _against_controls(record: Record) -> Answer:

@@ -196,6 +196,25 @@ TASKS = {
 }
 
 
+def test_a_long_path_does_not_hide_the_line(tmp_path: Path) -> None:
+    place = tmp_path / ("a-very-long-name-of-a-folder-" * 4) / "and-another-one"
+    place.mkdir(parents=True)
+    (place / "mine.py").write_text(
+        "def find_tickets(problem):\n    raise ValueError('why ' * 60)\n    yield\n"
+    )
+    arguments = ["evaluate", str(place / "mine.py"), "--task", str(TASK), "--seeds", "1"]
+    refused(run(*arguments, cwd=tmp_path), r"^lthbench: …/mine\.py:2: ValueError: why")
+
+
+@pytest.mark.parametrize("arguments", [(), ("data",)])
+def test_a_command_alone_is_answered_with_its_help(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Usage: " in done.stderr and len(done.stderr.splitlines()) > 5
+
+
 @pytest.mark.parametrize("case", TASKS)
 def test_task_files(case: str, tmp_path: Path) -> None:
     old, new, pattern = TASKS[case]

@@ -13,7 +13,7 @@ import torch
 
 from lthbench import masks, networks, tables
 from lthbench.engine import Job, Result, plain
-from lthbench.errors import NotApplicable
+from lthbench.errors import MethodError, NotApplicable
 from lthbench.estimate import estimate
 from lthbench.evaluation import DEVELOPMENT as SEED
 from lthbench.evaluation import evaluate
@@ -211,6 +211,35 @@ def test_a_task_that_a_method_cannot_be_run_on_is_left_out(tmp_path: Path) -> No
     told = estimate(method, tasks=[sums, str(TASK)], seeds=1, workers=0)
     assert [row.task for row in told.rows] == ["tiny-digits"]
     assert "tiny-modadd: left out: tens: ten classes only" in told.notes()
+
+
+@pytest.mark.slow
+def test_a_task_is_not_left_out_once_it_is_begun(tmp_path: Path) -> None:
+    """Who has seen how well he does may not choose his tasks."""
+    late = ONE_SHOT.replace("from lthbench import", "from lthbench import NotApplicable,")
+    given: Any = {"tasks": [str(TASK)], "seeds": 1, "workers": 0, "transfer": False}
+    for place in ("    for density", "    return\n"):
+        text = late + "    return\n"
+        text = text.replace(place, "    raise NotApplicable('not so well')\n" + place, 1)
+        (tmp_path / "late.py").write_text(text)
+        with pytest.raises(MethodError, match=r"late\.py:\d+: NotApplicable") as told:
+            evaluate(str(tmp_path / "late.py"), out=tmp_path / str(len(place)), **given)
+        assert not isinstance(told.value, NotApplicable)
+
+
+@pytest.mark.slow
+def test_another_depth_may_be_left_out(tmp_path: Path) -> None:
+    """The task keeps its record; what is carried from there has none."""
+    (tmp_path / "shallow.py").write_text(
+        ONE_SHOT.replace("from lthbench import", "from lthbench import NotApplicable,").replace(
+            "    end =",
+            "    if problem.depth != 1:\n        raise NotApplicable('one layer')\n    end =",
+        )
+    )
+    record = carried(str(tmp_path / "shallow.py"), tmp_path / "out")
+    assert record.transfer is not None
+    assert record.transfer.reason == "shallow: one layer"
+    assert "No transfer" in tables.terminal(record)
 
 
 OWN = ONE_SHOT + (

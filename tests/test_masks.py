@@ -661,3 +661,8 @@ def test_golden_digest() -> None:
     masks = {"b": torch.tensor(True), "a": torch.tensor([[True, False], [False, True]])}
     expected = hashlib.sha256(b'[["a",[2,2]],["b",[]]]\n' + bytes([0b10010000, 0b10000000]))
     assert digest(masks) == expected.hexdigest()
+
+
+def test_scores_that_are_no_tensors_are_told() -> None:
+    with pytest.raises(TicketError, match=r"^scores of fc\.weight are ndarray: give torch tensors"):
+        keep_top({"fc.weight": np.ones((2, 3))}, 0.5)  # type: ignore[dict-item]
