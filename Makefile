@@ -7,8 +7,9 @@ PYTHON ?= python3
 METHOD ?= imp
 SUITE  ?= quick
 
-# Tests run beside each other, those of one file in order; `make test PYTEST_PARALLEL=` runs them alone.
-PYTEST_PARALLEL ?= --numprocesses logical --maxprocesses 4 --dist loadfile \
+# Tests run beside each other, in the groups of tests/conftest.py; `make test PYTEST_PARALLEL=` runs
+# one after the other.
+PYTEST_PARALLEL ?= --numprocesses logical --maxprocesses 4 --dist loadgroup \
   --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

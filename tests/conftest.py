@@ -28,9 +28,19 @@ def mnist_folder() -> Path | None:
 LONGEST = ("test_kills.py", "test_replay.py", "test_bad_input.py")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest begin first, so that tests beside each other end together."""
+    """Which tests may run beside each other, and in which order, so that they end together.
+
+    Those of one file share what they prepare and follow each other, but for the kills, which follow
+    each other by method. The files that take longest begin first.
+    """
     items.sort(key=lambda item: item.path.name not in LONGEST)
+    for item in items:
+        group = item.path.stem
+        if group == "test_kills":
+            group += "-" + item.callspec.params["kind"]  # type: ignore[attr-defined]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

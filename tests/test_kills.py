@@ -10,8 +10,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -191,21 +192,26 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, bytes]]:
-    """The record of each method, uninterrupted, with one worker."""
+def expected(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bytes]:
+    """The record of a method, uninterrupted, with one worker; made once."""
     root = tmp_path_factory.mktemp("uninterrupted")
-    yield {kind: Place(root / kind, method).finish() for kind, method in METHODS.items()}
+
+    @cache
+    def record(kind: str) -> bytes:
+        return Place(root / kind, METHODS[kind]).finish()
+
+    return record
 
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_workers_and_hashing_change_nothing(
-    kind: str, expected: dict[str, bytes], tmp_path: Path
+    kind: str, expected: Callable[[str], bytes], tmp_path: Path
 ) -> None:
-    assert Place(tmp_path, METHODS[kind]).finish(workers=2, hashing="123") == expected[kind]
+    assert Place(tmp_path, METHODS[kind]).finish(workers=2, hashing="123") == expected(kind)
 
 
 @pytest.mark.parametrize("kind", METHODS)
-def test_killed_at_every_file(kind: str, expected: dict[str, bytes], tmp_path: Path) -> None:
+def test_killed_at_every_file(kind: str, expected: Callable[[str], bytes], tmp_path: Path) -> None:
     place = Place(tmp_path, METHODS[kind])
     for folder, final, others in KINDS[kind]:
         for phase in PHASES:
@@ -213,13 +219,15 @@ def test_killed_at_every_file(kind: str, expected: dict[str, bytes], tmp_path: P
                 path.unlink()  # the last kill may have come late: let it be written again
             due = at_event(place, folder, phase, final, others)
             assert kill_when(place, due, f"{folder}/{final} {phase}"), f"{folder} {phase}: not seen"
-    assert place.finish() == expected[kind]
+    assert place.finish() == expected(kind)
     assert not list(place.out.rglob(".tmp-*"))  # the cache is shared: nobody may sweep it
     assert len(place.kills) == 3 * len(KINDS[kind])
 
 
 @pytest.mark.parametrize("kind", METHODS)
-def test_killed_at_random_times(kind: str, expected: dict[str, bytes], tmp_path: Path) -> None:
+def test_killed_at_random_times(
+    kind: str, expected: Callable[[str], bytes], tmp_path: Path
+) -> None:
     place, draw = Place(tmp_path, METHODS[kind]), random.Random(kind)
     wanted = (RANDOM_KILLS + 1) // len(METHODS)
     for number in range(TRIES * wanted):
@@ -234,12 +242,12 @@ def test_killed_at_random_times(kind: str, expected: dict[str, bytes], tmp_path:
         if not kill_when(place, due, f"random {number}"):
             shutil.rmtree(place.out)  # it ended before: the next begins anew
     assert len(place.kills) == wanted
-    assert place.finish() == expected[kind]
+    assert place.finish() == expected(kind)
 
 
 @pytest.mark.parametrize("kind", METHODS)
 def test_a_killed_child_or_worker_ends_the_run(
-    kind: str, expected: dict[str, bytes], tmp_path: Path
+    kind: str, expected: Callable[[str], bytes], tmp_path: Path
 ) -> None:
     place, draw = Place(tmp_path, METHODS[kind]), random.Random(kind)
     killed, wanted = 0, PART_KILLS // len(METHODS)
@@ -263,7 +271,7 @@ def test_a_killed_child_or_worker_ends_the_run(
         else:
             shutil.rmtree(place.out)  # it ended before, or did without: the next begins anew
     assert killed == wanted
-    assert place.finish() == expected[kind]
+    assert place.finish() == expected(kind)
 
 
 def _part(place: Place, process: subprocess.Popen[bytes], part: str) -> psutil.Process | None:
