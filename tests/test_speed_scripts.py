@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -81,6 +83,11 @@ def test_workers(said: Said) -> None:
 def test_quick(said: Said) -> None:
     with pytest.raises(SystemExit, match=r"^0$"):
         said(quick, "--method", "erk", "--task", str(TINY), "--seeds", "1")
+    lines = "a: begun\na: seed 1, 9 steps/s, 1:40 left\na: scored, 1:02:03 left\n"
+    told: list[tuple[float, int]] = []
+    quick.follow(io.StringIO(lines), time.perf_counter(), told)
+    assert [left for _, left in told] == [100, 3723]
+    assert quick.half_way([(10.0, 100), (60.0, 1)], 90.0).endswith("80 s it was, ratio 1.25")
 
 
 @pytest.mark.slow
