@@ -32,9 +32,9 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (batch, ...) to (batch, classes)
         x = x.flatten(1)
         for layer in self.hidden:
-            x = F.relu(layer(x))
+            x = F.relu(layer(x), inplace=True)
         if self.neck is not None:
-            x = F.relu(self.neck(x))
+            x = F.relu(self.neck(x), inplace=True)
         logits: Tensor = self.head(x)
         return logits
 
@@ -73,7 +73,7 @@ class PairMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (batch, 2) tokens or (batch, 2, tokens) weights
         x = (x @ self.embed.weight if x.is_floating_point() else self.embed(x)).flatten(1)
         for layer in self.hidden:
-            x = F.relu(layer(x))
+            x = F.relu(layer(x), inplace=True)
         logits: Tensor = self.head(x)
         return logits
 
