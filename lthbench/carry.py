@@ -108,7 +108,9 @@ async def carry(
         return result | {"reason": str(error)[:400]}
     entries: list[Entry] = []
     missing: list[dict[str, Any]] = []
-    carried: dict[tuple[int, int, float], tuple[Ticket, Told]] = {}  # by seed, depth and density
+    parted: dict[
+        tuple[int, int], tuple[Ticket, Told]
+    ] = {}  # tickets of one rung, by seed and depth
     for search in searches:
         mine = wanted[search.seed]
         if handing:
@@ -123,11 +125,11 @@ async def carry(
             except TicketError as error:
                 missing.append(_missing(target, now.density, search.seed, str(error)))
             else:
-                carried[search.seed, now.depth, now.density] = ticket, told
                 entries.append(
                     _entry(target, "carried", now.density, search.seed, ticket, told, seen)
                 )
                 if now.density == target.ladder.trained[0]:
+                    parted[search.seed, now.depth] = ticket, told
                     entries += _parts(target, search.seed, ticket, told, seen)
     if direct or all(search.cost < CHEAP for search in searches):
         for depth in moved.targets:
@@ -138,13 +140,11 @@ async def carry(
     known = [*frozen, *missing]
 
     async def again(entry: Entry) -> Entry | None:
-        seed, depth, attempt = entry.job.seed, entry.job.depth, entry.attempt + 1
+        seed, depth = entry.job.seed, entry.job.depth
         target = _at(task, depth)
         if entry.kind not in PARTS:
             return await score.drawn_again(target, entry, {}, executor)
-        if attempt >= score.ATTEMPTS:
-            return None
-        parts = _parts(target, seed, *carried[seed, depth, entry.density], seen, attempt)
+        parts = _parts(target, seed, *parted[seed, depth], seen, entry.attempt + 1)
         return next(part for part in parts if part.kind == entry.kind)
 
     result["cells"] = await _scored(task, entries, folder, executor, seen, known, again, note)

@@ -302,7 +302,7 @@ def main() -> None:
     except BrokenPipeError:
         code = 0
     except Exception as error:
-        if type(error).__name__ == "NoArgsIsHelpError":
+        if type(error).__name__ == "NoArgsIsHelpError":  # by name: typer may bring its own click
             print(error, file=sys.stderr)
             code = UsageError.exit_code
         elif hasattr(error, "format_message"):  # a command line that cannot be parsed

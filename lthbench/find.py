@@ -82,7 +82,7 @@ async def find(
 def _failed(seed: int, error: BaseException) -> Search:
     scored = isinstance(error, (MethodError, TicketError, BudgetExceeded))
     if not scored or isinstance(error, NotApplicable):
-        raise error  # the machine's fault or ours is no score of the method
+        raise error  # a task left out, the machine's fault or ours: no score of the method
     partial = getattr(error, "search", None)
     if isinstance(partial, Search):
         return partial

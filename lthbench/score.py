@@ -156,7 +156,7 @@ async def score_until_sound(
         async for entry, result, ran in score_cells(task, entries, folder, executor, seen):
             note(entry.kind, entry.job.until - entry.job.start.step, ran)
             yield entry, result
-            if result.status != "ok":
+            if result.status != "ok" and entry.attempt + 1 < ATTEMPTS:
                 failed.append(entry)
         drawn = [await again(entry) for entry in failed]
         entries = [entry for entry in drawn if entry is not None]
@@ -425,7 +425,7 @@ async def drawn_again(
 ) -> Entry | None:
     """The same control from its next draw; None where there is none, as of a dense run."""
     attempt, job = entry.attempt + 1, entry.job
-    if attempt >= ATTEMPTS or job.masks is None:
+    if job.masks is None:
         return None
     start: State | None = job.start
     chosen = job.masks

@@ -18,14 +18,14 @@ settings.register_profile("lthbench", deadline=None)
 settings.load_profile("lthbench")
 
 
+LONGEST = ("test_kills.py", "test_replay.py", "test_bad_input.py")
+
+
 def mnist_folder() -> Path | None:
     """The local copy of MNIST, if there is one."""
     data = paths.data_folder()
     folder = data / "ylecun" / "mnist" if data else None
     return folder if folder and folder.is_dir() else None
-
-
-LONGEST = ("test_kills.py", "test_replay.py", "test_bad_input.py")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         group = item.path.stem
         if group == "test_kills":
-            group += "-" + item.callspec.params["kind"]  # type: ignore[attr-defined]
+            group += item.name.partition("[")[2]
         item.add_marker(pytest.mark.xdist_group(group))
 
 

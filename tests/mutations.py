@@ -133,8 +133,8 @@ MUTATIONS = (
     Mutation(
         "a failed control is not drawn again",
         "lthbench/score.py",
-        "    if attempt >= ATTEMPTS or job.masks is None:",
-        "    if attempt >= 1 or job.masks is None:",
+        "entry.attempt + 1 < ATTEMPTS",
+        "entry.attempt + 1 < 1",
         ("test_score_jobs.py::test_a_failed_control_is_drawn_again",),
     ),
     Mutation(
