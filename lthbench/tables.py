@@ -102,11 +102,13 @@ def probability(p: float | None) -> str:
 def estimate(
     found: Found, digits: int, scale: float = 100, *, signed: bool = False, brackets: bool = False
 ) -> str:
-    """Mean with its interval; both values of two seeds; the value of one."""
+    """Mean with its interval; both values of two seeds; the value of one, or of all alike."""
     if found is None:
         return NA
     if found["low"] is None:
         values = found.get("values") or [found["mean"]]
+        if len(values) >= stats.MIN_SEEDS and len(set(values)) == 1:
+            return f"{number(scale * values[0], digits, signed=signed)} (all {len(values)})"
         return " / ".join(number(scale * value, digits, signed=signed) for value in values)
     mean = number(scale * found["mean"], digits, signed=signed)
     if brackets:
@@ -228,8 +230,8 @@ def _at(rung: Mapping[str, Any]) -> str:
 
 
 def _split(text: str, what: str) -> tuple[str, str]:
-    """A figure; its interval with what it counts."""
-    for mark in (" ±", " ["):
+    """A figure; its interval, or of how many seeds it is, with what it counts."""
+    for mark in (" ±", " [", " ("):
         if mark in text:
             value, _, spread = text.partition(mark)
             return value, f"{mark.strip()}{spread} {what}"

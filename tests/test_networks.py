@@ -196,6 +196,21 @@ def test_a_token_is_a_weight_of_one_on_its_row(family: str) -> None:
     assert torch.allclose(module(x), module(one_hot), atol=1e-6)
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_many_pairs_and_one_alone_read_alike(depth: int) -> None:
+    """Many pairs are read through the tokens they share, few as they stand: to the same answers."""
+    of = tiny.network("pair-mlp")
+    module = networks.load(of, depth, networks.initial(of, depth, 0)).double()
+    pairs = torch.cartesian_prod(torch.arange(of.inputs), torch.arange(of.inputs))
+    together = module(pairs)
+    alone = torch.cat([module(pair[None]) for pair in pairs])
+    assert torch.allclose(together, alone, rtol=1e-12, atol=1e-14)
+    parameters = list(module.parameters())
+    expected = torch.autograd.grad(alone.square().sum(), parameters)
+    found = torch.autograd.grad(together.square().sum(), parameters)
+    assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(found, expected, strict=True))
+
+
 def test_attention_looks_back_alone() -> None:
     """In a deep transformer the first token's stream does not change with the second token."""
     of = tiny.network("transformer")

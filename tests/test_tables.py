@@ -86,15 +86,17 @@ def test_probabilities() -> None:
 
 
 def test_an_estimate_by_its_number_of_seeds() -> None:
-    """One: its value. Two: both, no interval. More: the mean and half its interval."""
+    """One: its value. Two: both, no interval. More: the mean and half its interval, if any."""
     one = {"mean": 0.98, "low": None, "high": None, "n": 1, "values": [0.98]}
     two = {"mean": 0.975, "low": None, "high": None, "n": 2, "values": [0.97, 0.98]}
     five = {"mean": 0.98, "low": 0.97, "high": 0.99, "n": 5, "values": [0.98] * 5}
-    assert [tables.estimate(found, 1) for found in (None, one, two, five)] == [
+    alike = {"mean": 0.67, "low": None, "high": None, "n": 3, "values": [0.67] * 3}
+    assert [tables.estimate(found, 1) for found in (None, one, two, five, alike)] == [
         "n/a",
         "98.0",
         "97.0 / 98.0",
         "98.0 ±1.0",
+        "67.0 (all 3)",
     ]
 
 

@@ -71,11 +71,27 @@ class PairMLP(nn.Module):
         self.head = nn.Linear(spec.width, spec.classes)
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, 2) tokens or (batch, 2, tokens) weights
-        x = (x @ self.embed.weight if x.is_floating_point() else self.embed(x)).flatten(1)
-        for layer in self.hidden:
+        first, *others = self.hidden
+        x = F.relu(self._read(x, first), inplace=True)
+        for layer in others:
             x = F.relu(layer(x), inplace=True)
         logits: Tensor = self.head(x)
         return logits
+
+    def _read(self, x: Tensor, first: nn.Module) -> Tensor:
+        """What the first layer makes of two embeddings side by side, (batch, width).
+
+        It is the sum of what each token brings in its place, and many pairs share few tokens: so
+        each token is multiplied once, a fifth less work in a step on all pairs.
+        """
+        if x.is_floating_point() or len(x) < self.tokens:
+            rows = x @ self.embed.weight if x.is_floating_point() else self.embed(x)
+            brought: Tensor = first(rows.flatten(1))
+            return brought
+        left, right = first.weight.chunk(2, dim=1)  # type: ignore[operator]
+        lefts = F.linear(self.embed.weight, left, first.bias)  # type: ignore[arg-type]
+        rights = F.linear(self.embed.weight, right)
+        return F.embedding(x[:, 0], lefts) + F.embedding(x[:, 1], rights)
 
     def ones(self) -> Tensor:
         """Every token with weight 1 / tokens in place of one-hot, (1, 2, tokens)."""
