@@ -7,9 +7,9 @@ PYTHON ?= python3
 METHOD ?= imp
 SUITE  ?= quick
 
-# Tests run beside each other, in the groups of tests/conftest.py; `make test PYTEST_PARALLEL=` runs
-# one after the other.
-PYTEST_PARALLEL ?= --numprocesses logical --maxprocesses 4 --dist loadgroup \
+# Files of tests run beside each other, and classes of tests; `make test PYTEST_PARALLEL=` runs one
+# after the other.
+PYTEST_PARALLEL ?= --numprocesses logical --maxprocesses 4 --dist loadscope \
   --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -28,19 +28,9 @@ def mnist_folder() -> Path | None:
     return folder if folder and folder.is_dir() else None
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Which tests may run beside each other, and in which order, so that they end together.
-
-    Those of one file share what they prepare and follow each other, but for the kills, which follow
-    each other by method. The files that take longest begin first.
-    """
+    """The files that take longest begin first, so that all who run tests end together."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
-    for item in items:
-        group = item.path.stem
-        if group == "test_kills":
-            group += item.name.partition("[")[2]
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

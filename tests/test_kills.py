@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 import psutil
@@ -24,11 +23,11 @@ from tests.watching import Watch
 
 ROOT = Path(__file__).resolve().parents[1]
 TASK = ROOT / "tests" / "tasks" / "twenty-seconds.toml"
-METHODS = {"train": "imp", "loop": str(ROOT / "tests" / "methods" / "long_loop.py")}
 SEED = 1000
 PATIENCE = 120.0  # seconds for what should take a few
 PHASES = ("create", "close", "move")  # inside the writing, before the rename, after it
-RANDOM_KILLS, PART_KILLS = 15, 10
+RANDOM_KILLS, PART_KILLS = 16, 10
+METHODS = 2  # that share these kills
 TRIES = 3  # runs for each kill: one may end before its moment comes
 
 pytestmark = [
@@ -171,10 +170,85 @@ def at_event(
     return due
 
 
-# In the order in which an evaluation writes them: folder, part of the name, and how many other
-# files the folder gets before it in one run.
-KINDS = {
-    "train": [
+class Kills:
+    """What holds for every method; the classes run beside each other."""
+
+    method: str
+    # In the order in which an evaluation writes them: folder, part of the name, and how many other
+    # files the folder gets before it in one run.
+    kinds: tuple[tuple[str, str, int], ...]
+
+    @pytest.fixture(scope="class")
+    def expected(self, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+        """The record, uninterrupted, with one worker."""
+        return Place(tmp_path_factory.mktemp("uninterrupted"), self.method).finish()
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Place:
+        return Place(tmp_path, self.method)
+
+    def test_workers_and_hashing_change_nothing(self, expected: bytes, place: Place) -> None:
+        assert place.finish(workers=2, hashing="123") == expected
+
+    def test_killed_at_every_file(self, expected: bytes, place: Place) -> None:
+        for folder, final, others in self.kinds:
+            for phase in PHASES:
+                for path in place.folders()[folder].glob(f"*{final}*"):
+                    path.unlink()  # the last kill may have come late: let it be written again
+                due = at_event(place, folder, phase, final, others)
+                assert kill_when(place, due, f"{folder}/{final} {phase}"), (
+                    f"{folder} {phase}: not seen"
+                )
+        assert place.finish() == expected
+        assert not list(place.out.rglob(".tmp-*"))  # the cache is shared: nobody may sweep it
+        assert len(place.kills) == 3 * len(self.kinds)
+
+    def test_killed_at_random_times(self, expected: bytes, place: Place) -> None:
+        draw = random.Random(Path(self.method).stem)
+        wanted = RANDOM_KILLS // METHODS
+        for number in range(TRIES * wanted):
+            if len(place.kills) == wanted:
+                break
+            moment = draw.uniform(0.0, 12.0)
+
+            def due(watch: Watch, since: float, moment: float = moment) -> bool:
+                watch.next(0.01)
+                return since >= moment
+
+            if not kill_when(place, due, f"random {number}"):
+                shutil.rmtree(place.out)  # it ended before: the next begins anew
+        assert len(place.kills) == wanted
+        assert place.finish() == expected
+
+    def test_a_killed_child_or_worker_ends_the_run(self, expected: bytes, place: Place) -> None:
+        draw = random.Random(Path(self.method).stem)
+        killed, wanted = 0, PART_KILLS // METHODS
+        for number in range(TRIES * wanted):
+            if killed == wanted:
+                break
+            part = ("lthbench.child", "lthbench.worker")[number % 2]
+            process = place.start()
+            victim, wait = _part(place, process, part), draw.uniform(0.0, 3.0)
+            time.sleep(wait)
+            running = victim is not None and victim.is_running()
+            if victim is not None and running:
+                victim.kill()
+            _, errors = process.communicate(timeout=10 * PATIENCE)
+            place.quiet()
+            if process.returncode:
+                lines = errors.decode().strip().splitlines()
+                assert process.returncode == 2, errors.decode()
+                assert lines[-1].startswith("lthbench: ") and "Traceback" not in errors.decode()
+                killed += running
+            else:
+                shutil.rmtree(place.out)  # it ended before, or did without: the next begins anew
+        assert killed == wanted
+        assert place.finish() == expected
+
+
+class TestTrain(Kills):
+    method = "imp"
+    kinds = (
         ("data", "fold0.train", 0),
         ("out", "evaluation.json", 0),
         ("task", "task.json", 0),
@@ -186,92 +260,12 @@ KINDS = {
         ("cells", "safetensors", 0),
         ("task", "record.json", 0),
         ("out", "report.html", 0),
-    ],
-    "loop": [("store", "loop1", 1), ("store", "calls.json", 0), ("tickets", "search.json", 2)],
-}
+    )
 
 
-@pytest.fixture(scope="module")
-def expected(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bytes]:
-    """The record of a method, uninterrupted, with one worker; made once."""
-    root = tmp_path_factory.mktemp("uninterrupted")
-
-    @cache
-    def record(kind: str) -> bytes:
-        return Place(root / kind, METHODS[kind]).finish()
-
-    return record
-
-
-@pytest.mark.parametrize("kind", METHODS)
-def test_workers_and_hashing_change_nothing(
-    kind: str, expected: Callable[[str], bytes], tmp_path: Path
-) -> None:
-    assert Place(tmp_path, METHODS[kind]).finish(workers=2, hashing="123") == expected(kind)
-
-
-@pytest.mark.parametrize("kind", METHODS)
-def test_killed_at_every_file(kind: str, expected: Callable[[str], bytes], tmp_path: Path) -> None:
-    place = Place(tmp_path, METHODS[kind])
-    for folder, final, others in KINDS[kind]:
-        for phase in PHASES:
-            for path in place.folders()[folder].glob(f"*{final}*"):
-                path.unlink()  # the last kill may have come late: let it be written again
-            due = at_event(place, folder, phase, final, others)
-            assert kill_when(place, due, f"{folder}/{final} {phase}"), f"{folder} {phase}: not seen"
-    assert place.finish() == expected(kind)
-    assert not list(place.out.rglob(".tmp-*"))  # the cache is shared: nobody may sweep it
-    assert len(place.kills) == 3 * len(KINDS[kind])
-
-
-@pytest.mark.parametrize("kind", METHODS)
-def test_killed_at_random_times(
-    kind: str, expected: Callable[[str], bytes], tmp_path: Path
-) -> None:
-    place, draw = Place(tmp_path, METHODS[kind]), random.Random(kind)
-    wanted = (RANDOM_KILLS + 1) // len(METHODS)
-    for number in range(TRIES * wanted):
-        if len(place.kills) == wanted:
-            break
-        moment = draw.uniform(0.0, 12.0)
-
-        def due(watch: Watch, since: float, moment: float = moment) -> bool:
-            watch.next(0.01)
-            return since >= moment
-
-        if not kill_when(place, due, f"random {number}"):
-            shutil.rmtree(place.out)  # it ended before: the next begins anew
-    assert len(place.kills) == wanted
-    assert place.finish() == expected(kind)
-
-
-@pytest.mark.parametrize("kind", METHODS)
-def test_a_killed_child_or_worker_ends_the_run(
-    kind: str, expected: Callable[[str], bytes], tmp_path: Path
-) -> None:
-    place, draw = Place(tmp_path, METHODS[kind]), random.Random(kind)
-    killed, wanted = 0, PART_KILLS // len(METHODS)
-    for number in range(TRIES * wanted):
-        if killed == wanted:
-            break
-        part = ("lthbench.child", "lthbench.worker")[number % 2]
-        process = place.start()
-        victim, wait = _part(place, process, part), draw.uniform(0.0, 3.0)
-        time.sleep(wait)
-        running = victim is not None and victim.is_running()
-        if victim is not None and running:
-            victim.kill()
-        _, errors = process.communicate(timeout=10 * PATIENCE)
-        place.quiet()
-        if process.returncode:
-            lines = errors.decode().strip().splitlines()
-            assert process.returncode == 2, errors.decode()
-            assert lines[-1].startswith("lthbench: ") and "Traceback" not in errors.decode()
-            killed += running
-        else:
-            shutil.rmtree(place.out)  # it ended before, or did without: the next begins anew
-    assert killed == wanted
-    assert place.finish() == expected(kind)
+class TestLoop(Kills):
+    method = str(ROOT / "tests" / "methods" / "long_loop.py")
+    kinds = (("store", "loop1", 1),)  # what it alone writes
 
 
 def _part(place: Place, process: subprocess.Popen[bytes], part: str) -> psutil.Process | None:
