@@ -115,7 +115,7 @@ def evaluate(
         typer.echo(tables.terminal(record))
         typer.echo()
     for name, reason in done.left_out:
-        typer.echo(f"{name}: left out: {reason}")
+        typer.echo(f"{name}: left out: {tables.plain(reason)}")
     for line in told.sums():
         typer.echo(line)
     path = report.write_report(done.out, done.records)
@@ -340,8 +340,11 @@ def _tell(text: str, error: BaseException | None, debug: bool) -> None:
         for note in getattr(error, "__notes__", ()):
             print(note, file=sys.stderr)
     line = "lthbench: " + " ".join(text.split())
-    if len(line) > WIDTH:  # of a long path its end, which has the file and the line
-        line = re.sub(r"(?<=^lthbench: )[^:]*(?=/[^/:]+:)", "…", line, count=1)
+    if len(line) > WIDTH:  # a path loses what is too much of its beginning, never the file's name
+        surplus = len(line) - WIDTH + 1
+        line = re.sub(
+            r"(?<=^lthbench: )/[^:]*(?=/[^/:]+:)", lambda path: "…" + path[0][surplus:], line
+        )
     if len(line) > WIDTH:  # the place stands at the beginning, the next step at the end
         line = f"{line[: WIDTH // 3]}…{line[-(WIDTH - WIDTH // 3 - 1) :]}"
     print(line, file=sys.stderr)

@@ -55,7 +55,7 @@ def transfer(record: Table, score: Score, interval: Told) -> dict[str, Any] | No
     return {
         "rows": rows,
         "points": interval(None if above is None else above.mean(0).tolist(), False),
-        "gain": _gain(above, places, record.get("reference")),
+        "gain": _gain(above, places, record),
         "reason": moved["reason"],
     }
 
@@ -88,16 +88,13 @@ def _points(
     return above
 
 
-def _gain(
-    above: Points | None,
-    places: Sequence[tuple[int, float]],
-    reference: Table | None,
-) -> float | None:
+def _gain(above: Points | None, places: Sequence[tuple[int, float]], record: Table) -> float | None:
     """The share of IMP's gain over random at the target: sums over rungs and depths.
 
-    None unless the gain that the frozen reference found is surely more than a point.
+    Over the seeds that both have, if any: a reference's are the published ones, from 0. None unless
+    the gain that the frozen reference found is surely more than a point.
     """
-    frozen = (reference or {}).get("transfer") or {}
+    frozen = (record.get("reference") or {}).get("transfer") or {}
     known = [frozen.get(key(*place)) for place in places]
     if above is None or any(row is None for row in known):
         return None
@@ -106,4 +103,8 @@ def _gain(
     whole = stats.t_interval(gains.sum(0))
     if whole.low is None or whole.low <= GAIN:
         return None
-    return float(above.sum(0).mean() / whole.mean)
+    ours, theirs = above.sum(0), gains.sum(0)
+    both = [(at, seed) for at, seed in enumerate(record["seeds"]) if seed < len(theirs)]
+    if both:
+        ours, theirs = ours[[at for at, _ in both]], theirs[[seed for _, seed in both]]
+    return float(ours.mean() / theirs.mean()) if theirs.mean() > 0 else None

@@ -30,6 +30,7 @@ from lthbench import (
     reference,
     score,
     store,
+    tables,
 )
 from lthbench import progress as foreseen
 from lthbench.answers import Search
@@ -173,7 +174,7 @@ class Estimate:
             for row in self.rows
             if row.cached_steps
         ]
-        notes += [f"{name}: left out: {reason}" for name, reason in self.left_out]
+        notes += [f"{name}: left out: {tables.plain(reason)}" for name, reason in self.left_out]
         if all(row.gpu_measured for row in self.rows):
             return [
                 *notes,
@@ -261,7 +262,7 @@ async def _all(
                 rows.append(await _row(method, task, seeds, plan, width, seen, pace))
             except NotApplicable as error:
                 if len(tasks) == len(left_out) + 1:
-                    raise
+                    raise NotApplicable(f"{task.name}: {error}") from error
                 left_out.append((task.name, str(error)))
     finally:
         await executor.close()

@@ -239,7 +239,7 @@ async def _all(
                     )
                 except NotApplicable as error:
                     if len(tasks) == len(left_out) + 1:
-                        raise
+                        raise NotApplicable(f"{task.name}: {error}") from error
                     left_out.append((task.name, str(error)))
                     (out / task.name / "record.json").unlink(missing_ok=True)
                     progress.left_out(task)

@@ -69,7 +69,7 @@ def _densities(ladder: tuple[float, ...]) -> str:
 
 def _calibration(calibration: Calibration) -> str:
     rows = [(v.variant, *(f"{score:g}" for score in v.score)) for v in calibration.variants]
-    seeds = max(len(row) for row in rows) - 1
+    seeds = max((len(row) for row in rows), default=1) - 1
     head = ("variant", *(f"seed {number + 1}" for number in range(seeds)))
     table = tabulate(rows, head, disable_numparse=True)
     return f"\n\ncalibration ({calibration.command})\n{table}\n{calibration.reading}"

@@ -275,7 +275,11 @@ def _series(kind: str, points: Sequence[tuple[float, Any]], *, banded: bool) -> 
     if not points:
         return []
     x = [density for density, _ in points]
-    colour, whole = COLOURS[kind], all(found["low"] is not None for _, found in points)
+    # Equal values of enough seeds have no interval: the band is closed there.
+    alike = [found["low"] is None and found["n"] >= stats.MIN_SEEDS for _, found in points]
+    bounded = [found["low"] is not None for _, found in points]
+    whole = any(bounded) and all(a or b for a, b in zip(alike, bounded, strict=True))
+    colour = COLOURS[kind]
     line: Trace = {
         "name": kind.replace("_", ", "),
         "x": x,
@@ -296,7 +300,10 @@ def _series(kind: str, points: Sequence[tuple[float, Any]], *, banded: bool) -> 
         return [line, *_single(kind, points)]
     if not banded:
         return [line]
-    low, high = ([100 * found[end] for _, found in points] for end in ("low", "high"))
+    low, high = (
+        [100 * found[end if found["low"] is not None else "mean"] for _, found in points]
+        for end in ("low", "high")
+    )
     if len(points) == 1:
         above, below = high[0] - line["y"][0], line["y"][0] - low[0]
         bars = {"type": "data", "array": [above], "arrayminus": [below], "color": colour}

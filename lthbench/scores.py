@@ -14,7 +14,8 @@ from typing import Any
 from lthbench import depths, stats
 from lthbench.stats import Gap, Interval
 
-VERSION = 4
+VERSION = 5
+RANKED_SEEDS = 5  # of every ranked suite
 LAST = 5  # evaluations averaged where a recipe ends at a constant rate
 CONTROLS = ("shuffled", "reinit", "random", "erk")
 UNTRAINED = ("untrained", "untrained_random")  # read as they stand
@@ -317,7 +318,10 @@ def _division(record: Table) -> str | None:
 
 
 def _complete(record: Table, cells: Cells, ladder: Sequence[float]) -> bool:
-    """Whether every rung of every seed has a ticket that was trained and scored."""
+    """Whether every rung of every seed has a ticket that was trained and scored, and, of published
+    seeds, all are there that a ranked suite asks for."""
+    if record["final"] and len(record["seeds"]) < RANKED_SEEDS:
+        return False
     kinds = ("ticket", "untrained") if is_untrained(record) else ("ticket",)
     wanted = [(kind, d, seed, 1) for kind in kinds for d in ladder for seed in record["seeds"]]
     return all(key in cells and cells[key]["status"] == "ok" for key in wanted)
@@ -331,7 +335,7 @@ def _transfer(record: Table) -> dict[str, Any]:
     if found is None:
         return {}
     if _share(record):
-        for row in found["rows"]:  # differences of 0s and 1s have no interval
+        for row in (*found["rows"], found):  # differences of 0s and 1s have no interval
             row["points"] = row["points"] and {**row["points"], "low": None, "high": None}
     return {"transfer": found}
 

@@ -274,8 +274,11 @@ def _against_dense(record: Record) -> Answer:
         "no rung" if matching[name] is None else f"{percent(matching[name])} %"
         for name in ("proved", "not_refuted")
     )
+    if is_share(record) and matching["proved"] is None:
+        fewer = f"fewer seeds generalised than of dense networks: {level}"
+        return Answer(question, "matches dense down to", proved, "", (fewer,))
     if is_share(record):
-        same = f"as many seeds generalised as dense: {level}"
+        same = f"as many seeds generalised as of dense networks: {level}"
         return Answer(question, "matches dense down to", proved, "density", (same,))
     assert record.reference is not None
     margin = number(100 * record.reference.margin, 2)
@@ -418,9 +421,12 @@ def _frozen(record: Record) -> Remark:
     if record.reference is None:
         return Remark("Reference", "none for this protocol; retention needs one", warns=True)
     seeds, short = len(record.reference.dense), record.reference.digest[:8]
+    text = f"{seeds} dense seeds ({short})"
+    if record.aggregates.get("transfer") and record.reference.transfer is None:
+        text += "; at other depths none: erk there is this record's own"
     if record.reference.provisional:
-        return Remark("Reference", f"provisional: {seeds} dense seeds ({short})", warns=True)
-    return Remark("Reference", f"frozen: {seeds} dense seeds ({short})")
+        return Remark("Reference", f"provisional: {text}", warns=True)
+    return Remark("Reference", f"frozen: {text}")
 
 
 def _collapsed(record: Record) -> Iterable[Remark]:
@@ -436,17 +442,21 @@ def _collapsed(record: Record) -> Iterable[Remark]:
 
 
 def _failed(record: Record) -> Iterable[Remark]:
-    if not record.aggregates["complete"]:
-        kinds = ("ticket", "untrained") if is_untrained(record) else ("ticket",)
-        tickets = [cell for cell in record.cells if cell.kind in kinds and cell.schedule == 1]
-        wanted = len(kinds) * len(record.seeds) * len(record.task.ladder)
-        done = sum(cell.status == "ok" for cell in tickets)
-        text = f"{wanted - done} of {wanted} tickets missing or failed: they score chance"
+    if record.final and len(record.seeds) < scores.RANKED_SEEDS:
+        text = f"{len(record.seeds)} of the {scores.RANKED_SEEDS} published seeds of a ranked suite"
+        yield Remark("Incomplete", text, warns=True)
+    kinds = ("ticket", "untrained") if is_untrained(record) else ("ticket",)
+    tickets = [cell for cell in record.cells if cell.kind in kinds and cell.schedule == 1]
+    wanted = len(kinds) * len(record.seeds) * len(record.task.ladder)
+    if lost := wanted - sum(cell.status == "ok" for cell in tickets):
+        text = f"{lost} of {wanted} tickets missing or failed: they score chance"
         yield Remark("Incomplete", text, warns=True)
     for search in record.searches:
         if search.status != "ok":
             text = f"search of seed {search.seed}: {plain(search.reason) or 'no reason given'}"
             yield Remark("Failed", text, warns=True)
+    if record.final and not record.transfer:
+        yield Remark("No transfer", "tickets were not carried to other depths")
     if record.transfer and record.transfer.reason:
         yield Remark("No transfer", plain(record.transfer.reason), warns=not is_untrained(record))
     for cell in failures(record):
@@ -576,12 +586,32 @@ EXTRA = ("direct", *depths.PARTS)
 
 def _worth(record: Record, found: Mapping[str, Any]) -> str:
     """The transfer score, and what the parts of a carried ticket are."""
-    above = estimate(found["points"], decimals(record), 1, signed=True, brackets=True)
+    points, digits = found["points"], decimals(record)
+    above = estimate(points, digits, 1, signed=True, brackets=True)
+    if points is not None and is_share(record):
+        above = number(points["mean"], digits, signed=True)
     text = f"Transfer score: {above} points above erk, mean over depths and rungs."
     if found["gain"] is not None:
         text += f" That is {100 * found['gain']:.0f} % of what IMP gains when it searches there."
-    parts = "Other weights or masks: layers: random masks with the ticket's own layer densities and"
-    return f"{text} {parts} other weights; mask-only: other weights; weights-only: those masks."
+    for depth in _floored(record, found["rows"]):
+        text += f" At depth {depth} neither IMP nor random generalises: nothing can be told there."
+    return (
+        f"{text} What the ticket is made of: layers: random masks with its layers' densities, and "
+        "weights drawn anew; mask-only: its masks, and those weights; weights-only: its weights, "
+        "under those random masks."
+    )
+
+
+def _floored(record: Record, rows: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Depths where no ticket of the reference generalised, neither IMP's own nor a random one."""
+    frozen = (record.reference and record.reference.transfer) or {}
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        known = frozen.get(depths.key(row["depth"], row["density"]))
+        found.setdefault(row["depth"], []).extend(
+            score for scores in (known or {"erk": (1.0,)}).values() for score in scores
+        )
+    return [depth for depth, values in found.items() if is_share(record) and not any(values)]
 
 
 def identity(record: Record) -> Table:
@@ -653,11 +683,12 @@ def _grokking(record: Record, found: Mapping[str, Any]) -> Table:
             rows.append((name, NA, NA, NA, NA))
             continue
         later = "" if name == "dense" else _grokked_later(row, dense)
-        memorised, generalised = (
-            _by_seed(record, row["memorised"]),
-            _by_seed(record, row["generalised"]),
-        )
-        rows.append((name, memorised, generalised, later, _by_seed(record, row["delay"])))
+        # What is there at the first evaluation came at some step before it.
+        early = record.task.every in row["memorised"]["steps"]
+        memorised = _by_seed(record, row["memorised"], "≤ " if early else "")
+        generalised = _by_seed(record, row["generalised"])
+        delay = _by_seed(record, row["delay"], "≥ " if early else "")
+        rows.append((name, memorised, generalised, later, delay))
     head = (
         *("density, %", "memorising step", "generalising step"),
         *("−\u00a0dense, steps", "delay, steps"),
@@ -666,8 +697,9 @@ def _grokking(record: Record, found: Mapping[str, Any]) -> Table:
     caption = f"When a run memorises and when it generalises: {level} accuracy, sustained"
     note = (
         f"Memorising: on the training examples; generalising: on the {_set(record)}. >: never by "
-        f"T = {steps}. ≥, ≤, ≈: restricted means, in which T stands for a run that never did; in "
-        "brackets the seeds that did. Delay: over the seeds that memorised."
+        f"T = {steps}. ≥, ≤, ≈: restricted means, in which T stands for a run that never did, and "
+        f"{record.task.every:,} for one that had by the first evaluation; in brackets the seeds "
+        "that did. Delay: over the seeds that memorised."
     )
     return Table(caption, head, tuple(rows), note)
 
@@ -677,10 +709,13 @@ def _down(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return sorted(found.items(), key=lambda row: -float(row[0]))
 
 
-def _by_seed(record: Record, found: Mapping[str, Any] | None) -> str:
+def _by_seed(record: Record, found: Mapping[str, Any] | None, bound: str = "") -> str:
     """A mean step with the seeds that arrived; each seed's own where there are too few to sum up.
 
     Nobody arrived: more than the least at which a run ended; some did: at least the mean.
+
+    Args:
+        bound: "≤ " or "≥ " if a step that is told is itself a bound.
     """
     if found is None:
         return NA
@@ -688,9 +723,14 @@ def _by_seed(record: Record, found: Mapping[str, Any] | None) -> str:
     last = found.get("values") or [record.task.steps] * n
     if n < stats.MIN_SEEDS:
         pairs = zip(arrived, last, strict=True)
-        return " / ".join(number(s, 0) if s is not None else f"> {number(e, 0)}" for s, e in pairs)
-    text = f"{number(found['mean'], 0)} ({reached}/{n})"
-    return text if reached == n else f"≥ {text}" if reached else f"> {number(min(last), 0)} (0/{n})"
+        return " / ".join(
+            f"{bound}{number(s, 0)}" if s is not None else f"> {number(e, 0)}" for s, e in pairs
+        )
+    if not reached:
+        return f"> {number(min(last), 0)} (0/{n})"
+    cut = "≥ " if reached < n else ""
+    mark = "≈ " if {bound, cut} == {"≤ ", "≥ "} else bound or cut
+    return f"{mark}{number(found['mean'], 0)} ({reached}/{n})"
 
 
 def _grokked_later(row: Mapping[str, Any], dense: Mapping[str, Any] | None) -> str:

@@ -81,6 +81,18 @@ def test_the_share_of_imps_gain_is_a_ratio_of_sums() -> None:
     assert scored(record(carried, erk, frozen=frozen))["gain"] == pytest.approx(0.4)
 
 
+def test_the_share_of_imps_gain_is_paired_by_seed() -> None:
+    """Three seeds beside a reference of five; development seeds beside all of them."""
+    erk, carried = cells("erk", everywhere((0.5,) * 3)), cells("carried", everywhere((0.54,) * 3))
+    table = record(carried, erk, frozen=gained((0.58, 0.6, 0.62, 0.7, 0.75), (0.5,) * 5))
+    assert scored(table)["gain"] == pytest.approx(0.4)
+    assert scored({**table, "seeds": SEEDS[:2]})["gain"] == pytest.approx(8 / 18)
+    for cell in table["transfer"]["cells"]:
+        cell["seed"] += 1000
+    later = {**table, "seeds": [seed + 1000 for seed in SEEDS]}
+    assert scored(later)["gain"] == pytest.approx(20 / 75)
+
+
 @pytest.mark.parametrize("imp", [(0.501, 0.502, 0.503), (0.4, 0.6, 0.9)])
 def test_no_share_is_told_of_a_gain_that_is_not_surely_there(imp: Sequence[float]) -> None:
     """Too small (0.8 points over four places), and too uncertain."""

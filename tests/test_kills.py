@@ -170,6 +170,12 @@ def at_event(
     return due
 
 
+@pytest.fixture(scope="class")
+def expected(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The record of a class's method, uninterrupted, with one worker."""
+    return Place(tmp_path_factory.mktemp("uninterrupted"), request.cls.method).finish()
+
+
 class Kills:
     """What holds for every method; the classes run beside each other."""
 
@@ -177,11 +183,6 @@ class Kills:
     # In the order in which an evaluation writes them: folder, part of the name, and how many other
     # files the folder gets before it in one run.
     kinds: tuple[tuple[str, str, int], ...]
-
-    @pytest.fixture(scope="class")
-    def expected(self, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-        """The record, uninterrupted, with one worker."""
-        return Place(tmp_path_factory.mktemp("uninterrupted"), self.method).finish()
 
     @pytest.fixture
     def place(self, tmp_path: Path) -> Place:

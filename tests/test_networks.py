@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils import prune
 
 from lthbench import networks
 from lthbench.errors import TaskError
@@ -209,6 +210,50 @@ def test_many_pairs_and_one_alone_read_alike(depth: int) -> None:
     expected = torch.autograd.grad(alone.square().sum(), parameters)
     found = torch.autograd.grad(together.square().sum(), parameters)
     assert all(torch.allclose(a, b, rtol=1e-10) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("family", ["mlp", "pair-mlp"])
+def test_what_a_method_hangs_on_a_layer_is_seen(family: str) -> None:
+    """Layers of its own, torch's own pruning, and hooks, on many examples as on one."""
+    of = tiny.network(family)
+    given = tiny.examples(family, 60).inputs(slice(None))
+
+    def fresh() -> torch.nn.Module:
+        return networks.load(of, 2, networks.initial(of, 2, 0))
+
+    class Halved(torch.nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) / 2
+
+    class Sevens(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.full((len(x), 8), 7.0)
+
+    module = fresh()
+    before, layer = module(given), module.hidden[1]  # type: ignore[union-attr, index]
+    kept: list[Tensor] = []
+    layer.register_forward_hook(lambda *seen: kept.append(seen[2]))
+    layer.register_full_backward_hook(lambda *seen: kept.append(seen[2][0]))
+    torch.manual_seed(0)
+    after = module(given)
+    after.sum().backward()
+    assert torch.allclose(after, before, atol=1e-6)
+    assert len(kept) == 2
+    assert (kept[0] < 0).any()  # before the ReLU
+    first = module.hidden[0]  # type: ignore[union-attr, index]
+    for other in (Halved(first.in_features, first.out_features), Sevens()):
+        module = fresh()
+        module.hidden[0] = other  # type: ignore[union-attr, index, operator]
+        one_by_one = torch.cat([module(x[None]) for x in given])
+        assert torch.allclose(module(given), one_by_one, atol=1e-6)
+    module = fresh()
+    layer = module.hidden[0]  # type: ignore[union-attr, index]
+    prune.random_unstructured(layer, "weight", amount=0.5)
+    for _ in range(2):
+        module(given).sum().backward()
+        with torch.no_grad():
+            layer.weight_orig += 1.0
+    assert torch.allclose(module(given), torch.cat([module(x[None]) for x in given]), atol=1e-4)
 
 
 def test_attention_looks_back_alone() -> None:

@@ -223,6 +223,16 @@ def test_the_sparsest_is_at_the_right() -> None:
     assert named[-1] == "1.80"
 
 
+def test_a_rung_of_equal_values_does_not_take_the_band_away() -> None:
+    """A rung that is missing for every seed scores chance, without an interval."""
+    bad = {("ticket", SPARSEST, seed): ("missing", "no such rung") for seed in range(5)}
+    record = synthetic_record(bad=bad)
+    assert record.aggregates["rungs"][-1]["ticket"]["low"] is None
+    traces = page(record).data["task0-density"]["traces"]
+    (band,) = [t for t in traces if t.get("fill") == "toself" and t["legendgroup"] == "ticket"]
+    assert band["y"][5] == band["y"][6] == pytest.approx(10.0)
+
+
 def test_two_seeds_are_points_without_a_band() -> None:
     data = page(synthetic_record(seeds=2)).data["task0-density"]["traces"]
     assert not [trace for trace in data if trace.get("fill")]

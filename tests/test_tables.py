@@ -269,6 +269,26 @@ def test_arithmetic_tells_step_and_delay() -> None:
     assert row[4] == f"{found['delay']['mean']:.0f} (5/5)"
 
 
+def test_what_was_there_at_the_first_evaluation_came_by_it() -> None:
+    record = synthetic_record(kind="generalisation", task={"every": 100})
+    row = tables._grokking(record, grokking([400] * 5, [400] * 5)).rows[0]
+    assert row[1:3] == ("≤ 100 (5/5)", "400 (5/5)")
+    assert row[4] == "≥ 300 (5/5)"
+    two = tables._grokking(record, grokking([400, None], [400, 500])).rows
+    assert two[1][1:] == ("≤ 100 / ≤ 100", "400 / > 1,000", "≥ +250", "≥ 300 / > 900")
+
+
+def test_fewer_seeds_than_a_ranked_suite_has_are_incomplete() -> None:
+    def told(**given: Any) -> str:
+        return " ".join(tables.terminal(synthetic_record(**given)).split())
+
+    assert "Incomplete 3 of the 5 published seeds of a ranked suite" in told(seeds=3)
+    assert "Incomplete" not in told()
+    assert "Incomplete" not in told(seeds=2, final=False)
+    assert "No transfer tickets were not carried to other depths" in told()
+    assert "No transfer" not in told(final=False)
+
+
 @pytest.mark.parametrize("kind", ["accuracy", "generalisation"])
 def test_a_record_reads_the_same_from_its_file(
     kind: Literal["accuracy", "generalisation"], tmp_path: Path

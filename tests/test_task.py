@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lthbench import scores
 from lthbench.errors import TaskError
 from lthbench.paths import shipped
 from lthbench.task import (
@@ -81,6 +82,7 @@ def test_every_shipped_suite_loads(name: str) -> None:
     assert set(suite.tasks) <= set(task_names())
     assert suite.seeds >= 2
     assert suite.ranked == (name != "quick")
+    assert not suite.ranked or suite.seeds == scores.RANKED_SEEDS
 
 
 def test_ladders_are_powers_of_four_fifths() -> None:

@@ -32,9 +32,9 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (batch, ...) to (batch, classes)
         x = x.flatten(1)
         for layer in self.hidden:
-            x = F.relu(layer(x), inplace=True)
+            x = F.relu(layer(x), inplace=_untouched(layer))
         if self.neck is not None:
-            x = F.relu(self.neck(x), inplace=True)
+            x = F.relu(self.neck(x), inplace=_untouched(self.neck))
         logits: Tensor = self.head(x)
         return logits
 
@@ -72,9 +72,9 @@ class PairMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, 2) tokens or (batch, 2, tokens) weights
         first, *others = self.hidden
-        x = F.relu(self._read(x, first), inplace=True)
+        x = F.relu(self._read(x, first), inplace=_untouched(first))
         for layer in others:
-            x = F.relu(layer(x), inplace=True)
+            x = F.relu(layer(x), inplace=_untouched(layer))
         logits: Tensor = self.head(x)
         return logits
 
@@ -84,14 +84,16 @@ class PairMLP(nn.Module):
         It is the sum of what each token brings in its place, and many pairs share few tokens: so
         each token is multiplied once, a fifth less work in a step on all pairs.
         """
-        if x.is_floating_point() or len(x) < self.tokens:
-            rows = x @ self.embed.weight if x.is_floating_point() else self.embed(x)
-            brought: Tensor = first(rows.flatten(1))
-            return brought
-        left, right = first.weight.chunk(2, dim=1)  # type: ignore[operator]
-        lefts = F.linear(self.embed.weight, left, first.bias)  # type: ignore[arg-type]
-        rights = F.linear(self.embed.weight, right)
-        return F.embedding(x[:, 0], lefts) + F.embedding(x[:, 1], rights)
+        if x.is_floating_point():
+            read: Tensor = first((x @ self.embed.weight).flatten(1))
+        elif len(x) < self.tokens or not (_untouched(first) and _untouched(self.embed)):
+            read = first(self.embed(x).flatten(1))
+        else:
+            left, right = first.weight.chunk(2, dim=1)  # type: ignore[operator]
+            lefts = F.linear(self.embed.weight, left, first.bias)  # type: ignore[arg-type]
+            rights = F.linear(self.embed.weight, right)
+            read = F.embedding(x[:, 0], lefts) + F.embedding(x[:, 1], rights)
+        return read
 
     def ones(self) -> Tensor:
         """Every token with weight 1 / tokens in place of one-hot, (1, 2, tokens)."""
@@ -112,6 +114,18 @@ class PairMLP(nn.Module):
         """Every hidden layer: two embeddings side by side are as wide as a layer."""
         square = 2 * spec.embedding == spec.width
         return (numbered("hidden.", range(0 if square else 1, depth)),)
+
+
+def _untouched(layer: nn.Module) -> bool:
+    """Whether nobody can see how a layer comes to its output, or what becomes of it: a method may
+    put one of its own in its place, prune it by torch's own means, or hang hooks on it."""
+    hooks = (
+        layer._forward_pre_hooks,
+        layer._forward_hooks,
+        layer._backward_pre_hooks,
+        layer._backward_hooks,
+    )
+    return type(layer) in (nn.Linear, nn.Embedding) and not any(hooks)
 
 
 def _hidden(inputs: int, width: int, depth: int) -> nn.ModuleList:

@@ -70,7 +70,12 @@ def main() -> None:
         environment = os.environ | {"LTHBENCH_CACHE": f"{place}/cache"}
         began = time.perf_counter()
         run = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,  # a terminal there would get a bar in place of lines
+            text=True,
         )
         told: list[tuple[float, int]] = []
         assert run.stdout
