@@ -4,7 +4,9 @@ Zhou et al. 2019: a ticket whose weights are one constant for each layer, times 
 early weight, trains about as well as the ticket itself; with signs drawn anew it does not. The
 constant is the standard deviation of the layer's kept initial weights.
 
-Parameters: rate, the share of the kept weights that a round of IMP removes (paper: 0.2).
+Parameters: rate, the share of the kept weights that a round of IMP removes (paper: 0.2). control:
+"none"; "magnitudes", the early signs with magnitudes drawn anew (half-normal, of the layer's
+constant), which tells signs from the one constant; "signs", the constant with signs drawn anew.
 Departures: the mask is IMP's by final magnitude, pruned globally (the paper prunes layer by layer
 and prefers masks by the increase in magnitude); signs are those at the task's rewind limit; biases
 and norms are as they were at that step. A layer with fewer than two kept weights has no deviation:
@@ -22,9 +24,13 @@ METHOD = {
     "name": "sign_only",
     "paper": "Zhou et al. 2019, arXiv:1905.01067",
 }
+CONTROLS = ("none", "magnitudes", "signs")
 
 
-def find_tickets(problem: Problem, *, rate: float = 0.2) -> Iterator[Ticket]:
+def find_tickets(problem: Problem, *, rate: float = 0.2, control: str = "none") -> Iterator[Ticket]:
+    if control not in CONTROLS:
+        raise ValueError(f"control {control!r}: must be one of {', '.join(CONTROLS)}")
+    draw = problem.generator("sign_only")
     start = problem.rewind_limit
     theta, early = problem.theta(), problem.theta(start)
     masks: dict[str, Tensor] = {}
@@ -37,7 +43,12 @@ def find_tickets(problem: Problem, *, rate: float = 0.2) -> Iterator[Ticket]:
             masks = keep_top(scores, density, within=masks or None)
         weights = early.tensors()
         for name, mask in masks.items():
-            weights[name] = magnitude(theta[name][mask]) * early[name].sign()
+            size, signs = magnitude(theta[name][mask]), early[name].sign()
+            if control == "magnitudes":
+                size = size * torch.randn(signs.shape, generator=draw).abs()
+            elif control == "signs":
+                signs = torch.randint(0, 2, signs.shape, generator=draw) * 2.0 - 1.0
+            weights[name] = size * signs
         yield Ticket(masks, start, weights)
 
 

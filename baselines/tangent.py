@@ -9,7 +9,8 @@ Parameters: rate, times the recipe's learning rate; 0 chooses among 1, 0.1, 0.01
 training loss after a short run of each. probe, the length of these runs as a share of the recipe.
 Departures: from `oneshot`, norms are in evaluation mode, u has no weight decay and tickets start at
 theta_0, where the model is linearised. The papers do not prune in this way. A step costs two
-passes, as a Jacobian product does.
+passes, as a Jacobian product does. Images go through in parts of a batch, whose gradients add up:
+the graph of a whole one does not fit the memory of a small machine.
 """
 
 import math
@@ -25,6 +26,7 @@ METHOD = {
     "paper": "Liu & Zenke 2020, arXiv:2006.08228",
 }
 RATES = (1.0, 0.1, 0.01, 0.001)
+TOGETHER = 32  # images in one graph
 Moves = dict[str, Tensor]
 
 
@@ -51,16 +53,22 @@ def linear_training(problem: Problem, rate: float, steps: int) -> tuple[Moves, f
     optimiser, schedule = problem.optimiser(moves, rate)
     late = torch.zeros(())  # weighs the last ten steps or so
     for x, y in problem.loop(*moves, optimiser, schedule, late, steps=steps, cost=2):
-        value = network(x)
-        outputs = (value + moved(value, theta, moves)).detach().requires_grad_()
-        loss = problem.loss(outputs, y)
-        (blame,) = torch.autograd.grad(loss, outputs)
-        gradients = torch.autograd.grad(value, theta, blame)  # J' blame: the model is linear in u
-        for move, gradient in zip(moves, gradients, strict=True):
-            move.grad = gradient
+        total = torch.zeros(())
+        slopes = [torch.zeros_like(move) for move in moves]
+        size = TOGETHER if x.ndim == 4 else len(x)
+        for part, answers in zip(torch.split(x, size), torch.split(y, size), strict=True):
+            value = network(part)
+            outputs = (value + moved(value, theta, moves)).detach().requires_grad_()
+            loss = problem.loss(outputs, answers) * (len(answers) / len(y))
+            (blame,) = torch.autograd.grad(loss, outputs)
+            gradients = torch.autograd.grad(value, theta, blame)  # J' blame: it is linear in u
+            torch._foreach_add_(slopes, gradients)
+            total += loss.detach().cpu()
+        for move, slope in zip(moves, slopes, strict=True):
+            move.grad = slope
         optimiser.step()
         schedule.step()
-        late.lerp_(loss.detach().cpu(), 0.1)
+        late.lerp_(total, 0.1)
     return dict(zip(names, moves, strict=True)), float(late) if math.isfinite(late) else math.inf
 
 

@@ -425,7 +425,9 @@ async def _row(
     scoring += pace.evaluation.times(cells.runs * len(task.grid))
     core = n * (search.processor + found.processor + cells.planning.processor)
     # A seed's search is a chain: workers beyond the seeds wait. Scoring is one list of jobs.
-    searching = found.wall + search.wall * max(n / workers, 1.0)
+    # What a method computes in its own process, it does beside the other seeds' on the same cores.
+    together = max(n / executors.default_workers(), 1.0)
+    searching = found.wall * together + search.wall * max(n / workers, 1.0)
     scored = scoring.wall * max(1 / workers, 1 / max(cells.runs, 1.0))
     steps = n * (found.steps + found.own_steps) + cells.steps
     gpu = pace.gpu if pace.gpu is not None else GPU_STEP + pace.flops / GPU_RATE

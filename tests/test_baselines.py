@@ -117,6 +117,72 @@ def test_a_dense_network_that_did_not_generalise_is_trained_again(tmp_path: Path
     assert hopeless.trained[:1] == content.trained
 
 
+def test_of_runs_that_did_not_generalise_the_most_accurate_counts() -> None:
+    ends, seen = [object() for _ in range(3)], dict.fromkeys(range(3))
+    accuracies = dict(zip(map(id, ends), (0.2, 0.9, 0.5), strict=True))
+
+    class Tried:
+        def train(self, start: int, order: int) -> object:
+            assert (start, seen.pop(order)) == (0, None)
+            return ends[order]
+
+        def accuracy(self, end: object) -> float:
+            return accuracies[id(end)]
+
+    generalising = small.namespace("grokking_ticket")["generalising"]
+    assert generalising(Tried(), 0.95, 3) is ends[1]
+    seen = dict.fromkeys(range(3))
+    assert generalising(Tried(), 0.9, 3) is ends[1]
+    assert seen == {2: None}  # it stops once one has
+
+
+def test_the_controls_of_signs_alone() -> None:
+    """Signs with other magnitudes; the constant with other signs; masks are those of the method."""
+    find = small.namespace("sign_only")["find_tickets"]
+    tickets = {
+        kind: small.found(find, control=kind)[0][0] for kind in ("none", "magnitudes", "signs")
+    }
+    own = tickets["none"]
+    assert own.weights is not None
+    for name, mask in own.masks.items():
+        weights = {}
+        for kind, ticket in tickets.items():
+            assert torch.equal(ticket.masks[name], mask)
+            assert ticket.weights is not None
+            weights[kind] = ticket.weights[name][mask]
+        assert len(weights["none"].abs().unique()) == 1
+        assert torch.equal(weights["magnitudes"].sign(), weights["none"].sign())
+        assert len(weights["magnitudes"].abs().unique()) == len(weights["none"])
+        assert torch.equal(weights["signs"].abs(), weights["none"].abs())
+    whole = {
+        kind: torch.cat([t.weights[n][m] for n, m in own.masks.items()])
+        for kind, t in tickets.items()
+        if t.weights is not None
+    }
+    kept = (whole["signs"] == whole["none"]).double().mean()
+    assert 0.3 < kept < 0.7
+    with pytest.raises(ValueError, match="control 'magnitude': must be one of none, magn"):
+        small.found(find, control="magnitude")
+
+
+def test_a_batch_of_images_in_parts_is_the_same_step() -> None:
+    """Of the linear model: gradients of parts add up to the batch's."""
+    names = small.namespace("tangent")
+    linear, found = names["linear_training"], {}
+    of = small.task(
+        network=tiny.network("conv"),
+        recipe=tiny.recipe(steps=3, batch=12, decayed=(), rate=0.05),
+    )
+    for size in (5, 12):
+        names["linear_training"].__globals__["TOGETHER"] = size
+        with small.problem(of, tiny.examples("conv", 40)) as given:
+            found[size] = linear(given, 1.0, 3)
+    assert found[5][1] == pytest.approx(found[12][1], rel=1e-5)
+    for name, moves in found[12][0].items():
+        assert torch.allclose(found[5][0][name], moves, atol=1e-3)
+        assert not torch.equal(moves, torch.zeros_like(moves))
+
+
 def test_a_tangent_rate_that_diverges_is_not_chosen() -> None:
     """Gradient descent at a hundred or at ten, and the softmax runs away: at one it does not."""
     recipe = tiny.recipe("sgd", steps=40, batch=0, rate=100.0)

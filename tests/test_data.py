@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import http.server
 import itertools
 import json
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -442,6 +447,41 @@ def test_without_fingerprints_the_first_preparation_is_the_measure(
     (place / "first-fingerprints.json").write_text("[")
     with pytest.raises(DataError, match=r"first-fingerprints\.json: damaged"):
         data.prepare(IMAGENETTE, download=False)
+
+
+class Silent(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: Any) -> None:
+        """Nothing: the default writes to standard error."""
+
+
+def test_the_archive_of_imagenette_is_fetched_and_unpacked(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From this machine, by its own server; what it was unpacked into is gone afterwards."""
+    from torchvision.datasets import Imagenette
+
+    packed = tmp_path / "imagenette2-160.tgz"
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(imagenette(tmp_path / "whole") / "imagenette2-160", "imagenette2-160")
+    monkeypatch.delenv("LTHBENCH_DATA", raising=False)
+    with pytest.raises(DataError, match="not prepared"):
+        data.prepare(IMAGENETTE, download=False)
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(Silent, directory=tmp_path)
+    ) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}/{packed.name}"
+        monkeypatch.setitem(Imagenette._ARCHIVES, "160px", (address, "0" * 32))
+        with pytest.raises(DataError, match="cannot be loaded"):
+            data.prepare(IMAGENETTE, download=True)
+        right = hashlib.md5(packed.read_bytes()).hexdigest()
+        monkeypatch.setitem(Imagenette._ARCHIVES, "160px", (address, right))
+        data.prepare(IMAGENETTE, download=True)
+        server.shutdown()
+    assert data.read(IMAGENETTE, "train").x.shape == (10, 160, 160, 3)
+    assert len(data.read(IMAGENETTE, "test").y) == 10
+    assert not list((cache / "data").rglob(".tmp-*"))
+    assert not list((cache / "data").rglob("*.JPEG"))
 
 
 def test_a_copy_of_imagenette_that_is_not_there(

@@ -8,6 +8,7 @@ random pruning, and for the baseline itself with its scores negated.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -119,3 +120,17 @@ def test_an_impostor_does_not(name: str, impostor: str) -> None:
 def test_an_impostor_in_untrained_dress_does_not(name: str, impostor: str) -> None:
     with pytest.raises(AssertionError, match="entries differ"):  # all else is right
         check(name, dressed(name, impostor))
+
+
+@pytest.mark.parametrize("impostor", ["imp", "random"])
+def test_an_impostor_with_the_weights_of_elastic_does_not(impostor: str) -> None:
+    """Its start, its weights and each layer's count are right: the masks are another's."""
+
+    def find_tickets(problem: Problem) -> Iterable[Ticket]:
+        genuine = own("elastic")(problem)
+        for ticket, other in zip(genuine, own(impostor)(problem), strict=True):
+            ranked = {name: mask.float() for name, mask in other.masks.items()}
+            yield replace(ticket, masks=keep_top(ranked, counts(ticket.masks)))
+
+    with pytest.raises(AssertionError, match="differ"):
+        check("elastic", find_tickets)

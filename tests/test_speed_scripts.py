@@ -92,5 +92,7 @@ def test_quick(said: Said) -> None:
 
 @pytest.mark.slow
 def test_estimate(said: Said) -> None:
-    text = said(estimate, "--task", "mlp-digits", "--steps", "20", "--method", "erk")
+    told = "--task", "mlp-digits", "--steps", "20", "--method", "erk"
+    text = said(estimate, *told, "--seeds", "1", "--workers", "1")
     assert re.search(r"^erk +mlp-digits +[\d.]+ +[\d.]+ +[\d.]+ +[\d.]+", text, re.MULTILINE)
+    assert re.search(r"^processor time within a factor of 1\.5: ", text, re.MULTILINE)

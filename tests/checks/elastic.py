@@ -33,7 +33,8 @@ def _agrees(mask: Bools, carried: Bools, magnitude: numeric.Floats) -> None:
     """What differs from the carried mask is the smallest that went, or the largest that came."""
     gone, come = carried & ~mask, mask & ~carried
     # Rounding in float32 may turn two entries of equal size around, in IMP's rounds too.
-    assert min(gone.sum(), come.sum()) <= 0.02 * mask.size
+    differ = min(gone.sum(), come.sum())
+    assert differ <= 0.02 * mask.size, f"{differ} entries differ"
     if gone.sum() > come.sum():
         stayed = magnitude[mask & carried]
         assert np.quantile(magnitude[gone], 0.9) <= stayed.min(initial=np.inf) * 1.01
