@@ -343,7 +343,9 @@ def _tell(text: str, error: BaseException | None, debug: bool) -> None:
     if len(line) > WIDTH:  # a path loses what is too much of its beginning, never the file's name
         surplus = len(line) - WIDTH + 1
         line = re.sub(
-            r"(?<=^lthbench: )/[^:]*(?=/[^/:]+:)", lambda path: "…" + path[0][surplus:], line
+            r"(?<=^lthbench: )(?:/[^:]*|[^:\s]*)(?=/[^/:]+:)",
+            lambda path: "…" + path[0][surplus:],
+            line,
         )
     if len(line) > WIDTH:  # the place stands at the beginning, the next step at the end
         line = f"{line[: WIDTH // 3]}…{line[-(WIDTH - WIDTH // 3 - 1) :]}"

@@ -92,7 +92,7 @@ def _gain(above: Points | None, places: Sequence[tuple[int, float]], record: Tab
     """The share of IMP's gain over random at the target: sums over rungs and depths.
 
     Over the seeds that both have, if any: a reference's are the published ones, from 0. None unless
-    the gain that the frozen reference found is surely more than a point.
+    IMP's gain over these seeds is surely more than a point.
     """
     frozen = (record.get("reference") or {}).get("transfer") or {}
     known = [frozen.get(key(*place)) for place in places]
@@ -100,11 +100,11 @@ def _gain(above: Points | None, places: Sequence[tuple[int, float]], record: Tab
         return None
     gains = _points([row["imp"] for row in known if row], [row["erk"] for row in known if row])
     assert gains is not None
-    whole = stats.t_interval(gains.sum(0))
-    if whole.low is None or whole.low <= GAIN:
-        return None
     ours, theirs = above.sum(0), gains.sum(0)
     both = [(at, seed) for at, seed in enumerate(record["seeds"]) if seed < len(theirs)]
     if both:
         ours, theirs = ours[[at for at, _ in both]], theirs[[seed for _, seed in both]]
-    return float(ours.mean() / theirs.mean()) if theirs.mean() > 0 else None
+    whole = stats.t_interval(theirs)
+    if whole.low is None or whole.low <= GAIN:
+        return None
+    return float(ours.mean() / whole.mean)

@@ -16,7 +16,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
-from lthbench import carry, engine, executors, find, reference, score
+from lthbench import carry, engine, executors, find, reference, score, scores
 from lthbench import data as data_module
 from lthbench.answers import Search
 from lthbench.childprocess import Limits
@@ -181,14 +181,15 @@ def asked(
 
 def suite_for(tasks: Sequence[str], final: bool) -> Suite:
     """The suite whose seeds and extras hold where none is named: quick's, or for a final run of a
-    task those of the ranked suite that it is in; in none, quick's seeds with every control."""
+    task those of the ranked suite that it is in; in none, as many seeds with every control."""
     quick = load_suite("quick")
     if not (final and tasks):
         return quick
     for suite in map(load_suite, suite_names()):
         if suite.ranked and set(tasks) <= set(suite.tasks):
             return suite
-    return quick.model_copy(update={"controls": "all", "compressed": True})
+    everything = {"controls": "all", "compressed": True, "seeds": scores.RANKED_SEEDS}
+    return quick.model_copy(update=everything)
 
 
 def _outside_a_loop(run: Coroutine[Any, Any, R]) -> R:

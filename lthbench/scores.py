@@ -390,8 +390,15 @@ def _without_bounds(interval: Interval) -> Interval:
     return Interval(interval.mean, None, None, interval.n)
 
 
+def _of_unequal(interval: Interval) -> Interval:
+    """Without bounds if all values are equal, as 0s and 1s often are: that tells no spread."""
+    if interval.low is None or interval.high is None:
+        return interval
+    return _without_bounds(interval) if stats.alike((interval.low, interval.high)) else interval
+
+
 def _gap_table(gap: Gap | None) -> dict[str, Any] | None:
-    return None if gap is None else {**asdict(gap.interval), "p": gap.p}
+    return None if gap is None else {**asdict(_of_unequal(gap.interval)), "p": gap.p}
 
 
 def _interval(values: Sequence[float] | None, share: bool = False) -> dict[str, Any] | None:
@@ -401,7 +408,5 @@ def _interval(values: Sequence[float] | None, share: bool = False) -> dict[str, 
     if share and len(values) >= stats.MIN_SEEDS:
         interval: Interval = stats.clopper_pearson(round(sum(values)), len(values))
     else:
-        interval = stats.t_interval(values)
-        if interval.low == interval.high:  # equal values, as of 0s and 1s, do not tell their spread
-            interval = _without_bounds(interval)
+        interval = _of_unequal(stats.t_interval(values))
     return {**asdict(interval), "values": list(values)}

@@ -68,6 +68,11 @@ class IterationsToMatch:
 # Intervals
 
 
+def alike(values: ArrayLike) -> bool:
+    """Whether values are equal but for rounding, as differences of equal counts are."""
+    return bool(np.ptp(np.asarray(values, dtype=np.float64)) <= TIE)
+
+
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Mean over seeds with its two-sided t interval.
 

@@ -107,7 +107,7 @@ def estimate(
         return NA
     if found["low"] is None:
         values = found.get("values") or [found["mean"]]
-        if len(values) >= stats.MIN_SEEDS and len(set(values)) == 1:
+        if len(values) >= stats.MIN_SEEDS and stats.alike(values):
             return f"{number(scale * values[0], digits, signed=signed)} (all {len(values)})"
         return " / ".join(number(scale * value, digits, signed=signed) for value in values)
     mean = number(scale * found["mean"], digits, signed=signed)
@@ -455,7 +455,7 @@ def _failed(record: Record) -> Iterable[Remark]:
         if search.status != "ok":
             text = f"search of seed {search.seed}: {plain(search.reason) or 'no reason given'}"
             yield Remark("Failed", text, warns=True)
-    if record.final and not record.transfer:
+    if record.final and not record.transfer and not is_untrained(record):
         yield Remark("No transfer", "tickets were not carried to other depths")
     if record.transfer and record.transfer.reason:
         yield Remark("No transfer", plain(record.transfer.reason), warns=not is_untrained(record))
@@ -603,7 +603,7 @@ def _worth(record: Record, found: Mapping[str, Any]) -> str:
 
 
 def _floored(record: Record, rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Depths where no ticket of the reference generalised, neither IMP's own nor a random one."""
+    """Depths where nothing generalised: of the reference neither IMP nor random, nothing here."""
     frozen = (record.reference and record.reference.transfer) or {}
     found: dict[int, list[float]] = {}
     for row in rows:
@@ -611,6 +611,7 @@ def _floored(record: Record, rows: Sequence[Mapping[str, Any]]) -> list[int]:
         found.setdefault(row["depth"], []).extend(
             score for scores in (known or {"erk": (1.0,)}).values() for score in scores
         )
+        found[row["depth"]] += [row[kind]["mean"] for kind in ("carried", *EXTRA) if row[kind]]
     return [depth for depth, values in found.items() if is_share(record) and not any(values)]
 
 
@@ -683,12 +684,18 @@ def _grokking(record: Record, found: Mapping[str, Any]) -> Table:
             rows.append((name, NA, NA, NA, NA))
             continue
         later = "" if name == "dense" else _grokked_later(row, dense)
-        # What is there at the first evaluation came at some step before it.
-        early = record.task.every in row["memorised"]["steps"]
-        memorised = _by_seed(record, row["memorised"], "≤ " if early else "")
-        generalised = _by_seed(record, row["generalised"])
-        delay = _by_seed(record, row["delay"], "≥ " if early else "")
-        rows.append((name, memorised, generalised, later, delay))
+        memorised, generalised = (
+            _early(record, row[what]) for what in ("memorised", "generalised")
+        )
+        # What memorised by the first evaluation, and generalised later, waited for longer.
+        pairs = zip(memorised, generalised, row["memorised"]["steps"], strict=True)
+        later_than = [first and not second for first, second, step in pairs if step is not None]
+        told = (
+            _by_seed(record, row["memorised"], "≤ ", memorised),
+            _by_seed(record, row["generalised"], "≤ ", generalised),
+        )
+        delay = _by_seed(record, row["delay"], "≥ ", later_than)
+        rows.append((name, *told, later, delay))
     head = (
         *("density, %", "memorising step", "generalising step"),
         *("−\u00a0dense, steps", "delay, steps"),
@@ -709,13 +716,21 @@ def _down(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return sorted(found.items(), key=lambda row: -float(row[0]))
 
 
-def _by_seed(record: Record, found: Mapping[str, Any] | None, bound: str = "") -> str:
+def _early(record: Record, found: Mapping[str, Any]) -> list[bool]:
+    """Of each seed, whether it had arrived by the first evaluation: at a step that nobody saw."""
+    return [step == record.task.every for step in found["steps"]]
+
+
+def _by_seed(
+    record: Record, found: Mapping[str, Any] | None, sign: str, bounds: Sequence[bool]
+) -> str:
     """A mean step with the seeds that arrived; each seed's own where there are too few to sum up.
 
     Nobody arrived: more than the least at which a run ended; some did: at least the mean.
 
     Args:
-        bound: "≤ " or "≥ " if a step that is told is itself a bound.
+        sign: "≤ " or "≥ ", of steps that are bounds themselves.
+        bounds: which of them are, in the order of the seeds.
     """
     if found is None:
         return NA
@@ -724,11 +739,12 @@ def _by_seed(record: Record, found: Mapping[str, Any] | None, bound: str = "") -
     if n < stats.MIN_SEEDS:
         pairs = zip(arrived, last, strict=True)
         return " / ".join(
-            f"{bound}{number(s, 0)}" if s is not None else f"> {number(e, 0)}" for s, e in pairs
+            f"> {number(end, 0)}" if step is None else f"{sign if bound else ''}{number(step, 0)}"
+            for (step, end), bound in zip(pairs, bounds, strict=True)
         )
     if not reached:
         return f"> {number(min(last), 0)} (0/{n})"
-    cut = "≥ " if reached < n else ""
+    bound, cut = sign if any(bounds) else "", "≥ " if reached < n else ""
     mark = "≈ " if {bound, cut} == {"≤ ", "≥ "} else bound or cut
     return f"{mark}{number(found['mean'], 0)} ({reached}/{n})"
 

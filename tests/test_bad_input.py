@@ -204,6 +204,9 @@ def test_a_long_path_does_not_hide_the_line(tmp_path: Path) -> None:
     )
     arguments = ["evaluate", str(place / "mine.py"), "--task", str(TASK), "--seeds", "1"]
     refused(run(*arguments, cwd=tmp_path), r"^lthbench: …/mine\.py:2: ValueError: why")
+    arguments[1] = str((place / "mine.py").relative_to(tmp_path))
+    refused(run(*arguments, cwd=tmp_path), r"^lthbench: …/mine\.py:2: ValueError: why")
+    arguments[1] = str(place / "mine.py")
     (place / "mine.py").write_text("def find_tickets(problem):\n    raise ValueError('why')\n")
     short = run(*arguments, "--out", "other", cwd=tmp_path)  # no more is cut than must be
     refused(short, r"^lthbench: …\S*folder-/and-another-one/mine\.py:2: ValueError: why")

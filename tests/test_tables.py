@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
-from lthbench import scores, stats, tables
+from lthbench import depths, scores, stats, tables
 from lthbench.record import Record, build, read_record, write_record
 from lthbench.report import as_json
 from tests.records import ACCURACY, synthetic_record
@@ -276,6 +276,25 @@ def test_what_was_there_at_the_first_evaluation_came_by_it() -> None:
     assert row[4] == "≥ 300 (5/5)"
     two = tables._grokking(record, grokking([400, None], [400, 500])).rows
     assert two[1][1:] == ("≤ 100 / ≤ 100", "400 / > 1,000", "≥ +250", "≥ 300 / > 900")
+    one = grokking([400, 100], [400, 500])
+    one["0.134218"]["memorised"]["steps"] = [200, 100]
+    rows = tables._grokking(record, one).rows
+    assert rows[1][1:3] == ("200 / ≤ 100", "400 / ≤ 100")
+    assert rows[1][4] == "300 / 0"  # of the helper's; neither is a bound
+
+
+def test_where_nothing_generalises_nothing_is_told() -> None:
+    record = synthetic_record(kind="generalisation")
+    assert record.reference is not None
+    frozen = {depths.key(1, 0.5): {"erk": (0.0,) * 5, "imp": (0.0,) * 5}}
+    floor = record.model_copy(
+        update={"reference": record.reference.model_copy(update={"transfer": frozen})}
+    )
+    none = dict.fromkeys(("erk", *tables.EXTRA))
+    row = {"depth": 1, "density": 0.5, **none, "carried": {"mean": 0.0}}
+    assert tables._floored(floor, [row]) == [1]
+    assert tables._floored(floor, [{**row, "carried": {"mean": 1.0}}]) == []
+    assert tables._floored(record, [row]) == []  # no reference there
 
 
 def test_fewer_seeds_than_a_ranked_suite_has_are_incomplete() -> None:

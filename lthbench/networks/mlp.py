@@ -125,7 +125,8 @@ def _untouched(layer: nn.Module) -> bool:
         layer._backward_pre_hooks,
         layer._backward_hooks,
     )
-    return type(layer) in (nn.Linear, nn.Embedding) and not any(hooks)
+    own = "forward" in vars(layer)  # set on this one layer
+    return type(layer) in (nn.Linear, nn.Embedding) and not own and not any(hooks)
 
 
 def _hidden(inputs: int, width: int, depth: int) -> nn.ModuleList:
