@@ -212,8 +212,10 @@ def _how_good(record: Record) -> Answer:
         if not record.aggregates["rankable"]:
             notes.append("not ranked here: random pruning loses too little on this task")
         whole = retention["low"] is not None
-        value = estimate(retention, 2, 1) if not whole else number(retention["mean"], 2)
-        return Answer(question, "retention", value, interval(retention, 2), tuple(notes))
+        value, spread = number(retention["mean"], 2), interval(retention, 2)
+        if not whole:
+            value, spread = _split(estimate(retention, 2, 1), "")
+        return Answer(question, "retention", value, spread.strip(), tuple(notes))
     why = "no frozen reference for this protocol"
     if record.reference is not None:
         why = "random pruning loses nothing here" if _sparsest(record) else "no ticket"
