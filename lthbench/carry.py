@@ -108,9 +108,7 @@ async def carry(
         return result | {"reason": str(error)[:400]}
     entries: list[Entry] = []
     missing: list[dict[str, Any]] = []
-    parted: dict[
-        tuple[int, int], tuple[Ticket, Told]
-    ] = {}  # tickets of one rung, by seed and depth
+    parted: dict[tuple[int, int], tuple[Ticket, Told]] = {}  # of one rung, by seed and depth
     for search in searches:
         mine = wanted[search.seed]
         if handing:

@@ -211,10 +211,7 @@ def _how_good(record: Record) -> Answer:
         ]
         if not record.aggregates["rankable"]:
             notes.append("not ranked here: random pruning loses too little on this task")
-        whole = retention["low"] is not None
-        value, spread = number(retention["mean"], 2), interval(retention, 2)
-        if not whole:
-            value, spread = _split(estimate(retention, 2, 1), "")
+        value, spread = _split(estimate(retention, 2, 1, brackets=True), "")
         return Answer(question, "retention", value, spread.strip(), tuple(notes))
     why = "no frozen reference for this protocol"
     if record.reference is not None:
@@ -607,14 +604,14 @@ def _worth(record: Record, found: Mapping[str, Any]) -> str:
 def _floored(record: Record, rows: Sequence[Mapping[str, Any]]) -> list[int]:
     """Depths where nothing generalised: of the reference neither IMP nor random, nothing here."""
     frozen = (record.reference and record.reference.transfer) or {}
-    found: dict[int, list[float]] = {}
-    for row in rows:
+
+    def nothing(row: Mapping[str, Any]) -> bool:
         known = frozen.get(depths.key(row["depth"], row["density"]))
-        found.setdefault(row["depth"], []).extend(
-            score for scores in (known or {"erk": (1.0,)}).values() for score in scores
-        )
-        found[row["depth"]] += [row[kind]["mean"] for kind in ("carried", *EXTRA) if row[kind]]
-    return [depth for depth, values in found.items() if is_share(record) and not any(values)]
+        here = [row[kind]["mean"] for kind in ("carried", *EXTRA) if row[kind]]
+        return known is not None and not any(map(any, (*known.values(), here)))
+
+    told = dict.fromkeys(row["depth"] for row in rows) if is_share(record) else {}
+    return [depth for depth in told if all(nothing(row) for row in rows if row["depth"] == depth)]
 
 
 def identity(record: Record) -> Table:

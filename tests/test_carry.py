@@ -206,7 +206,7 @@ def test_a_task_that_a_method_cannot_be_run_on_is_left_out(tmp_path: Path) -> No
         done = evaluate(method, tasks=[sums, str(TASK)], transfer=False, **given)
         assert [record.task.name for record in done.records] == ["tiny-digits"]
         assert done.left_out == (("tiny-modadd", "tens: ten classes only"),)
-        with pytest.raises(NotApplicable, match=r": tens: ten classes only$"):
+        with pytest.raises(NotApplicable, match=r"^tiny-modadd: tens: ten classes only$"):
             evaluate(method, tasks=[sums], **given)
     told = estimate(method, tasks=[sums, str(TASK)], seeds=1, workers=0)
     assert [row.task for row in told.rows] == ["tiny-digits"]

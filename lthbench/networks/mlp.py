@@ -89,8 +89,9 @@ class PairMLP(nn.Module):
         elif len(x) < self.tokens or not (_untouched(first) and _untouched(self.embed)):
             read = first(self.embed(x).flatten(1))
         else:
-            left, right = first.weight.chunk(2, dim=1)  # type: ignore[operator]
-            lefts = F.linear(self.embed.weight, left, first.bias)  # type: ignore[arg-type]
+            assert isinstance(first, nn.Linear)
+            left, right = first.weight.chunk(2, dim=1)
+            lefts = F.linear(self.embed.weight, left, first.bias)
             rights = F.linear(self.embed.weight, right)
             read = F.embedding(x[:, 0], lefts) + F.embedding(x[:, 1], rights)
         return read
