@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from lthbench import data as data_module
-from lthbench import engine, masks, networks, store, ticket, wire
+from lthbench import masks, networks, store, ticket, wire
 from lthbench.engine import Evaluation, Examples, Job
+from lthbench.engine.choice import VERSIONS, Means, engine_for
 from lthbench.engine.order import batch_size
 from lthbench.errors import BadCall, MethodError, ResourceError, TicketError
 from lthbench.executors import Executor
@@ -79,6 +80,7 @@ class SeedState:
         depths: the networks that were asked for, by depth; the task's own from the beginning.
         thetas: theta_k by depth and k, up to the rewind limit.
         paid: depth and k of every theta_k that was charged.
+        means: by what its networks are trained.
     """
 
     task: Task
@@ -94,6 +96,7 @@ class SeedState:
     trained: list[str] = field(default_factory=list)
     rungs: list[dict[str, Any]] = field(default_factory=list)
     paid: set[tuple[int, int]] = field(default_factory=set)
+    means: Means = Means()
 
     @property
     def own(self) -> Depth:
@@ -125,13 +128,15 @@ class SeedState:
         self.paid = {(depth, k) for depth, k in progress["paid"]}
         for depth, k in self.paid:
             theta = self.at(depth).theta
-            job = training(self.task, self.seed, theta, None, k, depth=depth)
+            job = training(self.task, self.seed, theta, None, k, depth=depth, means=self.means)
             stored = self.store.get(job.key)
             if stored and k <= self.task.search.rewind_limit:
                 self.thetas[depth, k] = State(stored[1], k)
 
 
-def prepare(task: Task, seed: int, tickets: Path, place: Path) -> SeedState:
+def prepare(
+    task: Task, seed: int, tickets: Path, place: Path, means: Means = Means()
+) -> SeedState:
     """One seed's state at the first line of a method, stale temporary files removed."""
     for folder in (tickets, place):
         sweep(folder)
@@ -149,6 +154,7 @@ def prepare(task: Task, seed: int, tickets: Path, place: Path) -> SeedState:
         train,
         held_out,
         {depth: _depth(task, seed, depth)},
+        means=means,
     )
 
 
@@ -231,7 +237,7 @@ async def _train(
 ) -> wire.Message:
     task = state.task
     _check_training(task, at, start, chosen, until)
-    job = training(task, state.seed, start, chosen, until, order, at.number)
+    job = training(task, state.seed, start, chosen, until, order, at.number, state.means)
     state.log.call(job.key)
     batch = batch_size(task.recipe, len(state.train.y))
     if not paid:
@@ -259,8 +265,10 @@ def training(
     until: int,
     order: int = 0,
     depth: int | None = None,
+    means: Means = Means(),
 ) -> Job:
     """A training of the search: its data order is a stream of the seed, the masks and `order`."""
+    by = engine_for(means, task.network)
     depth = task.network.depth if depth is None else depth
     masked = masks.digest(chosen) if chosen is not None else "dense"
     key = store.key(
@@ -272,11 +280,13 @@ def training(
         masks=masked,
         until=until,
         order=order,
-        engine=engine.VERSION,
-        device="cpu",
+        engine=VERSIONS[by],
+        device=means.kind,
     )
     names = ("data", masked, str(order))
-    return Job(task.network, depth, start, chosen, task.recipe, until, seed, names, key)
+    return Job(
+        task.network, depth, start, chosen, task.recipe, until, seed, names, key, engine=by
+    )
 
 
 def _check_training(
@@ -324,7 +334,9 @@ async def _accuracy(
     executor: Executor,
 ) -> wire.Message:
     _check_training(state.task, at, start, chosen, start.step)
-    job = training(state.task, state.seed, start, chosen, start.step, depth=at.number)
+    job = training(
+        state.task, state.seed, start, chosen, start.step, depth=at.number, means=state.means
+    )
     key = store.key(accuracy=job.key)
     state.log.call(key)
     state.meter.charge(len(state.held_out.y), at.weight / 3)

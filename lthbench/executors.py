@@ -22,8 +22,8 @@ from lthbench.engine import (
     Job,
     Result,
     as_in_a_worker,
+    choice,
     packing,
-    plain,
 )
 from lthbench.errors import ResourceError
 
@@ -56,7 +56,7 @@ class Here:
         for job in jobs:
             try:
                 with as_in_a_worker():
-                    ended = list(plain.run([job], data, evaluation))
+                    ended = list(choice.run([job], data, evaluation))
             except Exception as error:
                 raise _failed(f"{type(error).__name__}: {error}") from error
             for key, result in ended:

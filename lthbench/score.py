@@ -18,6 +18,7 @@ from lthbench import answers, controls, engine, masks, networks, store, testset,
 from lthbench import data as data_module
 from lthbench.answers import Search
 from lthbench.engine import Evaluation, Examples, Job, Result
+from lthbench.engine.choice import VERSIONS, Means, engine_for
 from lthbench.engine.norms import BATCHES
 from lthbench.errors import MethodError, RecordError
 from lthbench.executors import Executor
@@ -71,17 +72,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Seen:
-    """The examples of every seed: to train on, and to count on."""
+    """The examples of every seed, to train on and to count on, and by what networks are trained."""
 
     train: Mapping[int, Examples]
     sets: Mapping[int, Mapping[str, Examples]]
+    means: Means = Means()
 
     def sizes(self) -> dict[str, dict[str, int]]:
         """How many examples each set has, by seed."""
         return {str(s): {p: len(e.y) for p, e in sets.items()} for s, sets in self.sets.items()}
 
 
-def see(task: Task, seeds: Sequence[int], plan: Plan) -> Seen:
+def see(task: Task, seeds: Sequence[int], plan: Plan, means: Means = Means()) -> Seen:
     """Open the examples that a plan needs; the test split only where it is final."""
     train, sets = {}, {}
     known: dict[str, Examples] = {}  # MNIST is the same for every seed: hold it once
@@ -98,7 +100,7 @@ def see(task: Task, seeds: Sequence[int], plan: Plan) -> Seen:
             sets[seed]["train"] = train[seed]
         if plan.final:
             sets[seed]["test"] = one(testset.test_examples(task, seed))
-    return Seen(train, sets)
+    return Seen(train, sets, means)
 
 
 async def score(
@@ -385,6 +387,7 @@ def entry_of(
     """One cell: its training on the scoring stream and the facts of its masks."""
     recipe = task.recipe.compressed(schedule) if schedule > 1 else task.recipe
     norm_batches = BATCHES if kind in UNTRAINED else 0
+    by = engine_for(seen.means, task.network)
     until = recipe.steps if until is None else until
     facts = {"origin": "init", "start": 0, "own_shuffle": (), **(table or {})}
     total = sum(
@@ -407,12 +410,12 @@ def entry_of(
         until=until,
         order=list(ORDER),
         counted=[sorted(seen.sets[seed]), len(task.grid)],
-        engine=engine.VERSION,
-        device="cpu",
+        engine=VERSIONS[by],
+        device=seen.means.kind,
         **({"norm_batches": norm_batches} if norm_batches else {}),
     )
     depth = task.network.depth
-    job = Job(task.network, depth, start, chosen, recipe, until, seed, ORDER, key, norm_batches)
+    job = Job(task.network, depth, start, chosen, recipe, until, seed, ORDER, key, norm_batches, by)
     return Entry(job, kind, density, schedule, facts, attempt)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from lthbench import wire
-from lthbench.engine import Evaluation, Examples, Result, packing, plain, single_threaded
+from lthbench.engine import Evaluation, Examples, Result, choice, packing, single_threaded
 from lthbench.process import Channel
 
 
@@ -44,7 +44,7 @@ def _run(
         evaluation = Evaluation(sets, tuple(header["evaluation"]["at"]))
     done = set()
     try:
-        for key, result in plain.run(jobs, data, evaluation):
+        for key, result in choice.run(jobs, data, evaluation):
             channel.send(*packing.pack_result(key, result))
             done.add(key)
     except Exception as error:

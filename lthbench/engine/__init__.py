@@ -20,8 +20,6 @@ from lthbench import states
 from lthbench.states import State
 from lthbench.task import Network, Recipe
 
-VERSION = "plain-2"  # part of every stored result's key: raise it when bits change
-
 
 @dataclass(frozen=True)
 class Job:
@@ -37,6 +35,7 @@ class Job:
         norm_batches: of a run that only evaluates: training batches, the first of its order, that
             running statistics are estimated on before.
         key: names the result; jobs with equal keys have equal results.
+        engine: the name of the one that trains it.
     """
 
     network: Network
@@ -49,6 +48,7 @@ class Job:
     order: tuple[str, ...]
     key: str = ""
     norm_batches: int = 0
+    engine: str = "plain"
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,13 @@ def count_correct(answers: Tensor, examples: Examples) -> int:
     return int((answers == examples.y.to(answers.device)).sum())
 
 
-def arithmetic() -> str:
+def arithmetic(device: str = "cpu") -> str:
     """What bits depend on beside the job: results of two of these are never mixed."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"{VERSION} torch-{torch.__version__} {capability}".replace(" ", "_")
+    if device.startswith("cuda"):
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = torch.backends.cpu.get_cpu_capability()
+    return f"torch-{torch.__version__} {name}".replace(" ", "_")
 
 
 def single_threaded() -> None:

@@ -26,6 +26,7 @@ def pack_job(job: Job) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "order": list(job.order),
         "key": job.key,
         "norm_batches": job.norm_batches,
+        "engine": job.engine,
     }
     tensors = wire.prefixed("start", job.start.tensors()) | wire.prefixed("mask", job.masks or {})
     return header, tensors
@@ -44,6 +45,7 @@ def unpack_job(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> Job:
         tuple(header["order"]),
         header["key"],
         header["norm_batches"],
+        header["engine"],
     )
 
 
