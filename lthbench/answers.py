@@ -17,7 +17,7 @@ from torch import Tensor
 from lthbench import data as data_module
 from lthbench import masks, networks, store, ticket, wire
 from lthbench.engine import Evaluation, Examples, Job
-from lthbench.engine.choice import VERSIONS, Means, engine_for
+from lthbench.engine.choice import HERE, VERSIONS, Means, engine_for
 from lthbench.engine.order import batch_size
 from lthbench.errors import BadCall, MethodError, ResourceError, TicketError
 from lthbench.executors import Executor
@@ -96,7 +96,7 @@ class SeedState:
     trained: list[str] = field(default_factory=list)
     rungs: list[dict[str, Any]] = field(default_factory=list)
     paid: set[tuple[int, int]] = field(default_factory=set)
-    means: Means = Means()
+    means: Means = HERE
 
     @property
     def own(self) -> Depth:
@@ -134,9 +134,7 @@ class SeedState:
                 self.thetas[depth, k] = State(stored[1], k)
 
 
-def prepare(
-    task: Task, seed: int, tickets: Path, place: Path, means: Means = Means()
-) -> SeedState:
+def prepare(task: Task, seed: int, tickets: Path, place: Path, means: Means = HERE) -> SeedState:
     """One seed's state at the first line of a method, stale temporary files removed."""
     for folder in (tickets, place):
         sweep(folder)
@@ -265,7 +263,7 @@ def training(
     until: int,
     order: int = 0,
     depth: int | None = None,
-    means: Means = Means(),
+    means: Means = HERE,
 ) -> Job:
     """A training of the search: its data order is a stream of the seed, the masks and `order`."""
     by = engine_for(means, task.network)
@@ -284,9 +282,7 @@ def training(
         device=means.kind,
     )
     names = ("data", masked, str(order))
-    return Job(
-        task.network, depth, start, chosen, task.recipe, until, seed, names, key, engine=by
-    )
+    return Job(task.network, depth, start, chosen, task.recipe, until, seed, names, key, engine=by)
 
 
 def _check_training(

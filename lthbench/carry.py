@@ -141,7 +141,7 @@ async def carry(
         seed, depth = entry.job.seed, entry.job.depth
         target = _at(task, depth)
         if entry.kind not in PARTS:
-            return await score.drawn_again(target, entry, {}, executor)
+            return await score.drawn_again(target, entry, {}, executor, seen)
         parts = _parts(target, seed, *parted[seed, depth], seen, entry.attempt + 1)
         return next(part for part in parts if part.kind == entry.kind)
 

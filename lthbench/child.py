@@ -37,9 +37,8 @@ def main() -> None:
     single_threaded()
     setup, tensors = channel.receive()
     task = Task.model_validate(setup["task"])
-    train = Examples(
-        tensors["x"], tensors["y"], task.data.scale, task.data.shift, bool(setup["tokens"])
-    )
+    seen = task.data.scale, task.data.shift, bool(setup["tokens"])
+    train = Examples(tensors["x"], tensors["y"], *seen).to(setup["device"])
     path = setup["path"]
     networks.shapes(task.network, setup["depth"])  # what a family imports, before the guard stands
     _seed_global_generators(setup["seed"])

@@ -49,6 +49,15 @@ Method = Annotated[str, typer.Argument(help="A .py file with find_tickets, or a 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="An option of the method, as name=value.")
 ]
+Device = Annotated[
+    str | None, typer.Option(help="What trains: cpu, cuda, cuda:1 [a GPU where there is one].")
+]
+Workers = Annotated[
+    int | None, typer.Option(help="Processes that train [one a core, or one for a GPU]; 0: none.")
+]
+Engine = Annotated[
+    str | None, typer.Option(help="plain, compact or stacked [the best for each task].")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 
 
@@ -66,9 +75,9 @@ def evaluate(
         typer.Option(help="Folder for results [lthbench-out/METHOD, with --final METHOD-final]."),
     ] = None,
     settings: Settings = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that train [one a core]; 0: none.")
-    ] = None,
+    device: Device = None,
+    workers: Workers = None,
+    engine: Engine = None,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds a seed's search may take of its own.")
     ] = None,
@@ -102,7 +111,9 @@ def evaluate(
             final=final,
             out=out,
             options=_settings(settings),
+            device=device,
             workers=workers,
+            engine=engine,
             timeout=timeout,
             memory=memory,
             keep_going=keep_going,
@@ -132,9 +143,9 @@ def estimate(
         bool, typer.Option("--final", help="Published seeds and the test split.")
     ] = False,
     settings: Settings = None,
-    workers: Annotated[
-        int | None, typer.Option(help="Processes that train [one a core]; 0: none.")
-    ] = None,
+    device: Device = None,
+    workers: Workers = None,
+    engine: Engine = None,
     json: Annotated[bool, typer.Option("--json", help="Every figure, one line.")] = False,
     debug: Debug = False,
 ) -> None:
@@ -150,7 +161,9 @@ def estimate(
         seeds=seeds,
         final=final,
         options=_settings(settings),
+        device=device,
         workers=workers,
+        engine=engine,
     )
     typer.echo(canonical_json(done.table()).decode().rstrip() if json else done.text())
 

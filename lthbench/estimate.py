@@ -24,7 +24,6 @@ from lthbench import (
     carry,
     controls,
     data,
-    engine,
     executors,
     networks,
     reference,
@@ -36,6 +35,7 @@ from lthbench import progress as foreseen
 from lthbench.answers import Search
 from lthbench.childprocess import Limits
 from lthbench.engine import Evaluation, Examples, Job, plain
+from lthbench.engine.choice import Means, arithmetic, engine_for
 from lthbench.engine.order import batch_size
 from lthbench.errors import MethodError, NotApplicable
 from lthbench.evaluation import asked
@@ -218,18 +218,20 @@ def estimate(
     seeds: int | None = None,
     final: bool = False,
     options: Mapping[str, Any] | None = None,
+    device: str | None = None,
     workers: int | None = None,
+    engine: str | None = None,
 ) -> Estimate:
     """Foresee what `evaluate` with the same arguments would take on this machine.
 
     Raises:
         LthbenchError: for what the caller can put right: a name, data that is not prepared.
     """
-    what = asked(method, suite, tasks, seeds, final, options, workers)
+    what = asked(method, suite, tasks, seeds, final, options, workers, device, engine)
     plan = Plan(final, what.suite.controls, what.suite.compressed, what.suite.transfer)
     for task in what.tasks:
         data.prepare(task, download=False, test=final)
-    run = _all(what.method, what.tasks, what.seeds, plan, what.workers)
+    run = _all(what.method, what.tasks, what.seeds, plan, what.workers, what.means)
     rows, starting, left_out = asyncio.run(run)
     return Estimate(
         what.method.name,
@@ -244,17 +246,22 @@ def estimate(
 
 
 async def _all(
-    method: Method, tasks: Sequence[Task], seeds: tuple[int, ...], plan: Plan, workers: int
+    method: Method,
+    tasks: Sequence[Task],
+    seeds: tuple[int, ...],
+    plan: Plan,
+    workers: int,
+    means: Means,
 ) -> tuple[tuple[Row, ...], Spent, tuple[tuple[str, str], ...]]:
-    executor, rows, width = executors.local(workers), [], max(workers, 1)
+    executor, rows, width = executors.local(workers, means), [], max(workers, 1)
     left_out: list[tuple[str, str]] = []
     began, clock = _processor(), time.monotonic()
     starting = Spent(0.0, 0.0)
     try:
         for number, task in enumerate(tasks):
-            seen = score.see(task, seeds, replace(plan, final=False))
+            seen = score.see(task, seeds, replace(plan, final=False), means)
             # Data reach the workers, and torch awakes in them.
-            await _round(executor, _job(task, seeds[0]), WARM, width, seen)
+            await _round(executor, _job(task, seeds[0], means), WARM, width, seen)
             if not number:
                 starting = Spent(_processor() - began, time.monotonic() - clock)
             pace = await _pace(task, seeds[0], executor, width, seen, plan)
@@ -285,20 +292,21 @@ def _started(workers_own: Spent, workers: int, plan: Plan) -> Spent:
 # What a step takes
 
 
-def _job(task: Task, seed: int) -> Job:
+def _job(task: Task, seed: int, means: Means) -> Job:
     """A training of the middle rung: most of what is trained is masked."""
     depth = task.network.depth
     shapes, ladder = networks.shapes(task.network, depth), task.ladder.trained
     (masks,) = controls.random_masks(shapes, [ladder[len(ladder) // 2]], seed, "erk")
     start = networks.initial(task.network, depth, seed)
-    return Job(task.network, depth, start, masks, task.recipe, 0, seed, ORDER)
+    by = engine_for(means, task.network)
+    return Job(task.network, depth, start, masks, task.recipe, 0, seed, ORDER, engine=by)
 
 
 async def _pace(
     task: Task, seed: int, executor: Executor, workers: int, seen: Seen, plan: Plan
 ) -> Pace:
     """Time a worker's step, evaluation and job, with every worker at work."""
-    job = _job(task, seed)
+    job = _job(task, seed, seen.means)
 
     async def spent(steps: int, evaluated: bool) -> Spent:
         return await _round(executor, job, steps, workers, seen, evaluated)
@@ -490,7 +498,11 @@ async def _cells(
     spared = {(c.kind, c.density, c.seed, c.schedule) for c in frozen.dense} if frozen else set()
     unique = {entry.job.key: weighted(task, entry.job) for entry in first}
     both = [*first, *shared]
-    done = {e.job.key: weighted(task, e.job) for e in both if e.place in spared or _stored(e)}
+    done = {
+        e.job.key: weighted(task, e.job)
+        for e in both
+        if e.place in spared or _stored(e, seen.means)
+    }
     cached, n = sum(done.values()), len(seeds)
     steps = n * (sum(unique.values()) + dry.steps) - cached
     return Cells(steps, n * (len(unique) + dry.trainings) - len(done), cached, planning)
@@ -517,8 +529,8 @@ def _with_transfer(task: Task, seeds: int, cost: float, cells: Cells) -> Cells:
     return replace(cells, steps=cells.steps + seeds * steps, runs=cells.runs + more)
 
 
-def _stored(entry: Entry) -> bool:
+def _stored(entry: Entry, means: Means) -> bool:
     """Whether a cell that all methods share was trained before."""
     if entry.kind not in score.SHARED:
         return False
-    return store.Store(cache() / "cells" / engine.arithmetic()).path(entry.job.key).is_file()
+    return store.Store(cache() / "cells" / arithmetic(means)).path(entry.job.key).is_file()

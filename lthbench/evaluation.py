@@ -16,10 +16,11 @@ from math import inf
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
-from lthbench import carry, engine, executors, find, reference, score, scores
+from lthbench import carry, executors, find, reference, score, scores
 from lthbench import data as data_module
 from lthbench.answers import Search
 from lthbench.childprocess import Limits
+from lthbench.engine.choice import HERE, Means, arithmetic, device_told, means_of
 from lthbench.errors import MethodError, NotApplicable, ResourceError, UsageError
 from lthbench.executors import Executor
 from lthbench.handover import hand_over
@@ -79,20 +80,22 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Asked:
-    """A method, the suite whose controls and extras hold, and tasks, seeds and workers of a run."""
+    """A method, the suite whose controls and extras hold, and what a run is made of."""
 
     method: Method
     suite: Suite
     tasks: tuple[Task, ...]
     seeds: tuple[int, ...]
     workers: int
+    means: Means
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How an evaluation runs; nothing here changes a record."""
+    """How an evaluation runs; nothing but the means changes a record, within its noise."""
 
     workers: int
+    means: Means
     limits: Limits
     keep_going: bool = False
     keep: bool = False
@@ -107,7 +110,9 @@ def evaluate(
     final: bool = False,
     out: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
+    device: str | None = None,
     workers: int | None = None,
+    engine: str | None = None,
     timeout: float | None = None,
     memory: float = 8.0,
     keep_going: bool = False,
@@ -125,7 +130,9 @@ def evaluate(
         final: published seeds and the test split, in place of development seeds and held-out part.
         out: the folder for results, `lthbench-out/<method>` by default (`…-final` with final).
         options: keyword-only options of the method.
-        workers: processes that train; as many as cores by default, 0 for this process.
+        device: what networks are trained on, by torch's name; a GPU where there is one.
+        workers: processes that train; one a core by default, one for a GPU, 0 for this process.
+        engine: of `lthbench.engine.choice`; the best for each task by default.
         timeout, memory: a child's own seconds, and its gigabytes.
         keep_going: score a failed seed as chance in place of ending.
         keep: keep the store of a search that is done.
@@ -139,12 +146,13 @@ def evaluate(
         raise UsageError(f"--memory {memory}: gigabytes, above 0")
     if timeout is not None and not timeout > 0:
         raise UsageError(f"--timeout {timeout}: seconds, above 0")
-    what = asked(method, suite, tasks, seeds, final, options, workers)
+    what = asked(method, suite, tasks, seeds, final, options, workers, device, engine)
     moved = (what.suite.transfer if transfer is None else transfer) or direct
     plan = Plan(final, what.suite.controls, what.suite.compressed, moved, direct)
     named = what.method.name + ("-final" if final else "")
     folder = Path(out) if out else Path("lthbench-out") / named
-    how = Settings(what.workers, Limits(timeout, round(memory * 2**30)), keep_going, keep)
+    limits = Limits(timeout, round(memory * 2**30))
+    how = Settings(what.workers, what.means, limits, keep_going, keep)
     told = progress or cast(Progress, Silent())
     run = _all(what.method, what.tasks, what.seeds, folder, plan, how, told)
     records, left_out = _outside_a_loop(run)
@@ -159,6 +167,8 @@ def asked(
     final: bool,
     options: Mapping[str, Any] | None,
     workers: int | None,
+    device: str | None = None,
+    engine: str | None = None,
 ) -> Asked:
     """What the arguments that `evaluate` and `estimate` share come to; UsageError for mistakes."""
     if suite and tasks:
@@ -170,12 +180,14 @@ def asked(
     if workers is not None and workers < 0:
         raise UsageError(f"--workers {workers}: 0 or more")
     first = PUBLISHED if final else DEVELOPMENT
+    means = means_of(device, engine)
     return Asked(
         loaded,
         chosen,
         tuple(load_task(name) for name in tuple(tasks) or chosen.tasks),
         tuple(range(first, first + (seeds or chosen.seeds))),
-        executors.default_workers() if workers is None else workers,
+        executors.default_workers(means) if workers is None else workers,
+        means,
     )
 
 
@@ -228,8 +240,8 @@ async def _all(
             plan.transfer,
             plan.direct,
         )
-        searching = executors.local(how.workers)
-        scoring = executors.local(how.workers) if plan.final else searching
+        searching = executors.local(how.workers, how.means)
+        scoring = executors.local(how.workers, how.means) if plan.final else searching
         records: list[Record] = []
         left_out: list[tuple[str, str]] = []
         try:
@@ -266,7 +278,7 @@ async def one(
     With the test split, scoring has workers of its own: those of the search never see it.
     """
     folder = out / task.name
-    _claim_task(folder, task)
+    _claim_task(folder, task, how.means)
     frozen = reference.load_reference(task)
     progress.begin(task)
     began = time.monotonic()
@@ -275,7 +287,7 @@ async def one(
     progress.found(task)
     if score.untrained(searches):  # nothing is carried
         progress.carry(task, "planned", 0.0, False)
-    seen = score.see(task, seeds, plan)
+    seen = score.see(task, seeds, plan, how.means)
     cells = await score.score(
         task,
         searches,
@@ -290,6 +302,7 @@ async def one(
     moved = None
     if plan.transfer:
         finding = partial(_find, method, seeds, how, progress, searching)
+        handing = partial(hand_over, method, searching, how.limits, means=how.means)
         moved = await carry.carry(
             task,
             searches,
@@ -297,7 +310,7 @@ async def one(
             finding,
             scoring,
             seen,
-            handing=partial(hand_over, method, searching, how.limits) if method.carries else None,
+            handing=handing if method.carries else None,
             frozen=_frozen_at_targets(frozen, plan),
             direct=plan.direct,
             note=partial(progress.carry, task),
@@ -307,7 +320,9 @@ async def one(
         "score_seconds": scored - found,
         "transfer_seconds": time.monotonic() - scored,
     }
-    record = _record(method, task, seeds, plan, searches, cells, moved, seen, frozen, times)
+    record = _record(
+        method, task, seeds, plan, how.means, searches, cells, moved, seen, frozen, times
+    )
     write_record(folder / "record.json", record)
     progress.done(record)
     return record
@@ -331,6 +346,7 @@ async def _find(
         limits=how.limits,
         keep_going=how.keep_going,
         keep=how.keep,
+        means=how.means,
         note=partial(progress.search, task),
     )
 
@@ -348,6 +364,7 @@ def _record(
     task: Task,
     seeds: tuple[int, ...],
     plan: Plan,
+    means: Means,
     searches: Sequence[Search],
     cells: list[dict[str, Any]],
     moved: dict[str, Any] | None,
@@ -394,14 +411,14 @@ def _record(
         ],
         "transfer": moved,
         "reference": frozen.frozen(plan.shown).model_dump(mode="json") if frozen else None,
-        "environment": environment(),
+        "environment": environment(means),
         "times": {**times, "search_seconds": sum(s.seconds for s in searches)},
     }
     return build(table)
 
 
-def environment() -> dict[str, str]:
-    """What may move a figure by a bit: versions, processor, threads."""
+def environment(means: Means = HERE) -> dict[str, str]:
+    """What may move a figure by a bit: versions, device, engine, processor, threads."""
     versions = {name: version(name) for name in VERSIONS}
     return {
         "lthbench": version("lthbench"),
@@ -409,7 +426,8 @@ def environment() -> dict[str, str]:
         **versions,
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "device": "cpu",
+        "device": device_told(means),
+        "engine": means.engine or "by family",
         "threads": "1",
     }
 
@@ -452,8 +470,8 @@ def _claim(out: Path, method: Method, plan: Plan) -> None:
     _agree(path, mine, "--out another folder, or remove this one")
 
 
-def _claim_task(folder: Path, task: Task) -> None:
-    mine = {"task": task.digest, "arithmetic": engine.arithmetic()}
+def _claim_task(folder: Path, task: Task, means: Means) -> None:
+    mine = {"task": task.digest, "arithmetic": arithmetic(means)}
     _agree(folder / "task.json", mine, "give --out another folder")
 
 

@@ -25,6 +25,7 @@ from lthbench.engine import (
     choice,
     packing,
 )
+from lthbench.engine.choice import HERE, Means
 from lthbench.errors import ResourceError
 
 ENVIRONMENT_KEPT = (
@@ -50,15 +51,20 @@ class Executor(Protocol):
 class Here:
     """Runs every job in this process, with a worker's arithmetic: one thread, no denormals."""
 
+    def __init__(self, means: Means = HERE) -> None:
+        self.means = means
+
     async def results(
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> AsyncIterator[tuple[str, Result]]:
-        for job in jobs:
+        there = {seed: examples.to(self.means.device) for seed, examples in data.items()}
+        seen = evaluation.to(self.means.device) if evaluation else None
+        for chunk in choice.chunks(jobs, there):
             try:
                 with as_in_a_worker():
-                    ended = list(choice.run([job], data, evaluation))
+                    ended = list(choice.run(chunk, there, seen))
             except Exception as error:
-                raise _failed(f"{type(error).__name__}: {error}") from error
+                raise failed(f"{type(error).__name__}: {error}") from error
             for key, result in ended:
                 yield key, result
             await asyncio.sleep(0)
@@ -67,7 +73,7 @@ class Here:
         return
 
 
-def _failed(reason: str) -> ResourceError:
+def failed(reason: str) -> ResourceError:
     """An error inside the engine: no score of a method, which can only make a run diverge."""
     told = " ".join(reason.split())[:80]
     return ResourceError(
@@ -77,10 +83,10 @@ def _failed(reason: str) -> ResourceError:
 
 
 class Local:
-    """Workers on this machine, one thread each; a chunk is one job, for the plain engine."""
+    """Workers on this machine, one thread each, that take chunks of jobs."""
 
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
+    def __init__(self, workers: int, means: Means = HERE) -> None:
+        self.workers, self.means = workers, means
         self._started: list[_Worker] = []
         # Last in, first out: a worker is started only when all that are there have work.
         self._idle: asyncio.LifoQueue[_Worker | None] = asyncio.LifoQueue()
@@ -90,10 +96,19 @@ class Local:
     async def results(
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> AsyncIterator[tuple[str, Result]]:
-        tasks = [asyncio.ensure_future(self._one(job, data, evaluation)) for job in jobs]
+        arrived: asyncio.Queue[tuple[str, Result] | BaseException | None] = asyncio.Queue()
+        chunks = choice.chunks(jobs, data)
+        tasks = [asyncio.ensure_future(self._one(c, data, evaluation, arrived)) for c in chunks]
+        running = len(tasks)
         try:
-            for ended in asyncio.as_completed(tasks):
-                yield await ended
+            while running:
+                ended = await arrived.get()
+                if isinstance(ended, BaseException):
+                    raise ended
+                if ended is None:
+                    running -= 1
+                else:
+                    yield ended
         finally:
             for task in tasks:
                 task.cancel()
@@ -106,24 +121,34 @@ class Local:
             self._idle.put_nowait(free or await self._start_one())
 
     async def _one(
-        self, job: Job, data: Mapping[int, Examples], evaluation: Evaluation | None
-    ) -> tuple[str, Result]:
+        self,
+        chunk: Sequence[Job],
+        data: Mapping[int, Examples],
+        evaluation: Evaluation | None,
+        arrived: asyncio.Queue[tuple[str, Result] | BaseException | None],
+    ) -> None:
+        """Have one worker run a chunk; what it ends with arrives, and None when all has."""
         free = await self._idle.get()
         done: _Worker | None = None
         try:
             free = free or await self._start_one()
-            key, result = await free.run(job, data, evaluation)
+            broken = None
+            async for key, result in free.run(chunk, data, evaluation):
+                if result.status == "failed":
+                    broken = failed(result.reason)
+                else:
+                    arrived.put_nowait((key, result))
             done = free
-            if result.status == "failed":
-                raise _failed(result.reason)
-            return key, result
-        finally:  # one that is gone, or whose job nobody waits for any more, is replaced
+            arrived.put_nowait(broken)
+        except Exception as error:
+            arrived.put_nowait(error)
+        finally:  # one that is gone, or whose jobs nobody waits for any more, is replaced
             if free and not done:
                 free.kill()
             self._idle.put_nowait(done)
 
     async def _start_one(self) -> _Worker:
-        started = await _Worker.start()
+        started = await _Worker.start(self.means)
         self._started.append(started)
         return started
 
@@ -141,12 +166,13 @@ class _Worker:
         self.known: set[str] = set()
 
     @staticmethod
-    async def start() -> _Worker:
+    async def start(means: Means) -> _Worker:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-P",  # nothing is imported from the folder that the command is run in
             "-m",
             "lthbench.worker",
+            means.device,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
@@ -157,10 +183,16 @@ class _Worker:
         return _Worker(process)
 
     async def run(
-        self, job: Job, data: Mapping[int, Examples], evaluation: Evaluation | None
-    ) -> tuple[str, Result]:
+        self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
+    ) -> AsyncIterator[tuple[str, Result]]:
         try:
-            return await self._run(job, data, evaluation)
+            await self._hand_over(jobs, data, evaluation)
+            assert self.process.stdout
+            for _ in jobs:
+                reply = await wire.areceive(self.process.stdout)
+                if reply is None:
+                    raise EOFError
+                yield reply[0]["key"], packing.unpack_result(*reply)
         except (ConnectionError, EOFError) as error:
             code = await self.process.wait()
             raise ResourceError(
@@ -168,21 +200,25 @@ class _Worker:
                 "same command again to go on, with fewer --workers if it happens again"
             ) from error
 
-    async def _run(
-        self, job: Job, data: Mapping[int, Examples], evaluation: Evaluation | None
-    ) -> tuple[str, Result]:
-        header, tensors = packing.pack_job(job)
-        message: dict[str, Any] = {"op": "run", "jobs": [header], "evaluation": None}
-        message["data"] = {str(job.seed): await self._tell(data[job.seed])}
+    async def _hand_over(
+        self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
+    ) -> None:
+        headers: list[dict[str, Any]] = []
+        tensors: dict[str, Tensor] = {}
+        for number, job in enumerate(jobs):
+            header, own = packing.pack_job(job)
+            headers.append(header)
+            tensors |= wire.prefixed(str(number), own)
+        seeds = sorted({job.seed for job in jobs})
+        message: dict[str, Any] = {"op": "run", "jobs": headers, "evaluation": None}
+        message["data"] = {str(seed): await self._tell(data[seed]) for seed in seeds}
         if evaluation:
-            named = {p: await self._tell(e) for p, e in evaluation.sets[job.seed].items()}
-            message["evaluation"] = {"sets": {str(job.seed): named}, "at": list(evaluation.at)}
-        await self._send(message, wire.prefixed("0", tensors))
-        assert self.process.stdout
-        reply = await wire.areceive(self.process.stdout)
-        if reply is None:
-            raise EOFError
-        return reply[0]["key"], packing.unpack_result(*reply)
+            sets = {
+                str(seed): {p: await self._tell(e) for p, e in evaluation.sets[seed].items()}
+                for seed in seeds
+            }
+            message["evaluation"] = {"sets": sets, "at": list(evaluation.at)}
+        await self._send(message, tensors)
 
     async def _tell(self, examples: Examples) -> str:
         """The name of these examples, which are sent to a worker once."""
@@ -216,13 +252,15 @@ def environment() -> dict[str, str]:
     return kept
 
 
-def local(workers: int) -> Executor:
+def local(workers: int, means: Means = HERE) -> Executor:
     """Workers on this machine, or this process itself for 0."""
-    return Local(workers) if workers else Here()
+    return Local(workers, means) if workers else Here(means)
 
 
-def default_workers() -> int:
-    """As many as this process may use cores."""
+def default_workers(means: Means = HERE) -> int:
+    """As many as this process may use cores; one for a GPU, which trains many networks at once."""
+    if means.kind != "cpu":
+        return 1
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

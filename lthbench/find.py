@@ -17,6 +17,7 @@ from torch import Tensor
 from lthbench import answers, store, wire
 from lthbench.answers import Note, Probe, Search, SeedState
 from lthbench.childprocess import ChildProcess, Limits
+from lthbench.engine.choice import HERE, Means, engine_for
 from lthbench.errors import (
     BadCall,
     BudgetExceeded,
@@ -30,6 +31,7 @@ from lthbench.executors import Executor
 from lthbench.method import Method
 from lthbench.paths import cache, canonical_json, data_folder, write_whole
 from lthbench.task import Task
+from lthbench.together import Together
 
 
 class Killed(Exception):
@@ -46,6 +48,7 @@ async def find(
     limits: Limits,
     keep_going: bool = False,
     keep: bool = False,
+    means: Means = HERE,
     probe: Probe | None = None,
     note: Note = lambda seed, what, steps, ran: None,
 ) -> tuple[Search, ...]:
@@ -56,13 +59,21 @@ async def find(
         note: is told (seed, what happened, model-steps, whether they ran now) for progress.
     """
     stop = asyncio.Event()
-    runs = [
-        _search(method, task, seed, folder, executor, limits, keep, probe, note, stop)
-        for seed in seeds
-    ]
-    tasks = [asyncio.ensure_future(run) for run in runs]
+    together = Together(executor, len(seeds))
+    by = together if engine_for(means, task.network) == "stacked" else executor
+
+    async def search(seed: int) -> Search:
+        try:
+            return await _search(
+                method, task, seed, folder, by, limits, keep, means, probe, note, stop
+            )
+        finally:
+            together.leave()
+
+    tasks = [asyncio.ensure_future(search(seed)) for seed in seeds]
     if keep_going:
         ended = await asyncio.gather(*tasks, return_exceptions=True)
+        await together.close()
         pairs = zip(seeds, ended, strict=True)
         return tuple([_failed(s, e) if isinstance(e, BaseException) else e for s, e in pairs])
     try:
@@ -73,6 +84,7 @@ async def find(
         for one in tasks:
             one.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
+        await together.close()
     for error in ended:
         if isinstance(error, BaseException) and not isinstance(error, asyncio.CancelledError):
             raise error
@@ -97,6 +109,7 @@ async def _search(
     executor: Executor,
     limits: Limits,
     keep: bool,
+    means: Means,
     probe: Probe | None,
     note: Note,
     stop: asyncio.Event,
@@ -110,7 +123,7 @@ async def _search(
             note(seed, f"ticket {rung['density']!r}", 0, False)
         return search
     place = folder / "store" / f"seed{seed}"
-    state = answers.prepare(task, seed, tickets, place)
+    state = answers.prepare(task, seed, tickets, place, means)
     began = time.monotonic()
     child = await ChildProcess.start(place / "home")
     try:
@@ -182,6 +195,7 @@ def setup(state: SeedState, method: Method, folder: Path) -> wire.Message:
         "task": state.task.model_dump(mode="json", exclude={"calibration"}),
         "depth": state.task.network.depth,
         "seed": state.seed,
+        "device": state.means.device,
         "tokens": state.train.tokens,
         "path": method.path,
         "source": method.source,

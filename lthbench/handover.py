@@ -16,6 +16,7 @@ from torch import Tensor
 from lthbench import answers, find, masks, networks, ticket, transfer, wire
 from lthbench.answers import Search, SeedState
 from lthbench.childprocess import ChildProcess, Limits
+from lthbench.engine.choice import HERE, Means
 from lthbench.engine.order import batch_size
 from lthbench.errors import MethodError, TicketError
 from lthbench.executors import Executor
@@ -55,6 +56,7 @@ async def hand_over(
     search: Search,
     wanted: Sequence[Wanted],
     home: Path,
+    means: Means = HERE,
 ) -> None:
     """Have the method carry a seed's tickets; does nothing if they are there.
 
@@ -68,7 +70,8 @@ async def hand_over(
     if done.is_file():
         return
     place = home / "store" / f"carried-seed{search.seed}"
-    state = answers.prepare(task, search.seed, home / "tickets" / f"seed{search.seed}", place)
+    tickets = home / "tickets" / f"seed{search.seed}"
+    state = answers.prepare(task, search.seed, tickets, place, means)
     batch = batch_size(task.recipe, len(state.train.y))
     state.meter = Meter(task.recipe.steps, batch, BUDGET)
     child = await ChildProcess.start(place / "home")

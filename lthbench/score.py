@@ -14,11 +14,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from lthbench import answers, controls, engine, masks, networks, store, testset, wire
+from lthbench import answers, controls, masks, networks, store, testset, wire
 from lthbench import data as data_module
 from lthbench.answers import Search
 from lthbench.engine import Evaluation, Examples, Job, Result
-from lthbench.engine.choice import VERSIONS, Means, engine_for
+from lthbench.engine.choice import HERE, VERSIONS, Means, arithmetic, engine_for
 from lthbench.engine.norms import BATCHES
 from lthbench.errors import MethodError, RecordError
 from lthbench.executors import Executor
@@ -76,14 +76,14 @@ class Seen:
 
     train: Mapping[int, Examples]
     sets: Mapping[int, Mapping[str, Examples]]
-    means: Means = Means()
+    means: Means = HERE
 
     def sizes(self) -> dict[str, dict[str, int]]:
         """How many examples each set has, by seed."""
         return {str(s): {p: len(e.y) for p, e in sets.items()} for s, sets in self.sets.items()}
 
 
-def see(task: Task, seeds: Sequence[int], plan: Plan, means: Means = Means()) -> Seen:
+def see(task: Task, seeds: Sequence[int], plan: Plan, means: Means = HERE) -> Seen:
     """Open the examples that a plan needs; the test split only where it is final."""
     train, sets = {}, {}
     known: dict[str, Examples] = {}  # MNIST is the same for every seed: hold it once
@@ -128,7 +128,7 @@ async def score(
     starts = {entry.place: entry.job.start for entry in entries if entry.kind == "ticket"}
 
     async def again(entry: Entry) -> Entry | None:
-        return await drawn_again(task, entry, starts, executor)
+        return await drawn_again(task, entry, starts, executor, seen)
 
     async for entry, result in score_until_sound(
         task, entries, folder, executor, seen, again, note
@@ -170,7 +170,7 @@ async def score_cells(
     """Results of a list of cells, and whether each was trained now: stored ones come at once."""
     waiting: dict[str, list[Entry]] = {}
     for entry in entries:
-        stored = _store(entry.kind, folder).get(entry.job.key)
+        stored = _store(entry.kind, folder, seen.means).get(entry.job.key)
         if stored is None:
             waiting.setdefault(entry.job.key, []).append(entry)
         else:
@@ -183,12 +183,12 @@ async def score_cells(
         evaluation = Evaluation(seen.sets, at)
         async for key, result in executor.results(by_steps[steps], seen.train, evaluation):
             for entry in waiting[key]:
-                _write(_store(entry.kind, folder), key, result)
+                _write(_store(entry.kind, folder, seen.means), key, result)
                 yield entry, result, entry is waiting[key][0]
 
 
-def _store(kind: str, folder: Path) -> store.Store:
-    shared = cache() / "cells" / engine.arithmetic()
+def _store(kind: str, folder: Path, means: Means) -> store.Store:
+    shared = cache() / "cells" / arithmetic(means)
     return store.Store(shared if kind in SHARED else folder / "cells")
 
 
@@ -275,7 +275,7 @@ async def _rung(
             task, "shuffled", density, seed, start, shuffled, seen, {**table, "own_shuffle": own}
         )
     )
-    fresh = await _reinit(task, header["origin"], seed, start, chosen, executor, 0)
+    fresh = await _reinit(task, header["origin"], seed, start, chosen, executor, seen, 0)
     if fresh is not None:
         entries.append(entry_of(task, "reinit", density, seed, fresh, chosen, seen, table))
     return entries
@@ -288,6 +288,7 @@ async def _reinit(
     start: State,
     chosen: Masks,
     executor: Executor | None,
+    seen: Seen,
     attempt: int,
 ) -> State | None:
     """The reinit control's start, by origin (protocol, "How a ticket is scored")."""
@@ -299,9 +300,8 @@ async def _reinit(
         return State(drawn, start.step)
     if origin == "rewind" or (origin == "transferred" and start.step):
         other = seed + 10_000 * (attempt + 1)  # a seed that is no other run's
-        job = answers.training(
-            task, other, networks.initial(task.network, depth, other), None, start.step
-        )
+        theta = networks.initial(task.network, depth, other)
+        job = answers.training(task, other, theta, None, start.step, means=seen.means)
         assert executor is not None
         train = {other: answers.examples(task, data_module.search(task, other).train)}
         async for _, result in executor.results([job], train, None):
@@ -424,7 +424,7 @@ def _size(shape: Sequence[int]) -> int:
 
 
 async def drawn_again(
-    task: Task, entry: Entry, starts: Mapping[Place, State], executor: Executor
+    task: Task, entry: Entry, starts: Mapping[Place, State], executor: Executor, seen: Seen
 ) -> Entry | None:
     """The same control from its next draw; None where there is none, as of a dense run."""
     attempt, job = entry.attempt + 1, entry.job
@@ -441,7 +441,7 @@ async def drawn_again(
     elif entry.kind == "reinit":
         own = starts["ticket", entry.density, job.seed, 1]
         origin = entry.table["origin"]
-        start = await _reinit(task, origin, job.seed, own, chosen, executor, attempt)
+        start = await _reinit(task, origin, job.seed, own, chosen, executor, seen, attempt)
     else:
         return None
     if start is None:

@@ -1,7 +1,8 @@
-"""A process that trains jobs: `python -m lthbench.worker`. It knows what it was sent, no more."""
+"""A process that trains jobs: `python -m lthbench.worker DEVICE`. It knows what it was sent."""
 
 from __future__ import annotations
 
+import sys
 import traceback
 from typing import Any
 
@@ -17,11 +18,13 @@ def main() -> None:
     channel = Channel()
     single_threaded()
     known: dict[str, Examples] = {}
+    (device,) = sys.argv[1:]
     while True:
         header, tensors = channel.receive()
         if header["op"] == "examples":
             fields = {name: header[name] for name in ("scale", "shift", "tokens")}
-            known[header["name"]] = Examples(tensors["x"], tensors["y"], **fields)
+            examples = Examples(tensors["x"], tensors["y"], **fields)
+            known[header["name"]] = examples.to(device)
         else:
             _run(channel, header, tensors, known)
 

@@ -19,6 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("networks", "data", "stats", "process"),
     ("engine", "meter", "store", "ticket", "depths"),
     ("executors", "scores"),
+    ("together",),
     (
         *("problem", "child", "worker", "answers", "childprocess"),
         *("method", "record", "testset", "controls", "transfer"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -71,6 +71,12 @@ class Examples:
         content = states.digest({"x": self.x, "y": self.y}, 0)
         return f"{content} {self.scale} {self.shift} {self.tokens}"
 
+    def to(self, device: torch.device | str) -> Examples:
+        """The same examples on a device."""
+        if self.x.device == torch.device(device):
+            return self
+        return replace(self, x=self.x.to(device), y=self.y.to(device))
+
     def inputs(self, rows: Tensor | slice, dtype: torch.dtype = torch.float32) -> Tensor:
         """What a network of this precision sees of these rows."""
         x = self.x[rows] if isinstance(rows, slice) else self.x.index_select(0, rows)
@@ -80,7 +86,9 @@ class Examples:
         """What a network of this precision sees of bytes like these examples'."""
         if self.tokens:
             return x.long()
-        x = x.to(dtype).mul_(_figure(self.scale, dtype, x)).add_(_figure(self.shift, dtype, x))
+        x = x.to(dtype).mul_(_figure(self.scale, dtype, x))
+        if self.shift != 0.0:
+            x.add_(_figure(self.shift, dtype, x))
         if x.ndim < 4:
             return x
         x = x.permute(0, 3, 1, 2)  # in memory the channels stay last, which a GPU gains from
@@ -106,6 +114,11 @@ class Evaluation:
     sets: Mapping[int, Mapping[str, Examples]]
     at: tuple[int, ...]
 
+    def to(self, device: torch.device | str) -> Evaluation:
+        """The same sets on a device."""
+        moved = {s: {n: e.to(device) for n, e in sets.items()} for s, sets in self.sets.items()}
+        return replace(self, sets=moved)
+
 
 @dataclass(frozen=True)
 class Result:
@@ -130,15 +143,6 @@ class Result:
 def count_correct(answers: Tensor, examples: Examples) -> int:
     """How many of the answers (n,) are the labels."""
     return int((answers == examples.y.to(answers.device)).sum())
-
-
-def arithmetic(device: str = "cpu") -> str:
-    """What bits depend on beside the job: results of two of these are never mixed."""
-    if device.startswith("cuda"):
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = torch.backends.cpu.get_cpu_capability()
-    return f"torch-{torch.__version__} {name}".replace(" ", "_")
 
 
 def single_threaded() -> None:

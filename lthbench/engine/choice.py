@@ -1,4 +1,4 @@
-"""Which engine trains a job: a fixed rule of family and device, in code and never timed at run time.
+"""Which engine trains a job: a rule of family and device, in code and never timed at run time.
 
 The engine is part of every stored result's key, so the rule is applied where a job is made. The
 figures behind the table: `python -m tests.speed.engines`.
@@ -6,11 +6,14 @@ figures behind the table: `python -m tests.speed.engines`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import torch
+
 from lthbench.engine import Evaluation, Examples, Job, Result, compact, plain, stacked
+from lthbench.errors import UsageError, nearest
 from lthbench.task import Network
 
 # Raise one when its bits change.
@@ -31,12 +34,50 @@ class Means:
         return self.device.partition(":")[0]
 
 
+HERE = Means()  # a processor, and the best engine for it
+
+
 def engine_for(means: Means, network: Network) -> str:
     """The engine for networks of this family: one that was asked for takes what it can."""
     able = engines(means, network)
     if means.engine is None:
         return able[0]
     return means.engine if means.engine in able else "plain"
+
+
+def means_of(device: str | None, engine: str | None) -> Means:
+    """The means that were asked for; a GPU and the best engine where nothing was.
+
+    Raises UsageError for a device that is not there and for an engine that is none.
+    """
+    if engine not in (None, *RUN):
+        raise UsageError(f"--engine {engine}: one of {', '.join(RUN)}{nearest(str(engine), RUN)}")
+    if device is None:
+        return Means("cuda" if torch.cuda.is_available() else "cpu", engine)
+    try:
+        asked = torch.device(device)
+    except RuntimeError as error:
+        raise UsageError(f"--device {device}: none that torch knows; try cpu or cuda") from error
+    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.mps.is_available())}
+    if (asked.index or 0) >= count.get(asked.type, 0):
+        there = [f"{kind}:{n}" for kind in ("cuda", "mps") for n in range(count[kind])]
+        raise UsageError(
+            f"--device {device}: not on this machine; there is {', '.join(['cpu', *there])}"
+        )
+    return Means(device, engine)
+
+
+def device_told(means: Means) -> str:
+    """The device by its maker's name where there is one; for a processor, "cpu"."""
+    return torch.cuda.get_device_name(means.device) if means.kind == "cuda" else means.kind
+
+
+def arithmetic(means: Means = HERE) -> str:
+    """What bits depend on beside the job: results of two of these are never mixed."""
+    name = device_told(means)
+    if means.kind == "cpu":
+        name = torch.backends.cpu.get_cpu_capability()
+    return f"torch-{torch.__version__} {name}".replace(" ", "_")
 
 
 def engines(means: Means, network: Network) -> tuple[str, ...]:
@@ -46,6 +87,16 @@ def engines(means: Means, network: Network) -> tuple[str, ...]:
     if compact.able(network):
         return "compact", "plain", "stacked"
     return "plain", "stacked"
+
+
+def chunks(jobs: Sequence[Job], data: Mapping[int, Examples]) -> list[list[Job]]:
+    """Jobs that go together: those that one batched network holds, and each of the others alone."""
+    together: dict[Hashable, list[Job]] = {}
+    for number, job in enumerate(jobs):
+        alone = job.engine != "stacked"
+        group = number if alone else stacked.stackable(job, data[job.seed])
+        together.setdefault(group, []).append(job)
+    return list(together.values())
 
 
 def run(

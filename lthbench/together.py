@@ -1,0 +1,97 @@
+"""Jobs of several seeds as one list: what one seed asks for waits until all others ask or ended.
+
+A batched network trains many jobs in the time of a few, so that one list is worth the wait. No
+result depends on which jobs went together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lthbench.engine import Evaluation, Examples, Job, Result
+from lthbench.executors import Executor
+
+Arrived = tuple[str, Result] | BaseException
+
+
+@dataclass
+class _Request:
+    """What one seed waits for."""
+
+    jobs: Sequence[Job]
+    data: Mapping[int, Examples]
+    evaluation: Evaluation | None
+    arrived: asyncio.Queue[Arrived] = field(default_factory=asyncio.Queue)
+
+
+class Together:
+    """An executor for seeds that run beside each other, in front of the one that runs the jobs."""
+
+    def __init__(self, executor: Executor, seeds: int) -> None:
+        self._executor, self._live = executor, seeds
+        self._waiting: list[_Request] = []
+        self._lists: set[asyncio.Task[None]] = set()
+
+    async def results(
+        self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
+    ) -> AsyncIterator[tuple[str, Result]]:
+        """As of an executor; begins when every seed that has not ended waits."""
+        request = _Request(jobs, data, evaluation)
+        self._waiting.append(request)
+        self._look()
+        try:
+            for _ in jobs:
+                ended = await request.arrived.get()
+                if isinstance(ended, BaseException):
+                    raise ended
+                yield ended
+        finally:
+            if request in self._waiting:
+                self._waiting.remove(request)
+
+    def leave(self) -> None:
+        """One seed has ended: nobody waits for it any more."""
+        self._live -= 1
+        self._look()
+
+    async def close(self) -> None:
+        """End what runs; the executor behind stays open."""
+        for running in self._lists:
+            running.cancel()
+        await asyncio.gather(*self._lists, return_exceptions=True)
+
+    def _look(self) -> None:
+        if self._waiting and len(self._waiting) >= self._live:
+            waiting, self._waiting = self._waiting, []
+            for asked in _alike(waiting):
+                running = asyncio.ensure_future(self._run(asked))
+                self._lists.add(running)
+                running.add_done_callback(self._lists.discard)
+
+    async def _run(self, requests: Sequence[_Request]) -> None:
+        """Run the jobs of all as one list; each result goes to who asked for it."""
+        owners = {job.key: request for request in requests for job in request.jobs}
+        jobs = [job for request in requests for job in request.jobs]
+        data = {seed: examples for r in requests for seed, examples in r.data.items()}
+        looks = [r.evaluation for r in requests if r.evaluation]
+        evaluation = None
+        if looks:
+            sets = {seed: named for look in looks for seed, named in look.sets.items()}
+            evaluation = Evaluation(sets, looks[0].at)
+        try:
+            async for key, result in self._executor.results(jobs, data, evaluation):
+                owners[key].arrived.put_nowait((key, result))
+        except Exception as error:
+            for request in requests:
+                request.arrived.put_nowait(error)
+
+
+def _alike(requests: Sequence[_Request]) -> list[list[_Request]]:
+    """Requests that are looked at alike: a list has one evaluation, or none."""
+    found: dict[tuple[int, ...] | None, list[_Request]] = {}
+    for request in requests:
+        at = request.evaluation.at if request.evaluation else None
+        found.setdefault(at, []).append(request)
+    return list(found.values())
