@@ -169,6 +169,29 @@ def estimate(
 
 
 @app.command()
+def bench(
+    task: Annotated[
+        list[str] | None, typer.Option(help="A task; may be repeated [those for the device].")
+    ] = None,
+    device: Device = None,
+    workers: Workers = None,
+    seconds: Annotated[float, typer.Option(help="Time a row may take, roughly.")] = 2.0,
+    json: Annotated[bool, typer.Option("--json", help="Every figure, one line.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Time each engine on each task, beside what this machine's arithmetic and memory allow."""
+    from lthbench.bench import bench as run
+    from lthbench.engine.choice import means_of
+    from lthbench.executors import default_workers
+    from lthbench.paths import canonical_json
+
+    means = means_of(device, None)
+    crew = default_workers(means) if workers is None else workers
+    done = run(task or (), means.device, seconds, crew)
+    typer.echo(canonical_json(done.table()).decode().rstrip() if json else done.text())
+
+
+@app.command()
 def check(method: Method, settings: Settings = None, debug: Debug = False) -> None:
     """Prove in seconds, on a synthetic task, that a method keeps every rule."""
     from lthbench.check import check as run

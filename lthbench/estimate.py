@@ -11,12 +11,14 @@ import asyncio
 import statistics
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import ceil, log
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
@@ -42,7 +44,7 @@ from lthbench.evaluation import asked
 from lthbench.executors import Executor
 from lthbench.method import Method
 from lthbench.paths import cache
-from lthbench.rehearsal import Dry, Rehearsal, rehearse, weighted
+from lthbench.rehearsal import Dry, Rehearsal, density, rehearse, weighted
 from lthbench.score import Entry, Plan, Seen
 from lthbench.task import Task
 
@@ -75,13 +77,30 @@ class Spent:
 
 @dataclass(frozen=True)
 class Pace:
-    """What one step, one look at all scored sets and one job take a worker."""
+    """What one step, one look at all scored sets and one job take a worker.
 
-    step: Spent
+    Attributes:
+        steps: by density, rising; between two it is on the line.
+    """
+
+    steps: tuple[tuple[float, Spent], ...]
     evaluation: Spent
     job: Spent
     flops: float  # of a step
     gpu: float | None  # seconds of a step on the GPU that is here
+
+    def step(self, density: float) -> Spent:
+        """One step of a network so dense."""
+        at = [known for known, _ in self.steps]
+        processor, wall = (
+            float(np.interp(density, at, [getattr(spent, kind) for _, spent in self.steps]))
+            for kind in ("processor", "wall")
+        )
+        return Spent(processor, wall)
+
+    def training(self, trained: Mapping[float, float]) -> Spent:
+        """So many steps of each density."""
+        return sum((self.step(d).times(n) for d, n in trained.items()), Spent(0.0, 0.0))
 
 
 @dataclass(frozen=True)
@@ -261,7 +280,7 @@ async def _all(
         for number, task in enumerate(tasks):
             seen = score.see(task, seeds, replace(plan, final=False), means)
             # Data reach the workers, and torch awakes in them.
-            await _round(executor, _job(task, seeds[0], means), WARM, width, seen)
+            await _round(executor, _job(task, seeds[0], means, _middle(task)), WARM, width, seen)
             if not number:
                 starting = Spent(_processor() - began, time.monotonic() - clock)
             pace = await _pace(task, seeds[0], executor, width, seen, plan)
@@ -292,11 +311,16 @@ def _started(workers_own: Spent, workers: int, plan: Plan) -> Spent:
 # What a step takes
 
 
-def _job(task: Task, seed: int, means: Means) -> Job:
-    """A training of the middle rung: most of what is trained is masked."""
+def _middle(task: Task) -> float:
+    """The middle rung: most of what is trained is masked."""
+    return task.ladder.trained[len(task.ladder.trained) // 2]
+
+
+def _job(task: Task, seed: int, means: Means, density: float) -> Job:
+    """A training at a density."""
     depth = task.network.depth
-    shapes, ladder = networks.shapes(task.network, depth), task.ladder.trained
-    (masks,) = controls.random_masks(shapes, [ladder[len(ladder) // 2]], seed, "erk")
+    shapes = networks.shapes(task.network, depth)
+    (masks,) = controls.random_masks(shapes, [density], seed, "erk")
     start = networks.initial(task.network, depth, seed)
     by = engine_for(means, task.network)
     return Job(task.network, depth, start, masks, task.recipe, 0, seed, ORDER, engine=by)
@@ -306,32 +330,39 @@ async def _pace(
     task: Task, seed: int, executor: Executor, workers: int, seen: Seen, plan: Plan
 ) -> Pace:
     """Time a worker's step, evaluation and job, with every worker at work."""
-    job = _job(task, seed, seen.means)
 
-    async def spent(steps: int, evaluated: bool) -> Spent:
-        return await _round(executor, job, steps, workers, seen, evaluated)
+    async def timed(dense: float, evaluated: bool) -> tuple[Spent, Spent]:
+        """A run of a few steps, and each of the steps that follow."""
+        job = _job(task, seed, seen.means, dense)
 
-    bases, rates = {}, {}
-    for evaluated in (False, True):
-        base = _median([await spent(WARM, evaluated) for _ in range(ROUNDS)])
-        steps = await _long_enough(task.recipe.steps, spent, evaluated)
-        timed = _median([await spent(steps, evaluated) for _ in range(ROUNDS)])
-        bases[evaluated] = base
-        rates[evaluated] = (timed - base).times(1 / max(steps - WARM, 1))
-    looks = rates[True] - rates[False]
+        async def spent(steps: int) -> Spent:
+            return await _round(executor, job, steps, workers, seen, evaluated)
+
+        base = _median([await spent(WARM) for _ in range(ROUNDS)])
+        steps = await _long_enough(task.recipe.steps, spent)
+        long = _median([await spent(steps) for _ in range(ROUNDS)])
+        return base, (long - base).times(1 / max(steps - WARM, 1))
+
+    middle = _middle(task)
+    sparse = engine_for(seen.means, task.network) == "compact"  # its steps are not all alike
+    densities = sorted({task.ladder.trained[-1], middle, 1.0} if sparse else {middle})
+    found = {dense: await timed(dense, False) for dense in densities}
+    base, step = found[middle]
+    looks = (await timed(middle, True))[1] - step
     known = sum(len(examples.y) for examples in seen.sets[seed].values())
     share = (known + (_tested(task, seed, seen) if plan.final else 0)) / known
-    fixed = bases[False] - rates[False].times(WARM)
+    fixed = base - step.times(WARM)
     train = seen.train[seed]
-    gpu = _gpu_step(job, train)
-    return Pace(rates[False], looks.times(share), fixed, _flops(task, train), gpu)
+    gpu = _gpu_step(_job(task, seed, seen.means, middle), train)
+    steps = tuple((dense, each) for dense, (_, each) in found.items())
+    return Pace(steps, looks.times(share), fixed, _flops(task, train), gpu)
 
 
-async def _long_enough(most: int, spent: Any, evaluated: bool) -> int:
+async def _long_enough(most: int, spent: Any) -> int:
     """Steps that take long enough to be timed, at most T."""
     steps = min(2 * WARM, most)
     while steps < most:
-        seconds = (await spent(steps, evaluated)).processor
+        seconds = (await spent(steps)).processor
         if seconds >= LONG:
             break
         enough = round(1.2 * steps * LONG / max(seconds, LONG / 40))
@@ -421,15 +452,15 @@ async def _row(
         except MethodError as error:
             found, bounded = _bound(task), " ".join(str(error).split())[:160]
             steps = foreseen.scoring_steps(task, n, plan.controls, plan.compressed)
-            cells = Cells(steps, steps / task.recipe.steps, 0.0, Spent(0.0, 0.0))
+            cells = Cells({_middle(task): steps}, steps / task.recipe.steps, 0.0, Spent(0.0, 0.0))
         else:
             bounded, cells = "", await _cells(task, seeds, found, folder, plan, seen)
     if plan.transfer and not score.untrained([found.search]):
-        cells = _with_transfer(task, n, found.search.cost, cells)
+        cells = _with_transfer(task, n, found, cells)
     jobs = found.trainings + found.accuracies
-    search = pace.step.times(found.steps) + pace.job.times(jobs)
+    search = pace.training(found.trained) + pace.job.times(jobs)
     search += pace.evaluation.times(found.accuracies)
-    scoring = pace.step.times(cells.steps) + pace.job.times(cells.runs)
+    scoring = pace.training(cells.trained) + pace.job.times(cells.runs)
     scoring += pace.evaluation.times(cells.runs * len(task.grid))
     core = n * (search.processor + found.processor + cells.planning.processor)
     # A seed's search is a chain: workers beyond the seeds wait. Scoring is one list of jobs.
@@ -446,7 +477,7 @@ async def _row(
         own_steps=n * found.own_steps,
         scoring_steps=cells.steps,
         cached_steps=cells.cached,
-        step_ms=1000 * pace.step.processor,
+        step_ms=1000 * _mean_step(pace, n, found, cells),
         core_hours=(core + scoring.processor) / 3600,
         seconds=searching + n * cells.planning.wall + scored,
         gpu_minutes=steps * gpu / 60,
@@ -460,18 +491,26 @@ def _bound(task: Task) -> Rehearsal:
     budget, steps = task.search.budget, task.recipe.steps
     search = Search(0, "failed", "", budget, 0.0, ())
     return Rehearsal(
-        search, budget * steps, ceil(budget), 0, 0, foreseen.STARTING, foreseen.STARTING
+        search, {1.0: budget * steps}, ceil(budget), 0, 0, foreseen.STARTING, foreseen.STARTING
     )
 
 
 @dataclass(frozen=True)
 class Cells:
-    """What scoring has to train for all seeds, what is stored of it, and planning one seed's."""
+    """What scoring has to train for all seeds, what is stored of it, and planning one seed's.
 
-    steps: float
+    Attributes:
+        trained: steps by density.
+    """
+
+    trained: Mapping[float, float]
     runs: float
     cached: float
     planning: Spent
+
+    @property
+    def steps(self) -> float:
+        return sum(self.trained.values())
 
 
 async def _cells(
@@ -496,19 +535,22 @@ async def _cells(
         shared = [e for e in shared if e.place[:2] + e.place[3:] in kinds]
     frozen = reference.load_reference(task) if plan.final else None
     spared = {(c.kind, c.density, c.seed, c.schedule) for c in frozen.dense} if frozen else set()
-    unique = {entry.job.key: weighted(task, entry.job) for entry in first}
-    both = [*first, *shared]
+    unique = {entry.job.key: entry.job for entry in first}
     done = {
-        e.job.key: weighted(task, e.job)
-        for e in both
-        if e.place in spared or _stored(e, seen.means)
+        entry.job.key: entry.job
+        for entry in [*first, *shared]
+        if entry.place in spared or _stored(entry, seen.means)
     }
-    cached, n = sum(done.values()), len(seeds)
-    steps = n * (sum(unique.values()) + dry.steps) - cached
-    return Cells(steps, n * (len(unique) + dry.trainings) - len(done), cached, planning)
+    n, trained = len(seeds), _times(dry.trained, len(seeds))
+    for job in unique.values():
+        trained[density(job)] += n * weighted(task, job)
+    for job in done.values():
+        trained[density(job)] -= weighted(task, job)
+    cached = sum(weighted(task, job) for job in done.values())
+    return Cells(trained, n * (len(unique) + dry.trainings) - len(done), cached, planning)
 
 
-def _with_transfer(task: Task, seeds: int, cost: float, cells: Cells) -> Cells:
+def _with_transfer(task: Task, seeds: int, found: Rehearsal, cells: Cells) -> Cells:
     """The cells with those of transfer, by their number: tickets are carried when they are real.
 
     At each target a carried and an ERK ticket of two rungs, and three parts of one; the tickets of
@@ -517,16 +559,35 @@ def _with_transfer(task: Task, seeds: int, cost: float, cells: Cells) -> Cells:
     moved = task.transfer
     if moved is None:
         return cells
-    own = networks.flops(task.network, task.network.depth)
+    own, trained = networks.flops(task.network, task.network.depth), _times(cells.trained, 1)
     weights = [networks.flops(task.network, depth) / own for depth in moved.targets]
-    runs = foreseen.runs_at_a_target(moved, cost < carry.CHEAP)
-    steps = sum(weights) * runs * task.recipe.steps
+    runs = foreseen.runs_at_a_target(moved, found.search.cost < carry.CHEAP)
+    for rung in moved.densities:
+        steps = sum(weights) * runs * task.recipe.steps / len(moved.densities)
+        trained[rung] += seeds * steps
     if moved.source != task.network.depth:  # on two rungs: in nats, a part of the way down
         part = min(1.0, log(moved.densities[-1]) / log(task.ladder.trained[-1]))
         there = networks.flops(task.network, moved.source) / own
-        steps += part * cost * task.recipe.steps * there
+        searched = found.search.cost * task.recipe.steps
+        for dense, steps in (found.trained or {1.0: 1.0}).items():
+            share = steps / (found.steps or 1.0)
+            trained[dense] += seeds * part * there * searched * share
     more = seeds * len(weights) * runs
-    return replace(cells, steps=cells.steps + seeds * steps, runs=cells.runs + more)
+    return replace(cells, trained=trained, runs=cells.runs + more)
+
+
+def _times(trained: Mapping[float, float], factor: int) -> defaultdict[float, float]:
+    """Steps by density, that many times."""
+    return defaultdict(float, {dense: factor * steps for dense, steps in trained.items()})
+
+
+def _mean_step(pace: Pace, seeds: int, found: Rehearsal, cells: Cells) -> float:
+    """Processor seconds of one step of what workers train, or of a dense one."""
+    trained = _times(found.trained, seeds)
+    for dense, number in cells.trained.items():
+        trained[dense] += number
+    steps = sum(trained.values())
+    return pace.training(trained).processor / steps if steps else pace.step(1.0).processor
 
 
 def _stored(entry: Entry, means: Means) -> bool:

@@ -37,12 +37,14 @@ Kind = Literal[
 
 
 class MayTransfer(Strict):
-    """A table whose `transfer` is left out where it is None: older files do not know it."""
+    """A table whose `transfer` and `noise` are left out where they are None: older files know
+    neither."""
 
     @model_serializer(mode="wrap")
     def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         table: dict[str, Any] = handler(self)
-        return {k: v for k, v in table.items() if k != "transfer" or v is not None}
+        late = ("transfer", "noise")
+        return {k: v for k, v in table.items() if k not in late or v is not None}
 
 
 class MethodEntry(Strict):

@@ -54,6 +54,7 @@ class Reference(MayTransfer):
     values: dict[Literal["held_out", "test"], Values]
     dense: tuple[Cell, ...]
     transfer: TransferEntry | None = None  # erk's and IMP's own cells at the targets
+    noise: dict[Literal["held_out", "test"], tuple[float, ...]] | None = None  # counts, by rung
     sizes: dict[str, dict[str, int]]
     environment: dict[str, Short]
     record: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # digest of IMP's comparable record
@@ -87,8 +88,12 @@ def load_reference(task: Task) -> Reference | None:
     return reference if reference.task_digest == task.digest else None
 
 
-def build(record: Record) -> Reference:
-    """The reference from IMP's final record; erk's tickets are the record's erk controls."""
+def build(record: Record, noise: Mapping[str, Any] | None = None) -> Reference:
+    """The reference from IMP's final record; erk's tickets are the record's erk controls.
+
+    Args:
+        noise: the standard deviations of `lthbench.noise` for each set of examples.
+    """
     if record.method.name != "imp" or not record.final or record.controls != "all":
         raise RecordError(
             "a reference is made from `lthbench evaluate imp --final` on a ranked suite"
@@ -105,6 +110,7 @@ def build(record: Record) -> Reference:
         values={"held_out": _values(table, "held_out"), "test": _values(table, "test")},
         dense=dense,
         transfer=_transferred(record),
+        noise=noise,  # type: ignore[arg-type]
         sizes=record.sizes,
         environment=record.environment,
         record=digest(canonical_json(_without_reference(table))),
@@ -174,12 +180,27 @@ def _values(table: Mapping[str, Any], part: str) -> Values:
     )
 
 
+def _noise(path: Path, record: Record) -> Mapping[str, Any] | None:
+    """The noise floors that were measured beside a record, if they were."""
+    if not path.is_file():
+        return None
+    try:
+        floors: dict[str, list[float]] = json.loads(path.read_bytes())["floors"]
+        rungs = {part: len(values) for part, values in floors.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"{path}: damaged; run python -m lthbench.noise again") from error
+    if rungs != dict.fromkeys(("held_out", "test"), len(record.task.ladder)):
+        raise RecordError(f"{path}: floors of {rungs} rungs; the ladder has another number")
+    return floors
+
+
 def main() -> None:
     """Write leaderboard/reference/<task>.json from a record."""
     parser = argparse.ArgumentParser(prog="python -m lthbench.reference")
     parser.add_argument("folder", type=Path, help="OUT/<task> of IMP's final evaluation")
-    record = read_record(parser.parse_args().folder / "record.json")
-    reference = build(record)
+    folder = parser.parse_args().folder
+    record = read_record(folder / "record.json")
+    reference = build(record, _noise(folder / "noise.json", record))
     path = shipped("leaderboard") / "reference" / f"{record.task.name}.json"
     write_whole(path, canonical_json(reference.model_dump(mode="json")))
     print(path)

@@ -8,6 +8,7 @@ method's own the first steps run and are timed; what the method computes beside 
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from lthbench import answers, networks, seeds
+from lthbench import answers, masks, networks, seeds
 from lthbench.answers import Search
 from lthbench.childprocess import ChildProcess, Limits
 from lthbench.engine import Evaluation, Examples, Job, Result
@@ -31,36 +32,43 @@ class Rehearsal:
 
     Attributes:
         search: its tickets lie where `find` would leave them.
-        steps, trainings, accuracies: what workers are given to do.
+        trained: steps that workers are given to do, by density: sparse ones may take less.
+        trainings, accuracies: how many of each.
         own_steps: of loops in the method's own process.
         processor, wall: seconds of that process, its start and its loops to their ends included.
     """
 
     search: Search
-    steps: float
+    trained: Mapping[float, float]
     trainings: int
     accuracies: int
     own_steps: int
     processor: float
     wall: float
 
+    @property
+    def steps(self) -> float:
+        return sum(self.trained.values())
+
 
 class Dry:
     """An executor that trains nothing: it counts, and answers at once.
 
     Attributes:
-        steps: of the task's own network; one at another depth counts by its FLOPs.
+        trained: steps by density, of the task's own network; one at another depth counts by its
+            FLOPs.
     """
 
     def __init__(self, task: Task) -> None:
-        self.task, self.steps = task, 0.0
+        self.task = task
+        self.trained: defaultdict[float, float] = defaultdict(float)
         self.trainings = self.accuracies = 0
 
     async def results(
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> AsyncIterator[tuple[str, Result]]:
         for job in jobs:
-            self.steps += weighted(self.task, job)
+            self.trained[density(job)] += weighted(self.task, job)
             self.trainings += job.until > job.start.step
             self.accuracies += evaluation is not None
             sets = evaluation.sets[job.seed] if evaluation else {}
@@ -68,6 +76,11 @@ class Dry:
 
     async def close(self) -> None:
         return
+
+
+def density(job: Job) -> float:
+    """The kept share of a job's prunable weights."""
+    return masks.kept(job.masks) / masks.total(job.masks) if job.masks else 1.0
 
 
 def weighted(task: Task, job: Job) -> float:
@@ -126,7 +139,7 @@ async def rehearse(
     search = Search(seed, "ok", "", state.meter.spent, 0.0, tuple(state.rungs))
     return Rehearsal(
         search,
-        dry.steps,
+        dict(dry.trained),
         dry.trainings,
         dry.accuracies,
         own_steps,

@@ -13,6 +13,7 @@ names                  what is drawn from it
 ``control/<kind>``     the masks and signs of controls, further names for the tensor
                        and the attempt
 ``noise``              one-ulp moves of the start weights (noise floor)
+``bench``              drawn examples, masks and orders of what is only timed
 ====================== =============================================================
 
 A stream's name may be written in parts, ``generator(3, "control", "shuffled", "fc1.weight", 0)``;

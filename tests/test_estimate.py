@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from lthbench import engine, estimate, networks, score, store
+from lthbench import estimate, networks, score, store
 from lthbench.answers import Search
 from lthbench.check import TASK
 from lthbench.childprocess import Limits
-from lthbench.engine import Evaluation, Examples, Job, Result
+from lthbench.engine import Evaluation, Examples, Job, Result, choice
 from lthbench.errors import DataError, MethodError, UsageError
 from lthbench.estimate import REPORTING, WARM, Spent
 from lthbench.method import Method, load_method
@@ -160,9 +160,18 @@ def test_the_pace_of_known_workers(
     seen = score.see(TASK, [SEED], Plan())
     pace = asyncio.run(estimate._pace(TASK, SEED, workers, 2, seen, Plan()))
     assert workers.most <= T
-    for found, expected in ((pace.step, step), (pace.evaluation, look), (pace.job, 0.25)):
+    for found, expected in ((pace.step(0.5), step), (pace.evaluation, look), (pace.job, 0.25)):
         assert found.wall == pytest.approx(expected, rel=1e-6)
         assert found.processor == pytest.approx(expected / 2, rel=1e-6)
+
+
+def test_a_step_between_two_densities_is_on_the_line() -> None:
+    nothing, steps = Spent(0.0, 0.0), ((0.2, Spent(1.0, 2.0)), (1.0, Spent(5.0, 6.0)))
+    pace = estimate.Pace(steps, nothing, nothing, 0.0, None)
+    assert pace.step(0.6).processor == pytest.approx(3.0)
+    assert pace.step(0.01) == Spent(1.0, 2.0)
+    assert pace.training({1.0: 10, 0.2: 5}) == Spent(55.0, 70.0)
+    assert pace.training({}) == nothing
 
 
 def test_test_examples_are_counted_unread() -> None:
@@ -178,7 +187,7 @@ def test_test_examples_are_counted_unread() -> None:
 
 def test_cells_are_those_of_scoring_less_what_is_stored(tmp_path: Path, cache: Path) -> None:
     """Without tickets: dense, random and erk on one rung or three; stored ones are spared."""
-    nothing = Rehearsal(Search(SEED, "ok", "", 0.0, 0.0, ()), 0, 0, 0, 0, 0.0, 0.0)
+    nothing = Rehearsal(Search(SEED, "ok", "", 0.0, 0.0, ()), {}, 0, 0, 0, 0.0, 0.0)
     seeds, plan = (SEED, SEED + 1), Plan(controls="one rung")
 
     def cells(plan: Plan) -> estimate.Cells:
@@ -189,7 +198,7 @@ def test_cells_are_those_of_scoring_less_what_is_stored(tmp_path: Path, cache: P
     assert cells(Plan()).runs == 2 * 7
     seen = score.see(TASK, seeds, plan)
     planned = asyncio.run(score.planned(TASK, [nothing.search], tmp_path, Dry(TASK), plan, seen))
-    place = store.Store(cache_folder() / "cells" / engine.arithmetic())
+    place = store.Store(cache_folder() / "cells" / choice.arithmetic())
     place.put(next(e.job.key for e in planned if e.kind == "dense"), {})
     assert (cells(plan).steps, cells(plan).runs, cells(plan).cached) == (5 * T, 5, T)
 
@@ -200,10 +209,15 @@ def test_cells_are_those_of_scoring_less_what_is_stored(tmp_path: Path, cache: P
 )
 def test_transfer_is_counted_by_its_runs(name: str, part: float) -> None:
     """At each of two depths: two carried, two random, three parts; a cheap method's own two."""
-    none = estimate.Cells(0.0, 0.0, 0.0, Spent(0.0, 0.0))
+    none = estimate.Cells({}, 0.0, 0.0, Spent(0.0, 0.0))
     task = load_task(name)
     assert task.transfer
-    dear, cheap = (estimate._with_transfer(task, 3, cost, none) for cost in (5.0, 0.0))
+
+    def found(cost: float) -> Rehearsal:
+        search = Search(SEED, "ok", "", cost, 0.0, ())
+        return Rehearsal(search, {0.5: cost * task.recipe.steps}, 1, 0, 0, 0.0, 0.0)
+
+    dear, cheap = (estimate._with_transfer(task, 3, found(cost), none) for cost in (5.0, 0.0))
     assert (dear.runs, cheap.runs) == (3 * 2 * 7, 3 * 2 * 9)
     own = networks.flops(task.network, task.network.depth)
     targets = sum(networks.flops(task.network, depth) for depth in task.transfer.targets)

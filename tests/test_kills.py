@@ -17,7 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lthbench import engine, wire
+from lthbench import wire
+from lthbench.engine import choice
 from lthbench.record import comparable, read_record
 from tests.watching import Watch
 
@@ -65,7 +66,7 @@ class Place:
             "store": self.task / "store" / seed,
             "tickets": self.task / "tickets" / seed,
             "cells": self.task / "cells",
-            "shared": self.cache / "cells" / engine.arithmetic(),
+            "shared": self.cache / "cells" / choice.arithmetic(),
             "data": self.cache / "data" / "digits",
         }
 

@@ -27,11 +27,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("find", "tables"),
     ("score", "handover"),
     (
-        *("calibrate", "carry", "check", "listing", "new"),
+        *("calibrate", "carry", "check", "listing", "new", "noise"),
         *("progress", "reference", "rehearsal", "report", "rescore"),
     ),
     ("evaluation", "evidence", "submission", "verify", "board"),
-    ("estimate",),
+    ("estimate", "bench"),
     ("cli",),
 )
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}

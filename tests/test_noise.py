@@ -1,0 +1,85 @@
+"""The noise floor: starts that differ by a bit, and what their counts differ by."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lthbench import answers, controls, data, masks, networks, noise
+from lthbench.engine.choice import Means
+from lthbench.errors import RecordError
+from lthbench.reference import _noise, build
+from lthbench.states import State
+from lthbench.task import load_task
+from tests.records import synthetic_record
+from tests.searching import ROOT
+
+TINY = str(ROOT / "tests" / "tasks" / "tiny-digits.toml")
+
+
+def test_a_start_is_moved_by_one_unit_in_the_last_place() -> None:
+    start = networks.initial(load_task(TINY).network, 1, 0)
+    moved = noise.nudged(start, 0, 3)
+    assert list(moved) == list(start)
+    ups = []
+    for name, tensor in start.items():
+        one, other = tensor.numpy(), moved[name].numpy()
+        up, down = np.nextafter(one, np.float32(np.inf)), np.nextafter(one, np.float32(-np.inf))
+        assert ((other == up) | (other == down)).all()
+        ups += [bool(bit) for bit in (other == up).ravel()]
+    assert 0.4 < np.mean(ups) < 0.6
+    assert noise.nudged(start, 0, 3).digest == moved.digest
+    assert noise.nudged(start, 0, 4).digest != moved.digest
+    assert noise.nudged(start, 1, 3).digest != moved.digest
+
+
+def test_a_floor_is_a_standard_deviation_and_at_least_an_example() -> None:
+    assert noise.floor([10, 14, 12]) == statistics.stdev([10, 14, 12])
+    assert noise.floor([5, 5, 5, 5]) == 1.0
+
+
+def test_floors_are_counted_on_every_rung(tmp_path: Path, cache: Path) -> None:
+    task = load_task(TINY)
+    data.prepare(task, download=False)
+    shapes = networks.shapes(task.network, task.network.depth)
+    for rung, chosen in zip(
+        task.ladder.trained,
+        controls.random_masks(shapes, task.ladder.trained, 0, "uniform"),
+        strict=True,
+    ):
+        entry = {"density": rung, "kept": masks.kept(chosen), "start": 0, "origin": "init"}
+        answers.write_ticket(tmp_path, entry, chosen, {})
+    counts = asyncio.run(noise.counted(task, 0, tmp_path, 0, Means(), draws=3))
+    assert set(counts) == {"held_out", "test"}
+    for rungs in counts.values():
+        assert [len(rung) for rung in rungs] == [3] * len(task.ladder.trained)
+        assert all(count > 0 for rung in rungs for count in rung)
+
+
+def test_a_reference_takes_floors_up_and_does_without(tmp_path: Path) -> None:
+    record = synthetic_record(3, "accuracy", 5, reference=False)
+    path = tmp_path / "noise.json"
+    assert _noise(path, record) is None
+    assert "noise" not in build(record).model_dump(mode="json")
+    floors = {part: [1.0] * len(record.task.ladder) for part in ("held_out", "test")}
+    path.write_text(json.dumps({"floors": floors}))
+    frozen = build(record, _noise(path, record))
+    assert frozen.noise and frozen.noise["test"] == tuple(floors["test"])
+    path.write_text(json.dumps({"floors": {"test": [1.0]}}))
+    with pytest.raises(RecordError, match="ladder has another number"):
+        _noise(path, record)
+    path.write_text("{")
+    with pytest.raises(RecordError, match=r"damaged; run python -m lthbench\.noise again"):
+        _noise(path, record)
+
+
+def test_no_state_is_left_moved() -> None:
+    start = State({"w": networks.initial(load_task(TINY).network, 1, 0)["head.bias"]}, 0)
+    before = start.digest
+    noise.nudged(start, 0, 0)
+    assert start.digest == before
