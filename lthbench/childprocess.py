@@ -7,10 +7,10 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import psutil
 from torch import Tensor
@@ -30,6 +30,20 @@ class Limits:
 
     seconds: float | None = None
     memory: int = 8 * 2**30
+
+
+class Child(Protocol):
+    """A child wherever it lives: on this machine, or on a node of a cluster."""
+
+    own_seconds: float
+
+    async def send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None: ...
+    async def receive(self, limits: Limits, stop: asyncio.Event) -> wire.Message: ...
+    def kill(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+StartChild = Callable[[Path], Awaitable[Child]]  # in a folder of its own
 
 
 class ChildProcess:
@@ -130,9 +144,13 @@ class ChildProcess:
         error.add_note(said)
         return error
 
-    async def close(self) -> None:
+    def kill(self) -> None:
+        """Kill the process; `close` waits for its end."""
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
+
+    async def close(self) -> None:
+        self.kill()
         await self.process.wait()
         self._capture.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -78,6 +78,10 @@ def evaluate(
     device: Device = None,
     workers: Workers = None,
     engine: Engine = None,
+    executor: Annotated[str, typer.Option(help="local, or ray: the nodes of a cluster.")] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="Of a running Ray cluster, host:port [this machine alone].")
+    ] = None,
     timeout: Annotated[
         float | None, typer.Option(help="Seconds a seed's search may take of its own.")
     ] = None,
@@ -114,6 +118,8 @@ def evaluate(
             device=device,
             workers=workers,
             engine=engine,
+            executor=executor,
+            address=address,
             timeout=timeout,
             memory=memory,
             keep_going=keep_going,

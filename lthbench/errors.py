@@ -73,6 +73,10 @@ class ResourceError(LthbenchError):
     """The machine stands in the way: a full disk, an unwritable or a locked folder."""
 
 
+class NodeLost(ResourceError):
+    """The machine that a search ran on is gone: the search begins again and replays its store."""
+
+
 class CheckFailed(LthbenchError):
     """A check was carried out and said no."""
 

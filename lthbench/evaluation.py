@@ -8,20 +8,21 @@ import platform
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from math import inf
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
 
-from lthbench import carry, executors, find, reference, score, scores
+from lthbench import carry, cluster, executors, find, reference, score, scores
 from lthbench import data as data_module
 from lthbench.answers import Search
-from lthbench.childprocess import Limits
+from lthbench.childprocess import ChildProcess, Limits, StartChild
+from lthbench.cluster import Cluster
 from lthbench.engine.choice import HERE, Means, arithmetic, device_told, means_of
-from lthbench.errors import MethodError, NotApplicable, ResourceError, UsageError
+from lthbench.errors import MethodError, NotApplicable, ResourceError, UsageError, nearest
 from lthbench.executors import Executor
 from lthbench.handover import hand_over
 from lthbench.method import Method, load_method
@@ -99,6 +100,8 @@ class Settings:
     limits: Limits
     keep_going: bool = False
     keep: bool = False
+    nodes: bool = False  # of a Ray cluster; else this machine
+    start: StartChild = ChildProcess.start
 
 
 def evaluate(
@@ -113,6 +116,8 @@ def evaluate(
     device: str | None = None,
     workers: int | None = None,
     engine: str | None = None,
+    executor: str = "local",
+    address: str | None = None,
     timeout: float | None = None,
     memory: float = 8.0,
     keep_going: bool = False,
@@ -133,6 +138,8 @@ def evaluate(
         device: what networks are trained on, by torch's name; a GPU where there is one.
         workers: processes that train; one a core by default, one for a GPU, 0 for this process.
         engine: of `lthbench.engine.choice`; the best for each task by default.
+        executor, address: "local", or "ray" for the nodes of a Ray cluster: at an address, or on
+            this machine alone.
         timeout, memory: a child's own seconds, and its gigabytes.
         keep_going: score a failed seed as chance in place of ending.
         keep: keep the store of a search that is done.
@@ -146,17 +153,36 @@ def evaluate(
         raise UsageError(f"--memory {memory}: gigabytes, above 0")
     if timeout is not None and not timeout > 0:
         raise UsageError(f"--timeout {timeout}: seconds, above 0")
-    what = asked(method, suite, tasks, seeds, final, options, workers, device, engine)
-    moved = (what.suite.transfer if transfer is None else transfer) or direct
-    plan = Plan(final, what.suite.controls, what.suite.compressed, moved, direct)
-    named = what.method.name + ("-final" if final else "")
-    folder = Path(out) if out else Path("lthbench-out") / named
-    limits = Limits(timeout, round(memory * 2**30))
-    how = Settings(what.workers, what.means, limits, keep_going, keep)
-    told = progress or cast(Progress, Silent())
-    run = _all(what.method, what.tasks, what.seeds, folder, plan, how, told)
-    records, left_out = _outside_a_loop(run)
+    nodes = _on_nodes(executor, address, workers)
+    with cluster.connected(address) if nodes else nullcontext():
+        if nodes:
+            device, workers = device or cluster.default_device(), cluster.cores()
+        what = asked(
+            method, suite, tasks, seeds, final, options, workers, device, engine, here=not nodes
+        )
+        moved = (what.suite.transfer if transfer is None else transfer) or direct
+        plan = Plan(final, what.suite.controls, what.suite.compressed, moved, direct)
+        named = what.method.name + ("-final" if final else "")
+        folder = Path(out) if out else Path("lthbench-out") / named
+        limits = Limits(timeout, round(memory * 2**30))
+        how = Settings(what.workers, what.means, limits, keep_going, keep, nodes)
+        told = progress or cast(Progress, Silent())
+        run = _all(what.method, what.tasks, what.seeds, folder, plan, how, told)
+        records, left_out = _outside_a_loop(run)
     return Evaluated(tuple(records), folder, tuple(left_out))
+
+
+def _on_nodes(executor: str, address: str | None, workers: int | None) -> bool:
+    """Whether a Ray cluster does the work; UsageError for options that do not go together."""
+    if executor not in ("local", "ray"):
+        raise UsageError(
+            f"--executor {executor}: local or ray{nearest(executor, ('ray', 'local'))}"
+        )
+    if executor == "local" and address is not None:
+        raise UsageError(f"--address {address}: of a Ray cluster; add --executor ray")
+    if executor == "ray" and workers is not None:
+        raise UsageError("--workers is for --executor local; a cluster has its own cores")
+    return executor == "ray"
 
 
 def asked(
@@ -169,6 +195,7 @@ def asked(
     workers: int | None,
     device: str | None = None,
     engine: str | None = None,
+    here: bool = True,
 ) -> Asked:
     """What the arguments that `evaluate` and `estimate` share come to; UsageError for mistakes."""
     if suite and tasks:
@@ -180,7 +207,7 @@ def asked(
     if workers is not None and workers < 0:
         raise UsageError(f"--workers {workers}: 0 or more")
     first = PUBLISHED if final else DEVELOPMENT
-    means = means_of(device, engine)
+    means = means_of(device, engine, here=here)
     return Asked(
         loaded,
         chosen,
@@ -240,8 +267,16 @@ async def _all(
             plan.transfer,
             plan.direct,
         )
-        searching = executors.local(how.workers, how.means)
-        scoring = executors.local(how.workers, how.means) if plan.final else searching
+        searching: Executor
+        scoring: Executor
+        if how.nodes:
+            searching = nodes = Cluster(how.means)
+            scoring = Cluster(how.means)  # processes of its own
+            means = replace(how.means, there=await nodes.arithmetic())
+            how = replace(how, means=means, start=nodes.child)
+        else:
+            searching = executors.local(how.workers, how.means)
+            scoring = executors.local(how.workers, how.means) if plan.final else searching
         records: list[Record] = []
         left_out: list[tuple[str, str]] = []
         try:
@@ -302,7 +337,9 @@ async def one(
     moved = None
     if plan.transfer:
         finding = partial(_find, method, seeds, how, progress, searching)
-        handing = partial(hand_over, method, searching, how.limits, means=how.means)
+        handing = partial(
+            hand_over, method, searching, how.limits, means=how.means, start=how.start
+        )
         moved = await carry.carry(
             task,
             searches,
@@ -347,6 +384,7 @@ async def _find(
         keep_going=how.keep_going,
         keep=how.keep,
         means=how.means,
+        start=how.start,
         note=partial(progress.search, task),
     )
 

@@ -203,22 +203,16 @@ class _Worker:
     async def _hand_over(
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> None:
-        headers: list[dict[str, Any]] = []
-        tensors: dict[str, Tensor] = {}
-        for number, job in enumerate(jobs):
-            header, own = packing.pack_job(job)
-            headers.append(header)
-            tensors |= wire.prefixed(str(number), own)
         seeds = sorted({job.seed for job in jobs})
-        message: dict[str, Any] = {"op": "run", "jobs": headers, "evaluation": None}
-        message["data"] = {str(seed): await self._tell(data[seed]) for seed in seeds}
+        named = {seed: await self._tell(data[seed]) for seed in seeds}
+        looks = None
         if evaluation:
-            sets = {
-                str(seed): {p: await self._tell(e) for p, e in evaluation.sets[seed].items()}
+            looks = {
+                seed: {p: await self._tell(e) for p, e in evaluation.sets[seed].items()}
                 for seed in seeds
             }
-            message["evaluation"] = {"sets": sets, "at": list(evaluation.at)}
-        await self._send(message, tensors)
+        chunk, tensors = packing.pack_chunk(jobs, named, looks, evaluation.at if evaluation else ())
+        await self._send({"op": "run", **chunk}, tensors)
 
     async def _tell(self, examples: Examples) -> str:
         """The name of these examples, which are sent to a worker once."""

@@ -8,21 +8,23 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from lthbench import answers, store, wire
 from lthbench.answers import Note, Probe, Search, SeedState
-from lthbench.childprocess import ChildProcess, Limits
+from lthbench.childprocess import Child, ChildProcess, Limits, StartChild
 from lthbench.engine.choice import HERE, Means, engine_for
 from lthbench.errors import (
     BadCall,
     BudgetExceeded,
     LthbenchError,
     MethodError,
+    NodeLost,
     NotApplicable,
     ResourceError,
     TicketError,
@@ -32,6 +34,9 @@ from lthbench.method import Method
 from lthbench.paths import cache, canonical_json, data_folder, write_whole
 from lthbench.task import Task
 from lthbench.together import Together
+
+ATTEMPTS = 3  # of a search, after nodes were lost under it
+R = TypeVar("R")
 
 
 class Killed(Exception):
@@ -49,6 +54,7 @@ async def find(
     keep_going: bool = False,
     keep: bool = False,
     means: Means = HERE,
+    start: StartChild = ChildProcess.start,
     probe: Probe | None = None,
     note: Note = lambda seed, what, steps, ran: None,
 ) -> tuple[Search, ...]:
@@ -56,6 +62,7 @@ async def find(
 
     Args:
         folder: gets `tickets/seed<k>/` and, until a seed is done, `store/seed<k>/`.
+        start: starts a child where it is to live.
         note: is told (seed, what happened, model-steps, whether they ran now) for progress.
     """
     stop = asyncio.Event()
@@ -65,7 +72,7 @@ async def find(
     async def search(seed: int) -> Search:
         try:
             return await _search(
-                method, task, seed, folder, by, limits, keep, means, probe, note, stop
+                method, task, seed, folder, by, limits, keep, means, start, probe, note, stop
             )
         finally:
             together.leave()
@@ -110,6 +117,7 @@ async def _search(
     limits: Limits,
     keep: bool,
     means: Means,
+    start: StartChild,
     probe: Probe | None,
     note: Note,
     stop: asyncio.Event,
@@ -123,22 +131,34 @@ async def _search(
             note(seed, f"ticket {rung['density']!r}", 0, False)
         return search
     place = folder / "store" / f"seed{seed}"
-    state = answers.prepare(task, seed, tickets, place, means)
     began = time.monotonic()
-    child = await ChildProcess.start(place / "home")
-    try:
-        await _converse(child, state, method, folder, executor, limits, probe, note, stop)
-    except LthbenchError as error:
-        error.search = _finished(state, "failed", str(error), began)  # type: ignore[attr-defined]
-        raise
-    finally:
-        await child.close()
-    search = _finished(state, "ok", "", began)
+
+    async def once() -> SeedState:
+        state = answers.prepare(task, seed, tickets, place, means)
+        child = await start(place / "home")
+        try:
+            await _converse(child, state, method, folder, executor, limits, probe, note, stop)
+        except LthbenchError as error:
+            error.search = _finished(state, "failed", str(error), began)  # type: ignore[attr-defined]
+            raise
+        finally:
+            await child.close()
+        return state
+
+    search = _finished(await again_when_lost(once), "ok", "", began)
     table = {name: getattr(search, name) for name in Search.__dataclass_fields__}
     write_whole(done, canonical_json(table))
     if not keep:
         store.discard(place)
     return search
+
+
+async def again_when_lost(search: Callable[[], Awaitable[R]], attempts: int = ATTEMPTS) -> R:
+    """Run a search, and from its beginning again if its node is lost: its store replays it."""
+    for _ in range(attempts - 1):
+        with suppress(NodeLost):
+            return await search()
+    return await search()
 
 
 def _stored(path: Path) -> Search:
@@ -157,7 +177,7 @@ def _finished(state: SeedState, status: str, reason: str, began: float) -> Searc
 
 
 async def _converse(
-    child: ChildProcess,
+    child: Child,
     state: SeedState,
     method: Method,
     folder: Path,
@@ -184,7 +204,7 @@ async def _converse(
             point = str(op), number, header["step"] if inside else 0
             probe.seen.append(point)
             if point == probe.kill_at:
-                child.process.kill()
+                child.kill()
                 raise Killed(point)
         await child.send(reply, answer)
 

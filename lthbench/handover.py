@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lthbench import answers, find, masks, networks, ticket, transfer, wire
 from lthbench.answers import Search, SeedState
-from lthbench.childprocess import ChildProcess, Limits
+from lthbench.childprocess import Child, ChildProcess, Limits, StartChild
 from lthbench.engine.choice import HERE, Means
 from lthbench.engine.order import batch_size
 from lthbench.errors import MethodError, TicketError
@@ -56,7 +56,9 @@ async def hand_over(
     search: Search,
     wanted: Sequence[Wanted],
     home: Path,
+    *,
     means: Means = HERE,
+    start: StartChild = ChildProcess.start,
 ) -> None:
     """Have the method carry a seed's tickets; does nothing if they are there.
 
@@ -71,20 +73,25 @@ async def hand_over(
         return
     place = home / "store" / f"carried-seed{search.seed}"
     tickets = home / "tickets" / f"seed{search.seed}"
-    state = answers.prepare(task, search.seed, tickets, place, means)
-    batch = batch_size(task.recipe, len(state.train.y))
-    state.meter = Meter(task.recipe.steps, batch, BUDGET)
-    child = await ChildProcess.start(place / "home")
-    try:
-        await _converse(child, state, method, wanted, home, executor, limits)
-    finally:
-        await child.close()
+
+    async def once() -> SeedState:
+        state = answers.prepare(task, search.seed, tickets, place, means)
+        batch = batch_size(task.recipe, len(state.train.y))
+        state.meter = Meter(task.recipe.steps, batch, BUDGET)
+        child = await start(place / "home")
+        try:
+            await _converse(child, state, method, wanted, home, executor, limits)
+        finally:
+            await child.close()
+        return state
+
+    state = await find.again_when_lost(once)
     write_whole(done, canonical_json({"cost": state.meter.spent}))
     discard(place)
 
 
 async def _converse(
-    child: ChildProcess,
+    child: Child,
     state: SeedState,
     method: Method,
     wanted: Sequence[Wanted],

@@ -16,7 +16,7 @@ from lthbench.executors import Executor
 Arrived = tuple[str, Result] | BaseException
 
 
-@dataclass
+@dataclass(eq=False)
 class _Request:
     """What one seed waits for."""
 

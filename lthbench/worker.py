@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from typing import Any
 
 from torch import Tensor
 
-from lthbench import wire
-from lthbench.engine import Evaluation, Examples, Result, choice, packing, single_threaded
+from lthbench.engine import Examples, choice, packing, single_threaded
 from lthbench.process import Channel
 
 
@@ -32,31 +30,9 @@ def main() -> None:
 def _run(
     channel: Channel, header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str, Examples]
 ) -> None:
-    """Run one chunk and send each result as it ends; an error of ours makes it "failed"."""
-    jobs = [
-        packing.unpack_job(packed, wire.under(str(number), tensors))
-        for number, packed in enumerate(header["jobs"])
-    ]
-    data = {int(seed): known[name] for seed, name in header["data"].items()}
-    evaluation = None
-    if header["evaluation"]:
-        sets = {
-            int(seed): {part: known[name] for part, name in named.items()}
-            for seed, named in header["evaluation"]["sets"].items()
-        }
-        evaluation = Evaluation(sets, tuple(header["evaluation"]["at"]))
-    done = set()
-    try:
-        for key, result in choice.run(jobs, data, evaluation):
-            channel.send(*packing.pack_result(key, result))
-            done.add(key)
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
-        for job in jobs:
-            if job.key not in done:
-                failed = Result(None, status="failed", reason=reason)
-                channel.send(*packing.pack_result(job.key, failed))
-        traceback.print_exc()
+    """Run one chunk and send each result as it ends."""
+    for key, result in choice.run_whole(*packing.unpack_chunk(header, tensors, known)):
+        channel.send(*packing.pack_result(key, result))
 
 
 if __name__ == "__main__":

@@ -319,7 +319,7 @@ def test_where_results_go(done: Done, tmp_path: Path, monkeypatch: pytest.Monkey
     """In the working folder, by the method's name, a final run beside."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(data, "prepare", lambda task, **kwargs: None)
-    monkeypatch.setattr(executors, "default_workers", lambda: 3)
+    monkeypatch.setattr(executors, "default_workers", lambda means: 3)
     for final in (False, True):
         with pytest.raises(Stopped) as caught:
             evaluate(str(done.method), final=final, progress=Planned())

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("problem", "child", "worker", "answers", "childprocess"),
         *("method", "record", "testset", "controls", "transfer"),
     ),
-    ("find", "tables"),
+    ("find", "tables", "cluster"),
     ("score", "handover"),
     (
         *("calibrate", "carry", "check", "listing", "new", "noise"),

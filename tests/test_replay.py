@@ -37,6 +37,7 @@ class Counting(Here):
     """Runs jobs in this process and notes which."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.keys: list[str] = []
 
     async def results(

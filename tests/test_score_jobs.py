@@ -359,7 +359,7 @@ def test_every_kind_of_start_is_drawn_again(origin: str, digits: Task, tmp_path:
     first = asyncio.run(planned(digits, searches, tmp_path, Here(), ONE, seen))
     failing = of(first, "reinit", 0.2)
     starts = {e.place: e.job.start for e in first if e.kind == "ticket"}
-    drawn = asyncio.run(score.drawn_again(digits, failing, starts, Here()))
+    drawn = asyncio.run(score.drawn_again(digits, failing, starts, Here(), seen))
     assert drawn is not None
     assert drawn.attempt == 1
     assert drawn.job.start.step == failing.job.start.step
@@ -369,10 +369,11 @@ def test_every_kind_of_start_is_drawn_again(origin: str, digits: Task, tmp_path:
 
 @pytest.mark.parametrize("kind", ["dense", "ticket", "untrained"])
 def test_the_rest_has_no_other_draw(kind: str, digits: Task, tmp_path: Path) -> None:
+    seen = see(digits, (SEED,), ONE)
     dense, ticket = entries(digits, tmp_path)[:2]
     failing = {"dense": dense, "ticket": ticket, "untrained": ticket}[kind]
     failing = Entry(failing.job, kind, failing.density, 1, failing.table)
-    assert asyncio.run(score.drawn_again(digits, failing, {}, Here())) is None
+    assert asyncio.run(score.drawn_again(digits, failing, {}, Here(), seen)) is None
 
 
 def test_a_failed_dense_run_and_ticket_are_tried_once(digits: Task, tmp_path: Path,

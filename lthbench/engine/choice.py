@@ -6,6 +6,7 @@ figures behind the table: `python -m tests.speed.engines`.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -27,6 +28,7 @@ class Means:
 
     device: str = "cpu"  # torch's name of it
     engine: str | None = None
+    there: str = ""  # what the nodes of a cluster said of theirs, in place of what is here
 
     @property
     def kind(self) -> str:
@@ -45,8 +47,11 @@ def engine_for(means: Means, network: Network) -> str:
     return means.engine if means.engine in able else "plain"
 
 
-def means_of(device: str | None, engine: str | None) -> Means:
+def means_of(device: str | None, engine: str | None, *, here: bool = True) -> Means:
     """The means that were asked for; a GPU and the best engine where nothing was.
+
+    Args:
+        here: whether the device must be this machine's own.
 
     Raises UsageError for a device that is not there and for an engine that is none.
     """
@@ -59,7 +64,7 @@ def means_of(device: str | None, engine: str | None) -> Means:
     except RuntimeError as error:
         raise UsageError(f"--device {device}: none that torch knows; try cpu or cuda") from error
     count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.mps.is_available())}
-    if (asked.index or 0) >= count.get(asked.type, 0):
+    if here and (asked.index or 0) >= count.get(asked.type, 0):
         there = [f"{kind}:{n}" for kind in ("cuda", "mps") for n in range(count[kind])]
         raise UsageError(
             f"--device {device}: not on this machine; there is {', '.join(['cpu', *there])}"
@@ -69,11 +74,15 @@ def means_of(device: str | None, engine: str | None) -> Means:
 
 def device_told(means: Means) -> str:
     """The device by its maker's name where there is one; for a processor, "cpu"."""
+    if means.there and means.kind != "cpu":
+        return means.there.partition("_")[2].replace("_", " ")
     return torch.cuda.get_device_name(means.device) if means.kind == "cuda" else means.kind
 
 
 def arithmetic(means: Means = HERE) -> str:
     """What bits depend on beside the job: results of two of these are never mixed."""
+    if means.there:
+        return means.there
     name = device_told(means)
     if means.kind == "cpu":
         name = torch.backends.cpu.get_cpu_capability()
@@ -97,6 +106,22 @@ def chunks(jobs: Sequence[Job], data: Mapping[int, Examples]) -> list[list[Job]]
         group = number if alone else stacked.stackable(job, data[job.seed])
         together.setdefault(group, []).append(job)
     return list(together.values())
+
+
+def run_whole(
+    jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None = None
+) -> Iterator[tuple[str, Result]]:
+    """A result for every job: after an error of ours those that are left are "failed"."""
+    left = {job.key for job in jobs}
+    try:
+        for key, result in run(jobs, data, evaluation):
+            left.remove(key)
+            yield key, result
+    except Exception as error:
+        traceback.print_exc()
+        reason = f"{type(error).__name__}: {error}"
+        for key in sorted(left):
+            yield key, Result(None, status="failed", reason=reason)
 
 
 def run(

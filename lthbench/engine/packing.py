@@ -1,14 +1,14 @@
-"""Jobs and results as headers and tensors, for pipes between processes."""
+"""Jobs, chunks of them and results as headers and tensors, for pipes and networks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from lthbench import wire
-from lthbench.engine import Job, Result
+from lthbench.engine import Evaluation, Examples, Job, Result
 from lthbench.states import State
 from lthbench.task import Network, Recipe
 
@@ -47,6 +47,50 @@ def unpack_job(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> Job:
         header["norm_batches"],
         header["engine"],
     )
+
+
+def pack_chunk(
+    jobs: Sequence[Job],
+    named: Mapping[int, str],
+    looks: Mapping[int, Mapping[str, str]] | None,
+    at: Sequence[int],
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Jobs that go together as a header and tensors.
+
+    Args:
+        named: by seed, the name that the receiver knows its training examples under.
+        looks: by seed and set, the same of what is evaluated at the steps `at`; None: nothing is.
+    """
+    headers: list[dict[str, Any]] = []
+    tensors: dict[str, Tensor] = {}
+    for number, job in enumerate(jobs):
+        header, own = pack_job(job)
+        headers.append(header)
+        tensors |= wire.prefixed(str(number), own)
+    chunk: dict[str, Any] = {"jobs": headers, "data": {str(s): n for s, n in named.items()}}
+    chunk["evaluation"] = None
+    if looks is not None:
+        sets = {str(seed): dict(names) for seed, names in looks.items()}
+        chunk["evaluation"] = {"sets": sets, "at": list(at)}
+    return chunk, tensors
+
+
+def unpack_chunk(
+    header: Mapping[str, Any], tensors: Mapping[str, Tensor], known: Mapping[str, Examples]
+) -> tuple[list[Job], dict[int, Examples], Evaluation | None]:
+    """Jobs, training examples and evaluation of a packed chunk; `known` are examples by name."""
+    jobs = [
+        unpack_job(packed, wire.under(str(number), tensors))
+        for number, packed in enumerate(header["jobs"])
+    ]
+    data = {int(seed): known[name] for seed, name in header["data"].items()}
+    if not header["evaluation"]:
+        return jobs, data, None
+    sets = {
+        int(seed): {part: known[name] for part, name in named.items()}
+        for seed, named in header["evaluation"]["sets"].items()
+    }
+    return jobs, data, Evaluation(sets, tuple(header["evaluation"]["at"]))
 
 
 def pack_result(key: str, result: Result) -> tuple[dict[str, Any], dict[str, Tensor]]:
