@@ -15,6 +15,7 @@ from typing import Any
 from lthbench import answers, executors, networks, stats
 from lthbench import data as data_module
 from lthbench.engine import Evaluation, Job, Result
+from lthbench.engine.choice import HERE, engine_for
 from lthbench.task import Recipe, Task, load_task
 
 
@@ -73,6 +74,7 @@ async def calibrate(
                     seed,
                     ("data", "dense", "0"),
                     str(seed),
+                    engine=engine_for(HERE, task.network),
                 )
                 for seed in seeds
             ]

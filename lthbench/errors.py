@@ -11,6 +11,7 @@ LthbenchError           2  the user's mistake, told in one line
 ├── BudgetExceeded      2  a call that would cost more than is left
 ├── RecordError         2  a record, an entry or a reference
 ├── ResourceError       2  the machine: a full disk, an unwritable or a locked folder
+│   └── NodeLost        2  a node of a cluster that a search ran on
 └── CheckFailed         1  nothing is wrong but the answer: a check said no
 
 A message names the place, the value, the rule and the next step:

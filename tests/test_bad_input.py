@@ -63,6 +63,27 @@ COMMAND_LINES = {
     "a folder as method": (("evaluate", "."), r"no such file"),
     "no record": (("report", "nowhere"), r"nowhere"),
     "no such baseline to copy": (("new", "mine.py", "--from", "inp"), r"did you mean imp\?"),
+    "no such device": (("evaluate", "imp", "--device", "gpu"), r"--device gpu.*cpu or cuda"),
+    "a device that is not here": (
+        ("evaluate", "imp", "--device", "cuda:64"),
+        r"--device cuda:64: not on this machine; there is cpu",
+    ),
+    "no such engine": (("evaluate", "imp", "--engine", "stack"), r"did you mean stacked\?"),
+    "no such executor": (("evaluate", "imp", "--executor", "rya"), r"did you mean ray\?"),
+    "an address of nothing": (("evaluate", "imp", "--address", "h:1"), r"add --executor ray"),
+    "workers of a cluster": (
+        ("evaluate", "imp", "--executor", "ray", "--workers", "2"),
+        r"--workers is for --executor local",
+    ),
+    "a cluster that is not there": (
+        ("evaluate", "imp", "--executor", "ray", "--address", "127.0.0.1:9"),
+        r"--address 127\.0\.0\.1:9: no Ray cluster answers.*ray start --head",
+    ),
+    "no address at all": (
+        ("evaluate", "imp", "--executor", "ray", "--address", "here"),
+        r"--address here: write HOST:PORT",
+    ),
+    "a bench of nothing": (("bench", "--task", "lenet300"), r"did you mean lenet300-mnist\?"),
     "unprepared data": (("evaluate", "erk", "--task", "lenet300-mnist"), r"data prepare"),
 }
 

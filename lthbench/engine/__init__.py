@@ -1,8 +1,9 @@
 """Engines train a list of jobs in this process and yield each result as it ends.
 
 An engine starts no process and cannot tell test examples from held-out ones: it is handed named
-sets to count correct answers on. Engines with the interface of `plain.run` can train many jobs at
-once; no result depends on which jobs went together.
+sets to count correct answers on. Engines have the interface of `plain.run`; `choice` says which one
+trains a job. No result depends on which jobs went together: by no bit for engines that train one
+after the other, within the noise floor for one that batches them.
 """
 
 from __future__ import annotations

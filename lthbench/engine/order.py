@@ -62,4 +62,4 @@ def _table(
     if size == examples:
         return np.broadcast_to(np.arange(examples), (BLOCK, examples)).copy()
     draws = generator.random((BLOCK, examples))
-    return np.sort(np.argsort(draws, axis=1)[:, :size], axis=1)
+    return np.sort(np.argpartition(draws, size, axis=1)[:, :size], axis=1)
