@@ -40,12 +40,12 @@ from lthbench.engine import (
 )
 from lthbench.engine.choice import HERE, Means
 from lthbench.errors import MethodError, NodeLost, ResourceError, UsageError
-from lthbench.executors import failed
+from lthbench.executors import failed, tell
 from lthbench.paths import cache, data_folder, digest
 
 ANSWER_SECONDS = 10.0  # within which a cluster must answer
 ATTEMPTS = 3  # runs of a chunk, after nodes were lost under it
-STACKED_AT_MOST = 256  # jobs of one chunk: what a dying node loses, and the head holds at once
+TRAINING_GPU, CHILD_GPU = 0.75, 0.01  # of one: no two trainings share it, children find room
 SETS_HELD = 32  # sets of examples that the head keeps in the object store
 KNOWN_BYTES = 2**30  # of examples that one process of a node keeps decoded
 COUNTED_SECONDS = 10.0  # for which a count of the cluster's cores is believed
@@ -89,7 +89,7 @@ def connect(
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read by what ray.init starts
-        ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     else:
         _answers(address, seconds)
         ray.init(address=address, **quiet)
@@ -120,7 +120,7 @@ def _answers(address: str, seconds: float) -> None:
     step = "start one with `ray start --head`, or name its address"
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:  # ValueError: no name of a host
         raise ResourceError(f"{none} ({error}); {step}") from error
     try:
         asked = subprocess.run(
@@ -166,21 +166,33 @@ class Cluster:
     Two executors share no process on any node: what scoring has seen, no search knows.
 
     Args:
-        means: what a chunk is trained on: one core, and where it is "cuda" one GPU of its node.
+        means: what a chunk is trained on: one core, or where it is "cuda" one GPU of its node.
+        agreed: what another executor's nodes compute by, if these must too.
     """
 
-    def __init__(self, means: Means = HERE) -> None:
+    def __init__(self, means: Means = HERE, agreed: str | None = None) -> None:
         self.device = means.kind
+        if self.device not in ("cpu", "cuda"):
+            raise UsageError(f"--device {self.device}: a cluster trains on cpu or cuda")
+        if self.device == "cuda" and not _ray().cluster_resources().get("GPU"):
+            raise UsageError("--device cuda: no node of the cluster has a GPU; choose --device cpu")
         pool = {"env_vars": {"LTHBENCH_POOL": os.urandom(8).hex()}}  # processes of its own
-        cost: dict[str, Any] = {"num_cpus": 1, "num_gpus": int(self.device == "cuda")}
+        # A training on a GPU must not wait for a core that a child holds.
+        on_gpu = self.device == "cuda"
+        cost: dict[str, Any] = {"num_cpus": int(not on_gpu), "num_gpus": TRAINING_GPU * on_gpu}
         retries = {"max_retries": ATTEMPTS - 1, "retry_exceptions": False}
         self._task = _ray().remote(**cost, **retries, runtime_env=pool)(train)
         self._asked = _ray().remote(**cost, **retries, runtime_env=pool)(makeup)
-        self._makeup: str | None = None if self.device == "cuda" else makeup(self.device)
+        self._makeup = agreed if on_gpu else makeup(self.device)
         self._sent: OrderedDict[str, tuple[str, Any]] = OrderedDict()
         self._sending = asyncio.Lock()
         self._counted = (-COUNTED_SECONDS, 0)
         self._children: list[RemoteChild] = []
+
+    @property
+    def makeup(self) -> str | None:
+        """What the nodes compute by, once one was asked."""
+        return self._makeup
 
     async def arithmetic(self) -> str:
         """What bits depend on beside the job, the same on every node: see `choice.arithmetic`."""
@@ -193,7 +205,7 @@ class Cluster:
     ) -> AsyncIterator[tuple[str, Result]]:
         """Yield (key, result) as chunks end, each key once; closing it ends the chunks that run."""
         await self.arithmetic()
-        waiting = deque(chunks(jobs, data, self.slots()))
+        waiting = deque(choice.chunks(jobs, data, self.slots()))
         running: dict[asyncio.Future[list[bytes]], Any] = {}
         try:
             while waiting or running:
@@ -269,7 +281,8 @@ class Cluster:
         self._children = [child for child in self._children if not child.closed]
         cores = int(_ray().cluster_resources().get("CPU", 0))
         taken = sum(child.reserved for child in self._children)
-        child = await RemoteChild.start(int(2 * (taken + 1) <= cores))
+        gpu = CHILD_GPU * (self.device == "cuda")
+        child = await RemoteChild.start(int(2 * (taken + 1) <= cores), gpu)
         self._children.append(child)
         return child
 
@@ -279,15 +292,6 @@ class Cluster:
             await child.close()
         self._children.clear()
         self._sent.clear()
-
-
-def chunks(
-    jobs: Sequence[Job], data: Mapping[int, Examples], slots: int
-) -> Iterator[Sequence[Job]]:
-    """The lists of jobs that travel together: a stacked group is shared out among the devices."""
-    for group in choice.chunks(jobs, data):
-        size = min(STACKED_AT_MOST, -(-len(group) // slots))
-        yield from (group[first : first + size] for first in range(0, len(group), size))
 
 
 async def _told(ref: Any) -> Any:
@@ -318,6 +322,7 @@ def _read(reply: bytes) -> tuple[str, Result]:
     result = packing.unpack_result(header, tensors)
     if result.status == "failed":
         raise failed(result.reason)
+    tell(result)
     return header["key"], result
 
 
@@ -468,11 +473,11 @@ class RemoteChild:
         return self._host is None
 
     @staticmethod
-    async def start(reserved: int) -> RemoteChild:
-        """Start a child with so many cores reserved, where the fewest are busy."""
+    async def start(reserved: int, gpu: float = 0.0) -> RemoteChild:
+        """Start a child with so many cores and such a part of a GPU, where the fewest are busy."""
         ray = _ray()
         wanted = ray.remote(Host).options(
-            num_cpus=reserved, max_restarts=0, scheduling_strategy="SPREAD"
+            num_cpus=reserved, num_gpus=gpu, max_restarts=0, scheduling_strategy="SPREAD"
         )
         child = RemoteChild(wanted.remote(), reserved)
         try:

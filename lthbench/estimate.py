@@ -198,13 +198,13 @@ class Estimate:
             return [
                 *notes,
                 "GPU minutes: from a step timed on the GPU that is here, one job at a time; "
-                "evaluate trains on the CPU as yet",
+                "evaluate trains many at once, which takes less",
             ]
         return [
             *notes,
             "GPU minutes: assumed, not measured: one job at a time, "
-            f"{1000 * GPU_STEP:g} ms a step and {GPU_RATE / 1e12:g} TFLOP/s; evaluate trains on "
-            "the CPU as yet",
+            f"{1000 * GPU_STEP:g} ms a step and {GPU_RATE / 1e12:g} TFLOP/s; on a GPU evaluate "
+            "trains many at once",
         ]
 
 
@@ -446,7 +446,7 @@ async def _row(
     with tempfile.TemporaryDirectory(prefix="lthbench-estimate-") as name:
         folder = Path(name) / task.name
         try:
-            found = await rehearse(method, task, seeds[0], folder, Limits(OWN))
+            found = await rehearse(method, task, seeds[0], folder, Limits(OWN), seen.means)
         except NotApplicable:
             raise
         except MethodError as error:

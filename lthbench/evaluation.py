@@ -21,7 +21,15 @@ from lthbench import data as data_module
 from lthbench.answers import Search
 from lthbench.childprocess import ChildProcess, Limits, StartChild
 from lthbench.cluster import Cluster
-from lthbench.engine.choice import HERE, Means, arithmetic, device_told, means_of
+from lthbench.engine.choice import (
+    HERE,
+    VERSIONS,
+    Means,
+    arithmetic,
+    device_told,
+    engine_for,
+    means_of,
+)
 from lthbench.errors import MethodError, NotApplicable, ResourceError, UsageError, nearest
 from lthbench.executors import Executor
 from lthbench.handover import hand_over
@@ -34,7 +42,7 @@ from lthbench.task import Suite, Task, load_suite, load_task, suite_names
 
 DEVELOPMENT, PUBLISHED = 1000, 0  # the first seed of each kind
 R = TypeVar("R")
-VERSIONS = ("torch", "numpy", "scipy")
+LIBRARIES = ("torch", "numpy", "scipy")
 
 
 class Progress(Protocol):
@@ -208,10 +216,16 @@ def asked(
         raise UsageError(f"--workers {workers}: 0 or more")
     first = PUBLISHED if final else DEVELOPMENT
     means = means_of(device, engine, here=here)
+    listed = tuple(load_task(name) for name in tuple(tasks) or chosen.tasks)
+    if engine and not any(engine_for(means, task.network) == engine for task in listed):
+        names = ", ".join(task.name for task in listed)
+        raise UsageError(
+            f"--engine {engine}: trains none of {names} on {means.device}; leave it out"
+        )
     return Asked(
         loaded,
         chosen,
-        tuple(load_task(name) for name in tuple(tasks) or chosen.tasks),
+        listed,
         tuple(range(first, first + (seeds or chosen.seeds))),
         executors.default_workers(means) if workers is None else workers,
         means,
@@ -271,8 +285,8 @@ async def _all(
         scoring: Executor
         if how.nodes:
             searching = nodes = Cluster(how.means)
-            scoring = Cluster(how.means)  # processes of its own
             means = replace(how.means, there=await nodes.arithmetic())
+            scoring = Cluster(how.means, nodes.makeup)  # processes of its own
             how = replace(how, means=means, start=nodes.child)
         else:
             searching = executors.local(how.workers, how.means)
@@ -449,15 +463,15 @@ def _record(
         ],
         "transfer": moved,
         "reference": frozen.frozen(plan.shown).model_dump(mode="json") if frozen else None,
-        "environment": environment(means),
+        "environment": environment(means) | {"engine": VERSIONS[engine_for(means, task.network)]},
         "times": {**times, "search_seconds": sum(s.seconds for s in searches)},
     }
     return build(table)
 
 
 def environment(means: Means = HERE) -> dict[str, str]:
-    """What may move a figure by a bit: versions, device, engine, processor, threads."""
-    versions = {name: version(name) for name in VERSIONS}
+    """What may move a figure by a bit: versions, device, processor, threads."""
+    versions = {name: version(name) for name in LIBRARIES}
     return {
         "lthbench": version("lthbench"),
         "python": platform.python_version(),
@@ -465,7 +479,6 @@ def environment(means: Means = HERE) -> dict[str, str]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "device": device_told(means),
-        "engine": means.engine or "by family",
         "threads": "1",
     }
 
@@ -509,7 +522,8 @@ def _claim(out: Path, method: Method, plan: Plan) -> None:
 
 
 def _claim_task(folder: Path, task: Task, means: Means) -> None:
-    mine = {"task": task.digest, "arithmetic": arithmetic(means)}
+    trains = VERSIONS[engine_for(means, task.network)]
+    mine = {"task": task.digest, "arithmetic": arithmetic(means), "engine": trains}
     _agree(folder / "task.json", mine, "give --out another folder")
 
 

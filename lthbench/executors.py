@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +32,7 @@ from lthbench.errors import ResourceError
 ENVIRONMENT_KEPT = (
     "PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHASHSEED", "LD_LIBRARY_PATH",
     "DYLD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV",
+    "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
 )  # fmt: skip
 
 
@@ -66,11 +68,23 @@ class Here:
             except Exception as error:
                 raise failed(f"{type(error).__name__}: {error}") from error
             for key, result in ended:
+                tell(result)
                 yield key, result
             await asyncio.sleep(0)
 
     async def close(self) -> None:
         return
+
+
+def tell(result: Result) -> None:
+    """What an engine has to say of how a job was trained: a line on standard error, once."""
+    if result.note:
+        _say_once(result.note)
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(f"lthbench: {line}", file=sys.stderr)
 
 
 def failed(reason: str) -> ResourceError:
@@ -97,7 +111,7 @@ class Local:
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> AsyncIterator[tuple[str, Result]]:
         arrived: asyncio.Queue[tuple[str, Result] | BaseException | None] = asyncio.Queue()
-        chunks = choice.chunks(jobs, data)
+        chunks = choice.chunks(jobs, data, self.workers)
         tasks = [asyncio.ensure_future(self._one(c, data, evaluation, arrived)) for c in chunks]
         running = len(tasks)
         try:
@@ -137,6 +151,7 @@ class Local:
                 if result.status == "failed":
                     broken = failed(result.reason)
                 else:
+                    tell(result)
                     arrived.put_nowait((key, result))
             done = free
             arrived.put_nowait(broken)

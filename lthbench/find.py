@@ -74,6 +74,10 @@ async def find(
             return await _search(
                 method, task, seed, folder, by, limits, keep, means, start, probe, note, stop
             )
+        except BaseException:
+            if not keep_going:
+                together.stop()
+            raise
         finally:
             together.leave()
 

@@ -71,16 +71,17 @@ async def counted(
             jobs.append(replace(job, engine=engine_for(means, task.network)))
     executor = executors.local(workers, means)
     looks = Evaluation(seen.sets, (steps,))
+    found: dict[str, dict[str, int]] = {}
     try:
-        found = {key: r async for key, r in executor.results(jobs, seen.train, looks)}
+        async for key, result in executor.results(jobs, seen.train, looks):
+            if result.status != "ok":
+                raise ResourceError(f"{task.name}: run {key} diverged; a floor needs all of them")
+            found[key] = {part: int(counts[-1]) for part, counts in result.correct.items()}
     finally:
         await executor.close()
-    broken = [key for key, result in found.items() if result.status != "ok"]
-    if broken:
-        raise ResourceError(f"{task.name}: the run {broken[0]} diverged; a floor needs all of them")
     return {
         part: [
-            [int(found[f"{rung!r} {draw}"].correct[part][-1]) for draw in range(draws)]
+            [found[f"{rung!r} {draw}"][part] for draw in range(draws)]
             for rung in task.ladder.trained
         ]
         for part in ("held_out", "test")
@@ -103,7 +104,8 @@ def main() -> None:
     counts = asyncio.run(counted(task, seed, tickets, crew, means))
     floors = {part: [floor(rung) for rung in rungs] for part, rungs in counts.items()}
     path = options.folder / "noise.json"
-    write_whole(path, canonical_json({"seed": seed, "counts": counts, "floors": floors}))
+    made = {"task": task.digest, "seed": seed, "counts": counts, "floors": floors}
+    write_whole(path, canonical_json(made))
     print(path)
 
 

@@ -185,10 +185,14 @@ def _noise(path: Path, record: Record) -> Mapping[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        floors: dict[str, list[float]] = json.loads(path.read_bytes())["floors"]
+        made = json.loads(path.read_bytes())
+        floors = {p: [float(v) for v in values] for p, values in made["floors"].items()}
+        same = made["task"] == record.task.digest
         rungs = {part: len(values) for part, values in floors.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RecordError(f"{path}: damaged; run python -m lthbench.noise again") from error
+    if not same:
+        raise RecordError(f"{path}: floors of another protocol; run python -m lthbench.noise again")
     if rungs != dict.fromkeys(("held_out", "test"), len(record.task.ladder)):
         raise RecordError(f"{path}: floors of {rungs} rungs; the ladder has another number")
     return floors

@@ -20,6 +20,7 @@ from lthbench import answers, masks, networks, seeds
 from lthbench.answers import Search
 from lthbench.childprocess import ChildProcess, Limits
 from lthbench.engine import Evaluation, Examples, Job, Result
+from lthbench.engine.choice import HERE, Means
 from lthbench.find import answered, method_error, setup
 from lthbench.method import Method
 from lthbench.states import State
@@ -103,7 +104,7 @@ def _moved(job: Job) -> State:
 
 
 async def rehearse(
-    method: Method, task: Task, seed: int, folder: Path, limits: Limits
+    method: Method, task: Task, seed: int, folder: Path, limits: Limits, means: Means = HERE
 ) -> Rehearsal:
     """Run one seed's search without its trainings; the folder is laid out as by `find`.
 
@@ -111,7 +112,7 @@ async def rehearse(
         MethodError: at what the method cannot do without real results, or at its own mistakes.
     """
     place = folder / "store" / f"seed{seed}"
-    state = answers.prepare(task, seed, folder / "tickets" / f"seed{seed}", place)
+    state = answers.prepare(task, seed, folder / "tickets" / f"seed{seed}", place, means)
     dry, own_steps, processor, wall = Dry(task), 0, 0.0, 0.0
     child = await ChildProcess.start(place / "home")
     try:

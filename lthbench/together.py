@@ -31,6 +31,7 @@ class Together:
 
     def __init__(self, executor: Executor, seeds: int) -> None:
         self._executor, self._live = executor, seeds
+        self._stopped = False
         self._waiting: list[_Request] = []
         self._lists: set[asyncio.Task[None]] = set()
 
@@ -38,6 +39,8 @@ class Together:
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> AsyncIterator[tuple[str, Result]]:
         """As of an executor; begins when every seed that has not ended waits."""
+        if self._stopped:
+            raise asyncio.CancelledError
         request = _Request(jobs, data, evaluation)
         self._waiting.append(request)
         self._look()
@@ -55,6 +58,13 @@ class Together:
         """One seed has ended: nobody waits for it any more."""
         self._live -= 1
         self._look()
+
+    def stop(self) -> None:
+        """Begin no further list: who waits for one, or will, is cancelled; what runs goes on."""
+        self._stopped = True
+        for request in self._waiting:
+            request.arrived.put_nowait(asyncio.CancelledError())
+        self._waiting = []
 
     async def close(self) -> None:
         """End what runs; the executor behind stays open."""
@@ -82,7 +92,8 @@ class Together:
             evaluation = Evaluation(sets, looks[0].at)
         try:
             async for key, result in self._executor.results(jobs, data, evaluation):
-                owners[key].arrived.put_nowait((key, result))
+                owners.pop(key).arrived.put_nowait((key, result))
+            assert not owners, f"no results of {len(owners)} jobs"
         except Exception as error:
             for request in requests:
                 request.arrived.put_nowait(error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lthbench.engine import Examples, choice, packing, single_threaded
@@ -17,6 +18,8 @@ def main() -> None:
     single_threaded()
     known: dict[str, Examples] = {}
     (device,) = sys.argv[1:]
+    if device.startswith("cuda:"):
+        torch.cuda.set_device(device)  # what is not told where to go goes there
     while True:
         header, tensors = channel.receive()
         if header["op"] == "examples":

@@ -270,6 +270,62 @@ MUTATIONS = (
         '    exec(compile(tree, str(path), "exec"), {})\n    described = _described(tree, path)\n',
         ("test_method.py::test_nothing_of_the_file_is_executed",),
     ),
+    Mutation(
+        "a thinned layer forgets its bias",
+        "lthbench/engine/compact.py",
+        "        return (self.weight @ x).add_(self.bias.values[:, None]).t()",
+        "        return (self.weight @ x).t()",
+        ("test_compact.py::test_a_unit_without_inputs_emits_its_bias",),
+    ),
+    Mutation(
+        "a full layer's pruned weights are trained",
+        "lthbench/engine/compact.py",
+        "        gradient *= mask\n",
+        "        pass\n",
+        ("test_compact.py::test_pruned_weights_are_zero_at_the_end",),
+    ),
+    Mutation(
+        "all weights decay",
+        "lthbench/engine/compact.py",
+        "        spans = [(slice(0, cut), recipe.weight_decay), (slice(cut, None), 0.0)]",
+        "        spans = [(slice(None), recipe.weight_decay)]",
+        ("test_compact.py::test_fifty_steps_are_those_of_the_plain_engine",),
+    ),
+    Mutation(
+        "a job that has ended goes on",
+        "lthbench/engine/stacked.py",
+        "                torch.where(alive, tensor, old, out=tensor)  # times 0 would keep a NaN",
+        "                pass",
+        ("test_stacked.py::test_a_job_that_has_ended_stays_as_it_is",),
+    ),
+    Mutation(
+        "corrections count from theta_0",
+        "lthbench/engine/stacked.py",
+        "job.start.step + step, step), 1.0)",
+        "job.start.step + step, job.start.step + step), 1.0)",
+        ("test_stacked.py::test_fifty_steps_are_the_plain_engines",),
+    ),
+    Mutation(
+        "who has ended is waited for",
+        "lthbench/together.py",
+        "        self._live -= 1\n",
+        "",
+        ("test_together.py::test_rounds_go_together_however_they_arrive",),
+    ),
+    Mutation(
+        "an engine is no part of a key",
+        "lthbench/score.py",
+        "        engine=VERSIONS[by],",
+        "        engine=VERSIONS['plain'],",
+        ("test_choice.py::test_the_engine_is_in_the_key",),
+    ),
+    Mutation(
+        "noise moves no weight",
+        "lthbench/noise.py",
+        "np.nextafter(tensor.numpy(), towards)",
+        "tensor.numpy().copy()",
+        ("test_noise.py::test_a_start_is_moved_by_one_unit_in_the_last_place",),
+    ),
 )
 
 

@@ -20,11 +20,11 @@ from typing import Any
 import psutil
 import pytest
 
-from lthbench import cluster, find, wire
+from lthbench import cluster, wire
 from lthbench.check import TASK
 from lthbench.childprocess import ChildProcess, Limits
 from lthbench.cluster import Cluster, RemoteChild, connect, connected
-from lthbench.engine import Job
+from lthbench.engine import Job, choice
 from lthbench.errors import MethodError, NodeLost, ResourceError, UsageError
 from lthbench.executors import Here, Local
 from lthbench.find import again_when_lost
@@ -167,7 +167,7 @@ def test_stacked_jobs_go_together_shared_out_among_devices() -> None:
     alone = [job_by("plain", key=f"p{n}") for n in range(2)]
     keys = [job.key for job in (*stacked, *alone)]
     for slots, sizes in ((1, [5, 1, 1]), (2, [3, 2, 1, 1]), (9, [1] * 7)):
-        cut = list(cluster.chunks([*stacked, *alone], DATA, slots))
+        cut = list(choice.chunks([*stacked, *alone], DATA, slots))
         assert [len(chunk) for chunk in cut] == sizes
         assert [job.key for chunk in cut for job in chunk] == keys
 
@@ -293,27 +293,21 @@ def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch
 # --- a child on a node ---------------------------------------------------------------------
 
 
-def there(executor: Cluster, patch: pytest.MonkeyPatch) -> list[Any]:
-    """Have `find` start its children on the cluster; the list fills with them."""
-    started: list[Any] = []
-
-    async def start(home: Path) -> Any:
-        started.append(await executor.child(home))
-        return started[-1]
-
-    patch.setattr(find.ChildProcess, "start", start)
-    return started
-
-
 def test_a_child_on_a_node_finds_the_tickets_that_one_here_finds(
-    executor: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    executor: Cluster, tmp_path: Path
 ) -> None:
     method = load_method(str(METHODS / "busy_loop.py"))
     search(method, TASK, SEED, tmp_path / "here")
+    started: list[RemoteChild] = []
+
+    async def start(home: Path) -> RemoteChild:
+        started.append(await executor.child(home))
+        return started[-1]
 
     async def main() -> None:
-        started = there(executor, monkeypatch)
-        (found,) = await search_by(method, TASK, (SEED,), tmp_path, executor, limits=LIMITS)
+        (found,) = await search_by(
+            method, TASK, (SEED,), tmp_path, executor, limits=LIMITS, start=start
+        )
         assert found.status == "ok" and found.rungs
         (child,) = started
         assert child.own_seconds > 0

@@ -67,10 +67,13 @@ def test_a_reference_takes_floors_up_and_does_without(tmp_path: Path) -> None:
     assert _noise(path, record) is None
     assert "noise" not in build(record).model_dump(mode="json")
     floors = {part: [1.0] * len(record.task.ladder) for part in ("held_out", "test")}
-    path.write_text(json.dumps({"floors": floors}))
+    path.write_text(json.dumps({"task": record.task.digest, "floors": floors}))
     frozen = build(record, _noise(path, record))
     assert frozen.noise and frozen.noise["test"] == tuple(floors["test"])
-    path.write_text(json.dumps({"floors": {"test": [1.0]}}))
+    path.write_text(json.dumps({"task": "another", "floors": floors}))
+    with pytest.raises(RecordError, match="floors of another protocol"):
+        _noise(path, record)
+    path.write_text(json.dumps({"task": record.task.digest, "floors": {"test": [1.0]}}))
     with pytest.raises(RecordError, match="ladder has another number"):
         _noise(path, record)
     path.write_text("{")

@@ -131,6 +131,7 @@ class Result:
             start, in order.
         predictions: the last evaluation's answers (uint8) for each set.
         status: "diverged" if a loss or a weight was not finite; "failed" with its reason.
+        note: what a user should know of how it was trained; no part of the result.
     """
 
     state: State | None
@@ -139,6 +140,7 @@ class Result:
     status: Literal["ok", "diverged", "failed"] = "ok"
     reason: str = ""
     seconds: float = 0.0
+    note: str = ""
 
 
 def count_correct(answers: Tensor, examples: Examples) -> int:

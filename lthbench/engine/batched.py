@@ -8,10 +8,8 @@ GPU costs nothing but the kernels, because the whole step is one captured graph.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -224,8 +222,10 @@ def stream_on(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-def captured(step: Callable[[], None], changing: Sequence[Tensor]) -> Callable[[], None]:
-    """A step on a GPU as one graph, or the step itself where it cannot be captured.
+def captured(
+    step: Callable[[], None], changing: Sequence[Tensor]
+) -> tuple[Callable[[], None], str]:
+    """A step on a GPU as one graph; where it cannot be captured the step itself, and why.
 
     Args:
         changing: all that the step changes and a later step reads: as it was, when this returns.
@@ -243,22 +243,15 @@ def captured(step: Callable[[], None], changing: Sequence[Tensor]) -> Callable[[
     torch.cuda.synchronize(device)
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
+        with torch.cuda.device(device), torch.cuda.graph(graph):
             step()
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        say_once(f"stacked: no graph of a step could be captured ({reason(error)}); it goes slower")
-        return step
-    return graph.replay
+        return step, f"no graph of a step could be captured ({reason(error)}); it goes slower"
+    return graph.replay, ""
 
 
 def reason(error: Exception) -> str:
     """The first sentence of an error."""
     return next(iter(str(error).splitlines()), type(error).__name__).partition(". ")[0]
-
-
-@cache
-def say_once(line: str) -> None:
-    """Write a line to stderr, once in this process."""
-    print(line, file=sys.stderr)

@@ -19,6 +19,7 @@ from lthbench.task import Network
 
 # Raise one when its bits change.
 VERSIONS = {"plain": "plain-2", "compact": "compact-1", "stacked": "stacked-1"}
+JOBS_TOGETHER, BYTES_TOGETHER = 256, 2**29  # of one chunk: what a dying process loses
 RUN = {"plain": plain.run, "compact": compact.run, "stacked": stacked.run}
 
 
@@ -69,7 +70,7 @@ def means_of(device: str | None, engine: str | None, *, here: bool = True) -> Me
         raise UsageError(
             f"--device {device}: not on this machine; there is {', '.join(['cpu', *there])}"
         )
-    return Means(device, engine)
+    return Means("cpu" if asked.type == "cpu" else device, engine)
 
 
 def device_told(means: Means) -> str:
@@ -91,21 +92,39 @@ def arithmetic(means: Means = HERE) -> str:
 
 def engines(means: Means, network: Network) -> tuple[str, ...]:
     """The engines that can train a family on a device, best first."""
-    if means.kind != "cpu":
+    if means.kind == "cuda":
         return "stacked", "plain"
+    if means.kind != "cpu":
+        return ("plain",)
     if compact.able(network):
         return "compact", "plain", "stacked"
     return "plain", "stacked"
 
 
-def chunks(jobs: Sequence[Job], data: Mapping[int, Examples]) -> list[list[Job]]:
-    """Jobs that go together: those that one batched network holds, and each of the others alone."""
+def chunks(
+    jobs: Sequence[Job], data: Mapping[int, Examples], slots: int = 1
+) -> list[Sequence[Job]]:
+    """Jobs that go together: those that one batched network holds, and each of the others alone.
+
+    Args:
+        slots: chunks that can run at once, among which such a group is shared out.
+    """
     together: dict[Hashable, list[Job]] = {}
     for number, job in enumerate(jobs):
         alone = job.engine != "stacked"
         group = number if alone else stacked.stackable(job, data[job.seed])
         together.setdefault(group, []).append(job)
-    return list(together.values())
+    return [chunk for group in together.values() for chunk in _cut(group, slots)]
+
+
+def _cut(group: Sequence[Job], slots: int) -> Iterator[Sequence[Job]]:
+    """A group in equal parts, none of more jobs or bytes than one message should hold."""
+    held = [*group[0].start.tensors().values(), *(group[0].masks or {}).values()]
+    bytes_each = sum(tensor.nbytes for tensor in held)
+    most = max(1, min(JOBS_TOGETHER, BYTES_TOGETHER // max(1, bytes_each)))
+    parts = max(min(slots, len(group)), -(-len(group) // most))
+    size = -(-len(group) // parts)
+    return (group[first : first + size] for first in range(0, len(group), size))
 
 
 def run_whole(

@@ -34,8 +34,9 @@ KEPT, CALL = 4.0, 20_000
 
 
 def able(network: Network) -> bool:
-    """Whether this engine trains a family."""
-    return network.family in ("mlp", "pair-mlp")
+    """Whether this engine trains such networks: biases are not pruned in it."""
+    pruned = (name for name in network.prunable if name.endswith("bias"))
+    return network.family in ("mlp", "pair-mlp") and not any(pruned)
 
 
 def run(

@@ -79,10 +79,11 @@ def unpack_chunk(
     header: Mapping[str, Any], tensors: Mapping[str, Tensor], known: Mapping[str, Examples]
 ) -> tuple[list[Job], dict[int, Examples], Evaluation | None]:
     """Jobs, training examples and evaluation of a packed chunk; `known` are examples by name."""
-    jobs = [
-        unpack_job(packed, wire.under(str(number), tensors))
-        for number, packed in enumerate(header["jobs"])
-    ]
+    parts: list[dict[str, Tensor]] = [{} for _ in header["jobs"]]
+    for name, tensor in tensors.items():
+        number, _, rest = name.partition("/")
+        parts[int(number)][rest] = tensor
+    jobs = [unpack_job(job, part) for job, part in zip(header["jobs"], parts, strict=True)]
     data = {int(seed): known[name] for seed, name in header["data"].items()}
     if not header["evaluation"]:
         return jobs, data, None
@@ -100,6 +101,7 @@ def pack_result(key: str, result: Result) -> tuple[dict[str, Any], dict[str, Ten
         "status": result.status,
         "reason": result.reason,
         "seconds": result.seconds,
+        "note": result.note,
         "step": result.state.step if result.state is not None else None,
     }
     tensors = wire.prefixed("state", result.state or {})
@@ -117,4 +119,5 @@ def unpack_result(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> R
         header["status"],
         header["reason"],
         header["seconds"],
+        header["note"],
     )

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from lthbench.engine import Evaluation, Examples, Job, Result, norms, optimisers, plain
-from lthbench.engine.batched import Seen, Stack, Way, captured, reason, say_once
+from lthbench.engine.batched import Seen, Stack, Way, captured, reason
 from lthbench.engine.counting import Counts
 from lthbench.engine.feeding import BLOCK, Feed, seen_as
 from lthbench.task import IMAGES, Recipe, matching
@@ -125,8 +125,9 @@ def _group(
                 raise
             most = (len(together) + 1) // 2
         except NotStackable as error:
-            say_once(f"stacked: {error}; its jobs train one by one")
-            yield from plain.run(waiting, data, evaluation)
+            note = f"{error}; its jobs train one by one"
+            for key, result in plain.run(waiting, data, evaluation):
+                yield key, replace(result, note=note)
             return
         left = [job for index, job in enumerate(together) if index not in ended]
         waiting = left + waiting[len(together) :]
@@ -153,7 +154,9 @@ def _trained(
 
     def results(ended: Sequence[int]) -> Iterator[tuple[int, Result]]:
         share = (time.perf_counter() - began) / len(jobs)
-        return ((j, replace(_result(group, counts, j), seconds=share)) for j in ended)
+        return (
+            (j, replace(_result(group, counts, j), seconds=share, note=group.note)) for j in ended
+        )
 
     if not any(group.lengths):
         group.settle_norms()
@@ -191,6 +194,7 @@ class Group:
     Attributes:
         lengths: steps that each job takes; those that it took, once it has diverged.
         last: the loss of each job's last step.
+        note: what a user should know of the training.
     """
 
     def __init__(self, jobs: Sequence[Job], data: Mapping[int, Examples], way: Way | None) -> None:
@@ -199,6 +203,7 @@ class Group:
         self.jobs, self.recipe = jobs, first.recipe
         self.lengths = [job.until - job.start.step for job in jobs]
         self.last = [0.0] * len(jobs)
+        self.note = ""
         mixed = like.is_cuda and first.network.family in IMAGES and like.dtype == torch.float32
         chosen = way or WAYS[like.device.type][first.network.family]
         starts = [job.start for job in jobs]
@@ -266,10 +271,11 @@ class Group:
         """The step of this place in the block, for every job."""
         ending = self.ending[place]
         if ending not in self._steps:
-            step = partial(self.step, ending)
-            on_gpu = self.counter.is_cuda
-            kept = [*self.changing(), self.counter, self.losses]
-            self._steps[ending] = captured(step, kept) if on_gpu else step
+            step: Callable[[], None] = partial(self.step, ending)
+            if self.counter.is_cuda:
+                kept = [*self.changing(), self.counter, self.losses]
+                step, self.note = captured(step, kept)
+            self._steps[ending] = step
         self._steps[ending]()
 
     def changing(self) -> list[Tensor]:
