@@ -37,8 +37,12 @@ def main() -> None:
     single_threaded()
     setup, tensors = channel.receive()
     task = Task.model_validate(setup["task"])
+    device = torch.device(setup["device"])
+    if device.type == "cuda":
+        torch.cuda.set_device(device.index or 0)
+        torch.backends.cudnn.deterministic = True  # a replay must come to the same tickets
     seen = task.data.scale, task.data.shift, bool(setup["tokens"])
-    train = Examples(tensors["x"], tensors["y"], *seen).to(setup["device"])
+    train = Examples(tensors["x"], tensors["y"], *seen).to(device)
     path = setup["path"]
     networks.shapes(task.network, setup["depth"])  # what a family imports, before the guard stands
     _seed_global_generators(setup["seed"])

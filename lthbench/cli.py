@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import traceback
@@ -333,6 +334,7 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
 def main() -> None:
     """Run the command line; every mistake ends in one line and its exit code."""
     debug = "--debug" in sys.argv
+    os.environ.setdefault("TORCH_DISABLE_NATIVE_JIT", "1")  # as workers have it (executors)
     try:
         code = app(standalone_mode=False)
     except LthbenchError as error:

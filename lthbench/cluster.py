@@ -40,7 +40,7 @@ from lthbench.engine import (
 )
 from lthbench.engine.choice import HERE, Means
 from lthbench.errors import MethodError, NodeLost, ResourceError, UsageError
-from lthbench.executors import failed, tell
+from lthbench.executors import NO_COMPILER, failed, tell
 from lthbench.paths import cache, data_folder, digest
 
 ANSWER_SECONDS = 10.0  # within which a cluster must answer
@@ -176,11 +176,13 @@ class Cluster:
             raise UsageError(f"--device {self.device}: a cluster trains on cpu or cuda")
         if self.device == "cuda" and not _ray().cluster_resources().get("GPU"):
             raise UsageError("--device cuda: no node of the cluster has a GPU; choose --device cpu")
-        pool = {"env_vars": {"LTHBENCH_POOL": os.urandom(8).hex()}}  # processes of its own
+        own = {"LTHBENCH_POOL": os.urandom(8).hex()}  # processes of its own
+        pool = {"env_vars": own | NO_COMPILER}
         # A training on a GPU must not wait for a core that a child holds.
         on_gpu = self.device == "cuda"
         cost: dict[str, Any] = {"num_cpus": int(not on_gpu), "num_gpus": TRAINING_GPU * on_gpu}
         retries = {"max_retries": ATTEMPTS - 1, "retry_exceptions": False}
+        retries["max_calls"] = 0  # on a GPU too a process serves more than one chunk
         self._task = _ray().remote(**cost, **retries, runtime_env=pool)(train)
         self._asked = _ray().remote(**cost, **retries, runtime_env=pool)(makeup)
         self._makeup = agreed if on_gpu else makeup(self.device)

@@ -33,7 +33,13 @@ ENVIRONMENT_KEPT = (
     "PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHASHSEED", "LD_LIBRARY_PATH",
     "DYLD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV",
     "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES", "CUDA_HOME", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF",
 )  # fmt: skip
+
+
+# Since 2.14 torch compiles some products for a GPU as they are first met. That starts processes,
+# which a method's child may not, and needs a compiler, which a user may not have.
+NO_COMPILER = {"TORCH_DISABLE_NATIVE_JIT": "1"}
 
 
 class Executor(Protocol):
@@ -258,7 +264,7 @@ def environment() -> dict[str, str]:
     if "PYTHONPATH" in kept:  # a child runs in a folder of its own
         folders = kept["PYTHONPATH"].split(os.pathsep)
         kept["PYTHONPATH"] = os.pathsep.join(str(Path(folder).absolute()) for folder in folders)
-    return kept
+    return kept | NO_COMPILER
 
 
 def local(workers: int, means: Means = HERE) -> Executor:

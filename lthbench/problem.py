@@ -266,11 +266,17 @@ class Problem:
 
 
 def _snapshot(stateful: tuple[Any, ...], generators: Mapping[str, torch.Generator]) -> Any:
-    return {
+    snapshot = {
         "stateful": [_state_of(thing) for thing in stateful],
         "generators": {name: g.get_state() for name, g in generators.items()},
         "torch": torch.get_rng_state(),
     }
+    return snapshot | ({"cuda": torch.cuda.get_rng_state()} if _on_gpu() else {})
+
+
+def _on_gpu() -> bool:
+    """Whether this process has a GPU at work: it was told its device as it began."""
+    return torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
 
 
 def _restore(
@@ -283,6 +289,8 @@ def _restore(
     for name, state in snapshot["generators"].items():
         generator(name).set_state(state)
     torch.set_rng_state(snapshot["torch"])
+    if "cuda" in snapshot:
+        torch.cuda.set_rng_state(snapshot["cuda"])
 
 
 def _state_of(thing: Any) -> Any:

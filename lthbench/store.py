@@ -90,7 +90,8 @@ class Log:
     def _differs(self) -> MethodError:
         return MethodError(
             f"call {self.position + 1} differs on replay: find_tickets must be deterministic; "
-            "draw from problem.generator(name), and pass to problem.loop what its body changes"
+            "draw from problem.generator(name), pass to problem.loop what its body changes, and on "
+            "a GPU use deterministic operations"
         )
 
     def save(self) -> None:

@@ -18,8 +18,8 @@ def main() -> None:
     single_threaded()
     known: dict[str, Examples] = {}
     (device,) = sys.argv[1:]
-    if device.startswith("cuda:"):
-        torch.cuda.set_device(device)  # what is not told where to go goes there
+    if device.startswith("cuda"):
+        torch.cuda.set_device(torch.device(device).index or 0)  # where all goes that is not told
     while True:
         header, tensors = channel.receive()
         if header["op"] == "examples":

@@ -574,7 +574,7 @@ def test_a_capture_leaves_all_as_it_was_and_may_fail(
         yield
 
     @contextmanager
-    def capturing(_: Any) -> Iterator[None]:
+    def capturing(_: Any, stream: Any) -> Iterator[None]:
         yield
         value.sub_(1)  # a capture computes nothing
         if fails:

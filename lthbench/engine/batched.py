@@ -212,9 +212,11 @@ def _in_turn(
     current = torch.cuda.current_stream(streams[0].device)
     for stream in streams:
         stream.wait_stream(current)
-    yield lambda j: torch.cuda.stream(streams[j % len(streams)])
-    for stream in streams:
-        current.wait_stream(stream)
+    try:
+        yield lambda j: torch.cuda.stream(streams[j % len(streams)])
+    finally:  # a capture that fails must not end with streams that nobody waits for
+        for stream in streams:
+            current.wait_stream(stream)
 
 
 def stream_on(device: torch.device) -> torch.cuda.Stream:
@@ -230,25 +232,26 @@ def captured(
     Args:
         changing: all that the step changes and a later step reads: as it was, when this returns.
     """
-    before = [tensor.clone() for tensor in changing]
     device = changing[0].device
-    current, side = torch.cuda.current_stream(device), stream_on(device)
-    side.wait_stream(current)
-    with torch.cuda.stream(side):
-        for _ in range(WARM):
-            step()
-    current.wait_stream(side)
-    for tensor, old in zip(changing, before, strict=True):
-        tensor.copy_(old)
-    torch.cuda.synchronize(device)
-    graph = torch.cuda.CUDAGraph()
-    try:
-        with torch.cuda.device(device), torch.cuda.graph(graph):
-            step()
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        return step, f"no graph of a step could be captured ({reason(error)}); it goes slower"
+    with torch.cuda.device(device):  # a graph is captured on the device that is current
+        before = [tensor.clone() for tensor in changing]
+        current, side = torch.cuda.current_stream(device), stream_on(device)
+        side.wait_stream(current)
+        with torch.cuda.stream(side):
+            for _ in range(WARM):
+                step()
+        current.wait_stream(side)
+        for tensor, old in zip(changing, before, strict=True):
+            tensor.copy_(old)
+        torch.cuda.synchronize(device)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=side):
+                step()
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            return step, f"no graph of a step could be captured ({reason(error)}); it goes slower"
     return graph.replay, ""
 
 

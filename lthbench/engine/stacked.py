@@ -273,6 +273,7 @@ class Group:
         if ending not in self._steps:
             step: Callable[[], None] = partial(self.step, ending)
             if self.counter.is_cuda:
+                self._steps.clear()  # jobs that have ended stay so: the graph before is done
                 kept = [*self.changing(), self.counter, self.losses]
                 step, self.note = captured(step, kept)
             self._steps[ending] = step
@@ -330,8 +331,6 @@ class Group:
 def _like(job: Job, data: Mapping[int, Examples]) -> Tensor:
     """An empty tensor of the device and type that weights have."""
     dtype, device = plain.PRECISIONS[job.recipe.precision], data[job.seed].x.device
-    if device.type == "cuda":  # as the plain engine's: no product is rounded to tf32
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     return torch.empty(0, dtype=dtype, device=device)
 
 

@@ -10,11 +10,14 @@ Prints JSON, then a Markdown table. Without a GPU it says so and exits 2.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
+
+os.environ.setdefault("TORCH_DISABLE_NATIVE_JIT", "1")  # before torch: nothing is compiled
 
 import torch
 from tabulate import tabulate
@@ -38,6 +41,7 @@ SHORT = 5  # a short run is a long one's share of this
 WITHIN = 1e-7  # of a tensor's largest value: other kernels add in another order
 SEEDS = 10
 CHECKED = "mlp-digits"
+LEAST = 1500  # steps of a row, so that capturing a graph does not drown them
 STEPS = 600  # of the comparison in float32
 
 
@@ -81,6 +85,8 @@ def equal_in_float64() -> dict[str, float]:
 
 
 def _distance(ours: Result, theirs: Result) -> float:
+    if ours.note:  # it fell back to what it is compared with
+        raise SystemExit(f"the stacked engine was not tried: {ours.note}")
     if ours.state is None or theirs.state is None:
         raise SystemExit(f"stacked {ours.status}, plain {theirs.status}: {ours.reason}")
     pairs = [(ours.state[name], tensor) for name, tensor in theirs.state.items()]
@@ -125,6 +131,8 @@ def ours(
     for _, result in stacked.run(some, data, evaluation):
         if result.status != "ok":
             raise SystemExit(f"{jobs[0].network.family}: {result.status}: {result.reason}")
+        if result.note:
+            print(result.note, file=sys.stderr, flush=True)
     torch.cuda.synchronize()
     return time.perf_counter() - began
 
@@ -135,7 +143,7 @@ def row(name: str, count: int, goal: int) -> Row:
     from tests.speed.engines import several
 
     task = load_task(name)
-    steps = task.score.every
+    steps = max(task.score.every, LEAST)
     case = peers.prepared(task, DEVICE, steps)
     jobs, data = several(case, count), {peers.SEED: case.train}
     evaluation = Evaluation({peers.SEED: case.sets}, (steps,))

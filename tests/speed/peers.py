@@ -88,7 +88,7 @@ class Pictures(Dataset[tuple[Any, int]]):
         if examples.x[0].numel() == side**2:  # grey
             x = x.reshape(-1, side, side)
         self.pictures = [Image.fromarray(image) for image in x]
-        self.labels = [int(label) for label in examples.y]
+        self.labels = [int(label) for label in examples.y.tolist()]
         self.transform = transform
 
     def __len__(self) -> int:
