@@ -12,9 +12,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
 from lthbench.task import load_task
-from tests.speed import estimate, harness, quick, startup, workers
+from tests.speed import engines, estimate, gpu, growth, harness, quick, startup, workers
 
 TINY = Path(__file__).parent / "tasks" / "tiny-digits.toml"
 Said = Callable[..., str]
@@ -77,6 +78,27 @@ def test_workers(said: Said) -> None:
     assert re.search(
         r"^1 worker: [\d.]+ s\n2 workers: [\d.]+ s\nratio: [\d.]+$", text, re.MULTILINE
     )
+
+
+@pytest.mark.slow
+def test_growth(said: Said) -> None:
+    text = said(growth, "--jobs", "1", "--steps", "3", "--workers", "0")
+    for name in ("as it is", "twice the jobs", "twice the steps", "twice the batch"):
+        assert re.search(rf"^{name} +[\d.]+ +[\d.]+ +[\d,]+$", text, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_engines(said: Said) -> None:
+    text = said(engines, "--task", "mlp-digits", "--jobs", "2")
+    for name in ("plain", "compact", "vmap", "unrolled"):
+        assert name in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_without_a_gpu_one_line_says_so(said: Said, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        gpu.main()
+    assert capsys.readouterr().err == "no CUDA device here: nothing was checked or measured\n"
 
 
 @pytest.mark.slow

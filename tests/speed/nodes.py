@@ -14,14 +14,13 @@ import time
 
 import numpy as np
 import torch
-from ray.cluster_utils import Cluster as Nodes
 
 from lthbench import cluster, controls, networks
 from lthbench.engine import Examples, Job
 from lthbench.task import load_task
 
 TASK = "lenet300-mnist"
-ENGINE = "plain"
+ENGINE = "compact"
 STORE = 256 * 2**20  # bytes of a node's object store
 
 
@@ -64,6 +63,8 @@ async def timed(lists: list[list[Job]], examples: Examples) -> list[float]:
 
 def measured(count: int, lists: list[list[Job]], examples: Examples) -> list[float]:
     """The same on a cluster of so many nodes."""
+    from ray.cluster_utils import Cluster as Nodes
+
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     first = {"num_cpus": 1, "object_store_memory": STORE, "include_dashboard": False}
     nodes = Nodes(initialize_head=True, head_node_args=first)
