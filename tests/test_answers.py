@@ -8,10 +8,10 @@ import pytest
 
 from lthbench import Ticket, child, keep_top
 from lthbench.check import TASK
-from lthbench.engine import plain
 from lthbench.errors import BadCall
 from lthbench.method import load_method
 from lthbench.problem import Problem
+from tests import tiny
 from tests.searching import begin, search
 
 SEED = 3
@@ -34,7 +34,7 @@ def test_a_hit_in_the_store_is_charged(tmp_path: Path, monkeypatch: pytest.Monke
     method = load_method(str(path))
     first = search(method, TASK, SEED, tmp_path)
     assert 3 < first.meter.spent < 3.5
-    monkeypatch.setattr(plain, "run", lambda *args: pytest.fail("it was trained again"))
+    tiny.trained_by(monkeypatch, lambda *args: pytest.fail("it was trained again"))
     again = search(method, TASK, SEED, tmp_path)
     assert again.meter.count == first.meter.count
     assert again.rungs == first.rungs

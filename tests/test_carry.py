@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from lthbench import masks, networks, tables
-from lthbench.engine import Job, Result, plain
+from lthbench.engine import Job, Result, choice
+from lthbench.engine.choice import HERE, engine_for
 from lthbench.errors import MethodError, NotApplicable
 from lthbench.estimate import estimate
 from lthbench.evaluation import DEVELOPMENT as SEED
@@ -21,6 +22,7 @@ from lthbench.progress import carrying_steps
 from lthbench.record import Record, comparable, read_record
 from lthbench.reference import build
 from lthbench.task import load_task
+from tests import tiny
 from tests.searching import ROOT
 
 TASK = ROOT / "tests" / "tasks" / "tiny-digits.toml"
@@ -79,9 +81,7 @@ def test_the_record_is_read_again_and_a_second_run_is_the_same(
     one_shot: tuple[Path, Record], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, record = one_shot
-    from lthbench.engine import plain
-
-    monkeypatch.setattr(plain, "run", lambda *args: pytest.fail("it was trained again"))
+    tiny.trained_by(monkeypatch, lambda *args: pytest.fail("it was trained again"))
     again = carried(str(folder / "one_shot.py"), folder / "out")
     assert comparable(again) == comparable(record)
     stored = read_record(folder / "out" / "tiny-digits" / "record.json")
@@ -129,7 +129,7 @@ def test_what_fails_at_a_target_is_drawn_again(
     folder, record = one_shot
     assert record.transfer is not None
     (bad,) = [c for c in record.transfer.cells if (c.kind, c.depth, c.density) == (kind, 3, 0.5)]
-    run = plain.run
+    run = choice.RUN[engine_for(HERE, load_task(str(TASK)).network)]
 
     def failing(jobs: list[Job], *rest: Any) -> Iterator[tuple[str, Result]]:
         for key, result in run(jobs, *rest):
@@ -138,7 +138,7 @@ def test_what_fails_at_a_target_is_drawn_again(
             yield key, replace(result, status="diverged", correct={}) if fails else result
 
     monkeypatch.setenv("LTHBENCH_CACHE", str(tmp_path / "cache"))  # erk is shared there
-    monkeypatch.setattr(plain, "run", failing)
+    tiny.trained_by(monkeypatch, failing)
     moved = carried(str(folder / "one_shot.py"), tmp_path / "out").transfer
     assert moved is not None
     others = [c for c in moved.cells if (c.kind, c.depth, c.density) != (kind, 3, 0.5)]

@@ -16,12 +16,12 @@ import pytest
 from filelock import FileLock
 
 from lthbench import data, executors
-from lthbench.engine import plain
 from lthbench.errors import LthbenchError, MethodError, ResourceError, TaskError, UsageError
 from lthbench.evaluation import Evaluated, evaluate
 from lthbench.paths import canonical_json
 from lthbench.record import Record, comparable, read_record
 from lthbench.task import Task, load_suite, load_task
+from tests import tiny
 from tests.searching import ROOT
 
 TASK = ROOT / "tests" / "tasks" / "tiny-digits.toml"
@@ -97,7 +97,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         began.extend(job.key for job in jobs)
         return iter(())
 
-    monkeypatch.setattr(plain, "run", run)
+    tiny.trained_by(monkeypatch, run)
     monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
     return began
 

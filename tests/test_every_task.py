@@ -13,11 +13,12 @@ import pytest
 from lthbench import data, masks
 from lthbench.answers import read_ticket
 from lthbench.data import Examples, Search
-from lthbench.engine import Job, Result, plain
+from lthbench.engine import Job, Result
 from lthbench.errors import NotApplicable
 from lthbench.method import baseline_names, load_method
 from lthbench.states import State
 from lthbench.task import Ladder, Task, load_suite, load_task
+from tests import tiny
 from tests.searching import search
 
 # Steps of the shrunk recipe: enough for a warm-up and two drops in their order.
@@ -94,7 +95,7 @@ def test_the_whole_ladder_is_within_the_budget(
         monkeypatch.setattr(data, "search", lambda task, seed: noise(task))
     elif whole.data.source == "digits":
         data.prepare(whole, download=False)
-    monkeypatch.setattr(plain, "run", standing)
+    tiny.trained_by(monkeypatch, standing)
     state = search(load_method(name), whole, 0, tmp_path)
     assert [rung["density"] for rung in state.rungs] == list(whole.ladder.trained)
     assert state.meter.spent <= whole.search.budget

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from lthbench import networks
-from lthbench.engine import Examples, Job
+from lthbench.engine import Examples, Job, choice
 from lthbench.states import State
 from lthbench.task import Network, Recipe
 
@@ -128,6 +129,12 @@ def masks(of: Network, depth: int, density: float = 0.4, seed: int = 0) -> dict[
     first, second, *_ = drawn.values()
     first[:], second[1] = True, False
     return drawn
+
+
+def trained_by(patch: pytest.MonkeyPatch, run: Callable[..., Any]) -> None:
+    """Put a function in the place of every engine."""
+    for name in choice.RUN:
+        patch.setitem(choice.RUN, name, run)
 
 
 def job(
