@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import traceback
@@ -12,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from lthbench.errors import CheckFailed, DataError, LthbenchError, UsageError, nearest
+from lthbench.guard import without_compiler
 
 WIDTH = 199  # of the one line that a mistake is told in
 INTERRUPTED, BUG = 130, 3
@@ -334,7 +334,7 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
 def main() -> None:
     """Run the command line; every mistake ends in one line and its exit code."""
     debug = "--debug" in sys.argv
-    os.environ.setdefault("TORCH_DISABLE_NATIVE_JIT", "1")  # as workers have it (executors)
+    without_compiler()  # before torch is imported
     try:
         code = app(standalone_mode=False)
     except LthbenchError as error:

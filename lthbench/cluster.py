@@ -21,6 +21,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,8 @@ from lthbench.engine import (
 )
 from lthbench.engine.choice import HERE, Means
 from lthbench.errors import MethodError, NodeLost, ResourceError, UsageError
-from lthbench.executors import NO_COMPILER, failed, tell
+from lthbench.executors import failed, tell
+from lthbench.guard import NO_COMPILER
 from lthbench.paths import cache, data_folder, digest
 
 ANSWER_SECONDS = 10.0  # within which a cluster must answer
@@ -228,16 +230,8 @@ class Cluster:
     ) -> Any:
         """Hand one chunk to Ray; its reference."""
         sets: dict[str, list[Any]] = {}
-        seeds = sorted({job.seed for job in chunk})
-        named = {seed: await self._send(data[seed], sets) for seed in seeds}
-        looks = None
-        if evaluation:
-            looks = {
-                seed: {p: await self._send(e, sets) for p, e in evaluation.sets[seed].items()}
-                for seed in seeds
-            }
-        at = evaluation.at if evaluation else ()
-        header, tensors = packing.pack_chunk(chunk, named, looks, at)
+        send = partial(self._send, sets=sets)
+        header, tensors = await packing.pack_chunk(chunk, data, evaluation, send)
         header |= {"makeup": self._makeup, "device": self.device}
         return self._task.remote(wire.dumps(header, tensors), sets)
 
@@ -281,10 +275,9 @@ class Cluster:
             home: not used: the child's folder is a new one on its node.
         """
         self._children = [child for child in self._children if not child.closed]
-        cores = int(_ray().cluster_resources().get("CPU", 0))
         taken = sum(child.reserved for child in self._children)
         gpu = CHILD_GPU * (self.device == "cuda")
-        child = await RemoteChild.start(int(2 * (taken + 1) <= cores), gpu)
+        child = await RemoteChild.start(int(2 * (taken + 1) <= cores()), gpu)
         self._children.append(child)
         return child
 

@@ -28,6 +28,7 @@ from lthbench.engine import (
 )
 from lthbench.engine.choice import HERE, Means
 from lthbench.errors import ResourceError
+from lthbench.guard import NO_COMPILER
 
 ENVIRONMENT_KEPT = (
     "PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHASHSEED", "LD_LIBRARY_PATH",
@@ -35,11 +36,6 @@ ENVIRONMENT_KEPT = (
     "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
     "NVIDIA_VISIBLE_DEVICES", "CUDA_HOME", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF",
 )  # fmt: skip
-
-
-# Since 2.14 torch compiles some products for a GPU as they are first met. That starts processes,
-# which a method's child may not, and needs a compiler, which a user may not have.
-NO_COMPILER = {"TORCH_DISABLE_NATIVE_JIT": "1"}
 
 
 class Executor(Protocol):
@@ -224,15 +220,7 @@ class _Worker:
     async def _hand_over(
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> None:
-        seeds = sorted({job.seed for job in jobs})
-        named = {seed: await self._tell(data[seed]) for seed in seeds}
-        looks = None
-        if evaluation:
-            looks = {
-                seed: {p: await self._tell(e) for p, e in evaluation.sets[seed].items()}
-                for seed in seeds
-            }
-        chunk, tensors = packing.pack_chunk(jobs, named, looks, evaluation.at if evaluation else ())
+        chunk, tensors = await packing.pack_chunk(jobs, data, evaluation, self._tell)
         await self._send({"op": "run", **chunk}, tensors)
 
     async def _tell(self, examples: Examples) -> str:

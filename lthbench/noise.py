@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import statistics
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,15 +59,15 @@ async def counted(
     seen = score.see(task, [seed], score.Plan(final=True), means)
     depth, steps = task.network.depth, task.recipe.steps
     theta = networks.initial(task.network, depth, seed)
-    jobs = []
+    jobs, by = [], engine_for(means, task.network)
     for rung in task.ladder.trained:
         header, masks, stored = answers.read_ticket(tickets, rung)
         start = State(stored, header["start"]) if stored else theta
         for draw in range(draws):
             moved = nudged(start, seed, draw)
             key = f"{rung!r} {draw}"
-            job = Job(task.network, depth, moved, masks, task.recipe, steps, seed, score.ORDER, key)
-            jobs.append(replace(job, engine=engine_for(means, task.network)))
+            what = task.network, depth, moved, masks, task.recipe, steps, seed, score.ORDER, key
+            jobs.append(Job(*what, engine=by))
     executor = executors.local(workers, means)
     looks = Evaluation(seen.sets, (steps,))
     found: dict[str, dict[str, int]] = {}

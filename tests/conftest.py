@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import settings
@@ -52,3 +54,18 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("LTHBENCH_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def said(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """What a script prints, run in this process with a cache of its own."""
+    monkeypatch.delenv("LTHBENCH_DATA", raising=False)
+
+    def run(script: ModuleType, *arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", [script.__name__, *arguments])
+        script.main()
+        return capsys.readouterr().out
+
+    return run

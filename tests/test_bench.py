@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -26,19 +24,6 @@ TASKS = Path(__file__).parent / "tasks"
 TINY = str(TASKS / "tiny-digits.toml")
 ADDITION = str(TASKS / "tiny-modadd.toml")
 Said = Callable[..., str]
-
-
-@pytest.fixture
-def said(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
-    """What a script prints, run in this process with a cache of its own."""
-    monkeypatch.delenv("LTHBENCH_DATA", raising=False)
-
-    def run(script: ModuleType, *arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", [script.__name__, *arguments])
-        script.main()
-        return capsys.readouterr().out
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -19,19 +17,6 @@ from tests.speed import engines, estimate, gpu, growth, harness, quick, startup,
 
 TINY = Path(__file__).parent / "tasks" / "tiny-digits.toml"
 Said = Callable[..., str]
-
-
-@pytest.fixture
-def said(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Said:
-    """What a script prints, run in this process with a cache of its own."""
-    monkeypatch.delenv("LTHBENCH_DATA", raising=False)
-
-    def run(script: ModuleType, *arguments: str) -> str:
-        monkeypatch.setattr(sys, "argv", [script.__name__, *arguments])
-        script.main()
-        return capsys.readouterr().out
-
-    return run
 
 
 def test_harness(said: Said) -> None:

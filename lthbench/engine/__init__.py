@@ -8,7 +8,8 @@ after the other, within the noise floor for one that batches them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -141,6 +142,36 @@ class Result:
     reason: str = ""
     seconds: float = 0.0
     note: str = ""
+
+
+def outcome(
+    state: State,
+    loss: bool,
+    correct: Mapping[str, Tensor],
+    predictions: Mapping[str, Tensor],
+) -> Result:
+    """What a training came to, that ends in these weights.
+
+    Args:
+        loss: whether the last loss that was looked at is finite.
+    """
+    if loss and all(bool(tensor.isfinite().all()) for tensor in state.values()):
+        return Result(state, correct, predictions)
+    return Result(None, correct, predictions, "diverged", "a loss or a weight was not finite")
+
+
+def one_by_one(
+    train: Callable[[Job, Examples, Mapping[str, Examples], Sequence[int]], Result],
+    jobs: Iterable[Job],
+    data: Mapping[int, Examples],
+    evaluation: Evaluation | None,
+) -> Iterator[tuple[str, Result]]:
+    """An engine of a function that trains one job on its examples, with its sets and steps."""
+    for job in jobs:
+        began = time.perf_counter()
+        sets = evaluation.sets[job.seed] if evaluation else {}
+        result = train(job, data[job.seed], sets, evaluation.at if evaluation else ())
+        yield job.key, replace(result, seconds=time.perf_counter() - began)
 
 
 def count_correct(answers: Tensor, examples: Examples) -> int:

@@ -10,10 +10,9 @@ All weights that are trained lie in one vector, so that an optimiser's step is o
 from __future__ import annotations
 
 import math
-import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from lthbench import networks
-from lthbench.engine import Evaluation, Examples, Job, Result, count_correct
+from lthbench.engine import Evaluation, Examples, Job, Result, count_correct, one_by_one, outcome
 from lthbench.engine.augment import fed
 from lthbench.engine.plain import CHECKED_EVERY, EVALUATED_TOGETHER, PRECISIONS, loss_of, rate
 from lthbench.states import State
@@ -43,11 +42,7 @@ def run(
     jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None = None
 ) -> Iterator[tuple[str, Result]]:
     """Train each job on its seed's examples and yield (key, result) as it ends."""
-    for job in jobs:
-        began = time.perf_counter()
-        sets = evaluation.sets[job.seed] if evaluation else {}
-        result = _train(job, data[job.seed], sets, evaluation.at if evaluation else ())
-        yield job.key, replace(result, seconds=time.perf_counter() - began)
+    return one_by_one(_train, jobs, data, evaluation)
 
 
 @torch.no_grad()
@@ -73,11 +68,8 @@ def _train(job: Job, data: Examples, sets: Mapping[str, Examples], at: Sequence[
         if step in due:
             predictions = _evaluate(network, dtype, sets, correct)
     state = State(network.state(), job.until)
-    finite = bool(loss.isfinite()) and all(bool(t.isfinite().all()) for t in state.values())
     counts = {name: torch.tensor(values) for name, values in correct.items()}
-    if not finite:
-        return Result(None, counts, predictions, "diverged", "a loss or a weight was not finite")
-    return Result(state, counts, predictions)
+    return outcome(state, bool(loss.isfinite()), counts, predictions)
 
 
 def _loss_gradient(logits: Tensor, y: Tensor, smoothing: float) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -49,17 +49,17 @@ def unpack_job(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> Job:
     )
 
 
-def pack_chunk(
+async def pack_chunk(
     jobs: Sequence[Job],
-    named: Mapping[int, str],
-    looks: Mapping[int, Mapping[str, str]] | None,
-    at: Sequence[int],
+    data: Mapping[int, Examples],
+    evaluation: Evaluation | None,
+    tell: Callable[[Examples], Awaitable[str]],
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Jobs that go together as a header and tensors.
 
     Args:
-        named: by seed, the name that the receiver knows its training examples under.
-        looks: by seed and set, the same of what is evaluated at the steps `at`; None: nothing is.
+        data, evaluation: as an engine takes them; of other seeds than the jobs' nothing is told.
+        tell: makes examples known to the receiver, and gives the name that it knows them under.
     """
     headers: list[dict[str, Any]] = []
     tensors: dict[str, Tensor] = {}
@@ -67,11 +67,15 @@ def pack_chunk(
         header, own = pack_job(job)
         headers.append(header)
         tensors |= wire.prefixed(str(number), own)
-    chunk: dict[str, Any] = {"jobs": headers, "data": {str(s): n for s, n in named.items()}}
-    chunk["evaluation"] = None
-    if looks is not None:
-        sets = {str(seed): dict(names) for seed, names in looks.items()}
-        chunk["evaluation"] = {"sets": sets, "at": list(at)}
+    seeds = sorted({job.seed for job in jobs})
+    chunk: dict[str, Any] = {"jobs": headers, "evaluation": None}
+    chunk["data"] = {str(seed): await tell(data[seed]) for seed in seeds}
+    if evaluation:
+        sets = {
+            str(seed): {part: await tell(some) for part, some in evaluation.sets[seed].items()}
+            for seed in seeds
+        }
+        chunk["evaluation"] = {"sets": sets, "at": list(evaluation.at)}
     return chunk, tensors
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,7 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench import networks
-from lthbench.engine import Evaluation, Examples, Job, Result, count_correct, norms
+from lthbench.engine import (
+    Evaluation,
+    Examples,
+    Job,
+    Result,
+    count_correct,
+    norms,
+    one_by_one,
+    outcome,
+)
 from lthbench.engine.augment import fed
 from lthbench.states import State
 from lthbench.task import IMAGES, Network, Recipe, matching
@@ -32,11 +39,7 @@ def run(
 
     An evaluation changes no bit of the training.
     """
-    for job in jobs:
-        began = time.perf_counter()
-        sets = evaluation.sets[job.seed] if evaluation else {}
-        result = _train(job, data[job.seed], sets, evaluation.at if evaluation else ())
-        yield job.key, replace(result, seconds=time.perf_counter() - began)
+    return one_by_one(_train, jobs, data, evaluation)
 
 
 def _train(job: Job, data: Examples, sets: Mapping[str, Examples], at: Sequence[int]) -> Result:
@@ -76,11 +79,8 @@ def _train(job: Job, data: Examples, sets: Mapping[str, Examples], at: Sequence[
             predictions = _evaluate(network, dtype, mixed, sets, correct)
     last = {n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}
     state = State(last, job.until)
-    finite = bool(loss.isfinite()) and all(bool(t.isfinite().all()) for t in state.values())
     counts = {name: torch.tensor(values) for name, values in correct.items()}
-    if not finite:
-        return Result(None, counts, predictions, "diverged", "a loss or a weight was not finite")
-    return Result(state, counts, predictions)
+    return outcome(state, bool(loss.isfinite()), counts, predictions)
 
 
 Mixed = Callable[[], AbstractContextManager[Any]]

@@ -18,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lthbench.engine import Evaluation, Examples, Job, Result, norms, optimisers, plain
+from lthbench.engine import Evaluation, Examples, Job, Result, norms, optimisers, outcome, plain
 from lthbench.engine.batched import Seen, Stack, Way, captured, reason
 from lthbench.engine.counting import Counts
 from lthbench.engine.feeding import BLOCK, Feed, seen_as
@@ -181,11 +181,8 @@ def _trained(
 
 def _result(group: Group, counts: Counts, j: int) -> Result:
     state = group.stack.state(j, group.jobs[j].until)
-    finite = math.isfinite(group.last[j]) and all(bool(t.isfinite().all()) for t in state.values())
-    found = counts.correct(j), counts.predictions(j)
-    if not finite:
-        return Result(None, *found, "diverged", "a loss or a weight was not finite")
-    return Result(state, *found)
+    loss = math.isfinite(group.last[j])
+    return outcome(state, loss, counts.correct(j), counts.predictions(j))
 
 
 class Group:

@@ -17,7 +17,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 
-os.environ.setdefault("TORCH_DISABLE_NATIVE_JIT", "1")  # before torch: nothing is compiled
+from lthbench.guard import NO_COMPILER
+
+os.environ.update(NO_COMPILER)  # before torch is imported
 
 import torch
 from tabulate import tabulate

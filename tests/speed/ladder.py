@@ -17,10 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,25 +55,6 @@ def counted(record: Record) -> Work:
     search = sum(entry.cost for entry in record.searches)
     cells = [steps // cell.schedule - cell.start for cell in record.cells]
     return Work(round(search), round(search * steps), len(cells), sum(cells))
-
-
-def ours(task: Path, seeds: int, folder: Path) -> float:
-    """Seconds of the whole evaluation, from the command to its end."""
-    environment = os.environ | {"LTHBENCH_CACHE": str(folder / "cache")}
-
-    def lthbench(*arguments: str) -> None:
-        subprocess.run(
-            [sys.executable, "-m", "lthbench", *arguments],
-            check=True, env=environment, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    lthbench("data", "prepare", str(task))
-    began = time.perf_counter()
-    lthbench(
-        "evaluate", "imp", "--task", str(task), "--seeds", str(seeds), "--final",
-        "--no-transfer", "--out", str(folder / "out"),
-    )  # fmt: skip
-    return time.perf_counter() - began
 
 
 def theirs(task: Task, steps: int, threads: Sequence[int]) -> dict[str, float]:
@@ -132,7 +110,7 @@ def main() -> None:
         whole = load_task(options.task)
         copy = workers.shortened(whole.name, options.steps or whole.recipe.steps, folder)
         task = load_task(str(copy))
-        seconds = ours(copy, options.seeds, folder)
+        seconds = workers.evaluated(copy, options.seeds, folder, "--final", "--no-transfer")
         record = read_record(folder / "out" / task.name / "record.json")
         os.environ["LTHBENCH_CACHE"] = str(folder / "cache")  # the data that ours was given
         work = counted(record)

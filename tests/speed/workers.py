@@ -35,6 +35,11 @@ def shortened(name: str, steps: int, folder: Path) -> Path:
 
 def once(task: Path, workers: int, seeds: int, folder: Path) -> float:
     """Seconds of one evaluation, from the command to its end."""
+    return evaluated(task, seeds, folder, "--workers", str(workers))
+
+
+def evaluated(task: Path, seeds: int, folder: Path, *more: str) -> float:
+    """Seconds of an evaluation of IMP, into folder/out, with a cache that holds the data alone."""
     environment = os.environ | {"LTHBENCH_CACHE": str(folder / "cache")}
 
     def lthbench(*arguments: str) -> None:
@@ -47,7 +52,7 @@ def once(task: Path, workers: int, seeds: int, folder: Path) -> float:
     began = time.perf_counter()
     lthbench(
         "evaluate", "imp", "--task", str(task), "--seeds", str(seeds),
-        "--workers", str(workers), "--out", str(folder / "out"),
+        "--out", str(folder / "out"), *more,
     )  # fmt: skip
     return time.perf_counter() - began
 
