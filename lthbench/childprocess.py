@@ -18,6 +18,7 @@ from torch import Tensor
 from lthbench import store, wire
 from lthbench.errors import MethodError
 from lthbench.executors import environment
+from lthbench.requests import Requests
 
 OUTPUT_KEPT = 64 * 1024  # bytes of what a child prints, from its beginning and from its end
 OUTPUT_LIMIT = 64 * 2**20
@@ -55,6 +56,7 @@ class ChildProcess:
         self.last: deque[bytes] = deque(maxlen=16)
         self.printed = 0
         self.own_seconds = 0.0
+        self._requests = Requests()
         self._capture = asyncio.ensure_future(self._read_output())
 
     @staticmethod
@@ -85,7 +87,8 @@ class ChildProcess:
             raise await self._gone() from error
 
     async def receive(self, limits: Limits, stop: asyncio.Event) -> wire.Message:
-        """The next request; MethodError if the child ends, or takes too much.
+        """The next request; MethodError if it is none that a method's call makes, or if the child
+        ends or takes too much.
 
         Raises CancelledError once another seed has asked all to stop.
         """
@@ -108,6 +111,7 @@ class ChildProcess:
         if stop.is_set():
             raise asyncio.CancelledError
         self._check(limits, 0.0)  # a child that asks often is never waited for so long
+        self._requests.check(message[0])
         return message
 
     def _check(self, limits: Limits, waiting: float) -> None:

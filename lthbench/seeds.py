@@ -14,6 +14,8 @@ names                  what is drawn from it
                        and the attempt
 ``noise``              one-ulp moves of the start weights (noise floor)
 ``bench``              drawn examples, masks and orders of what is only timed
+``ranks``              sign flips of a board's units, under seed 0
+``evidence/pairings``  which seeds are paired, under seed 0
 ====================== =============================================================
 
 A stream's name may be written in parts, ``generator(3, "control", "shuffled", "fc1.weight", 0)``;

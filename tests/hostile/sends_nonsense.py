@@ -1,0 +1,6 @@
+"""Sends a request that is well made but asks for nothing that there is."""
+
+
+def find_tickets(problem, *, op: str = "train"):
+    problem._request({"op": op})
+    raise SystemExit("LET THROUGH")
