@@ -1,0 +1,159 @@
+"""The bundle of a finished evaluation: the method's source, records, tickets, answers, curves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lthbench import answers, arrays, bundle, packed, starts, wire
+from lthbench.errors import RecordError, ResourceError
+from lthbench.paths import cache, canonical_json, digest
+from lthbench.record import Record
+from lthbench.score import SHARED
+from lthbench.store import Store
+from lthbench.task import Task, load_task
+
+AGAIN = "run the same `lthbench evaluate` command again"
+
+
+def pack(out: Path, records: Sequence[Record]) -> bytes:
+    """The canonical bundle of some of an evaluation's tasks; equal input gives equal bytes.
+
+    Raises:
+        RecordError: for what is missing in the folder, or does not belong together.
+        ResourceError: for a damaged file.
+    """
+    members = {
+        bundle.SOURCE: source(out),
+        bundle.ENVIRONMENT: canonical_json({"packages": packages()}),
+    }
+    for record in records:
+        if record.method.digest != digest(members[bundle.SOURCE]):
+            raise RecordError(
+                f"{out / bundle.SOURCE}: not the source that the record of {record.task.name} "
+                f"names; {AGAIN}"
+            )
+        for name, data in _of_task(out / record.task.name, record):
+            members[f"{record.task.name}/{name}"] = data
+    return bundle.contain(members)
+
+
+def source(out: Path) -> bytes:
+    """The method's source, as the evaluation left it."""
+    return _bytes(out / bundle.SOURCE)
+
+
+def packages() -> dict[str, str]:
+    """Name and version of every distribution that is installed, sorted."""
+    found = {
+        (d.metadata["Name"] or "").lower().replace("_", "-"): d.version for d in distributions()
+    }
+    return {name: found[name] for name in sorted(found) if name}
+
+
+def task_of(record: Record) -> Task:
+    """The task of a record, as this version has it; RecordError if its protocol is another."""
+    task = load_task(record.task.name)
+    if task.digest != record.task.digest:
+        raise RecordError(
+            f"{task.name}: the record is of another version of the task (digest "
+            f"{record.task.digest[:12]}, here {task.digest[:12]}); evaluate again"
+        )
+    return task
+
+
+def _of_task(folder: Path, record: Record) -> Iterator[tuple[str, bytes]]:
+    bare = record.model_copy(update={"bundle": None})
+    yield bundle.RECORD, canonical_json(bare.model_dump(mode="json"))
+    task = task_of(record)
+    for cell in record.cells:
+        if cell.kind != "ticket" or cell.schedule != 1 or cell.status == "missing":
+            continue
+        rung = packed.rung_name(cell.density)
+        yield (
+            f"tickets/seed{cell.seed}/{rung}.safetensors",
+            _ticket(folder, task, cell.seed, cell.density),
+        )
+    answered, counted = _answered(folder, record)
+    yield bundle.ANSWERS, arrays.dumps({}, answered)
+    yield bundle.CURVES, arrays.dumps({}, counted)
+
+
+def _ticket(folder: Path, task: Task, seed: int, density: float) -> bytes:
+    header, masks, weights = answers.read_ticket(folder / "tickets" / f"seed{seed}", density)
+    stored = starts.stored_of(task, seed, header, masks, weights)
+    return packed.dumps(header, {name: mask.numpy() for name, mask in masks.items()}, stored)
+
+
+def _answered(
+    folder: Path, record: Record
+) -> tuple[dict[str, NDArray[np.uint8]], dict[str, NDArray[np.int32]]]:
+    """Answers and curves of every run that was made for this record, by the run's name."""
+    found, curves = {}, {}
+    runs = dict(bundle.runs(record))
+    for name, kind, key in _keys(folder):
+        if name not in runs:
+            raise RecordError(
+                f"{folder / 'answers.json'}: {name} is no cell of the record; {AGAIN}"
+            )
+        _, tensors = _stored(folder, kind, key)
+        for part, correct in wire.under("correct", tensors).items():
+            curves[f"{name}/{part}"] = correct.numpy().astype(np.int32)
+        predictions = wire.under("predictions", tensors)
+        if "test" in predictions:
+            found[name] = predictions["test"].numpy()
+        elif runs[name].status == "ok":
+            raise RecordError(f"{folder}: {name} was stored without its answers; {AGAIN}")
+    return found, curves
+
+
+def _keys(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Name, kind and key of every run whose result is stored."""
+    path = folder / "answers.json"
+    table = _json(path)
+    try:
+        for part, prefix in (("cells", ""), ("carried", "carried-")):
+            for kind, density, seed, where, key in table[part]:
+                if not packed.HEX.fullmatch(key):
+                    raise ValueError(f"{key!r} is no key")
+                yield f"{prefix}{kind}/{density!r}/{seed}/{where}", kind, key
+    except (ValueError, TypeError, KeyError) as error:
+        raise ResourceError(f"{path}: damaged; remove it and {AGAIN}") from error
+
+
+def _stored(folder: Path, kind: str, key: str) -> wire.Message:
+    """A run's stored result: beside the tickets, or in the cache where methods share it."""
+    place = folder / "cells"
+    if kind in SHARED:
+        place = cache() / "cells" / str(_json(folder / "task.json").get("arithmetic"))
+    stored = Store(place).get(key)
+    if stored is None:
+        raise RecordError(f"{place / key}.safetensors: gone, with its answers; {AGAIN}")
+    return stored
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        table = json.loads(_bytes(path))
+    except ValueError as error:
+        raise ResourceError(f"{path}: damaged; remove it and {AGAIN}") from error
+    if not isinstance(table, dict):
+        raise ResourceError(f"{path}: damaged; remove it and {AGAIN}")
+    return table
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise RecordError(
+            f"{path}: not there; the evaluation is not finished, or older than bundles: {AGAIN}"
+        ) from error
+    except OSError as error:
+        raise ResourceError(f"{path}: {error.strerror}; make it readable") from error
