@@ -6,11 +6,14 @@ Importing this needs no torch: a record is validated in well under a second.
 from __future__ import annotations
 
 import math
+import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
+    BaseModel,
+    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -22,32 +25,49 @@ from lthbench import scores
 from lthbench.errors import RecordError
 from lthbench.paths import canonical_json, digest, write_whole
 from lthbench.task import Schedule, Strict
+from lthbench.untrusted import shown
 
 SCHEMA = 1
 SIZE_LIMIT = 2 * 2**20  # bytes of a record that is read at all
+SEEDS, RUNGS = 1000, 100  # at most: what is computed from a file must end
+KEYS, TOLD = 50_000, 1000  # at most: keys of a record, mistakes that are looked through
+HUGE = 1e300
+BUNDLE_LIMIT = 256 * 2**20  # bytes of a bundle that is read at all
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=400)]
 Short = Annotated[str, Field(max_length=120)]
+Url = Annotated[str, Field(max_length=400, pattern=r"^https://[A-Za-z0-9][!#-;=?-Z_a-z~%]*$")]
 Density = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0, le=10**12)]
+Natural = Annotated[int, Field(ge=0, le=10**12)]
+Item = TypeVar("Item")
+# JSON's lists are tuples here; the first item that does not fit is enough.
+Row = Annotated[tuple[Item, ...], Field(strict=False, fail_fast=True)]
 Kind = Literal[
     "dense", "ticket", "shuffled", "reinit", "random", "erk",
     "untrained", "untrained_random",  # read as they stand
 ]  # fmt: skip
 
 
+def _without_nothing(self: Any, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    table: dict[str, Any] = handler(self)
+    late = ("transfer", "noise", "bundle")
+    return {k: v for k, v in table.items() if k not in late or v is not None}
+
+
 class MayTransfer(Strict):
-    """A table whose `transfer` and `noise` are left out where they are None: older files know
-    neither."""
+    """A table whose late keys are left out where they are None: older files know none of them."""
 
-    @model_serializer(mode="wrap")
-    def _without_nothing(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        table: dict[str, Any] = handler(self)
-        late = ("transfer", "noise")
-        return {k: v for k, v in table.items() if k not in late or v is not None}
+    _without_nothing = model_serializer(mode="wrap")(_without_nothing)
 
 
-class MethodEntry(Strict):
+class Table(BaseModel):
+    """As strict as `Strict`, and read by pydantic's own parser from end to end, which is quick."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class MethodEntry(Table):
     """The method, by its source's digest and its options."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$")]
@@ -56,11 +76,11 @@ class MethodEntry(Strict):
     described: dict[str, Text]
 
 
-class TaskEntry(Strict):
+class TaskEntry(Table):
     """The protocol that was followed, and the constants the scores need."""
 
     name: Short
-    version: int
+    version: Count
     digest: Hex
     kind: Literal["accuracy", "generalisation"]
     schedule: Schedule
@@ -69,29 +89,29 @@ class TaskEntry(Strict):
     steps: Count
     every: Count
     weights: Count  # N, the prunable weights
-    ladder: tuple[Density, ...]
+    ladder: Annotated[tuple[Density, ...], Field(max_length=RUNGS, strict=False, fail_fast=True)]
 
 
-class Run(Strict):
+class Run(Table):
     """One training: which network, and its correct answers on each set along the grid."""
 
-    seed: int
+    seed: Natural
     density: Density
     schedule: Literal[1, 2, 4, 8]  # the whole schedule in 1/n of the steps
-    requested: int
-    kept: int
-    effective: int | None
-    layers: dict[str, int]  # kept weights of each tensor; tickets only
+    requested: Natural
+    kept: Natural
+    effective: Natural | None
+    layers: dict[Short, Natural]  # kept weights of each tensor; tickets only
     masks: Hex | None
     weights: Hex
     origin: Literal["init", "rewind", "signs", "scaled", "transferred", "final", "free"]
-    start: int = Field(ge=0)
+    start: Natural
     division: Literal["init", "rewind", "open", "reference"]
-    correct: dict[str, tuple[int, ...]]
+    correct: dict[Short, Row[int]]
     status: Literal["ok", "diverged", "failed", "missing"]
     reason: Text
-    attempt: int
-    own_shuffle: tuple[str, ...]  # tensors that are their own shuffle
+    attempt: Natural
+    own_shuffle: Row[Short]  # tensors that are their own shuffle
 
 
 class Cell(Run):
@@ -108,7 +128,7 @@ class Carried(Run):
     source: Literal["", "init", "rewind", "signs", "scaled", "transferred", "final", "free"] = ""
 
 
-class TransferEntry(Strict):
+class TransferEntry(Table):
     """What became of the tickets at the task's neighbouring depths.
 
     Attributes:
@@ -119,35 +139,45 @@ class TransferEntry(Strict):
     """
 
     source: Count
-    targets: tuple[Count, ...]
-    densities: tuple[Density, ...]
+    targets: Annotated[tuple[Count, ...], Field(max_length=8, strict=False, fail_fast=True)]
+    densities: Annotated[tuple[Density, ...], Field(max_length=8, strict=False, fail_fast=True)]
     rule: Literal["elastic", "own"]
     reason: Text
     sizes: dict[str, Count]
-    cells: tuple[Carried, ...]
+    cells: Row[Carried]
 
 
-class SearchEntry(Strict):
+class SearchEntry(Table):
     """What one seed's search came to."""
 
-    seed: int
+    seed: Natural
     status: Literal["ok", "failed"]
     reason: Text
     cost: float = Field(ge=0)
 
 
-class Frozen(MayTransfer):
+class Frozen(Table):
     """The values of the frozen reference that the scores use, for the set that is shown."""
 
     digest: Hex
     provisional: bool
-    dense: tuple[float, ...]  # one score a seed; D is their mean
+    dense: Row[float]  # one score a seed; D is their mean
     margin: float
-    loss_random: tuple[float, ...]  # points, one a seed
-    transfer: dict[str, dict[Literal["erk", "imp"], tuple[float, ...]]] | None = None
+    loss_random: Row[float]  # points, one a seed
+    transfer: dict[str, dict[Literal["erk", "imp"], Row[float]]] | None = None
+
+    _without_nothing = model_serializer(mode="wrap")(_without_nothing)
 
 
-class Record(MayTransfer):
+class BundleEntry(Table):
+    """Where the bundle of a submission lies, and how it is known again."""
+
+    sha256: Hex
+    size: Annotated[int, Field(gt=0, le=BUNDLE_LIMIT)]  # bytes
+    urls: Annotated[tuple[Url, ...], Field(max_length=4, strict=False, fail_fast=True)]
+
+
+class Record(Table):
     """One method on one task: every cell, and the aggregates that follow from them."""
 
     schema_version: Literal[1]
@@ -155,18 +185,21 @@ class Record(MayTransfer):
     task: TaskEntry
     final: bool
     shown: Literal["held_out", "test"]
-    seeds: tuple[int, ...]
+    seeds: Annotated[tuple[Natural, ...], Field(max_length=SEEDS, strict=False, fail_fast=True)]
     controls: Literal["all", "one rung"]
     fingerprints: dict[str, Hex]
     sizes: dict[str, dict[str, Count]]  # examples of each set, by seed
-    cells: tuple[Cell, ...]
-    searches: tuple[SearchEntry, ...]
+    cells: Row[Cell]
+    searches: Row[SearchEntry]
     transfer: TransferEntry | None = None
     reference: Frozen | None
     aggregates: dict[str, Any]
     scorer: int
     environment: dict[str, Short]
     times: dict[str, float | Short]
+    bundle: BundleEntry | None = None
+
+    _without_nothing = model_serializer(mode="wrap")(_without_nothing)
 
     @model_validator(mode="after")
     def _adds_up(self) -> Record:
@@ -192,7 +225,7 @@ class Record(MayTransfer):
             raise ValueError(f"a cell has seed {run.seed}, which is none of the record's")
         sizes = self.sizes.get(str(run.seed), {})
         for part, counts in run.correct.items():
-            if part not in sizes or any(not 0 <= count <= sizes[part] for count in counts):
+            if part not in sizes or (counts and (min(counts) < 0 or max(counts) > sizes[part])):
                 raise ValueError(f"seed {run.seed} {kind}: counts exceed the set {part}")
         if run.requested != round(run.density * weights):
             raise ValueError(f"seed {run.seed} {kind}: requested is not density * N")
@@ -232,25 +265,43 @@ def read_record(path: Path) -> Record:
     Raises:
         RecordError: naming the place, if anything does not fit, or a number was edited by hand.
     """
-    import json
+    record = parse_record(read_bytes(path), path)
+    check_aggregates(record, record.model_dump(mode="json"), path)
+    return record
 
+
+def read_bytes(path: Path) -> bytes:
+    """What is in a record's file, which is a file and not too large; RecordError if it is not."""
     try:
-        if path.stat().st_size > SIZE_LIMIT:
-            raise RecordError(f"{path}: larger than {SIZE_LIMIT >> 20} MB; this is no record")
-        table = json.loads(path.read_bytes())
-        record = Record.model_validate(table)
+        status = path.stat()  # before it is opened: a named pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise RecordError(f"{path}: not an ordinary file; name a record's file")
+        with path.open("rb") as file:
+            data = file.read(SIZE_LIMIT + 1) if status.st_size <= SIZE_LIMIT else b""
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}; run `lthbench evaluate` first") from error
+    if max(status.st_size, len(data)) > SIZE_LIMIT:
+        raise RecordError(f"{path}: larger than {SIZE_LIMIT >> 20} MB; this is no record")
+    return data
+
+
+def parse_record(data: bytes, path: Path) -> Record:
+    """A record from its JSON, its schema alone checked; `path` is what an error calls it."""
+    if data.count(b":") > KEYS:  # each could be a mistake, and each mistake takes kilobytes
+        raise RecordError(f"{path}: more than {KEYS} keys; this is no record")
+    try:
+        return Record.model_validate_json(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
+        if error.error_count() > TOLD:
+            raise RecordError(f"{path}: not a record: hardly anything in it fits") from None
+        first = error.errors(include_url=False, include_input=False)[0]
+        said = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "json_invalid":
+            raise RecordError(f"{path}: not a record: {said[:80]}") from error
         place = ".".join(str(part) for part in first["loc"]) or "record"
-        raise RecordError(
-            f"{path}: {place}: {first['msg'].removeprefix('Value error, ')}"
-        ) from error
+        raise RecordError(f"{path}: {shown(place, 120)}: {shown(said, 200)}") from error
     except (ValueError, ArithmeticError, RecursionError) as error:
         raise RecordError(f"{path}: not a record: {str(error)[:80]}") from error
-    _verify(path, record)
-    return record
 
 
 def read_records(out: Path) -> list[Record]:
@@ -261,35 +312,45 @@ def read_records(out: Path) -> list[Record]:
     return [read_record(path) for path in paths]
 
 
-def _verify(path: Path, record: Record) -> None:
+def check_aggregates(record: Record, table: Mapping[str, Any], path: Path) -> None:
+    """Compute a record's aggregates again; `table` is its JSON, `path` what an error calls it.
+
+    Raises:
+        RecordError: naming the first aggregate that does not follow.
+    """
     if record.scorer != scores.VERSION:
         raise RecordError(
             f"{path}: scored by version {record.scorer}, this is {scores.VERSION}; evaluate again"
         )
     try:
-        computed = scores.aggregate(record.model_dump(mode="json"))
+        computed = scores.aggregate(table)
     except (ValueError, KeyError, IndexError, TypeError, ArithmeticError) as error:
-        raise RecordError(f"{path}: aggregates cannot be computed: {str(error)[:80]}") from error
+        raise RecordError(f"{path}: aggregates cannot be computed: {shown(str(error))}") from error
     if where := difference(computed, record.aggregates, "aggregates"):
         raise RecordError(
-            f"{path}: {where} does not follow from the cells; the record was edited, evaluate again"
+            f"{path}: {shown(where)} does not follow from the cells; "
+            "the record was edited, evaluate again"
         )
 
 
 def difference(a: Any, b: Any, place: str) -> str | None:
     """The first place where two trees differ by more than 1e-9; None if they agree."""
-    if isinstance(a, Mapping) and isinstance(b, Mapping):
+    if isinstance(a, float) and isinstance(b, (int, float)) and not isinstance(b, bool):
+        # An integer may be beyond what a float can be.
+        near = -HUGE < b < HUGE and math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
+        return None if near else place
+    if isinstance(a, dict) and isinstance(b, dict):
         if a.keys() != b.keys():
             return f"{place}.{min(set(a) ^ set(b))}"
-        found = (difference(a[key], b[key], f"{place}.{key}") for key in a)
-    elif isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        for key, value in a.items():
+            if where := difference(value, b[key], f"{place}.{key}"):
+                return where
+        return None
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         if len(a) != len(b):
             return place
-        found = (
-            difference(x, y, f"{place}[{i}]") for i, (x, y) in enumerate(zip(a, b, strict=True))
-        )
-    elif isinstance(a, float) and isinstance(b, (int, float)) and not isinstance(b, bool):
-        return None if math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9) else place
-    else:
-        return None if type(a) is type(b) and a == b else place
-    return next((where for where in found if where), None)
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            if where := difference(x, y, f"{place}[{i}]"):
+                return where
+        return None
+    return None if type(a) is type(b) and a == b else place

@@ -454,7 +454,7 @@ async def drawn_again(
 
 
 def cell_of(entry: Entry, result: Result) -> dict[str, Any]:
-    """A cell of the record."""
+    """A cell of the record, and under "key" where its answers are stored."""
     facts = entry.table
     counts = {part: [int(c) for c in values] for part, values in result.correct.items()}
     return {
@@ -476,6 +476,7 @@ def cell_of(entry: Entry, result: Result) -> dict[str, Any]:
         "reason": result.reason[:400],
         "attempt": entry.attempt,
         "own_shuffle": list(facts["own_shuffle"]),
+        "key": entry.job.key,
     }
 
 

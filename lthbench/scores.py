@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from lthbench import depths, stats
@@ -82,7 +81,11 @@ Cells = dict[tuple[str, float, int, int], Table]
 
 
 def _index(record: Table) -> Cells:
-    return {(c["kind"], c["density"], c["seed"], c["schedule"]): c for c in record["cells"]}
+    """The cells by their places, with the score of each: it is read many times."""
+    return {
+        (c["kind"], c["density"], c["seed"], c["schedule"]): {**c, "score": score_of(record, c)}
+        for c in record["cells"]
+    }
 
 
 def _values(
@@ -100,7 +103,7 @@ def _values(
     if all(cell is None for cell in found) and not tried:
         return None
     worst = 0.0 if record["task"]["kind"] == "generalisation" else float(record["task"]["chance"])
-    return [worst if cell is None else score_of(record, cell) for cell in found]
+    return [worst if cell is None else cell["score"] for cell in found]
 
 
 def _dense(record: Table, cells: Cells) -> list[float] | None:
@@ -197,11 +200,11 @@ def _matching(record: Table, cells: Cells, ladder: list[float]) -> dict[str, flo
         return {"proved": None, "not_refuted": None}
     if _share(record):
         generalised = [[value == 1 for value in row] for row in table]
-        return asdict(stats.matching_count(ladder, generalised, [value == 1 for value in dense]))
+        return _plain(stats.matching_count(ladder, generalised, [value == 1 for value in dense]))
     if record["reference"] is None:
         return {"proved": None, "not_refuted": None}
     differences = [[a - d for a in row] for row, d in zip(table, dense, strict=True)]
-    return asdict(stats.matching_density(ladder, differences, record["reference"]["margin"]))
+    return _plain(stats.matching_density(ladder, differences, record["reference"]["margin"]))
 
 
 def _speed(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
@@ -209,7 +212,13 @@ def _speed(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
     if is_untrained(record):
         return {}
     if _share(record):
-        return {"grokking": {_name(d): _grokking(record, cells, d) for d in [1.0, *ladder]}}
+        level = record["task"]["threshold"]
+        runs = [cells.get(("dense", 1.0, seed, 1)) for seed in record["seeds"]]
+        dense = {
+            part: [_first(record, run, part, level) for run in runs]
+            for part in ("train", record["shown"])
+        }
+        return {"grokking": {_name(d): _grokking(record, cells, d, dense) for d in [1.0, *ladder]}}
     if record["reference"] is None:
         return {}
     if record["task"]["schedule"] == "constant":
@@ -231,24 +240,23 @@ def _first(record: Table, cell: Table | None, part: str, level: float) -> int | 
     return None if index is None else (index + 1 + skipped) * int(every)
 
 
-def _grokking(record: Table, cells: Cells, density: float) -> dict[str, Any] | None:
-    """Memorising step, generalising step and delay of dense or of one rung, seed by seed."""
+def _grokking(
+    record: Table, cells: Cells, density: float, dense: Mapping[str, list[int | None]]
+) -> dict[str, Any] | None:
+    """Memorising step, generalising step and delay of dense or of one rung, seed by seed.
+
+    Args:
+        dense: the steps at which dense runs arrive, on each set.
+    """
     kind, level = ("dense" if density == 1.0 else "ticket"), record["task"]["threshold"]
     runs = [cells.get((kind, density, seed, 1)) for seed in record["seeds"]]
-    dense = [cells.get(("dense", 1.0, seed, 1)) for seed in record["seeds"]]
     if all(run is None for run in runs) or _dense(record, cells) is None:
         return None
     steps = record["task"]["steps"]
 
-    def arrivals(part: str, of: Sequence[Table | None]) -> list[int | None]:
-        return [_first(record, run, part, level) for run in of]
-
     def moments(part: str) -> dict[str, Any]:
-        ours = arrivals(part, runs)
-        return {
-            **asdict(stats.iterations_to_match(ours, arrivals(part, dense), steps)),
-            "steps": ours,
-        }
+        ours = [_first(record, run, part, level) for run in runs]
+        return {**_steps_table(stats.iterations_to_match(ours, dense[part], steps)), "steps": ours}
 
     memorised, generalised = moments("train"), moments(record["shown"])
     delay = _delay(memorised["steps"], generalised["steps"], steps)
@@ -283,7 +291,7 @@ def _steps(record: Table, cells: Cells, density: float) -> dict[str, Any] | None
         record, cell, record["shown"], level
     )
     steps = record["task"]["steps"]
-    return asdict(stats.iterations_to_match([*map(first, runs)], [*map(first, dense)], steps))
+    return _steps_table(stats.iterations_to_match([*map(first, runs)], [*map(first, dense)], steps))
 
 
 def _compressed(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
@@ -374,6 +382,15 @@ def _untrained(record: Table, cells: Cells, ladder: list[float]) -> dict[str, An
     return {"headline": best["density"], "rungs": rungs}
 
 
+def _plain(found: Interval | stats.Matching) -> dict[str, Any]:
+    """A flat dataclass as a table; `asdict` copies deeply, which takes longer than the figures."""
+    return dict(vars(found))
+
+
+def _steps_table(found: stats.IterationsToMatch) -> dict[str, Any]:
+    return {**vars(found), "difference": _plain(found.difference)}
+
+
 def _difference(
     a: list[float] | None, b: list[float] | None, share: bool = False
 ) -> dict[str, Any] | None:
@@ -382,7 +399,7 @@ def _difference(
     values = [x - y for x, y in zip(a, b, strict=True)]
     if not share:
         return _interval(values)
-    return {**asdict(_without_bounds(stats.t_interval(values))), "values": values}
+    return {**_plain(_without_bounds(stats.t_interval(values))), "values": values}
 
 
 def _without_bounds(interval: Interval) -> Interval:
@@ -398,7 +415,7 @@ def _of_unequal(interval: Interval) -> Interval:
 
 
 def _gap_table(gap: Gap | None) -> dict[str, Any] | None:
-    return None if gap is None else {**asdict(_of_unequal(gap.interval)), "p": gap.p}
+    return None if gap is None else {**_plain(_of_unequal(gap.interval)), "p": gap.p}
 
 
 def _interval(values: Sequence[float] | None, share: bool = False) -> dict[str, Any] | None:
@@ -409,4 +426,4 @@ def _interval(values: Sequence[float] | None, share: bool = False) -> dict[str, 
         interval: Interval = stats.clopper_pearson(round(sum(values)), len(values))
     else:
         interval = _of_unequal(stats.t_interval(values))
-    return {**asdict(interval), "values": list(values)}
+    return {**_plain(interval), "values": list(values)}

@@ -1,0 +1,72 @@
+"""The rules of a bundle that go beyond its form: its records' rules, and what the answers say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lthbench import bundle as bundles
+from lthbench import data, testset
+from lthbench.bundle import Bundle
+from lthbench.errors import RecordError
+from lthbench.record import Carried, Cell, Record, Run
+from lthbench.task import Task, load_task
+from lthbench.untrusted import shown
+from lthbench.validation.rules import rules
+
+
+def check(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A bundle's tasks, and what could not be checked of them.
+
+    Raises:
+        RecordError: naming the member and the rule.
+    """
+    bundle = bundles.read(path)
+    remarks: list[str] = []
+    for name in bundle.tasks:
+        record = bundles.record(bundle, name)
+        try:
+            rules(record)
+            task = load_task(name)
+            _complete(bundle, record)
+            if data.prepared(task):
+                _agree(bundle, record, task)
+            else:
+                remarks.append(f"accuracies of {name} not checked (no data)")
+        except RecordError as error:
+            raise RecordError(f"{shown(str(path), 200)}: {name}: {error}") from error
+    return bundle.tasks, tuple(remarks)
+
+
+def _complete(bundle: Bundle, record: Record) -> None:
+    """Every run that was scored has its answers; those of the reference have none."""
+    answers = bundles.answers(bundle, record.task.name)
+    for name, run in _scored(record):
+        if name not in answers and not _is_frozen(record, run):
+            raise RecordError(f"answers: none of {name}, which was scored")
+
+
+def _agree(bundle: Bundle, record: Record, task: Task) -> None:
+    """The answers to the test split are right as often as the record says."""
+    answers = bundles.answers(bundle, record.task.name)
+    labels = {seed: testset.test_examples(task, seed).y for seed in record.seeds}
+    for name, run in _scored(record):
+        if name not in answers:
+            continue
+        right = int((answers[name] == labels[run.seed]).sum())
+        if right != run.correct["test"][-1]:
+            raise RecordError(
+                f"answers: {name}: {right} are right, but the record counts "
+                f"{run.correct['test'][-1]}"
+            )
+
+
+def _scored(record: Record) -> Iterator[tuple[str, Run]]:
+    return ((name, run) for name, run in bundles.runs(record) if run.status == "ok")
+
+
+def _is_frozen(record: Record, run: Run) -> bool:
+    """Whether a run may be the reference's own, that no evaluation trains again."""
+    if isinstance(run, Cell):
+        return run.kind == "dense" and run.schedule == 1
+    return isinstance(run, Carried) and run.kind == "erk"

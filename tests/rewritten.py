@@ -1,0 +1,79 @@
+"""Records of the leaderboard with something changed, written as one who cheats would write them."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lthbench import scores
+from lthbench.paths import canonical_json, digest
+from tests.searching import ROOT
+
+Json = dict[str, Any]
+Edit = Callable[[Json], object]
+
+
+@cache
+def shipped_records() -> tuple[Path, ...]:
+    """Every record of the leaderboard."""
+    return tuple(sorted((ROOT / "leaderboard").glob("records/*/*.json")))
+
+
+@cache
+def _bytes(kind: str) -> bytes:
+    fits: dict[str, Callable[[Json], bool]] = {
+        "small": lambda table: table["task"]["name"] == "mlp-digits",
+        "compressed": lambda table: any(c["schedule"] > 1 for c in table["cells"]),
+        "untrained": lambda table: any(c["kind"] == "untrained" for c in table["cells"]),
+        "carried": lambda table: bool(table.get("transfer", {}).get("cells")),
+    }
+    found = [path.read_bytes() for path in shipped_records()]
+    return min((raw for raw in found if fits[kind](json.loads(raw))), key=len)
+
+
+def table_of(kind: str = "small") -> Json:
+    """The table of the smallest record that is "small", "compressed", "untrained" or "carried"."""
+    table: Json = json.loads(_bytes(kind))
+    return table
+
+
+def written(folder: Path, table: Json, *, scored: bool = False) -> Path:
+    """A record's file under the name that its bytes ask for.
+
+    Args:
+        scored: with aggregates that follow from it, as one who knows the scorer would write it.
+    """
+    if scored:
+        table = {**table, "aggregates": scores.aggregate(table)}
+    raw = canonical_json(table)
+    path = (
+        folder / str(table["task"]["name"]) / f"{table['method']['name']}--{digest(raw)[:8]}.json"
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(raw)
+    return path
+
+
+def changed(table: Json, edit: Edit) -> Json:
+    """A copy with an edit made in it."""
+    again = copy.deepcopy(table)
+    edit(again)
+    return again
+
+
+def cells(table: Json, kind: str, **facts: Any) -> list[Json]:
+    """The cells of a kind, with these facts."""
+    return [
+        cell
+        for cell in table["cells"]
+        if cell["kind"] == kind and all(cell[key] == value for key, value in facts.items())
+    ]
+
+
+def cell(table: Json, kind: str, **facts: Any) -> Json:
+    """The first of them."""
+    return cells(table, kind, **facts)[0]
