@@ -43,6 +43,8 @@ from lthbench.task import Suite, Task, load_suite, load_task, suite_names
 DEVELOPMENT, PUBLISHED = 1000, 0  # the first seed of each kind
 R = TypeVar("R")
 LIBRARIES = ("torch", "numpy", "scipy")
+SOURCE = "method.py"
+ANSWERS = "answers.json"  # OUT/<task>/…: the store's key of each cell
 
 
 class Progress(Protocol):
@@ -366,6 +368,7 @@ async def one(
             direct=plan.direct,
             note=partial(progress.carry, task),
         )
+    answered = _answered(cells, moved)
     times = {
         "find_seconds": found - began,
         "score_seconds": scored - found,
@@ -374,9 +377,30 @@ async def one(
     record = _record(
         method, task, seeds, plan, how.means, searches, cells, moved, seen, frozen, times
     )
+    write_whole(folder / ANSWERS, canonical_json(answered))
     write_record(folder / "record.json", record)
     progress.done(record)
     return record
+
+
+def _answered(
+    cells: list[dict[str, Any]], moved: dict[str, Any] | None
+) -> dict[str, list[list[Any]]]:
+    """Where the answers of each cell are stored, which a record does not say: each cell's key is
+    taken out of it. Cells of the frozen reference have none."""
+    carried = moved["cells"] if moved else []
+    return {
+        "cells": [
+            [c["kind"], c["density"], c["seed"], c["schedule"], c.pop("key")]
+            for c in cells
+            if "key" in c
+        ],
+        "carried": [
+            [c["kind"], c["density"], c["seed"], c["depth"], c.pop("key")]
+            for c in carried
+            if "key" in c
+        ],
+    }
 
 
 async def _find(
@@ -519,6 +543,7 @@ def _claim(out: Path, method: Method, plan: Plan) -> None:
         "final": plan.final,
     }
     _agree(path, mine, "--out another folder, or remove this one")
+    write_whole(out / SOURCE, method.source.encode())  # what a submission's bundle holds
 
 
 def _claim_task(folder: Path, task: Task, means: Means) -> None:

@@ -1,6 +1,7 @@
 """Where files are, and how they are written whole.
 
-The only module that reads environment variables (``LTHBENCH_CACHE``, ``LTHBENCH_DATA``).
+The only module that reads environment variables (``LTHBENCH_CACHE``, ``LTHBENCH_DATA``,
+``LTHBENCH_BUNDLES``).
 """
 
 from __future__ import annotations
@@ -57,16 +58,12 @@ def cache() -> Path:
 
 def data_folder() -> Path | None:
     """The folder of local copies of data sets, if the user names one."""
-    folder = os.environ.get("LTHBENCH_DATA")
-    if not folder:
-        return None
-    path = Path(folder).expanduser().absolute()
-    if not path.is_dir():
-        raise ResourceError(
-            f"LTHBENCH_DATA={folder}: no such folder; "
-            "unset it, or name the folder that holds the copies of the data sets"
-        )
-    return path
+    return _named_folder("LTHBENCH_DATA", "the copies of the data sets")
+
+
+def bundles_folder() -> Path | None:
+    """The folder of bundles that the user has, if one is named."""
+    return _named_folder("LTHBENCH_BUNDLES", "the bundles of submissions")
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -119,6 +116,19 @@ def canonical_json(obj: object) -> bytes:
 def digest(data: bytes) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
+
+
+def _named_folder(variable: str, holds: str) -> Path | None:
+    """The folder that an environment variable names; ResourceError if there is none there."""
+    folder = os.environ.get(variable)
+    if not folder:
+        return None
+    path = Path(folder).expanduser().absolute()
+    if not path.is_dir():
+        raise ResourceError(
+            f"{variable}={folder}: no such folder; unset it, or name the folder that holds {holds}"
+        )
+    return path
 
 
 def _refusal(error: OSError) -> str:

@@ -815,10 +815,10 @@ def _line(answer: Answer, width: int) -> str:
 
 
 def _hung(name: str, text: str, width: int) -> str:
-    return _wrapped(text, max(width, HANG + 20), f"{name:<{HANG}}", " " * HANG)
+    return wrapped(text, max(width, HANG + 20), f"{name:<{HANG}}", " " * HANG)
 
 
-def _wrapped(text: str, width: int, first: str = "", others: str = "") -> str:
+def wrapped(text: str, width: int, first: str = "", others: str = "") -> str:
     """Text on lines of a width; a number stays with its percent sign."""
     return textwrap.fill(
         UNBREAKABLE.sub("\u00a0%", text),
@@ -843,9 +843,9 @@ def _text(table: Table, width: int) -> str:
     """Caption, grid and note; a grid that is too wide goes on below, its first column repeated."""
     rows = tuple(tuple(text.translate(WIDER) for text in row) for row in table.rows)
     table = replace(table, rows=rows, note=table.note.translate(WIDER))
-    parts = [_wrapped(table.caption, width)]
+    parts = [wrapped(table.caption, width)]
     parts += [_grid(table.head, table.rows, columns) for columns in _fitting(table, width)]
-    parts += [_wrapped(table.note, width)] if table.note else []
+    parts += [wrapped(table.note, width)] if table.note else []
     return "\n".join(parts)
 
 
@@ -853,7 +853,7 @@ def _fitting(table: Table, width: int) -> list[list[int]]:
     """Which columns go side by side; each group starts with the first."""
     widths = []
     for column, head in enumerate(table.head):
-        heads = [len(line) + PADDING for line in _stacked(head).split("\n")]
+        heads = [len(line) + PADDING for line in stacked(head).split("\n")]
         widths.append(max(*heads, *(len(row[column]) for row in table.rows)))
     groups, used = [[0]], widths[0]
     for column in range(1, len(widths)):
@@ -865,7 +865,7 @@ def _fitting(table: Table, width: int) -> list[list[int]]:
     return groups
 
 
-def _stacked(head: str) -> str:
+def stacked(head: str) -> str:
     """A column's head on the two lines that take least room."""
     words = head.split(" ")
     if len(head) <= 8 or len(words) == 1:
@@ -879,7 +879,7 @@ def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[
 
     return tabulate(
         [[row[column] for column in columns] for row in rows],
-        [_stacked(head[column]) for column in columns],
+        [stacked(head[column]) for column in columns],
         tablefmt="simple",
         disable_numparse=True,
         colalign=["right"] * len(columns),
@@ -891,22 +891,22 @@ def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[
 
 def markdown(record: Record) -> str:
     """The whole record as Markdown with tables as GitHub and pandoc read them."""
-    blocks = [f"## {_md(title(record))}"]
+    blocks = [f"## {md(title(record))}"]
     lines = [
-        f"- **{answer.question}:** {_md(f'{answer.name} {answer.value} {answer.spread}'.strip())}"
-        + "".join(f"; {_md(note)}" for note in answer.notes)
+        f"- **{answer.question}:** {md(f'{answer.name} {answer.value} {answer.spread}'.strip())}"
+        + "".join(f"; {md(note)}" for note in answer.notes)
         for answer in answers(record)
     ]
     blocks.append("\n".join(lines))
     for table in tables(record):
-        blocks.append(f"**{_md(table.caption)}**")
-        blocks.append(_formatted(table, "pipe", _md, _md))
-        blocks += [_md(table.note)] if table.note else []
-    blocks.append("\n".join(f"- {r.name}: {_md(r.text)}" for r in remarks(record)))
+        blocks.append(f"**{md(table.caption)}**")
+        blocks.append(_formatted(table, "pipe", md, md))
+        blocks += [md(table.note)] if table.note else []
+    blocks.append("\n".join(f"- {r.name}: {md(r.text)}" for r in remarks(record)))
     return "\n\n".join(blocks) + "\n"
 
 
-def _md(text: str) -> str:
+def md(text: str) -> str:
     """Text that Markdown shows as it is."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for mark in "\\`*_[]|~#$":
@@ -940,18 +940,18 @@ LATEX = {
 def latex(record: Record) -> str:
     """The tables of a paper's appendix: one `table` with plain `tabular`s, no package needed."""
     parts = [
-        f"% {_ascii(title(record))}; method {record.method.digest[:12]}",
+        f"% {only_ascii(title(record))}; method {record.method.digest[:12]}",
         r"\begin{table}[p]",
         r"\centering",
         r"\scriptsize",
         r"\setlength{\tabcolsep}{3pt}",
-        rf"\caption{{{_tex(_caption(record))}}}",
+        rf"\caption{{{tex(_caption(record))}}}",
         rf"\label{{tab:{_label(record)}}}",
     ]
     for table in tables(record):
-        parts += [r"\par\medskip", _tex(table.caption) + r".\par\smallskip"]
-        parts.append(_formatted(table, "latex_raw", _tex, _tex_head))
-        parts += [r"\par\smallskip " + _tex(table.note)] if table.note else []
+        parts += [r"\par\medskip", tex(table.caption) + r".\par\smallskip"]
+        parts.append(_formatted(table, "latex_raw", tex, _tex_head))
+        parts += [r"\par\smallskip " + tex(table.note)] if table.note else []
     return "\n".join([*parts, r"\end{table}"]) + "\n"
 
 
@@ -972,15 +972,17 @@ def _label(record: Record) -> str:
 
 
 def _tex_head(head: str) -> str:
-    lines = _stacked(head).split("\n")
-    return r"\shortstack[r]{" + r"\\".join(_tex(line) for line in lines) + "}"
+    lines = stacked(head).split("\n")
+    return r"\shortstack[r]{" + r"\\".join(tex(line) for line in lines) + "}"
 
 
-def _tex(text: str) -> str:
-    return "".join(LATEX[c] if c in LATEX else c if c.isascii() else _ascii(c) or "?" for c in text)
+def tex(text: str) -> str:
+    return "".join(
+        LATEX[c] if c in LATEX else c if c.isascii() else only_ascii(c) or "?" for c in text
+    )
 
 
-def _ascii(text: str) -> str:
+def only_ascii(text: str) -> str:
     """Text without what a plain LaTeX font lacks: accents are dropped, the rest is left out."""
     decomposed = unicodedata.normalize("NFKD", text)
     return decomposed.encode("ascii", "ignore").decode()

@@ -1,0 +1,221 @@
+"""From an evaluation's folder to an entry: everything checked, the bundle, the pull request."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lthbench import branch
+from lthbench.errors import RecordError, ResourceError, UsageError
+from lthbench.method import baseline_names
+from lthbench.packing import AGAIN, pack
+from lthbench.paths import canonical_json, digest, write_whole
+from lthbench.record import BUNDLE_LIMIT, BundleEntry, Record, read_record, record_digest
+from lthbench.untrusted import shown
+from lthbench.validation import check_bundle, check_record
+from lthbench.validation.rules import rules
+
+LARGE = 25 * 10**6  # bytes; the bundles of the suite lite are smaller
+BUNDLE, RECORDS = "bundle.zip", Path("submission", "records")
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What `submit` left, and what is to be done next.
+
+    Attributes:
+        records: the files of the entries, under OUT.
+        branch, clone, base: where they were added to the leaderboard's repository, if anywhere.
+        command: opens the pull request.
+        left_out: tasks of the folder that have no record.
+        remarks: what could not be checked here.
+    """
+
+    path: Path
+    bundle: BundleEntry
+    records: tuple[Path, ...]
+    left_out: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+    clone: Path | None = None
+    branch: str = ""
+    base: str = ""
+    command: str = ""
+
+    def text(self) -> str:
+        """What the command line prints."""
+        size, sha256 = self.bundle.size, self.bundle.sha256
+        lines = [f"bundle   {self.path} ({size / 1e6:,.2f} MB, sha256 {sha256})"]
+        if size > LARGE:
+            lines.append(
+                f"         larger than {LARGE // 10**6} MB: those who verify it will wait for it"
+            )
+        lines += [f"at       {url}" for url in self.bundle.urls]
+        lines += [f"record   {path}" for path in self.records]
+        lines += [
+            f"left out {task}: no record; unfinished, or not applicable" for task in self.left_out
+        ]
+        lines += [f"remark   {remark}" for remark in self.remarks]
+        if self.branch:
+            lines.append(f"branch   {self.branch} in {self.clone}, from {self.base[:12]}")
+        if not self.bundle.urls:
+            lines.append(
+                "no --url: an entry whose bundle nobody can fetch stays at level 0. Upload the "
+                f"bundle, then `lthbench submit {shlex.quote(str(self.path.parent))} --url "
+                "https://…`"
+            )
+        if self.command:
+            lines.append(f"This opens the pull request:\n{self.command}")
+        else:
+            lines.append(
+                "Next: run it again with --repository CLONE, a clone of the leaderboard's "
+                f"repository, or copy {self.path.parent / RECORDS} into its leaderboard/"
+            )
+        return "\n".join(lines)
+
+
+def submit(out: Path, urls: Sequence[str], repository: Path | None) -> Submitted:
+    """Check an evaluation as the leaderboard does, write its bundle, prepare the pull request.
+
+    Args:
+        out: the folder of an evaluation with --final.
+        urls: where the bundle will lie.
+        repository: a clone of the leaderboard's repository; else the one that this is run in.
+
+    Raises:
+        RecordError: for what the leaderboard would refuse.
+        UsageError: for a folder or an address that is none.
+    """
+    clone = branch.leaderboard_clone(repository) if repository else branch.clone_around(Path())
+    records = finished(out)
+    packed = pack(out, records)
+    entry = _entry(packed, urls)
+    path = out / BUNDLE
+    write_whole(path, packed)
+    remarks = _checked(path)
+    named = [record.model_copy(update={"bundle": entry}) for record in records]
+    files = {_file(record): canonical_json(record.model_dump(mode="json")) for record in named}
+    folder = out / RECORDS
+    _clear(folder)
+    for name, data in files.items():
+        write_whole(folder / name, data)
+        check_record(folder / name)
+    written = tuple(folder / name for name in files)
+    done = Submitted(path, entry, written, _left_out(out), remarks)
+    return _with_branch(done, named, files, clone) if clone else done
+
+
+def finished(out: Path) -> list[Record]:
+    """The records of a finished evaluation with --final, each checked; else a RecordError."""
+    claim = _claim(out)
+    if not claim["final"]:
+        raise RecordError(
+            f"{out}: made without --final, on development seeds; run `{_final_command(out, claim)}`"
+        )
+    paths = sorted(out.glob("*/record.json"))
+    if not paths:
+        raise RecordError(f"{out}: no task is finished; {AGAIN}")
+    records = [read_record(path) for path in paths]
+    for path, record in zip(paths, records, strict=True):
+        told = record.method.name, record.method.digest, record.method.options, record.final
+        if told != (claim["name"], claim["method"], claim["options"], True):
+            raise RecordError(f"{path}: not of the evaluation that {out} holds; {AGAIN}")
+        if record.task.name != path.parent.name:
+            raise RecordError(f"{path}: a record of {shown(record.task.name)}; {AGAIN}")
+        try:
+            rules(record)
+        except RecordError as error:
+            raise RecordError(f"{path}: {error}") from error
+    return records
+
+
+def _claim(out: Path) -> dict[str, Any]:
+    """Whose results the folder holds, as the evaluation wrote it."""
+    path = out / "evaluation.json"
+    if not path.is_file():
+        raise UsageError(f"{out}: no evaluation; name the folder that `lthbench evaluate` left")
+    try:
+        claim = json.loads(path.read_bytes())
+        if claim.keys() == {"name", "method", "options", "final"}:
+            return dict(claim)
+    except (OSError, ValueError, AttributeError):
+        pass
+    raise RecordError(f"{path}: damaged; remove {out} and {AGAIN}")
+
+
+def _final_command(out: Path, claim: dict[str, Any]) -> str:
+    """The command line that makes what can be submitted."""
+    name = str(claim["name"])
+    method = name if name in baseline_names() else f"{name}.py"
+    tasks = [f"--task {path.parent.name}" for path in sorted(out.glob("*/task.json"))]
+    options = [f"--set {shlex.quote(f'{k}={v}')}" for k, v in claim["options"].items()]
+    return " ".join(["lthbench evaluate", shlex.quote(method), *tasks, *options, "--final"])
+
+
+def _left_out(out: Path) -> tuple[str, ...]:
+    begun = sorted(path.parent for path in out.glob("*/task.json"))
+    return tuple(folder.name for folder in begun if not (folder / "record.json").is_file())
+
+
+def _entry(packed: bytes, urls: Sequence[str]) -> BundleEntry:
+    if len(packed) > BUNDLE_LIMIT:
+        raise RecordError(
+            f"the bundle would be {len(packed) / 2**20:.0f} MB, at most {BUNDLE_LIMIT >> 20} are "
+            "read; submit fewer tasks"
+        )
+    try:
+        return BundleEntry(sha256=digest(packed), size=len(packed), urls=tuple(urls))
+    except ValidationError as error:
+        what = error.errors(include_url=False)[0]
+        place = what["loc"][1] if len(what["loc"]) > 1 else None
+        url = shown(urls[place]) if isinstance(place, int) else f"{len(urls)} of them"
+        raise UsageError(
+            f"--url {url}: at most 4 addresses that begin with https:// and have no spaces"
+        ) from error
+
+
+def _clear(folder: Path) -> None:
+    """Without what an earlier call left, perhaps of another bundle."""
+    try:
+        if folder.is_dir():
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise ResourceError(f"{folder}: {error.strerror or error}; remove it yourself") from error
+
+
+def _checked(path: Path) -> tuple[str, ...]:
+    """What could not be checked of the bundle; one that is refused is not left behind."""
+    try:
+        return check_bundle(path)[1]
+    except RecordError:
+        path.unlink()
+        raise
+
+
+def _file(record: Record) -> str:
+    return f"{record.task.name}/{record.method.name}--{record_digest(record)[:8]}.json"
+
+
+def _with_branch(
+    done: Submitted, records: Sequence[Record], files: dict[str, bytes], clone: Path
+) -> Submitted:
+    """The same with the records on a branch, and the command that opens the pull request."""
+    method, tasks = records[0].method.name, ", ".join(record.task.name for record in records)
+    name = branch.name_of(method, [record_digest(record) for record in records])
+    title = f"Entry: {method} on {tasks}"
+    where = " and ".join(done.bundle.urls) or "no address yet (level 0)"
+    body = f"Bundle: {done.bundle.size} bytes, sha256 {done.bundle.sha256}, at {where}"
+    added = {f"{branch.RECORDS}/{path}": data for path, data in files.items()}
+    base = branch.add(clone, name, added, f"{title}\n\n{body}")
+    words = (
+        ["git", "push", branch.remote(clone), name],
+        ["gh", "pr", "create", "--head", name, "--title", title, "--body", body],
+    )
+    command = " && ".join([f"cd {shlex.quote(str(clone))}", *map(shlex.join, words)])
+    return replace(done, clone=clone, branch=name, base=base, command=command)
