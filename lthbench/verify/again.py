@@ -1,0 +1,125 @@
+"""The fresh process of level 2: `python -m lthbench.verify.again FOLDER`.
+
+Reads FOLDER/request.json, trains the cells that it names from the bundle that it names, and writes
+them to FOLDER/answer.json. It opens no folder of the evaluation that made the bundle.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lthbench import answers, executors, networks, score
+from lthbench import bundle as bundles
+from lthbench import data as data_module
+from lthbench.bundle import Bundle
+from lthbench.engine.choice import means_of
+from lthbench.errors import LthbenchError, RecordError
+from lthbench.executors import Executor
+from lthbench.paths import canonical_json, write_whole
+from lthbench.score import Entry, Plan, Seen
+from lthbench.scores import UNTRAINED
+from lthbench.states import State
+from lthbench.task import Task
+from lthbench.ticket import completed
+from lthbench.verify.redrawn import RULES, Held, held, masks_of, reinit_start
+
+OTHER = 10_000  # between the seeds of a rewound ticket's reinit controls (`lthbench.score`)
+
+
+class Lot(NamedTuple):
+    """A cell that was drawn."""
+
+    kind: str
+    density: float
+    seed: int
+    attempt: int
+
+
+async def trained(request: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """The cells of a request, in its order."""
+    task = Task.model_validate(request["task"])
+    bundle = bundles.read(Path(request["bundle"]))
+    if bundle.sha256 != request["sha256"]:
+        raise RecordError(f"{bundle.path}: changed while it was verified; begin again")
+    means = means_of(None, None)
+    workers = request["workers"]
+    crew = executors.default_workers(means) if workers is None else workers
+    executor = executors.local(crew, means)
+    try:
+        lots = [Lot(*lot) for lot in request["cells"]]
+        seen = score.see(task, sorted({lot.seed for lot in lots}), Plan(final=True), means)
+        entries = [await _entry(bundle, task, lot, executor, seen) for lot in lots]
+        done: dict[score.Place, dict[str, Any]] = {}
+        async for entry, result, _ in score.score_cells(task, entries, folder, executor, seen):
+            done[entry.place] = score.cell_of(entry, result)
+    finally:
+        await executor.close()
+    cells = [done[lot.kind, lot.density, lot.seed, 1] for lot in lots]
+    return [{name: cell[name] for name in cell if name != "key"} for cell in cells]
+
+
+async def _entry(bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen: Seen) -> Entry:
+    """One cell as `lthbench.score` would have it, from the bundle's ticket or from the seed."""
+    kind, density, seed, attempt = lot
+    theta = networks.initial(task.network, task.network.depth, seed)
+    until = 0 if kind in UNTRAINED else None
+    if kind in RULES:
+        chosen = masks_of(task, kind, density, seed, attempt, None)
+        entry = score.entry_of(task, kind, density, seed, theta, chosen, seen, until=until)
+        return replace(entry, attempt=attempt)
+    ticket = held(bundle, task, seed, density)
+    start = ticket.start or await _late(task, ticket, executor, seen)
+    chosen = masks_of(task, kind, density, seed, attempt, ticket)
+    if kind == "reinit":
+        fresh = reinit_start(task, ticket, start, attempt)
+        other = seed + OTHER * (attempt + 1)
+        start = fresh or await _theta(task, other, ticket.step, executor, seen)
+    table = {"origin": ticket.origin, "start": ticket.step}
+    entry = score.entry_of(task, kind, density, seed, start, chosen, seen, table, until=until)
+    return replace(entry, attempt=attempt)
+
+
+async def _late(task: Task, ticket: Held, executor: Executor, seen: Seen) -> State:
+    """A start that needs theta_k: that itself, or its signs."""
+    theta = (await _theta(task, ticket.seed, ticket.step, executor, seen)).tensors()
+    if ticket.origin == "signs":
+        signed = {
+            name: theta[name].sign() * float(ticket.stored[f"factor/{name}"][0])
+            for name in ticket.masks
+        }
+        return State(completed(theta | signed, theta, ticket.masks), ticket.step)
+    return State(theta, ticket.step)
+
+
+async def _theta(task: Task, seed: int, step: int, executor: Executor, seen: Seen) -> State:
+    """The first steps of a seed's dense run, on the stream of the search."""
+    theta = networks.initial(task.network, task.network.depth, seed)
+    job = answers.training(task, seed, theta, None, step, means=seen.means)
+    train = {seed: answers.examples(task, data_module.search(task, seed).train)}
+    async for _, result in executor.results([job], train, None):
+        if result.state is not None:
+            return result.state
+    raise RecordError(f"{task.name}: the dense run of seed {seed} diverged before step {step}")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Do as a request says; an error is one line."""
+    folder = Path(arguments[0])
+    try:
+        request = json.loads((folder / "request.json").read_bytes())
+        cells = asyncio.run(trained(request, folder))
+    except LthbenchError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    write_whole(folder / "answer.json", canonical_json(cells))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

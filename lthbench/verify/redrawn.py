@@ -1,0 +1,92 @@
+"""A bundle's tickets as networks see them, and the controls that follow from them by the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lthbench import bundle as bundles
+from lthbench import controls, networks, score
+from lthbench.bundle import Bundle
+from lthbench.starts import start_of
+from lthbench.states import State
+from lthbench.task import Task
+
+RULES: Mapping[str, Any] = {"random": "uniform", "erk": "erk", "untrained_random": "uniform"}
+
+
+@dataclass(frozen=True)
+class Held:
+    """One ticket of a bundle.
+
+    Attributes:
+        start: None where dense training must tell it (theta_k).
+        stored: the weights as the bundle holds them.
+    """
+
+    seed: int
+    density: float
+    origin: str
+    step: int
+    trained: bool
+    masks: Mapping[str, Tensor]
+    start: State | None
+    stored: Mapping[str, NDArray[Any]]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all weights follow from the seed, pruned ones too.
+
+        A tensor that keeps nothing has no factor to tell.
+        """
+        if self.origin in ("signs", "scaled"):
+            return all(bool(mask.any()) for mask in self.masks.values())
+        return self.origin in ("init", "rewind")
+
+
+def held(bundle: Bundle, task: Task, seed: int, density: float) -> Held:
+    """A ticket of a bundle, its weights rebuilt as far as no training is needed."""
+    header, masks, stored = bundles.ticket(bundle, task.name, seed, density)
+    start = start_of(task, seed, header, masks, stored)
+    chosen = {name: torch.from_numpy(np.array(mask)) for name, mask in masks.items()}
+    facts = header["origin"], header["start"], header["trained"]
+    return Held(seed, density, *facts, chosen, start, stored)
+
+
+def masks_of(
+    task: Task, kind: str, density: float, seed: int, attempt: int, ticket: Held | None
+) -> Mapping[str, Tensor]:
+    """The masks of a cell; of a shuffled control those of its draw, which began with the ones
+    before it."""
+    if kind in RULES:
+        shapes = networks.shapes(task.network, task.network.depth)
+        (drawn,) = controls.random_masks(shapes, [density], seed, RULES[kind], attempt=attempt)
+        return drawn
+    assert ticket is not None
+    chosen = ticket.masks
+    if kind == "shuffled":
+        for draw in range(attempt + 1):
+            chosen, _ = controls.shuffled(chosen, seed, attempt=draw)
+    return chosen
+
+
+def reinit_start(task: Task, ticket: Held, start: State, attempt: int) -> State | None:
+    """Where a reinit control starts; None where dense training of another seed must tell it.
+
+    Of weights of the ticket's own the kept entries are right, which is all that a training sees.
+    """
+    if ticket.origin in ("signs", "free"):
+        signed = controls.fresh_signs(
+            start.tensors(), ticket.masks, ticket.masks, ticket.seed, attempt=attempt
+        )
+        return State(signed, start.step)
+    if ticket.step:
+        return None
+    rescale = ticket.origin == "scaled"
+    return score.another(task, ticket.seed, start, ticket.masks, "reinit", attempt, rescale=rescale)

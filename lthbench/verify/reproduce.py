@@ -1,0 +1,255 @@
+"""Level 3: the search itself again, from the bundle's source in a sandbox, on fresh seeds.
+
+Nobody could tune for seeds that a hash draws after the submission. Only the method's own process
+is inside the sandbox; what it asks for is trained outside, and so are the tickets that it yields.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lthbench import answers, executors, find, networks, score
+from lthbench import bundle as bundles
+from lthbench import data as data_module
+from lthbench.answers import Search
+from lthbench.bundle import Bundle
+from lthbench.childprocess import Limits, StartChild
+from lthbench.engine.choice import HERE, Means
+from lthbench.errors import (
+    BudgetExceeded,
+    LthbenchError,
+    MethodError,
+    RecordError,
+    TicketError,
+)
+from lthbench.evaluation import environment
+from lthbench.method import Method, load_method
+from lthbench.paths import canonical_json, digest
+from lthbench.record import Record, build
+from lthbench.reference import Reference
+from lthbench.score import Plan
+from lthbench.states import State
+from lthbench.task import Task
+from lthbench.verify import sandbox
+from lthbench.verify.found import Finding
+from lthbench.verify.sandbox import Bounds
+
+SEEDS = 3
+FIRST, SPAN = 10**6, 10**9  # fresh seeds are none of the published ones and their controls'
+ERRORS = 2.0  # standard errors
+SECONDS = 6 * 3600.0  # of a method's own, for one seed
+REFUSED = (MethodError, TicketError, BudgetExceeded)
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """The outcome: each seed's score as published and on fresh seeds."""
+
+    ok: bool
+    what: str
+    optimism: float | None
+    error: float | None
+    published: tuple[float, ...]
+    fresh: tuple[float, ...]
+    seeds: tuple[int, ...]
+
+
+def fresh_seeds(bundle: str, beacon: str, count: int = SEEDS) -> tuple[int, ...]:
+    """Seeds by lot, from sha256 of bundle, beacon and their number."""
+    lots = (digest(canonical_json([bundle, beacon, "seed", n])) for n in range(count))
+    return tuple(FIRST + int(lot, 16) % SPAN for lot in lots)
+
+
+def compared(
+    published: Sequence[float], fresh: Sequence[float], seeds: Sequence[int], what: str
+) -> Reproduced:
+    """Refuse where the published mean is above the fresh one by more than two standard errors."""
+    optimism = statistics.mean(published) - statistics.mean(fresh)
+    error = math.sqrt(sum(statistics.variance(v) / len(v) for v in (published, fresh)))
+    ok = optimism <= ERRORS * error + 1e-12
+    told = (
+        f"optimism {optimism:+.4f}: mean {what} {statistics.mean(published):.4f} of "
+        f"{len(published)} published seeds, {statistics.mean(fresh):.4f} of {len(fresh)} fresh "
+        f"ones; two standard errors are {ERRORS * error:.4f}"
+    )
+    return Reproduced(ok, told, optimism, error, tuple(published), tuple(fresh), tuple(seeds))
+
+
+def check(
+    bundle: Bundle,
+    task: Task,
+    record: Record,
+    reference: Reference | None,
+    beacon: str,
+    workers: int | None,
+    *,
+    bounds: Bounds | None = None,
+    seconds: float = SECONDS,
+) -> tuple[Finding, Reproduced]:
+    """Search, score and compare.
+
+    Raises:
+        RecordError: where there is no score to compare.
+        ResourceError: without a sandbox, or for this machine's own troubles.
+    """
+    limits = bounds or Bounds()
+    start = sandbox.start(limits)  # first: without one nothing is begun
+    claimed = _score_of(record, record)
+    if claimed is None or len(claimed[0]) < 2:
+        raise RecordError(
+            f"{task.name}: no score of two seeds or more to compare; needs a reference"
+        )
+    data_module.prepare(task, download=False)
+    seeds = fresh_seeds(bundle.sha256, beacon)
+    own = Limits(seconds, limits.memory)
+    try:
+        again = asyncio.run(_again(bundle, task, record, reference, seeds, workers, own, start))
+    except REFUSED as error:
+        done = _failed(f"the search failed: {error}", claimed[0], seeds)
+    except LthbenchError:
+        raise
+    except Exception as error:  # a stranger wrote the messages that the coordinator answered
+        why = f"{type(error).__name__}: {str(error)[:100]}"
+        done = _failed(f"the search sent what is no request ({why})", claimed[0], seeds)
+    else:
+        found = _score_of(again, record)
+        assert found is not None
+        done = compared(claimed[0], found[0], seeds, claimed[1])
+        costs = [statistics.mean(s.cost for s in r.searches) for r in (record, again)]
+        told = f"{done.what}; search cost {costs[0]:.2f} published, {costs[1]:.2f} fresh"
+        done = Reproduced(**{**vars(done), "what": told})
+    return Finding(task.name, 3, done.ok, done.what), done
+
+
+def _failed(what: str, published: Sequence[float], seeds: tuple[int, ...]) -> Reproduced:
+    return Reproduced(False, what, None, None, tuple(published), (), seeds)
+
+
+def _score_of(record: Record, published: Record) -> tuple[list[float], str] | None:
+    """One score a seed and its name: retention, or of untrained tickets the accuracy at the rung
+    that the published record shows."""
+    told = record.aggregates
+    if "untrained" in published.aggregates:
+        rung = published.aggregates["untrained"]["headline"]
+        rungs = {row["density"]: row["ticket"] for row in told["untrained"]["rungs"]}
+        return list(rungs[rung]["values"]), f"accuracy at density {rung:.4g}"
+    retention = told["retention"]
+    return None if retention is None else (list(retention["values"]), "retention")
+
+
+async def _again(
+    bundle: Bundle,
+    task: Task,
+    record: Record,
+    reference: Reference | None,
+    seeds: tuple[int, ...],
+    workers: int | None,
+    limits: Limits,
+    start: StartChild,
+) -> Record:
+    """A record of the fresh seeds that holds what the score needs: searches and tickets."""
+    means = HERE  # a sandbox has no device but the processor
+    crew = executors.default_workers(means) if workers is None else workers
+    with tempfile.TemporaryDirectory(prefix="lthbench-verify-") as place:
+        folder = Path(place)
+        method = _method(bundle, record, folder)
+        searching = executors.local(crew, means)
+        try:
+            searches = await find.find(
+                method,
+                task,
+                seeds,
+                folder / task.name,
+                searching,
+                limits=limits,
+                means=means,
+                start=start,
+            )
+        finally:
+            await searching.close()
+        return await _scored(
+            task, method, record, reference, searches, folder / task.name, crew, means
+        )
+
+
+def _method(bundle: Bundle, record: Record, folder: Path) -> Method:
+    """The bundle's source with the record's options; nothing of it is run here."""
+    path = folder / f"{record.method.name}.py"
+    path.write_bytes(bytes(bundle.members[bundles.SOURCE]))
+    given = {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in record.method.options.items()
+    }
+    method = load_method(str(path), given)
+    if method.digest != record.method.digest or dict(method.options) != record.method.options:
+        raise MethodError(f"{record.method.name}: its source does not take the record's options")
+    return method
+
+
+async def _scored(
+    task: Task,
+    method: Method,
+    record: Record,
+    reference: Reference | None,
+    searches: Sequence[Search],
+    folder: Path,
+    crew: int,
+    means: Means,
+) -> Record:
+    """Train and test the tickets, by processes that the search never saw."""
+    seen = score.see(task, [s.seed for s in searches], Plan(final=True), means)
+    untrained = score.untrained(searches)
+    entries = []
+    for search in searches:
+        theta = networks.initial(task.network, task.network.depth, search.seed)
+        for rung in search.rungs:
+            density = rung["density"]
+            held = folder / "tickets" / f"seed{search.seed}"
+            header, chosen, stored = answers.read_ticket(held, density)
+            begin = State(stored, header["start"]) if stored else theta
+            table = {"origin": header["origin"], "start": header["start"]}
+            what: dict[str, Any] = {"until": begin.step} if untrained else {}
+            kind = "untrained" if untrained else "ticket"
+            entries.append(
+                score.entry_of(task, kind, density, search.seed, begin, chosen, seen, table, **what)
+            )
+    executor = executors.local(crew, means)
+    try:
+        cells = [
+            score.cell_of(entry, result)
+            async for entry, result, _ in score.score_cells(task, entries, folder, executor, seen)
+        ]
+    finally:
+        await executor.close()
+    return _record(task, method, record, reference, searches, cells, seen, means)
+
+
+def _record(
+    task: Task,
+    method: Method,
+    record: Record,
+    reference: Reference | None,
+    searches: Sequence[Search],
+    cells: Sequence[dict[str, Any]],
+    seen: score.Seen,
+    means: Means,
+) -> Record:
+    """The published record's head over the fresh cells, against the same frozen reference."""
+    table = record.model_dump(mode="json", exclude={"aggregates", "scorer", "transfer", "bundle"})
+    names = ("seed", "status", "reason", "cost")
+    fresh = {
+        "seeds": [search.seed for search in searches],
+        "cells": [{k: v for k, v in cell.items() if k != "key"} for cell in cells],
+        "searches": [{name: getattr(s, name) for name in names} for s in searches],
+        "sizes": seen.sizes(),
+        "environment": environment(means),
+        "times": {},
+    }
+    return build({**table, **fresh})
