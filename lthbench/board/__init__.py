@@ -1,0 +1,1 @@
+"""The board: its ledger, its entries, their ranks and standings."""

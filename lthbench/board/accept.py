@@ -1,0 +1,343 @@
+"""The only writer of the ledger: accepts records, their levels, challenges and retractions.
+
+Run on the main branch alone, by who keeps the board: each record is validated again, each report
+compared with the ledger and with the record, and the ledger is written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lthbench.board import ledger as ledgers
+from lthbench.board.entries import LEDGER
+from lthbench.board.ledger import HEX, Ledger, Standing
+from lthbench.errors import RecordError, ResourceError, UsageError, nearest
+from lthbench.paths import cache, canonical_json, digest, shipped
+from lthbench.record import parse_record, read_bytes
+from lthbench.task import load_suite, suite_names
+from lthbench.untrusted import canonical, shown
+from lthbench.validation import check_record
+
+BRANCH = "main"
+REPORT_LIMIT = 2**22  # bytes of a report's file
+NAMED = re.compile(r"(?:.*--)?([0-9a-f]{8,64})(?:\.json)?")
+
+
+def accept(
+    paths: Sequence[Path],
+    *,
+    supersedes: str | None = None,
+    verified: Sequence[Path] = (),
+    retract: str | None = None,
+    challenge: str | None = None,
+    why: str | None = None,
+) -> list[str]:
+    """Take up what is named, in this order: records, reports of `lthbench verify`, a retraction.
+
+    Args:
+        paths: records' files in the leaderboard's folder; of a challenge, the record that refutes.
+        supersedes: the entry whose place the one record takes.
+        verified: reports; of a challenge, the one that refutes.
+        retract, challenge: an entry, with `why`.
+
+    Returns:
+        One line for each line of the ledger that was written.
+
+    Raises:
+        UsageError: for arguments that cannot be meant together, or another branch than main.
+        RecordError: for a record or report that is not taken; then nothing is written.
+    """
+    _check_usage(paths, supersedes, verified, retract, challenge, why)
+    folder = shipped("leaderboard")
+    path = folder / LEDGER
+    _on_main(folder)
+    with _alone(path):
+        before = ledgers.read(path)
+        _continues(folder, path)
+        ledger = before
+        if challenge is not None:
+            ledger = _challenged(ledger, folder, challenge, why or "", paths, verified)
+        else:
+            for record in paths:
+                ledger = _accepted(ledger, folder, record, supersedes)
+            for report in verified:
+                ledger = _levelled(ledger, folder, report)
+        if retract is not None:
+            entry, standing = _entry(ledger, retract)
+            ledger = _told(ledger, "retract", entry, standing, why=_sentence(why or ""))
+        ledgers.write(path, ledger)
+    return [_line_told(line) for line in ledger.lines[len(before.lines) :]]
+
+
+def _check_usage(
+    paths: Sequence[Path],
+    supersedes: str | None,
+    verified: Sequence[Path],
+    retract: str | None,
+    challenge: str | None,
+    why: str | None,
+) -> None:
+    if not (paths or verified or retract or challenge):
+        raise UsageError("nothing to accept; name records, --verified, --retract or --challenge")
+    if supersedes is not None and (len(paths) != 1 or challenge is not None):
+        raise UsageError("--supersedes goes with exactly one record that is accepted")
+    if bool(why) != bool(retract or challenge):
+        raise UsageError("--why goes with --retract or --challenge, and each of them needs it")
+    if retract is not None and challenge is not None:
+        raise UsageError("--retract and --challenge exclude each other")
+    if challenge is not None and len(paths) + len(verified) != 1:
+        raise UsageError("--challenge needs one record, or one report by --verified, that refutes")
+
+
+def _accepted(ledger: Ledger, folder: Path, path: Path, supersedes: str | None) -> Ledger:
+    """One more record, validated again."""
+    records = (folder / "records").resolve()
+    if records not in path.absolute().resolve().parents:
+        raise RecordError(f"{path}: not under {records}; merge its pull request first")
+    record = check_record(path)
+    entry, name, task = digest(read_bytes(path)), record.method.name, record.task.name
+    ranked = (load_suite(suite) for suite in suite_names())
+    if not any(suite.ranked and task in suite.tasks for suite in ranked):
+        raise RecordError(f"{path}: {task} is in no ranked suite, and so never on the board")
+    if known := ledger.entries.get(entry):
+        raise RecordError(f"{path}: was accepted already, at line {known.line} of the ledger")
+    of = None if supersedes is None else _entry(ledger, supersedes)[0]
+    standing = [
+        older
+        for older, told in ledger.entries.items()
+        if (told.task, told.method) == (task, name) and not (told.retracted or told.superseded_by)
+    ]
+    if standing and of not in standing:
+        raise RecordError(
+            f"{path}: {name}--{standing[0][:8]} is on {task}'s board already; add "
+            f"--supersedes {name}--{standing[0][:8]} to take its place"
+        )
+    ledger = ledgers.append(ledger, "accept", entry, task, name)
+    if of is not None:
+        ledger = ledgers.append(ledger, "supersede", entry, task, name, of=of)
+    return ledger
+
+
+def _levelled(ledger: Ledger, folder: Path, path: Path) -> Ledger:
+    """The levels that a report tells of."""
+    for report in _reports(path):
+        entry, standing = _reported(ledger, folder, path, report)
+        level = report["level"]
+        if not report["ok"]:
+            raise RecordError(
+                f"{path}: level {level} of {_id(entry, standing)} does not hold; attach it by "
+                f"--challenge {_id(entry, standing)} --verified {path} --why '…'"
+            )
+        if level == 0:
+            raise RecordError(f"{path}: level 0 is what every accepted record has")
+        if any(line["act"] == "level" and line["report"] == report for line in ledger.of(entry)):
+            raise RecordError(f"{path}: is in the ledger already")
+        told = {"level": level, "beacon": report["beacon"], "report": report}
+        ledger = _told(ledger, "level", entry, standing, **told)
+    return ledger
+
+
+def _challenged(
+    ledger: Ledger,
+    folder: Path,
+    name: str,
+    why: str,
+    paths: Sequence[Path],
+    verified: Sequence[Path],
+) -> Ledger:
+    """A challenge by a report that says no, or by another record of the same task."""
+    entry, standing = _entry(ledger, name)
+    by: dict[str, Any]
+    if paths:
+        record = check_record(paths[0])
+        raw = digest(read_bytes(paths[0]))
+        if record.task.name != standing.task or raw == entry:
+            raise RecordError(f"{paths[0]}: is not another record of {standing.task}")
+        by = {"record": raw, "method": record.method.name}
+    else:
+        reports = [r for r in _reports(verified[0]) if r["entry"] == entry]
+        if len(reports) != 1:
+            raise RecordError(f"{verified[0]}: holds no report of {_id(entry, standing)}")
+        _reported(ledger, folder, verified[0], reports[0])
+        if reports[0]["ok"]:
+            raise RecordError(f"{verified[0]}: says that {_id(entry, standing)} holds")
+        by = {"report": reports[0]}
+    return _told(ledger, "challenge", entry, standing, why=_sentence(why), by=by)
+
+
+def _reports(path: Path) -> list[dict[str, Any]]:
+    """The reports of a file that `lthbench verify --report` wrote, their form checked."""
+    again = "write it by `lthbench verify ENTRY --level N --report FILE`"
+    try:
+        with path.open("rb") as file:
+            data = file.read(REPORT_LIMIT + 1)
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}; {again}") from error
+    try:
+        table = canonical(data, str(path), REPORT_LIMIT)
+    except RecordError as error:
+        raise RecordError(f"{path}: not a report; {again}") from error
+    reports = table.get("reports", [table]) if isinstance(table, dict) else None
+    if not isinstance(reports, list) or not reports:
+        raise RecordError(f"{path}: holds no report; {again}")
+    for report in reports:
+        wrong = _misfit(report) if isinstance(report, dict) else "report"
+        if wrong:
+            raise RecordError(f"{path}: {wrong} of a report is missing or none; {again}")
+    return reports
+
+
+def _misfit(report: Mapping[str, Any]) -> str | None:
+    """The first key of a report that is not what it must be."""
+
+    def is_hex(value: object) -> bool:
+        return isinstance(value, str) and HEX.fullmatch(value) is not None
+
+    checks: dict[str, Callable[[Any], bool]] = {
+        "entry": is_hex,
+        "task": lambda value: isinstance(value, str),
+        "level": lambda value: type(value) is int and value in ledgers.LEVELS,
+        "ok": lambda value: type(value) is bool,
+        "beacon": lambda value: value == "" or is_hex(value),
+        "bundle": lambda value: value is None or is_hex(value),
+        "cells": lambda value: isinstance(value, list),
+    }
+    return next((key for key, fits in checks.items() if not fits(report.get(key, ...))), None)
+
+
+def _reported(
+    ledger: Ledger, folder: Path, path: Path, report: Mapping[str, Any]
+) -> tuple[str, Standing]:
+    """The accepted entry that a report is of; RecordError where they do not belong together."""
+    entry, level = report["entry"], report["level"]
+    standing = ledger.entries.get(entry)
+    if standing is None:
+        raise RecordError(f"{path}: {entry[:8]} is no accepted entry; accept its record first")
+    if standing.task != report["task"]:
+        raise RecordError(f"{path}: {_id(entry, standing)} is of {standing.task}")
+    named = _bundle_of(folder, entry, standing)
+    if (level or report["bundle"]) and (named is None or report["bundle"] != named):
+        raise RecordError(
+            f"{path}: is of bundle {(report['bundle'] or 'none')[:8]}, {_id(entry, standing)} "
+            f"names {(named or 'none')[:8]}; verify the bundle that the record names"
+        )
+    if level >= 2 and report["beacon"] not in ledger.digests()[standing.line - 1 :]:
+        raise RecordError(
+            f"{path}: beacon {report['beacon'][:8] or 'none'} is the digest of no line from the "
+            f"acceptance of {_id(entry, standing)} on; verify with the ledger's head as it is now"
+        )
+    return entry, standing
+
+
+def _bundle_of(folder: Path, entry: str, standing: Standing) -> str | None:
+    """The sha256 of the bundle that an accepted record names."""
+    path = folder / "records" / standing.task / f"{_id(entry, standing)}.json"
+    data = read_bytes(path)
+    if digest(data) != entry:
+        raise RecordError(f"{path}: is not the record that was accepted under this name")
+    named = parse_record(data, path).bundle
+    return named.sha256 if named else None
+
+
+def _entry(ledger: Ledger, name: str) -> tuple[str, Standing]:
+    """The accepted entry of an id, of the first digits of its digest, or of its record's path."""
+    match = NAMED.fullmatch(Path(name).name)
+    found = [
+        (entry, standing)
+        for entry, standing in ledger.entries.items()
+        if match and entry.startswith(match[1])
+    ]
+    prefix = Path(name).name.partition("--")[0] if "--" in Path(name).name else None
+    found = [pair for pair in found if prefix in (None, pair[1].method)]
+    if len(found) != 1:
+        ids = [_id(entry, standing) for entry, standing in ledger.entries.items()]
+        hint = " is more than one" if found else f": no accepted entry{nearest(name, ids)}"
+        raise RecordError(f"{shown(name)}{hint}; see `lthbench leaderboard`")
+    return found[0]
+
+
+def _id(entry: str, standing: Standing) -> str:
+    return f"{standing.method}--{entry[:8]}"
+
+
+def _told(ledger: Ledger, act: str, entry: str, standing: Standing, **keys: Any) -> Ledger:
+    return ledgers.append(ledger, act, entry, standing.task, standing.method, **keys)
+
+
+def _sentence(why: str) -> str:
+    if not why.isprintable() or len(why) > ledgers.WHY_LIMIT:
+        raise UsageError(f"--why: one line of at most {ledgers.WHY_LIMIT} characters that are seen")
+    return why
+
+
+def _line_told(line: Mapping[str, Any]) -> str:
+    what = {
+        "accept": "accepted",
+        "supersede": f"in the place of {line.get('of', '')[:8]}",
+        "retract": "retracted",
+        "challenge": "challenged",
+        "level": f"level {line.get('level')}",
+    }[line["act"]]
+    head = digest(canonical_json(line))
+    return (
+        f"line {line['n']}: {line['method']}--{line['entry'][:8]} on {line['task']}: {what}; "
+        f"head {head}"
+    )
+
+
+# The branch, and one writer at a time
+
+
+def _on_main(folder: Path) -> None:
+    """Raises UsageError on another branch; a folder of no repository has none."""
+    if _git(folder, "rev-parse", "--is-inside-work-tree") is None:
+        return
+    name = _git(folder, "symbolic-ref", "--quiet", "--short", "HEAD")
+    branch = "no branch" if name is None else name.decode(errors="replace").strip()
+    if branch != BRANCH:
+        raise UsageError(
+            f"on {shown(branch)}: records are accepted on {BRANCH} alone; merge the pull request, "
+            f"then `git switch {BRANCH}`"
+        )
+
+
+def _continues(folder: Path, path: Path) -> None:
+    """The ledger on disk goes on from the one that was committed last."""
+    committed = _git(folder, "show", f"HEAD:./{LEDGER}")
+    if committed and not (path.is_file() and path.read_bytes().startswith(committed)):
+        raise RecordError(
+            f"{path}: does not go on from the ledger of the last commit; it was rewritten or cut "
+            "short: `git checkout -- leaderboard/ledger.jsonl`"
+        )
+
+
+def _git(folder: Path, *arguments: str) -> bytes | None:
+    """What git prints; None where it fails, or is not there."""
+    command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    except OSError:
+        return None
+    return None if done.returncode else done.stdout
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One writer of a ledger at a time; the lock lies in the cache, not beside the data."""
+    from filelock import FileLock, Timeout
+
+    place = cache() / "board" / f"{digest(str(path.resolve()).encode())[:16]}.lock"
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(place).acquire(timeout=0)
+    except Timeout as error:
+        raise ResourceError(f"{path}: another accept is writing it; wait for it") from error
+    except OSError as error:
+        raise ResourceError(f"{place}: {error.strerror}; set LTHBENCH_CACHE") from error
+    with lock:
+        yield

@@ -1,0 +1,478 @@
+"""The zoo: bundles found and fetched by digest alone, tickets as torch takes them."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn.utils import prune
+
+import lthbench
+from lthbench import answers, cli, data, networks, paths, zoo
+from lthbench.board import entries
+from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageError
+from lthbench.packing import pack
+from lthbench.states import State
+from lthbench.task import load_task
+from lthbench.zoo import downloads
+from tests.accepted import board, entry_of, tell
+from tests.submitted import DIGITS, MODADD, finished, house, records_of
+
+RUNGS = (0.5, 0.2, 0.1)  # of tiny-digits: of origin init, signs, free
+REWOUND = '''"""Random tickets at a later step, for tests."""
+
+import torch
+from lthbench import Ticket, keep_top
+
+
+def find_tickets(problem):
+    lots = problem.generator("rewound")
+    scores = {n: torch.rand(s, generator=lots) for n, s in problem.shapes.items()}
+    for number, density in enumerate(problem.densities):
+        masks, theta = keep_top(scores, density), problem.theta(problem.rewind_limit)
+        weights = theta.tensors()
+        for name in masks:
+            weights[name] = weights[name].sign() * 0.25
+        signs = State_(weights, theta.step) if number == 1 else None
+        yield Ticket(masks, problem.rewind_limit, signs)
+
+
+from lthbench import State as State_
+'''
+
+
+@pytest.fixture
+def share(tmp_path: Path) -> Iterator[Path]:
+    """An empty board, to which this process is at home."""
+    with board(tmp_path) as folder:
+        yield folder
+
+
+@pytest.fixture
+def bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that LTHBENCH_BUNDLES names."""
+    folder = tmp_path / "bundles"
+    folder.mkdir()
+    monkeypatch.setenv("LTHBENCH_BUNDLES", str(folder))
+    return folder
+
+
+@pytest.fixture
+def known(share: Path, bundles: Path) -> str:
+    """An accepted entry whose bundle is at hand."""
+    name = entry_of(share, house().bundle, DIGITS)
+    (bundles / f"{name}.zip").write_bytes(house().bundle.read_bytes())
+    return name
+
+
+def found(name: str) -> entries.Entry:
+    return entries.find(entries.load(), name)
+
+
+# Where bundles are
+
+
+@pytest.mark.parametrize("named", ["digest", "entry", "other"])
+def test_a_bundle_is_found_in_a_folder_by_name_or_size(
+    named: str, share: Path, bundles: Path
+) -> None:
+    name = entry_of(share, house().bundle, DIGITS)
+    held = house().bundle.read_bytes()
+    names = {"digest": paths.digest(held), "entry": name, "other": "whatever"}
+    (bundles / "aaa.zip").write_bytes(b"x" * len(held))  # another of its size
+    (bundles / f"{names[named]}.zip").write_bytes(held)
+    assert zoo.bundle_of(found(name)) == bundles / f"{names[named]}.zip"
+
+
+def test_a_bundle_with_another_digest_is_none(share: Path, bundles: Path) -> None:
+    """One byte of it changed, under its very name."""
+    name = entry_of(share, house().bundle, DIGITS)
+    held = bytearray(house().bundle.read_bytes())
+    held[1000] ^= 1
+    (bundles / f"{name}.zip").write_bytes(held)
+    with pytest.raises(RecordError, match=r"has another digest; put it .* LTHBENCH_BUNDLES$"):
+        zoo.bundle_of(found(name))
+
+
+def test_no_folder_and_no_address(share: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = entry_of(share, house().bundle, DIGITS)
+    monkeypatch.delenv("LTHBENCH_BUNDLES", raising=False)
+    with pytest.raises(RecordError, match="names no address; put it into a folder"):
+        zoo.bundle_of(found(name))
+    monkeypatch.setenv("LTHBENCH_BUNDLES", str(share / "absent"))
+    with pytest.raises(ResourceError, match=r"LTHBENCH_BUNDLES=.*absent: no such folder"):
+        zoo.bundle_of(found(name))
+
+
+def test_a_record_without_a_bundle(share: Path) -> None:
+    name = entry_of(share, house().bundle, DIGITS, changed={"bundle": None})
+    with pytest.raises(RecordError, match=f"{name}: its record names no bundle"):
+        zoo.bundle_of(found(name))
+
+
+# Downloads, from a server on this machine
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Each path of `routes` is answered as it says; what was asked for is kept."""
+
+    routes: ClassVar[dict[str, Callable[[BaseHTTPRequestHandler], None]]]
+    asked: ClassVar[list[str]]
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.routes[self.path](self)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def body(
+    handler: BaseHTTPRequestHandler, data: bytes, length: int | None = None, told: bool = True
+) -> None:
+    handler.send_response(200)
+    if told:
+        handler.send_header("Content-Length", str(len(data) if length is None else length))
+    handler.end_headers()
+    handler.wfile.write(data)
+
+
+def moved(handler: BaseHTTPRequestHandler, to: str) -> None:
+    handler.send_response(302)
+    handler.send_header("Location", to)
+    handler.send_header("Content-Length", "0")
+    handler.end_headers()
+
+
+HELD = b"bundle" * 1000
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server of good and bad answers; plain HTTP is allowed for this test."""
+
+    class Handler(Answers):
+        asked: ClassVar = []
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
+        home = f"http://127.0.0.1:{http.server_port}"
+        Handler.routes = {
+            "/good": partial(body, data=HELD),
+            "/untold": partial(body, data=HELD, told=False),
+            "/other": partial(body, data=HELD[::-1]),
+            "/long": partial(body, data=HELD + b"x", told=False),
+            "/endless": partial(body, data=HELD * 1000, told=False),
+            "/lies": partial(body, data=HELD, length=10**12),
+            "/short": partial(body, data=HELD[:-1], told=False),
+            "/cut": partial(body, data=HELD[:-1], length=len(HELD)),
+            "/gone": lambda h: h.send_error(404),
+            "/moved": partial(moved, to=f"{home}/good"),
+            "/round": partial(moved, to=f"{home}/round"),
+            "/file": partial(moved, to="file:///etc/passwd"),
+            "/ftp": partial(moved, to="ftp://127.0.0.1/x"),
+        }
+        monkeypatch.setattr(downloads, "SCHEMES", ("http",))
+        monkeypatch.setenv("no_proxy", "*")
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        try:
+            yield home
+        finally:
+            http.shutdown()
+            thread.join()
+
+
+def fetched(url: str) -> bytes:
+    return downloads.download(url, len(HELD), paths.digest(HELD))
+
+
+@pytest.mark.parametrize("path", ["good", "untold", "moved"])
+def test_what_has_size_and_digest_is_taken(path: str, server: str) -> None:
+    assert fetched(f"{server}/{path}") == HELD
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("other", "another digest"),
+        ("long", "more bytes than"),
+        ("endless", "more bytes than"),
+        ("lies", "1000000000000 bytes are offered, the bundle has 6000"),
+        ("short", "5999 bytes came"),
+        ("cut", "IncompleteRead|5999 bytes came"),
+        ("gone", "Not Found"),
+        ("round", "redirect"),
+        ("file", "not allowed"),
+        ("ftp", "an address that is not http"),
+    ],
+)
+def test_what_has_not_is_refused_in_one_line(path: str, why: str, server: str) -> None:
+    with pytest.raises(RecordError, match=why) as caught:
+        fetched(f"{server}/{path}")
+    assert f"{server}/{path}: " in str(caught.value)
+
+
+def test_only_https_is_asked(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside of these tests: neither at first nor after a redirection."""
+    monkeypatch.undo()
+    assert downloads.SCHEMES == ("https",)
+    for url in (f"{server}/good", "file:///etc/passwd", "ftp://127.0.0.1/x", "//x", "x"):
+        with pytest.raises(RecordError, match="only https"):
+            fetched(url)
+
+
+def test_nobody_listens() -> None:
+    with pytest.raises(RecordError, match=r"https://127\.0\.0\.1:9/x: "):
+        fetched("https://127.0.0.1:9/x")
+
+
+def test_the_first_good_address_is_kept_in_the_cache(
+    share: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LTHBENCH_CACHE", str(tmp_path / "cache"))
+    held, asked = house().bundle.read_bytes(), []
+
+    def answer(url: str, size: int, sha256: str) -> bytes:
+        asked.append(url)
+        if url.endswith("/bad"):
+            raise RecordError(f"{url}: gone\u202e\nnow")
+        return held
+
+    monkeypatch.setattr(downloads, "download", answer)
+    urls = ("https://a.example/bad", "https://b.example/good", "https://c.example/good")
+    entry = found(entry_of(share, house().bundle, DIGITS, urls=urls))
+    path = zoo.bundle_of(entry)
+    assert path == tmp_path / "cache" / "bundles" / f"{paths.digest(held)}.zip"
+    assert path.read_bytes() == held
+    assert zoo.bundle_of(entry) == path
+    assert asked == list(urls[:2])
+    path.write_bytes(held[:-1] + b"x")  # damaged: fetched anew
+    assert zoo.bundle_of(entry) == path and path.read_bytes() == held
+    bad = found(entry_of(share, house().bundle, DIGITS, urls=urls[:1]))
+    path.unlink()
+    with pytest.raises(RecordError, match=r"no bundle .* to be had: .*/bad: gone") as caught:
+        zoo.bundle_of(bad)
+    assert str(caught.value).isprintable()
+
+
+# Entries
+
+
+def test_the_bundle_must_hold_this_very_record(share: Path, bundles: Path) -> None:
+    """The same bundle under a record whose source is said to have another licence."""
+    method = house().records[0].method
+    other = method.model_copy(update={"described": {"licence": "none"}})
+    name = entry_of(share, house().bundle, DIGITS, changed={"method": other})
+    (bundles / "b.zip").write_bytes(house().bundle.read_bytes())
+    with pytest.raises(RecordError, match="holds another record of tiny-digits than the board"):
+        zoo.opened(found(name))
+
+
+def test_a_retracted_entry_gives_no_tickets(known: str, share: Path, tmp_path: Path) -> None:
+    entry = found(known)
+    tell(share, "retract", entry.digest, DIGITS, "mixed", why="wrong seeds")
+    for call in (partial(zoo.fetch, known, tmp_path / "out"), partial(zoo.load_ticket, known)):
+        with pytest.raises(RecordError, match=r"was retracted: wrong seeds; its tickets"):
+            call()
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_entry_that_is_not_accepted_gives_no_tickets(
+    known: str, share: Path, tmp_path: Path
+) -> None:
+    (share / "_share" / "leaderboard" / "ledger.jsonl").write_bytes(b"")
+    with pytest.raises(RecordError, match="is not accepted yet"):
+        zoo.fetch(known, tmp_path / "out")
+
+
+def test_a_superseded_entry_gives_tickets_and_says_so(
+    known: str, share: Path, tmp_path: Path
+) -> None:
+    urls = ("https://a.example/b.zip",)
+    after = entry_of(share, house().bundle, DIGITS, urls=urls)
+    old, new = found(known), found(after)
+    tell(share, "supersede", new.digest, DIGITS, "mixed", of=old.digest)
+    text = zoo.fetch(known, tmp_path / "out").text()
+    assert f"Note: {known} was superseded by {after}" in text
+
+
+# Tickets
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_ticket_is_the_one_that_was_evaluated(number: int, known: str) -> None:
+    """Its masks, and its weights bit by bit; of free ones the pruned entries are zero."""
+    density = RUNGS[number]
+    ticket = zoo.load_ticket(known, seed=1, density=density)
+    header, masks, weights = answers.read_ticket(house().out / DIGITS / "tickets/seed1", density)
+    assert (ticket.task, ticket.seed, ticket.density) == (DIGITS, 1, density)
+    assert (ticket.origin, ticket.start, ticket.trained) == (header["origin"], 0, True)
+    assert ticket.origin == ("init", "signs", "free")[number]
+    assert ticket.masks.keys() == masks.keys()
+    assert all(torch.equal(ticket.masks[name], masks[name]) for name in masks)
+    spec = load_task(DIGITS).network
+    start = weights or networks.initial(spec, spec.depth, 1).tensors()
+    for name, tensor in ticket.state_dict.items():
+        assert tensor.dtype == torch.float32
+        kept = masks.get(name, torch.ones_like(tensor, dtype=torch.bool))
+        assert torch.equal(tensor[kept], start[name][kept])
+    assert ticket.note == ""
+
+
+@pytest.mark.parametrize("task", [DIGITS, MODADD])
+def test_a_ticket_is_pruned_trained_and_read_by_torch(task: str, share: Path) -> None:
+    """`torch.nn.utils.prune` takes the masks; pruned weights stay zero while the others learn."""
+    ticket = lthbench.load_ticket(house().bundle, task, seed=0, density=0.2)
+    network = ticket.network()
+    for name, mask in ticket.masks.items():
+        module, _, parameter = name.rpartition(".")
+        layer = network.get_submodule(module)
+        assert prune.is_pruned(layer)
+        assert torch.equal(getattr(layer, f"{parameter}_mask"), mask.float())
+        assert torch.equal(getattr(layer, parameter), ticket.state_dict[name] * mask)
+    protocol = load_task(task)
+    train = answers.examples(protocol, data.search(protocol, 0).train)
+    x, y = train.inputs(slice(None)), train.labels(slice(None))
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(150):
+        optimiser.zero_grad()
+        loss = torch.nn.functional.cross_entropy(network(x), y)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.8 * losses[0]
+    answers_before = network.eval()(x).argmax(1)
+    for name, mask in ticket.masks.items():
+        module, _, parameter = name.rpartition(".")
+        prune.remove(network.get_submodule(module), parameter)  # type: ignore[no-untyped-call]
+        weights = dict(network.named_parameters())[name]
+        assert not weights[~mask].any() and weights[mask].any()
+    assert torch.equal(network(x).argmax(1), answers_before)
+
+
+def test_masks_and_weights_without_lthbench(known: str, tmp_path: Path) -> None:
+    """The lines of the README that is written with them, on a network of one's own."""
+    done = zoo.fetch(known, tmp_path / "out")
+    index = json.loads((done.folder / "index.json").read_bytes())
+    assert (done.tickets, done.seeds, done.densities) == (6, (0, 1), RUNGS)
+    assert [row["file"] for row in index["tickets"]] == [
+        f"seed{seed}/{round(density * 1e6):07d}.safetensors" for seed in (0, 1) for density in RUNGS
+    ]
+    readme = (done.folder / "README.md").read_text()
+    code = readme.partition("```python\n")[2].partition("```")[0]
+    spec = load_task(DIGITS).network
+    network = networks.load(spec, spec.depth, networks.initial(spec, spec.depth, 99))
+    file = code.partition('load_file("')[2].partition('"')[0]
+    exec(code.replace(file, str(done.folder / file)), {"network": network})
+    ticket = zoo.load_ticket(known, seed=1)
+    for name, mask in ticket.masks.items():
+        weights = network.get_parameter(f"{name}_orig") * network.get_buffer(f"{name}_mask")
+        assert torch.equal(weights, ticket.state_dict[name] * mask)
+    for row in index["tickets"]:
+        tensors = load_file(done.folder / row["file"])
+        bits = {n.removeprefix("mask/"): t for n, t in tensors.items() if n.startswith("mask/")}
+        assert sum(int(mask.sum()) for mask in bits.values()) == row["kept"]
+        weights_ = {n: t for n, t in tensors.items() if not n.startswith("mask/")}
+        if row["origin"] != "free":
+            assert State(weights_, row["start"]).digest == row["weights"]
+
+
+def test_two_fetches_are_the_same_bytes(known: str, tmp_path: Path) -> None:
+    first, second = (zoo.fetch(known, tmp_path / name).folder for name in "ab")
+    files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
+    assert len(files) == 8
+    assert all((first / path).read_bytes() == (second / path).read_bytes() for path in files)
+
+
+def test_a_later_step_is_trained_here(
+    tmp_path: Path, share: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """theta_k is in no bundle: twelve dense steps give it, bit by bit on this machine."""
+    out = finished(tmp_path / "out", REWOUND, (DIGITS,), seeds=1)
+    file = tmp_path / "bundle.zip"
+    file.write_bytes(pack(out, records_of(out)))
+    for density, origin in zip(RUNGS, ("rewind", "signs", "rewind"), strict=True):
+        ticket = zoo.load_ticket(file, seed=0, density=density)
+        _, masks, weights = answers.read_ticket(out / DIGITS / "tickets/seed0", density)
+        assert (ticket.origin, ticket.start, ticket.note) == (origin, 12, "")
+        for name, tensor in ticket.state_dict.items():
+            kept = masks.get(name, torch.ones_like(tensor, dtype=torch.bool))
+            assert torch.equal(tensor[kept], weights[name][kept])
+    trained = zoo._trained
+    monkeypatch.setattr(
+        zoo, "_trained", lambda *at: State({n: t + 1e-7 for n, t in trained(*at).items()}, 12)
+    )
+    assert "differ in their last bits" in zoo.load_ticket(file).note
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"seed": 7}, "no ticket of seed 7; there are seeds 0, 1"),
+        ({"density": 0.3}, "no ticket at density 0.3; there are 0.5, 0.2, 0.1"),
+        ({"density": float("nan")}, "no ticket at density nan"),
+        ({"task": "mlp-digits"}, "an entry of tiny-digits, not of mlp-digits"),
+    ],
+)
+def test_what_is_not_there(arguments: dict[str, object], said: str, known: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        zoo.load_ticket(known, **arguments)  # type: ignore[arg-type]
+
+
+def test_a_bundle_of_several_tasks_needs_a_task(share: Path) -> None:
+    with pytest.raises(UsageError, match="holds tickets of tiny-digits, tiny-modadd; name one"):
+        zoo.load_ticket(house().bundle)
+    assert zoo.load_ticket(house().bundle, DIGITS).density == RUNGS[-1]
+    assert zoo.load_ticket(str(house().bundle), DIGITS, density=0.2001).density == 0.2
+
+
+def test_an_entry_that_is_none(known: str) -> None:
+    with pytest.raises(RecordError, match=rf"no entry 'mixt.* \(did you mean {known}\?\)"):
+        zoo.load_ticket("mixt" + known[5:])
+    with pytest.raises(LthbenchError, match="no such file"):
+        zoo.load_ticket("absent.zip")
+
+
+def test_other_initial_weights_than_the_seeds_are_refused(
+    known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that names other weights than the seed's own says of a ticket what is not so."""
+    initial = networks.initial
+    monkeypatch.setattr(networks, "initial", lambda spec, depth, seed: initial(spec, depth, 9))
+    with pytest.raises(RecordError, match="names other initial weights than its seed's"):
+        zoo.load_ticket(known, seed=0, density=0.5)
+
+
+def test_the_verb_tells_what_it_wrote(
+    known: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Into a folder that is named after the entry, or where one says; errors are one line."""
+    monkeypatch.chdir(tmp_path)
+
+    def said(*arguments: str) -> tuple[str, str, int]:
+        monkeypatch.setattr(sys, "argv", ["lthbench", "tickets", "fetch", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return out, err, int(ended.value.code or 0)
+
+    out, err, code = said(known)
+    assert (err, code) == ("", 0)
+    assert out.splitlines()[0] == f"{known}: 6 tickets in tickets/{known}"
+    assert (tmp_path / "tickets" / known / "seed1" / "0100000.safetensors").is_file()
+    out, err, code = said("nobody", "--out", "there")
+    assert (out, code) == ("", 2)
+    assert err.startswith("lthbench: no entry 'nobody'") and err.count("\n") == 1
