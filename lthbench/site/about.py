@@ -1,0 +1,104 @@
+"""The rules as the page tells them, from the constants that the scorer and the checks read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lthbench import citing, record, scores, stats
+from lthbench.board import ranks
+from lthbench.board.standings import PUBLISHED, RANKED_LEVEL
+from lthbench.reference import PROVISIONAL_BELOW
+from lthbench.site import rungs
+from lthbench.site.words import BOARDS, LEVELS, lines
+from lthbench.tables import Table, listing, number
+from lthbench.task import Suite, load_suite, suite_names
+
+MEGABYTE = 2**20
+
+
+def page() -> dict[str, Any]:
+    """All that the template of the rules lays out."""
+    return {
+        "trust": _levels(),
+        "suites": _suites([load_suite(name) for name in suite_names()]),
+        "limits": _limits(),
+        "rules": {
+            "seeds": listing(PUBLISHED),
+            "count": scores.RANKED_SEEDS,
+            "alpha": f"{stats.ALPHA:g}",
+            "margin_cap": number(100 * stats.MARGIN_CAP, 1),
+            "rankable": number(stats.RANKABLE_POINTS, 0),
+            "errors": number(stats.RANKABLE_ERRORS, 0),
+            "units": ranks.LEAST_UNITS,
+            "all_to": ranks.ALL_TO,
+            "drawn": f"{ranks.DRAWN:,}",
+            "many": ranks.MANY,
+            "drawn_of_many": f"{ranks.DRAWN_OF_MANY:,}",
+            "ranked_level": RANKED_LEVEL,
+            "tested": rungs.LEAST_TESTED,
+            "least": stats.MIN_SEEDS,
+            "frozen": PROVISIONAL_BELOW,
+            "scorer": scores.VERSION,
+            **_thresholds(),
+        },
+        "kinds": BOARDS,
+        "cite": {form: lines(citing.of_benchmark(form)) for form in ("bibtex", "cff")},
+    }
+
+
+def _thresholds() -> dict[str, str]:
+    """What levels 2 and 3 refuse; their modules load torch, so they are asked here alone."""
+    from lthbench.verify import DRAWN, LEAST, reproduce, retrain
+
+    return {
+        "cells": str(LEAST),
+        "drawn_cells": str(DRAWN),
+        "sum_limit": f"{retrain.SUM_LIMIT:g}",
+        "one_limit": f"{retrain.ONE_LIMIT:g}",
+        "p_limit": f"{retrain.P_LIMIT:g}",
+        "fresh": str(reproduce.SEEDS),
+        "fresh_errors": f"{reproduce.ERRORS:g}",
+    }
+
+
+def _levels() -> Table:
+    rows = tuple(
+        (
+            f"{level.number} {level.word}",
+            level.promise,
+            level.open,
+            level.how,
+            "ranked" if level.number >= RANKED_LEVEL else "listed",
+        )
+        for level in LEVELS
+    )
+    head = ("level", "what it promises", "what it leaves open", "what it takes", "on a board")
+    return Table("What each level of verification promises", head, rows)
+
+
+def _suites(suites: list[Suite]) -> Table:
+    rows = tuple(
+        (
+            suite.name,
+            suite.title,
+            ", ".join(suite.tasks),
+            str(suite.seeds),
+            "yes" if suite.ranked else "no",
+        )
+        for suite in sorted(suites, key=lambda suite: suite.ranked)
+    )
+    return Table("Suites", ("suite", "what", "tasks", "seeds", "ranked"), rows)
+
+
+def _limits() -> Table:
+    rows = (
+        ("published seeds", f"{listing(PUBLISHED)}, all of them, on every task of a suite"),
+        ("a record", f"at most {record.SIZE_LIMIT // MEGABYTE} MB are read"),
+        ("a bundle", f"at most {record.BUNDLE_LIMIT // MEGABYTE} MB are read"),
+        ("a description", "at most 400 characters a line, shown as text"),
+        (
+            "search budget",
+            "the task's own, in dense trainings a seed; what exceeds it fails",
+        ),
+    )
+    return Table("Limits", ("what", "limit"), rows)

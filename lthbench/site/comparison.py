@@ -1,0 +1,151 @@
+"""The page that sets two entries of a task side by side, from values that stand in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from lthbench import stats
+from lthbench.board.entries import Entry
+from lthbench.site import rungs, task_tables
+from lthbench.site.grid import Column, Grid, GridCell, GridRow, missing
+from lthbench.site.words import DIVISIONS, level
+from lthbench.tables import NA, decimals, interval, is_share, is_untrained, number, percent, plain
+
+ALL_PAIRS = 6  # entries up to which every pair is written out
+AGAINST = 30  # pairs with the best that are written out otherwise
+DIGITS = 6
+
+
+def page(name: str, entries: Sequence[Entry], overlaps: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the template lays out.
+
+    Args:
+        entries: those that may be compared: of one protocol, two at least.
+        overlaps: what evidence says of pairs, by their ids with a space between.
+    """
+    trained = task_tables.by_retention([e for e in entries if not is_untrained(e.record)])
+    ordered = trained + task_tables.by_headline([e for e in entries if is_untrained(e.record)])
+    names = task_tables.entry_names(ordered)
+    densities = sorted(
+        {r["density"] for e in ordered for r in rungs.rungs_of(e.record)}, reverse=True
+    )
+    every = len(trained) <= ALL_PAIRS
+    pairs = list(combinations(trained, 2)) if every else [(trained[0], e) for e in trained[1:]]
+    scored = [p for p in pairs if all(e.record.aggregates["retention"] for e in p)][:AGAINST]
+    first = names[trained[0].id] if trained else ""
+    return {
+        "name": plain(name),
+        "slug": name,
+        "choices": [{"id": e.id, "label": _label(e, names)} for e in ordered],
+        "data": _data(ordered, names, densities, overlaps),
+        "pairs": _pairs(scored, names) if scored else None,
+        "pairs_title": "Every pair" if every else f"{first}, the best by retention, and others",
+        "note": (
+            "Differences are taken seed by seed, with a 95 % t interval; p is the exact two-sided "
+            f"test by flipping signs, from {rungs.LEAST_TESTED} seeds on, of this pair alone: the "
+            "boards adjust theirs for all pairs."
+        ),
+    }
+
+
+def _label(entry: Entry, names: Mapping[str, str]) -> str:
+    untrained = ", untrained" if is_untrained(entry.record) else ""
+    return f"{names[entry.id]}{untrained} ({level(entry.level)})"
+
+
+def _data(
+    entries: Sequence[Entry],
+    names: Mapping[str, str],
+    densities: Sequence[float],
+    overlaps: Mapping[str, Any],
+) -> dict[str, Any]:
+    trained = [e for e in entries if not is_untrained(e.record)]
+    return {
+        "rungs": [[_key(d), percent(d)] for d in densities],
+        "counted": bool(trained) and is_share(trained[0].record),
+        "digits": max((decimals(e.record) for e in entries), default=2),
+        "least": stats.MIN_SEEDS,
+        "tested": rungs.LEAST_TESTED,
+        "t": _quantiles(max((len(e.record.seeds) for e in entries), default=2)),
+        "entries": {e.id: _values(e, names) for e in entries},
+        "overlaps": dict(overlaps),
+    }
+
+
+def _key(density: float) -> str:
+    return f"{density:.6g}"
+
+
+def _quantiles(most: int) -> list[float | None]:
+    """The .975 quantile of t by degrees of freedom, from 0 on."""
+    from scipy import special
+
+    return [None, *(round(float(special.stdtrit(df, 0.975)), 8) for df in range(1, most + 1))]
+
+
+def _values(entry: Entry, names: Mapping[str, str]) -> dict[str, Any]:
+    told = entry.record.aggregates
+    return {
+        "id": entry.id,
+        "label": names[entry.id],
+        "kind": "untrained" if is_untrained(entry.record) else "trained",
+        "href": task_tables.link(entry),
+        "level": level(entry.level),
+        "division": DIVISIONS.get(told["division"], NA),
+        "cost": None if told["cost"] is None else round(told["cost"]["mean"], DIGITS),
+        "seeds": list(entry.record.seeds),
+        "headline": _rounded(
+            task_tables.headline(entry)["ticket"]
+            if is_untrained(entry.record)
+            else told["retention"]
+        ),
+        "rungs": {
+            _key(r["density"]): _rounded(r["ticket"])
+            for r in rungs.rungs_of(entry.record)
+            if r["ticket"] is not None
+        },
+    }
+
+
+def _rounded(found: Mapping[str, Any] | None) -> list[float] | None:
+    return None if found is None else [round(value, DIGITS) for value in found["values"]]
+
+
+def _pairs(pairs: Sequence[tuple[Entry, Entry]], names: Mapping[str, str]) -> Grid:
+    columns = (
+        Column("first", "first", "t"),
+        Column("second", "second", "t"),
+        Column("difference", "difference in retention, paired", css="num"),
+        Column("apart", "95 % interval leaves out zero", "t"),
+    )
+    rows = []
+    for first, second in pairs:
+        found = _difference(first, second)
+        cells = [
+            GridCell(names[first.id], task_tables.link(first)),
+            GridCell(names[second.id], task_tables.link(second)),
+        ]
+        if found is None:
+            cells += [missing(), missing()]
+        else:
+            bounds = interval(vars(found), 3, signed=True)
+            text = f"{number(found.mean, 3, signed=True)} {bounds}".rstrip()
+            known = found.low is not None and found.high is not None
+            apart = known and not (found.low or 0) <= 0 <= (found.high or 0)
+            cells += [
+                GridCell(text, key=float(f"{found.mean:.6g}")),
+                GridCell(("yes" if apart else "no") if known else NA, css="yes" if apart else ""),
+            ]
+        rows.append(GridRow(tuple(cells)))
+    return Grid("pairs", "Differences in retention, seed by seed", columns, tuple(rows))
+
+
+def _difference(first: Entry, second: Entry) -> stats.Interval | None:
+    a, b = (
+        dict(zip(e.record.seeds, e.record.aggregates["retention"]["values"], strict=True))
+        for e in (first, second)
+    )
+    both = [seed for seed in a if seed in b]
+    return stats.paired_interval([a[s] for s in both], [b[s] for s in both]) if both else None

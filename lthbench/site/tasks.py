@@ -1,0 +1,230 @@
+"""The page of one task: who is best at each density, at what cost, by what protocol."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lthbench import citing
+from lthbench.board.entries import Entry
+from lthbench.reference import Reference
+from lthbench.report import Figure
+from lthbench.site import charts, rungs, task_tables
+from lthbench.site.grid import Column, Grid, GridCell, GridRow, missing
+from lthbench.site.protocol import Protocol
+from lthbench.site.rungs import Best
+from lthbench.site.task_tables import entry_names, front, link, score_cell
+from lthbench.site.words import BOARDS, DIVISIONS, RANKED_LEVEL, STATES, lines
+from lthbench.tables import interval, is_share, is_untrained, number, percent, plain
+
+CERTAIN = {"yes": "yes", "no": "no", "open": "cannot be told"}
+FEW = 3  # names that are given where several entries are alike
+
+
+def page(
+    name: str, protocol: Protocol | None, entries: Sequence[Entry], reference: Reference | None
+) -> dict[str, Any]:
+    """All that the template of a task's page lays out.
+
+    Args:
+        entries: every entry of the task, retracted and superseded ones too.
+    """
+    there = current(entries, protocol)
+    trained = task_tables.by_retention([e for e in there if not is_untrained(e.record)])
+    untrained = task_tables.by_headline([e for e in there if is_untrained(e.record)])
+    names = entry_names(there)
+    divisions = {e.record.aggregates["division"] for e in trained}
+    return {
+        "name": plain(name),
+        "slug": name,
+        "title": plain(protocol.title) if protocol else "",
+        "protocol": protocol,
+        "count": len(there),
+        "verified": sum(e.level >= RANKED_LEVEL for e in there),
+        "boards": _boards(there, names),
+        "figures": tuple(_figures(trained, untrained, names, reference)),
+        "every": task_tables.every(trained, names),
+        "untrained": task_tables.untrained(untrained, names),
+        "costs": task_tables.front_table(trained, names),
+        "steps": tuple(task_tables.steps(trained, names)),
+        "transfer": task_tables.transfer(trained, names),
+        "others": _others(entries, there),
+        "comparable": len(there) > 1,
+        "reference": _reference(reference),
+        "cite": lines(citing.of_task(name)) if protocol else "",
+        "filters": {
+            "tasks": [],
+            "divisions": [division for division in DIVISIONS if division in divisions],
+            "levels": sorted({e.level for e in trained}),
+        },
+    }
+
+
+def current(entries: Sequence[Entry], protocol: Protocol | None) -> list[Entry]:
+    """The entries that stand, and are of the task's present protocol."""
+    standing = [e for e in entries if e.state in ("accepted", "listed")]
+    digest = protocol.digest if protocol else _commonest(standing)
+    return [e for e in standing if e.record.task.digest == digest]
+
+
+def _reference(reference: Reference | None) -> tuple[tuple[str, str], ...]:
+    """What scores are read against, and the noise floor."""
+    if reference is None:
+        return (("Reference", "none yet: no entry has a retention"),)
+    values = reference.values["test"]
+    dense = 100 * sum(values.dense) / len(values.dense)
+    word = "provisional" if reference.provisional else "frozen"
+    told = [
+        ("Reference", f"{word}: {len(values.dense)} dense seeds, {dense:.2f} % on the test split"),
+        ("Margin", f"{100 * values.margin:.2f} points"),
+    ]
+    sizes = [sets["test"] for sets in reference.sizes.values() if "test" in sets]
+    if reference.noise and sizes:
+        floors = ", ".join(f"{100 * n / min(sizes):.2f}" for n in reference.noise["test"])
+        told.append(("Noise floor", f"{floors} points, from the densest rung on"))
+    else:
+        told.append(("Noise floor", "not measured yet"))
+    return tuple(told)
+
+
+def _commonest(entries: Sequence[Entry]) -> str:
+    digests = Counter(e.record.task.digest for e in entries)
+    return max(sorted(digests), key=lambda d: digests[d], default="")
+
+
+# Who is best
+
+
+def _boards(entries: Sequence[Entry], names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """A table for each board whose answers differ from those of the boards before it."""
+    told: list[dict[str, Any]] = []
+    seen: list[list[tuple[str, ...]]] = []
+    for board in ("early", "init", "open", "untrained"):
+        chosen = rungs.eligible(entries, board)
+        answers = rungs.best(chosen)
+        key = [(*(e.id for e in b.entries), b.second.id if b.second else "") for b in answers]
+        if not answers or key in seen:
+            continue
+        seen.append(key)
+        title, what = BOARDS[board]
+        verified = any(e.level >= RANKED_LEVEL for e in chosen)
+        told.append(
+            {
+                "name": board,
+                "title": title,
+                "what": what,
+                "verified": verified,
+                "grid": _best_grid(board, title, answers, names, verified),
+            }
+        )
+    return told
+
+
+def _best_grid(
+    board: str, title: str, answers: Sequence[Best], names: Mapping[str, str], verified: bool
+) -> Grid:
+    columns = (
+        Column("density", "density, %", css="num"),
+        Column("best", "best", "t"),
+        Column("score", _score_head(answers[0].entries[0]), css="num"),
+        Column("second", "next best", "t"),
+        Column("difference", "ahead by, paired", css="num"),
+        Column("certain", "certain?", "t"),
+    )
+    rows = tuple(_best_row(answer, names, verified) for answer in answers)
+    said = "verified entries" if verified else "reported figures, nobody has verified any"
+    caption = f"Best at each density, {title.lower()}: {said}"
+    return Grid(f"best-{board}", caption, columns, rows, sorts=False, css="answers")
+
+
+def _score_head(entry: Entry) -> str:
+    if is_share(entry.record) and not is_untrained(entry.record):
+        return "seeds that generalised"
+    return "accuracy, %"
+
+
+def _best_row(answer: Best, names: Mapping[str, str], verified: bool) -> GridRow:
+    top = answer.entries[0]
+    return GridRow(
+        (
+            GridCell(percent(answer.density), key=answer.density),
+            _best_names(answer, names),
+            score_cell(top, answer.found),
+            missing("none")
+            if answer.second is None
+            else GridCell(names[answer.second.id], link(answer.second)),
+            _ahead(top, answer),
+            certain_cell(answer, verified),
+        )
+    )
+
+
+def _best_names(answer: Best, names: Mapping[str, str]) -> GridCell:
+    if rungs.nobody((answer.entries[0], answer.found)):
+        return missing("none")
+    if len(answer.entries) == 1:
+        return GridCell(names[answer.entries[0].id], link(answer.entries[0]), css="best")
+    listed = ", ".join(names[e.id] for e in answer.entries[:FEW])
+    more = len(answer.entries) - FEW
+    return GridCell(f"{listed} and {more} more" if more > 0 else listed, css="best")
+
+
+def _ahead(top: Entry, answer: Best) -> GridCell:
+    value = answer.difference
+    if value is None:
+        return missing("")
+    if value.low is None:
+        if is_share(top.record) and not is_untrained(top.record):
+            text = f"{number(value.mean * value.n, 0, signed=True)} of {value.n} seeds"
+            return GridCell(text, key=value.mean)
+        return GridCell(f"{number(100 * value.mean, 2, signed=True)} points", key=value.mean)
+    text = (
+        f"{number(100 * value.mean, 2, signed=True)} {interval(vars(value), 2, 100, signed=True)}"
+    )
+    return GridCell(f"{text} points", key=value.mean)
+
+
+def _figures(
+    trained: Sequence[Entry],
+    untrained: Sequence[Entry],
+    names: Mapping[str, str],
+    reference: Reference | None,
+) -> Sequence[tuple[str, Figure]]:
+    made: list[tuple[str, Figure]] = []
+    if trained:
+        share = is_share(trained[0].record)
+        made.append(("accuracy", charts.accuracy(trained, names, reference, share)))
+        ids = [entry.id for entry in front(trained)]
+        if ids:
+            made.append(("cost", charts.pareto(trained, names, ids)))
+        speed = [e for e in trained if e.record.aggregates["speed"].get("grokking")]
+        if speed:
+            made.append(("steps", charts.generalising(speed, names)))
+        steady = [e for e in trained if e.record.aggregates["speed"].get("steps")]
+        if steady:
+            made.append(("steps", charts.to_match(steady, names)))
+    if untrained:
+        made.append(("untrained", charts.untrained(untrained, names)))
+    return made
+
+
+def _others(entries: Sequence[Entry], current: Sequence[Entry]) -> list[dict[str, str]]:
+    """Entries that take part in nothing above, each with its reason."""
+    there = {entry.id for entry in current}
+    rows = []
+    for entry in entries:
+        if entry.id not in there:
+            word = STATES[entry.state]
+            if entry.state in ("accepted", "listed"):
+                word = f"another protocol ({entry.record.task.digest[:8]}): never mixed"
+            rows.append({"name": entry.id, "href": link(entry), "why": word})
+    return rows
+
+
+def certain_cell(answer: Best, verified: bool) -> GridCell:
+    """Whether the best is certain, and why; of figures that nobody has verified, that first."""
+    said = f"{CERTAIN[answer.certain]}: {answer.why}"
+    if not verified:
+        said = f"no: nobody has verified it; {answer.why}"
+    return GridCell(said, css=f"certain {answer.certain if verified else 'no'}")

@@ -1,0 +1,600 @@
+"""The site as files: whole, linked, escaped, built again only where something changed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from functools import cache
+from html.parser import HTMLParser
+from http.client import HTTPConnection
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lthbench import evidence
+from lthbench.board import entries as board_entries
+from lthbench.board import ledger as ledgers
+from lthbench.board.standings import standings
+from lthbench.errors import RecordError, ResourceError, UsageError
+from lthbench.paths import canonical_json, digest, write_whole
+from lthbench.site import api, build, making, output, rungs, serving
+from lthbench.site.render import POLICY, text_rows
+from lthbench.task import load_task
+from tests.boards import Method, board_record, reference_of
+from tests.sites import TASKS, add, site_board
+
+Attributes = dict[str, str | None]
+
+
+class Reading(HTMLParser):
+    """What a test asks of a page: its elements with their attributes, its ids, its text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, Attributes]] = []
+        self.text: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+    def all(self, tag: str) -> list[Attributes]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def ids(self) -> list[str]:
+        return [a["id"] for _, a in self.elements if a.get("id")]  # type: ignore[misc]
+
+
+@pytest.fixture(scope="module")
+def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return site_board(tmp_path_factory.mktemp("board"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _same_code() -> Iterator[None]:
+    """Builds of a test are by one code, though its files be edited meanwhile."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(making, "_stamp", lambda: "0" * 64)
+        yield
+
+
+@pytest.fixture(scope="module")
+def site(board: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site that no test changes."""
+    out = tmp_path_factory.mktemp("built") / "site"
+    build(out, board)
+    return out
+
+
+@pytest.fixture
+def copies(board: Path, site: Path, tmp_path: Path) -> tuple[Path, Path]:
+    """A board and its site that a test may change."""
+    return shutil.copytree(board, tmp_path / "board"), shutil.copytree(site, tmp_path / "site")
+
+
+@cache
+def pages(site: Path) -> tuple[tuple[Path, Reading], ...]:
+    """Every page of a site that no test changes."""
+    found = sorted(site.rglob("*.html"))
+    return tuple((path, Reading(path.read_text("utf-8"))) for path in found)
+
+
+def contents(site: Path) -> dict[str, str]:
+    """The digest of every file of a site, but for what a build keeps for itself."""
+    files = (path for path in site.rglob("*") if path.is_file())
+    names = {path.relative_to(site).as_posix(): path for path in files}
+    return {n: digest(p.read_bytes()) for n, p in names.items() if not n.startswith(".")}
+
+
+# What is there
+
+
+def test_every_entry_has_its_page_and_its_record(board: Path, site: Path) -> None:
+    for path in board.glob("records/*/*.json"):
+        place = f"{path.parent.name}/{path.stem}"
+        assert (site / f"entries/{place}.html").is_file()
+        copy = site / f"api/v1/records/{place}.json"
+        assert copy.read_bytes() == path.read_bytes()
+    listed = json.loads((site / "api/v1/index.json").read_bytes())["entries"]
+    assert len(listed) == len([*board.glob("records/*/*.json")])
+
+
+def test_every_link_leads_somewhere_in_the_site(site: Path) -> None:
+    """No link to another host, none to a file or a place in it that is not there."""
+    ids = {path: set(reading.ids) for path, reading in pages(site)}
+    for path, reading in pages(site):
+        for tag, attributes in reading.elements:
+            for target in filter(None, (attributes.get("href"), attributes.get("src"))):
+                parts = urlsplit(target)
+                assert not parts.scheme and not parts.netloc, f"{path}: {tag} {target}"
+                found = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+                assert found.is_file(), f"{path}: {target}"
+                if parts.fragment and found.suffix == ".html":
+                    assert parts.fragment in ids[found], f"{path}: {target}"
+
+
+def test_no_file_asks_for_another_host(site: Path) -> None:
+    """Nothing that a browser fetches by itself names a host."""
+    for path in [*site.rglob("*.html"), *site.rglob("*.css")]:
+        text = path.read_text("utf-8")
+        assert not re.search(
+            r"""(?:src|srcset|poster|data|action)\s*=\s*["']?\s*(?:https?:)?//""", text
+        )
+        assert not re.search(r"url\(|@import", text)
+
+
+def test_the_policy_stands_in_every_page(site: Path) -> None:
+    assert POLICY == (
+        "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
+    )
+    for path, reading in pages(site):
+        metas = {m.get("http-equiv"): m.get("content") for m in reading.all("meta")}
+        assert metas["Content-Security-Policy"] == POLICY, path
+        scripts = reading.all("script")
+        assert all(s.get("src") or s.get("type") == "application/json" for s in scripts), path
+        assert all("defer" in s for s in scripts if s.get("src")), path
+        assert not [a for _, e in reading.elements for a in e if a.startswith("on")], path
+
+
+def test_every_page_has_a_title_of_its_own_and_ids_once(site: Path) -> None:
+    titles = []
+    for path, reading in pages(site):
+        text = path.read_text("utf-8")
+        titles.append(re.findall(r"<title>([^<]+)</title>", text))
+        assert len(reading.ids) == len(set(reading.ids)), path
+        assert [name for name, _ in reading.elements].count("h1") == 1, path
+    assert len({title for (title,) in titles}) == len(titles)
+
+
+def test_every_table_is_one_for_those_who_cannot_see_it(site: Path) -> None:
+    """Captions, scopes, a region that the keyboard reaches; no chart without a table."""
+    for path, reading in pages(site):
+        names = [name for name, _ in reading.elements]
+        assert names.count("caption") == names.count("table"), path
+        assert all(th.get("scope") in ("col", "row") for th in reading.all("th")), path
+        regions = [d for d in reading.all("div") if "scroll" in (d.get("class") or "")]
+        assert len(regions) == names.count("table"), path
+        assert all(d["tabindex"] == "0" and d["role"] and d["aria-label"] for d in regions), path
+        if any("data-figure" in attributes for _, attributes in reading.elements):
+            assert "table" in names, path
+
+
+def test_plotly_is_loaded_where_there_are_charts_alone(site: Path) -> None:
+    for path, reading in pages(site):
+        charts = any("data-figure" in attributes for _, attributes in reading.elements)
+        loaded = any("plotly" in (s.get("src") or "") for s in reading.all("script"))
+        assert charts == loaded, path
+
+
+def test_the_first_table_is_the_ranking_of_the_main_board(site: Path) -> None:
+    reading = Reading((site / "index.html").read_text("utf-8"))
+    assert reading.all("table")[0]["id"] == "lite-early"
+    assert "First place is open" in "".join(reading.text) or "is first" in "".join(reading.text)
+
+
+# Entries
+
+
+def entry_page(site: Path, state: str) -> tuple[dict[str, Any], str]:
+    """The listing and the page of the first entry in a state."""
+    listed = json.loads((site / "api/v1/index.json").read_bytes())["entries"]
+    found = next(entry for entry in listed if entry["state"] == state)
+    return found, (site / found["page"]).read_text("utf-8")
+
+
+def test_a_retracted_entry_keeps_its_page_and_stands_on_no_board(site: Path) -> None:
+    found, text = entry_page(site, "retracted")
+    assert "Retracted." in text and "&lt;b&gt;Its seeds were picked&lt;/b&gt;" in text
+    assert found["id"] not in (site / "index.html").read_text("utf-8")
+    task = (site / f"tasks/{found['task']}.html").read_text("utf-8")
+    assert f"{found['id']}</a>: retracted" in task
+    assert "gone" in (site / "entries.html").read_text("utf-8")
+
+
+def test_a_superseded_entry_names_what_took_its_place(site: Path) -> None:
+    found, text = entry_page(site, "superseded")
+    assert "Superseded." in text
+    assert f'<a href="{found["superseded_by"]}.html">' in text
+
+
+def test_a_challenge_is_told_at_the_top(site: Path) -> None:
+    listed = json.loads((site / "api/v1/index.json").read_bytes())["entries"]
+    (found,) = [entry for entry in listed if entry["challenges"]]
+    text = (site / found["page"]).read_text("utf-8")
+    assert text.index("Challenged.") < text.index("<h1>")
+    assert "cells do not agree" in text and "z 7.25" in text
+
+
+def test_what_was_trained_again_is_told_cell_by_cell(board: Path, site: Path) -> None:
+    lines = ledgers.read(board / "ledger.jsonl").lines
+    (line,) = [x for x in lines if x["act"] == "level" and x["report"]]
+    page = f"entries/{line['task']}/{line['method']}--{line['entry'][:8]}.html"
+    text = (site / page).read_text("utf-8")
+    assert "3 reproduced; &lt;b&gt;8 cells&lt;/b&gt; trained again; statistic 0.1" in text
+    assert "Trained again: 1 cells drawn by lot" in text
+    for figure in ("&lt;i&gt;ticket", "9,841", "9,838.5", "−0.42"):
+        assert figure in text
+
+
+def test_an_entry_tells_how_to_repeat_check_and_cite_it(site: Path) -> None:
+    found, text = entry_page(site, "accepted")
+    shown = "".join(Reading(text).text)
+    assert f"lthbench verify {found['id']} --level 2" in shown
+    command = "lthbench evaluate method.py --final --task"
+    assert command in shown and "--set rate=0.2" in shown
+    assert "@" in shown and "cff-version" in shown
+    assert shown.count(f"Entry {found['id']} of the leaderboard") == 2
+
+
+def test_hostile_text_stays_text(site: Path) -> None:
+    """Nothing of it becomes an element, an attribute, a line or a direction of its own."""
+    for path in site.rglob("*.html"):
+        text = path.read_text("utf-8")
+        assert "document.title='taken'</script>" not in text, path
+        assert not re.search(r"[\u202a-\u202e\u2066-\u2069\u2028\u2029\x00\x1b\ufffe]", text), path
+        reading = Reading(text)
+        assert not reading.all("img"), path
+        for block in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text):
+            assert "<" not in block, path
+            json.loads(block)
+    (page,) = (site / "entries").rglob("*Hostile*.html")
+    shown = page.read_text("utf-8")
+    assert "{{ 7 * 7 }}" in shown
+    assert shown.count("&lt;/script&gt;") >= 3
+
+
+def test_evidence_is_told_with_its_rules(board: Path, site: Path) -> None:
+    (saved,) = board.glob("evidence/*/*.json")
+    table = json.loads(saved.read_bytes())
+    text = (site / "evidence.html").read_text("utf-8")
+    shown = "".join(Reading(text).text)
+    for rule in evidence.rules():
+        assert rule.name in shown and rule.text in shown
+        assert all(f"{value:g}" in shown for value in rule.thresholds.values())
+    assert "supported" in shown and table["a"]["id"] in shown
+    page = (site / f"evidence/{saved.parent.name}/{saved.stem}.html").read_text("utf-8")
+    assert "&lt;i&gt;neck" in page and "Not measured: stability" in page
+    compare = (site / f"compare/{saved.parent.name}.html").read_text("utf-8")
+    assert "same subnetwork: supported" in compare
+
+
+def test_evidence_of_no_entry_is_refused(copies: tuple[Path, Path]) -> None:
+    board, site = copies
+    (saved,) = board.glob("evidence/*/*.json")
+    table = json.loads(saved.read_bytes())
+    table["a"]["id"] = "aaa--00000000"
+    saved.unlink()
+    moved = saved.with_name(f"aaa--00000000--{table['b']['id']}.json")
+    moved.write_bytes(canonical_json(table))
+    with pytest.raises(RecordError, match="aaa--00000000 is no entry of the board"):
+        build(site, board)
+
+
+# The interface
+
+
+def test_the_standings_of_lean_records_are_those_of_whole_ones(board: Path, site: Path) -> None:
+    """The site keeps no cells of a record; its boards say what `lthbench leaderboard` says."""
+    whole = standings(board_entries.load(board))
+    told = api.Standings.model_validate_json((site / "api/v1/standings.json").read_bytes())
+    assert len(told.boards) == len(whole)
+    for mine, theirs in zip(told.boards, whole, strict=True):
+        assert (mine.suite, mine.board, mine.tasks) == (theirs.suite, theirs.board, [*theirs.tasks])
+        for a, b in zip(mine.rows, theirs.rows, strict=True):
+            assert (a.contender, a.rank, a.why_unranked, a.cost) == (
+                *(b.contender.id, b.rank, b.why_unranked, b.cost),
+            )
+            assert a.score == (b.score and api.Estimate(**vars(b.score)))
+    assert any(row.rank for row in told.boards[0].rows)
+
+
+def test_the_interface_fits_its_schemas(board: Path, site: Path) -> None:
+    index = api.Index.model_validate_json((site / "api/v1/index.json").read_bytes())
+    assert index.ledger == ledgers.read(board / "ledger.jsonl").head
+    for entry in index.entries:
+        assert digest((site / entry.record).read_bytes()) == entry.sha256
+        assert (site / entry.page).is_file()
+    for path in index.schemas.values():
+        assert "properties" in json.loads((site / path).read_bytes())
+
+
+def test_a_task_shows_every_key_of_its_protocol(site: Path) -> None:
+    for name in TASKS:
+        shown = "".join(Reading((site / f"tasks/{name}.html").read_text("utf-8")).text)
+        task = load_task(name)
+        assert task.digest in shown
+        table = task.canonical()
+        for section in ("data", "network", "recipe", "score", "search"):
+            for key in table[section]:
+                assert key in shown, f"{name}: {section}.{key}"
+
+
+# Building again
+
+
+def test_nothing_changed_writes_nothing(copies: tuple[Path, Path]) -> None:
+    board, site = copies
+    before = {path: path.stat().st_mtime_ns for path in site.rglob("*.html")}
+    done = build(site, board)
+    assert (done.written, done.removed) == (0, 0)
+    assert {path: path.stat().st_mtime_ns for path in site.rglob("*.html")} == before
+
+
+def test_one_record_more_changes_no_other_entrys_page(copies: tuple[Path, Path]) -> None:
+    board, site = copies
+    before = contents(site)
+    method = Method("newcomer", "init", False, 0.6, 2.0, 2)
+    add(board, board_record(TASKS[0], 50, method=method))
+    done = build(site, board)
+    after = contents(site)
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert done.written == len(changed)
+    new = {name for name in changed if name.startswith(("entries/", "api/v1/records/"))}
+    assert len(new) == 2 and all("newcomer" in name for name in new)
+    same = {name for name in changed if name.startswith(("tasks/", "compare/"))}
+    assert same == {f"tasks/{TASKS[0]}.html", f"compare/{TASKS[0]}.html"}
+    anew = site.parent / "anew"
+    build(anew, board)
+    assert contents(anew) == after
+
+
+def test_a_record_that_went_takes_its_pages_along(copies: tuple[Path, Path]) -> None:
+    board, site = copies
+    (page,) = (site / "entries").rglob("*Hostile*.html")
+    (record,) = board.rglob("*Hostile*.json")
+    record.unlink()
+    assert build(site, board).removed == 2
+    assert not page.exists()
+
+
+def test_a_page_that_was_changed_by_hand_is_made_again(copies: tuple[Path, Path]) -> None:
+    board, site = copies
+    before = contents(site)
+    (site / "about.html").write_text("mine")
+    next((site / "entries").rglob("*.html")).unlink()
+    assert build(site, board).written == 2
+    assert contents(site) == before
+
+
+def test_an_edited_record_leaves_the_old_site(copies: tuple[Path, Path]) -> None:
+    board, site = copies
+    before = contents(site)
+    path = next(board.glob("records/*/*.json"))
+    path.write_bytes(path.read_bytes().replace(b'"correct"', b'"korrect"', 1))
+    with pytest.raises(RecordError):
+        build(site, board)
+    assert contents(site) == before
+    assert not [*site.glob(".tmp-*")]
+
+
+def test_a_build_that_is_stopped_leaves_the_old_site(
+    copies: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board, site = copies
+    before = contents(site)
+    add(board, board_record(TASKS[0], 51, method=Method("late", "init", False, 0.6, 2.0, 2)))
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(output, "_replace", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        build(site, board)
+    assert contents(site) == before
+    monkeypatch.undo()
+    assert build(site, board).written > 2
+
+
+@pytest.mark.parametrize("there", ["a file", "other things"])
+def test_it_does_not_write_over_what_is_not_its_own(
+    there: str, board: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    if there == "a file":
+        out.write_text("mine")
+    else:
+        out.mkdir()
+        (out / "index.html").write_text("mine")
+    with pytest.raises(UsageError, match="out: "):
+        build(out, board)
+    assert (out if there == "a file" else out / "index.html").read_text() == "mine"
+
+
+def test_two_builds_of_one_folder_exclude_each_other(copies: tuple[Path, Path]) -> None:
+    board, site = copies
+    with output.building(site) as held:
+        held.now.update(held.before)
+        with pytest.raises(ResourceError, match="another build"):
+            build(site, board)
+
+
+def test_an_empty_board_and_an_unverified_one_say_so(tmp_path: Path) -> None:
+    board = tmp_path / "board"
+    (board / "records").mkdir(parents=True)
+    build(tmp_path / "site", board)
+    assert "No entry yet" in (tmp_path / "site/index.html").read_text("utf-8")
+    record = board_record(TASKS[0])
+    raw = add(board, record)
+    reference = board / "reference" / f"{TASKS[0]}.json"
+    write_whole(reference, canonical_json(reference_of(TASKS[0]).model_dump(mode="json")))
+    build(tmp_path / "site", board)
+    for page in ("index.html", f"tasks/{TASKS[0]}.html"):
+        assert "No entry is verified yet" in (tmp_path / "site" / page).read_text("utf-8")
+    about = (raw, TASKS[0], record.method.name)
+    ledger = ledgers.append(ledgers.Ledger(), "accept", *about)
+    ledger = ledgers.append(ledger, "level", *about, level=2, beacon=ledger.head, report={})
+    ledgers.write(board / "ledger.jsonl", ledger)
+    build(tmp_path / "site", board)
+    index = (tmp_path / "site/index.html").read_text("utf-8")
+    assert "No method is verified on every task yet: listed, not ranked." in index
+    assert "Entries verified: 1 of 1." in index
+
+
+@pytest.mark.slow
+def test_other_code_makes_all_anew_and_writes_what_differs(
+    copies: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    board, site = copies
+    before = contents(site)
+    monkeypatch.setattr(making, "_stamp", lambda: "1" * 64)
+    path = site / "entries.html"
+    path.write_text("of other code")
+    assert build(site, board).written == 1
+    assert contents(site) == before
+
+
+@given(st.lists(st.lists(st.text(), min_size=1, max_size=3), max_size=3))
+def test_rows_of_text_are_text(rows: list[list[str]]) -> None:
+    """What a browser reads in the cells is what was given, but for how it ends its lines."""
+    reading = Reading(f"<table><tbody>{text_rows(rows)}</tbody></table>")
+    tags = [name for name, _ in reading.elements if name not in ("table", "tbody", "tr")]
+    assert tags == [("td" if place else "th") for row in rows for place in range(len(row))]
+    assert "".join(reading.text).replace("\n", "") == "".join(map("".join, rows)).replace("\n", "")
+
+
+@pytest.mark.slow
+def test_the_speed_script_measures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from tests.speed import site as speed
+
+    arguments = ["site", "--entries", "6", "--tasks", "2", "--no-browser", "--few"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", arguments)
+        patch.setenv("LTHBENCH_CACHE", str(tmp_path))
+        speed.main()
+    said = capsys.readouterr().out
+    for build_name in ("from nothing", "one record more", "nothing changed"):
+        assert re.search(rf"^{build_name} +[\d.]+ +[\d.]+ +[\d,]+ ", said, re.MULTILINE)
+    assert "7 entries" in said and "0 written" in said
+
+
+# Who is best
+
+
+def scored(values: Sequence[float]) -> Any:
+    from dataclasses import asdict
+
+    from lthbench import stats
+
+    return {**asdict(stats.t_interval(values)), "values": list(values)}
+
+
+class Stub:
+    """As much of an entry as the rungs read."""
+
+    def __init__(self, name: str, values: Sequence[float]) -> None:
+        self.id, self.level = name, 2
+        self.record = self
+        self.seeds = tuple(range(len(values)))
+        self.task = self
+        self.kind = "accuracy"
+        rung = {"density": 0.05, "ticket": scored(values)}
+        self.aggregates = {"rungs": [rung], "division": "init"}
+
+
+def best_of(*rows: Sequence[float]) -> rungs.Best:
+    stubs: list[Any] = [Stub(f"e{place}", row) for place, row in enumerate(rows)]
+    (found,) = rungs.best(stubs)
+    return found
+
+
+def test_five_seeds_are_never_certain() -> None:
+    found = best_of([0.9, 0.91, 0.9, 0.91, 0.9], [0.5, 0.51, 0.5, 0.51, 0.5])
+    assert (found.certain, found.entries[0].id) == ("open", "e0")
+    assert "too few for a test" in found.why
+    assert best_of([0.9, 0.8, 0.9, 0.8, 0.9], [0.85, 0.8, 0.9, 0.85, 0.8]).certain == "no"
+
+
+def test_eight_seeds_are_tested_and_adjusted() -> None:
+    high = [0.9 + 0.001 * i for i in range(8)]
+    low = [[0.5 + 0.001 * i for i in range(8)] for _ in range(6)]
+    assert best_of(high, *low).certain == "yes"  # Holm: 6 * 2 / 2**8 = .047
+    assert best_of(high, *low, low[0]).certain == "no"  # 7 * 2 / 2**8 = .055
+
+
+def test_those_that_are_alike_are_all_named() -> None:
+    found = best_of([0.9] * 5, [0.9] * 5, [0.8] * 5)
+    assert {entry.id for entry in found.entries} == {"e0", "e1"}
+    assert found.certain == "no" and found.second is not None and found.second.id == "e2"
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_adjusted_p_values_keep_their_order_and_never_fall(p: list[float]) -> None:
+    adjusted = rungs._holm(p)
+    assert all(a >= b for a, b in zip(adjusted, p, strict=True))
+    assert sorted(adjusted) == [adjusted[i] for i in sorted(range(len(p)), key=lambda i: p[i])]
+    assert max(adjusted) <= 1
+
+
+# Serving
+
+
+@pytest.fixture
+def served(site: Path) -> Iterator[int]:
+    with serving.listening(site, 0) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def asked(port: int, path: str) -> tuple[int, dict[str, str]]:
+    connection = HTTPConnection(serving.HERE, port, timeout=30)
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    answer.read()
+    connection.close()
+    return answer.status, dict(answer.getheaders())
+
+
+def test_pages_are_served_with_their_policy(served: int) -> None:
+    status, headers = asked(served, "/")
+    assert status == 200
+    assert headers["Content-Security-Policy"].startswith(POLICY)
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Content-type"] == "text/html"
+    assert asked(served, "/assets/site.js")[1]["Content-type"] == "text/javascript"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/.build.json", "/%2ebuild.json", "/../board/ledger.jsonl", "/%2e%2e/x", "/api/", "/nothing"],
+)
+def test_nothing_else_is_served(served: int, path: str) -> None:
+    assert asked(served, path)[0] == 404
+
+
+def test_a_port_in_use_is_one_line(served: int, site: Path) -> None:
+    with pytest.raises(ResourceError, match=f"--port {served}: in use; choose another"):
+        serving.serve(site, served, print)
+    with pytest.raises(UsageError, match="65535"):
+        serving.listening(site, 70000)
+
+
+def test_a_folder_without_a_site_is_not_served(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no site; run `lthbench leaderboard build"):
+        serving.serve(tmp_path, 0, print)
+
+
+def test_ctrl_c_ends_it_quietly(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(serving.Server, "serve_forever", interrupted)
+    serving.serve(site, 0, told.append)
+    assert len(told) == 1 and told[0].startswith("http://127.0.0.1:")
