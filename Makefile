@@ -14,7 +14,7 @@ PYTEST_PARALLEL ?= --numprocesses logical --maxprocesses 4 --dist loadscope \
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: install .venv evaluate test test-all check clean
+.PHONY: install .venv evaluate site test test-all check clean
 
 install: .venv/run.stamp
 
@@ -22,6 +22,10 @@ install: .venv/run.stamp
 
 evaluate: .venv/run.stamp
 	.venv/bin/lthbench evaluate $(METHOD) --suite $(SUITE)
+
+# The leaderboard as files: open site/index.html.
+site: .venv/run.stamp
+	.venv/bin/lthbench leaderboard build site
 
 test: .venv/test.stamp
 	.venv/bin/python -m pytest -m "not slow" $(PYTEST_PARALLEL)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lthbench.states import State as State
     from lthbench.ticket import Ticket as Ticket
     from lthbench.transfer import elastic as elastic
+    from lthbench.zoo import load_ticket as load_ticket
 
 _HOMES = {
     "Batch": "problem",
@@ -33,6 +34,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "keep_top": "masks",
     "layer_counts": "masks",
+    "load_ticket": "zoo",
 }
 
 __all__ = [
@@ -47,6 +49,7 @@ __all__ = [
     "evaluate",
     "keep_top",
     "layer_counts",
+    "load_ticket",
 ]
 
 

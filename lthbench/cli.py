@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lthbench import cli_board
 from lthbench.errors import CheckFailed, DataError, LthbenchError, UsageError, nearest
 from lthbench.guard import without_compiler
 
@@ -329,6 +330,9 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
             raise UsageError(f"--set {pair}: write --set name=value")
         settings[name] = value
     return settings
+
+
+cli_board.add_to(app)
 
 
 def main() -> None:

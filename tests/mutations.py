@@ -50,8 +50,8 @@ MUTATIONS = (
     Mutation(
         "> for >= at a threshold",
         "lthbench/stats.py",
-        "    above = _at_least(counts / total, level)",
-        "    above = _above(counts / total, level)",
+        "in_a_row + 1 if count >= least else 0",
+        "in_a_row + 1 if count > least else 0",
         ("test_scores.py::test_generalised_is_three_evaluations_in_a_row",),
     ),
     Mutation(
@@ -147,8 +147,8 @@ MUTATIONS = (
     Mutation(
         "a missing rung is left out",
         "lthbench/scores.py",
-        "    return [worst if cell is None else score_of(record, cell) for cell in found]",
-        "    return [score_of(record, cell) for cell in found if cell is not None]",
+        '    return [worst if cell is None else cell["score"] for cell in found]',
+        '    return [cell["score"] for cell in found if cell is not None]',
         ("test_scores.py::test_a_missing_rung_scores_chance_in_every_score",),
     ),
     Mutation(
@@ -217,15 +217,15 @@ MUTATIONS = (
     Mutation(
         "a record's aggregates are believed",
         "lthbench/record.py",
-        "    _verify(path, record)\n    return record",
+        '    check_aggregates(record, record.model_dump(mode="json"), path)\n    return record',
         "    return record",
         ("test_record.py::test_an_edited_aggregate_is_named",),
     ),
     Mutation(
         "more right answers than examples",
         "lthbench/record.py",
-        "any(not 0 <= count <= sizes[part] for count in counts)",
-        "any(not 0 <= count for count in counts)",
+        "(min(counts) < 0 or max(counts) > sizes[part])",
+        "min(counts) < 0",
         ("test_record.py::test_bad_values_are_refused_by_place",),
     ),
     Mutation(
@@ -325,6 +325,62 @@ MUTATIONS = (
         "np.nextafter(tensor.numpy(), towards)",
         "tensor.numpy().copy()",
         ("test_noise.py::test_a_start_is_moved_by_one_unit_in_the_last_place",),
+    ),
+    Mutation(
+        "a file under any name",
+        "lthbench/validation/__init__.py",
+        "    if (folder, path.name) != (record.task.name, name):",
+        "    if folder != record.task.name:",
+        ("test_validation.py::test_a_file_must_bear_its_own_name",),
+    ),
+    Mutation(
+        "a key twice in a record",
+        "lthbench/validation/__init__.py",
+        "        same = canonical_json(table) == data",
+        "        same = len(data) > 0 and canonical_json(table) != b''",
+        ("test_validation.py::test_a_file_is_canonical",),
+    ),
+    Mutation(
+        "a control that was never shuffled",
+        "lthbench/validation/runs.py",
+        "        if (cell.masks == ticket.masks) != (own == ticket.layers.keys()):",
+        "        if False:",
+        ("test_validation.py::test_each_rule_refuses_what_breaks_it",),
+    ),
+    Mutation(
+        "a branch may change a record",
+        "lthbench/validation/changes.py",
+        '    if kind == "A" and RECORD.fullmatch(path):',
+        "    if RECORD.fullmatch(path):",
+        ("test_validation.py::test_nothing_else_may_change",),
+    ),
+    Mutation(
+        "answers are not counted",
+        "lthbench/validation/artefacts.py",
+        '        if right != run.correct["test"][-1]:',
+        "        if right < 0:",
+        ("test_validation.py::test_a_count_that_the_answers_do_not_give_is_refused",),
+    ),
+    Mutation(
+        "a ledger's chain is not followed",
+        "lthbench/board/ledger.py",
+        '        if line["previous"] != head:',
+        '        if line["previous"] == "":',
+        ("test_ledger.py::test_a_line_taken_out_breaks_it",),
+    ),
+    Mutation(
+        "any beacon will do",
+        "lthbench/board/accept.py",
+        'report["beacon"] not in ledger.digests()[standing.line - 1 :]:',
+        'report["beacon"] not in ledger.digests():',
+        ("test_accept.py::test_a_beacon_from_before_the_acceptance_is_refused",),
+    ),
+    Mutation(
+        "records are accepted on any branch",
+        "lthbench/board/accept.py",
+        "    if branch != BRANCH:",
+        "    if not branch:",
+        ("test_accept.py::test_on_main_alone",),
     ),
 )
 

@@ -20,6 +20,7 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "import": (("-c", "import lthbench"), (*TORCH, "jinja2", "pydantic", "rich", "typer")),
     "--help": ((*MAIN, "--help"), TORCH),
     "tasks": ((*MAIN, "tasks"), TORCH),
+    "validate": ((*MAIN, "validate", "leaderboard/records"), (*HEAVY, "torch", "torchvision")),
     "child": (("-c", "import lthbench.child"), (*HEAVY, "torchvision", "lthbench.testset")),
 }
 

@@ -14,24 +14,29 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module imports from lower layers alone; a folder is one module. A new module must be added.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "paths", "seeds", "guard"),
-    ("task", "masks", "states", "wire"),
-    ("networks", "data", "stats", "process"),
-    ("engine", "meter", "store", "ticket", "depths"),
+    ("errors", "paths", "seeds", "guard", "untrusted"),
+    ("task", "masks", "states", "wire", "arrays", "container"),
+    ("networks", "data", "stats", "process", "branch"),
+    ("engine", "meter", "store", "ticket", "depths", "requests", "packed"),
     ("executors", "scores"),
     ("together",),
     (
         *("problem", "child", "worker", "answers", "childprocess"),
         *("method", "record", "testset", "controls", "transfer"),
     ),
-    ("find", "tables", "cluster"),
-    ("score", "handover"),
+    ("find", "tables", "cluster", "bundle"),
+    ("score", "handover", "starts"),
     (
         *("calibrate", "carry", "check", "listing", "new", "noise"),
-        *("progress", "reference", "rehearsal", "report", "rescore"),
+        *("packing", "progress", "reference", "rehearsal", "report", "rescore"),
     ),
-    ("evaluation", "evidence", "submission", "verify", "board"),
+    ("evaluation", "validation"),
+    ("board",),
+    ("zoo",),
+    ("verify", "compare", "evidence", "citing"),
+    ("submission", "site"),
     ("estimate", "bench"),
+    ("cli_board",),
     ("cli",),
 )
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}
@@ -43,7 +48,7 @@ NEIGHBOURS = {("child", "problem")}  # the process that holds the one problem
 EXEMPT = {"__init__", "__main__"}
 
 # Modules that only these may import.
-RESERVED = {"testset": {"score"}}
+RESERVED = {"testset": {"score", "validation"}}
 
 # Folders of data, and of files that are loaded by path. An editable install puts the checkout
 # on the import path, so that importing them would work there and nowhere else.

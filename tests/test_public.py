@@ -25,6 +25,7 @@ NAMES = [
     "evaluate",
     "keep_top",
     "layer_counts",
+    "load_ticket",
 ]
 
 

@@ -23,6 +23,7 @@ SHIPPED = ("tasks", "baselines", "leaderboard")
 # What an installed lthbench must do, from a folder of its own.
 COMMANDS = (
     ("tasks",),
+    ("cite",),
     ("evaluate", "erk", "--task", "mlp-digits", "--seeds", "2", "--out", "out"),
 )
 
