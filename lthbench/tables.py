@@ -126,6 +126,11 @@ def interval(
     return f"[{low}, {high}]"
 
 
+def ranks_left(rank: tuple[int, int]) -> str:
+    """A rank as the interval that is left open, where only one is too: no bare number is a rank."""
+    return f"{rank[0]}–{rank[1]}"
+
+
 def is_share(record: Record) -> bool:
     """Whether a seed's score is 0 or 1: it generalised or not."""
     return record.task.kind == "generalisation"

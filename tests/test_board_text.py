@@ -229,3 +229,8 @@ def test_the_command_prints_the_shipped_board(arguments: tuple[str, ...], cache:
     said = done.stdout.replace(r"\_", "_")
     missing = [name for name in shipped if name not in said]
     assert missing == [] or ("--json" not in arguments and len(shipped) > text.LISTED)
+
+
+def test_a_rank_is_never_a_bare_number() -> None:
+    assert tables.ranks_left((1, 1)) == "1–1"
+    assert tables.ranks_left((2, 5)) == "2–5"

@@ -439,6 +439,10 @@ def test_an_empty_board_and_an_unverified_one_say_so(tmp_path: Path) -> None:
     ledgers.write(board / "ledger.jsonl", ledger)
     build(tmp_path / "site", board)
     index = (tmp_path / "site/index.html").read_text("utf-8")
+    best, rest = index.partition('id="by-task"')[2].split("</table>", 1)
+    assert "tasks/mlp-digits.html" not in best  # on no board: nobody is best there
+    assert "In no ranked suite" in rest
+    assert "tasks/mlp-digits.html" in rest
     assert "No method is verified on every task yet: listed, not ranked." in index
     assert "Entries verified: 1 of 1." in index
 

@@ -239,10 +239,7 @@ def _level(entry: Entry) -> str:
 
 
 def _rank(rank: tuple[int, int] | None) -> str:
-    if rank is None:
-        return DASH
-    low, high = rank
-    return str(low) if low == high else f"{low}–{high}"
+    return DASH if rank is None else tables.ranks_left(rank)
 
 
 def _score_head(standing: Standing) -> str:

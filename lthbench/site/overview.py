@@ -25,7 +25,7 @@ from lthbench.site.grid import (
 )
 from lthbench.site.protocol import Protocol
 from lthbench.site.words import BOARDS, DIVISIONS, LEVELS, RANKED_LEVEL, level
-from lthbench.tables import NA, number, percent, plain, probability
+from lthbench.tables import NA, number, percent, plain, probability, ranks_left
 
 FIRST = 60  # rows of the main board on the first page
 OTHERS = 10  # rows of every other board there
@@ -147,8 +147,7 @@ def _rank(row: Row) -> GridCell:
         more = Markup('<span class="why">{}</span>').format(why if why != "reference" else "")
         return GridCell(said, css="na", extra=more if why != "reference" else NOTHING)
     low, high = row.rank
-    text = f"{low}" if low == high else f"{low}–{high}"
-    return GridCell(text, key=low + high / 1e5)
+    return GridCell(ranks_left(row.rank), key=low + high / 1e5)
 
 
 def _score(row: Row, ends: tuple[float, float], percents: bool) -> GridCell:
@@ -218,6 +217,8 @@ def index(
 ) -> dict[str, Any]:
     """All that the template of the first page lays out."""
     main = main_board(standings)
+    away = [name for name in tasks if name in protocols and not protocols[name].ranked]
+    boarded = {name: found for name, found in tasks.items() if name not in away}
     shown = [s for s in standings if s.rows and (s is main or not _same(s, main))]
     boards = [
         {
@@ -242,9 +243,10 @@ def index(
     boards.sort(key=lambda b: (not b["main"], main is None or b["suite"] != main.suite))
     return {
         "boards": boards,
-        "tasks": listings.task_grid(tasks, protocols, ""),
+        "tasks": listings.task_grid(boarded, protocols, ""),
         "asked": listings.ASKED,
-        "empty": sorted(name for name in tasks if not tasks[name]),
+        "empty": sorted(name for name in boarded if not boarded[name]),
+        "away": sorted(away),
         "filters": filters([row for s in standings for row in s.rows], list(tasks)),
         "count": sum(len(found) for found in tasks.values()),
         "verified": sum(e.level >= RANKED_LEVEL for found in tasks.values() for e in found),

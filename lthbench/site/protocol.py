@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lthbench.paths import shipped
 from lthbench.tables import Table, number, percent
-from lthbench.task import Task, load_suite, load_task, suite_names, task_names
+from lthbench.task import Suite, Task, load_suite, load_task, suite_names, task_names
 
 TITLES = {
     "data": "Data", "network": "Network", "recipe": "Training recipe", "score": "What is scored",
@@ -23,6 +23,7 @@ class Protocol:
     Attributes:
         sections: by title, names and values of one table of the file.
         suites: those that the task is in.
+        ranked: whether one of them is ranked: else the task is on no board.
     """
 
     name: str
@@ -35,18 +36,19 @@ class Protocol:
     reading: str
     source: str
     suites: tuple[str, ...]
+    ranked: bool
 
 
 def protocols() -> dict[str, Protocol]:
     """Every task that ships with the package, by name."""
     suites = [load_suite(name) for name in suite_names()]
     return {
-        name: _protocol(load_task(name), tuple(s.name for s in suites if name in s.tasks))
+        name: _protocol(load_task(name), [s for s in suites if name in s.tasks])
         for name in task_names()
     }
 
 
-def _protocol(task: Task, suites: tuple[str, ...]) -> Protocol:
+def _protocol(task: Task, suites: Sequence[Suite]) -> Protocol:
     table = task.canonical()
     calibration = task.calibration
     return Protocol(
@@ -61,7 +63,8 @@ def _protocol(task: Task, suites: tuple[str, ...]) -> Protocol:
         calibration=_calibration(task) if calibration else None,
         reading=calibration.reading if calibration else "",
         source=(shipped("tasks") / f"{task.name}.toml").read_text("utf-8"),
-        suites=suites,
+        suites=tuple(suite.name for suite in suites),
+        ranked=any(suite.ranked for suite in suites),
     )
 
 

@@ -46,9 +46,11 @@
       row.classList.toggle("later", shown > SOON);
       if (shown <= SOON) left = index + 1;
     });
+    let next = SOON;  // doubled each time: every layout is of all that is shown by then
     const more = () => {
-      for (const row of rows.slice(left, left + SOON)) row.classList.remove("later");
-      left += SOON;
+      for (const row of rows.slice(left, left + next)) row.classList.remove("later");
+      left += next;
+      next *= 2;
       if (left < rows.length) waiting.set(table, setTimeout(more, 20));
     };
     if (left < rows.length) waiting.set(table, setTimeout(more, 50));
