@@ -17,7 +17,7 @@ from lthbench.board import entries, ranks, text
 from lthbench.board.entries import Board, Entry
 from lthbench.board.standings import standings
 from lthbench.errors import TaskError, UsageError
-from lthbench.tables import WIDTH
+from lthbench.tables import WIDTH, ranks_left
 from tests.boards import LITE, Method, board_of, board_record, entry_of
 
 FORMS = ("terminal", "markdown", "latex")
@@ -232,5 +232,5 @@ def test_the_command_prints_the_shipped_board(arguments: tuple[str, ...], cache:
 
 
 def test_a_rank_is_never_a_bare_number() -> None:
-    assert tables.ranks_left((1, 1)) == "1–1"
-    assert tables.ranks_left((2, 5)) == "2–5"
+    assert ranks_left((1, 1)) == "1–1"
+    assert ranks_left((2, 5)) == "2–5"
