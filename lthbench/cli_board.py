@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -72,7 +73,15 @@ def verify(
     """Check a submission: its artefacts, its tickets trained again, or its search run again."""
     from lthbench.verify import verify as run
 
-    done = run(target, level, tasks=tuple(task or ()), cells=cells, beacon=beacon, workers=workers)
+    done = run(
+        target,
+        level,
+        tasks=tuple(task or ()),
+        cells=cells,
+        beacon=beacon,
+        workers=workers,
+        say=partial(typer.echo, err=True),
+    )
     if report:
         done.write(report)
     typer.echo(done.json() if json else done.text())

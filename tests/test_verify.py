@@ -30,7 +30,7 @@ from lthbench.record import Cell, Record
 from lthbench.reference import build, load_reference
 from lthbench.task import Task, load_task
 from lthbench.verify import Verified, again, reproduce, retrain, sandbox, verify
-from lthbench.verify.found import Finding
+from lthbench.verify.found import Finding, Say, quiet
 from lthbench.verify.sandbox import Bounds
 from tests import submitted
 from tests.accepted import entry_of
@@ -128,7 +128,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Cells are trained again in this process, to save the start of another."""
 
     def trained(
-        bundle: Bundle, task: Task, cells: Sequence[Cell], workers: int | None
+        bundle: Bundle, task: Task, cells: Sequence[Cell], workers: int | None, say: Say = quiet
     ) -> list[Cell]:
         request = retrain.request(bundle, task, cells, 0)
         (tmp_path / "again" / "cache").mkdir(parents=True)
@@ -530,8 +530,10 @@ def test_the_fresh_process_reads_no_stored_result(at_home: Shop, tmp_path: Path)
     bundle = bundles.read(at_home.oneshot)
     record = bundles.record(bundle, DIGITS)
     cells = [c for c in record.cells if c.kind in ("random", "erk") and c.seed == 0][:2]
+    told: list[str] = []
     with submitted.at_home(at_home.share, spoilt):
-        now = retrain.trained_again(bundle, load_task(DIGITS), cells, 0)
+        now = retrain.trained_again(bundle, load_task(DIGITS), cells, 0, told.append)
+    assert told == [f"{DIGITS}: {n} of 2 cells trained again" for n in (1, 2)]
     assert [cell.correct["test"] for cell in now] == [cell.correct["test"] for cell in cells]
     assert sorted((spoilt / "cells").rglob("*.safetensors")) == sorted(stored)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lthbench.errors import RecordError, UsageError
-from lthbench.verify.found import LEVELS, Finding, Verified
+from lthbench.verify.found import LEVELS, Finding, Say, Verified, quiet
 
 if TYPE_CHECKING:
     from lthbench.board.entries import Board, Entry
@@ -67,6 +67,7 @@ def verify(
     cells: int = DRAWN,
     beacon: str | None = None,
     workers: int | None = None,
+    say: Say = quiet,
 ) -> Verified:
     """Check a submission up to a level; a task that one level refuses goes no further.
 
@@ -77,6 +78,7 @@ def verify(
         beacon: what draws cells and fresh seeds, 64 hexadecimal digits that were not known when
             the bundle was made; the head of the board's ledger by default.
         workers: processes that train; one a core by default.
+        say: is told what was done, for levels that take minutes.
 
     Raises:
         UsageError, RecordError: for what cannot be meant, found, or verified at this level.
@@ -97,7 +99,8 @@ def verify(
     lot = (beacon or subject.board.ledger.head) if level >= 2 else ""
     levels: dict[str, dict[str, Any]] = {}
     if all(finding.ok for finding in findings) and level >= 1:
-        found, levels = _levels(subject, chosen or subject.bundle.tasks, level, cells, lot, workers)
+        names = chosen or subject.bundle.tasks
+        found, levels = _levels(subject, names, level, cells, lot, workers, say)
         findings += found
     return Verified(target, level, findings, _reports(subject, level, lot, findings, levels))
 
@@ -139,6 +142,7 @@ def _levels(
     cells: int,
     beacon: str,
     workers: int | None,
+    say: Say,
 ) -> tuple[tuple[Finding, ...], dict[str, dict[str, Any]]]:
     """Levels 1 and above, task by task, and what the ledger holds of them."""
     from lthbench.evaluation import environment
@@ -171,14 +175,19 @@ def _levels(
             and entry.digest != subject.digest(record)
         ]
         mine = artefacts.check(bundle, task, record, accepted, near)
+        say(f"{name}: artefacts looked at")
         if level >= 2 and _fine(mine):
-            finding, judged = retrain.check(bundle, task, record, reference, cells, beacon, workers)
+            finding, judged = retrain.check(
+                bundle, task, record, reference, cells, beacon, workers, say
+            )
             mine.append(finding)
             levels[name] |= retrain.report(judged)
         if level >= 3 and _fine(mine):
             from lthbench.verify import reproduce
 
-            finding, done = reproduce.check(bundle, task, record, reference, beacon, workers)
+            finding, done = reproduce.check(
+                bundle, task, record, reference, beacon, workers, say=say
+            )
             mine.append(finding)
             levels[name]["reproduced"] = asdict(done)
         found += mine

@@ -58,6 +58,7 @@ async def trained(request: dict[str, Any], folder: Path) -> list[dict[str, Any]]
         done: dict[score.Place, dict[str, Any]] = {}
         async for entry, result, _ in score.score_cells(task, entries, folder, executor, seen):
             done[entry.place] = score.cell_of(entry, result)
+            print(len(done), flush=True)  # for whoever waits
     finally:
         await executor.close()
     cells = [done[lot.kind, lot.density, lot.seed, 1] for lot in lots]

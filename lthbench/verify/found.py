@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,11 @@ from lthbench.paths import canonical_json, write_whole
 from lthbench.tables import plain
 
 LEVELS = ("reported", "artefacts", "retrained", "reproduced")
+Say = Callable[[str], None]  # is told what was done, for whoever waits
+
+
+def quiet(done: str) -> None:
+    """Nobody waits."""
 
 
 @dataclass(frozen=True)

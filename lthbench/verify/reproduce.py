@@ -38,7 +38,7 @@ from lthbench.score import Plan
 from lthbench.states import State
 from lthbench.task import Task
 from lthbench.verify import sandbox
-from lthbench.verify.found import Finding
+from lthbench.verify.found import Finding, Say, quiet
 from lthbench.verify.sandbox import Bounds
 
 SEEDS = 3
@@ -92,6 +92,7 @@ def check(
     *,
     bounds: Bounds | None = None,
     seconds: float = SECONDS,
+    say: Say = quiet,
 ) -> tuple[Finding, Reproduced]:
     """Search, score and compare.
 
@@ -110,7 +111,9 @@ def check(
     seeds = fresh_seeds(bundle.sha256, beacon)
     own = Limits(seconds, limits.memory)
     try:
-        again = asyncio.run(_again(bundle, task, record, reference, seeds, workers, own, start))
+        again = asyncio.run(
+            _again(bundle, task, record, reference, seeds, workers, own, start, say)
+        )
     except REFUSED as error:
         done = _failed(f"the search failed: {error}", claimed[0], seeds)
     except LthbenchError:
@@ -153,6 +156,7 @@ async def _again(
     workers: int | None,
     limits: Limits,
     start: StartChild,
+    say: Say,
 ) -> Record:
     """A record of the fresh seeds that holds what the score needs: searches and tickets."""
     means = HERE  # a sandbox has no device but the processor
@@ -171,12 +175,23 @@ async def _again(
                 limits=limits,
                 means=means,
                 start=start,
+                note=_notes(task, say),
             )
         finally:
             await searching.close()
         return await _scored(
-            task, method, record, reference, searches, folder / task.name, crew, means
+            task, method, record, reference, searches, folder / task.name, crew, means, say
         )
+
+
+def _notes(task: Task, say: Say) -> answers.Note:
+    """Tells of each ticket that a search has found; its many trainings are not told."""
+
+    def note(seed: int, what: str, steps: float, ran: bool) -> None:
+        if what.startswith("ticket"):
+            say(f"{task.name}: seed {seed}, {what}")
+
+    return note
 
 
 def _method(bundle: Bundle, record: Record, folder: Path) -> Method:
@@ -202,6 +217,7 @@ async def _scored(
     folder: Path,
     crew: int,
     means: Means,
+    say: Say,
 ) -> Record:
     """Train and test the tickets, by processes that the search never saw."""
     seen = score.see(task, [s.seed for s in searches], Plan(final=True), means)
@@ -222,10 +238,10 @@ async def _scored(
             )
     executor = executors.local(crew, means)
     try:
-        cells = [
-            score.cell_of(entry, result)
-            async for entry, result, _ in score.score_cells(task, entries, folder, executor, seen)
-        ]
+        cells = []
+        async for entry, result, _ in score.score_cells(task, entries, folder, executor, seen):
+            cells.append(score.cell_of(entry, result))
+            say(f"{task.name}: {len(cells)} of {len(entries)} cells of fresh seeds trained")
     finally:
         await executor.close()
     return _record(task, method, record, reference, searches, cells, seen, means)

@@ -26,7 +26,7 @@ from lthbench.paths import cache, canonical_json, digest
 from lthbench.record import Cell, Record
 from lthbench.reference import Reference
 from lthbench.task import Task
-from lthbench.verify.found import Finding
+from lthbench.verify.found import Finding, Say, quiet
 
 CONTROLS = ("shuffled", "reinit", "random", "erk", "untrained_random")
 TICKETS = ("ticket", "untrained")
@@ -208,6 +208,7 @@ def check(
     count: int,
     beacon: str,
     workers: int | None,
+    say: Say = quiet,
 ) -> tuple[Finding, Judged]:
     """Draw, train again, judge.
 
@@ -220,13 +221,14 @@ def check(
     if not any(cell.kind in TICKETS for cell in chosen):
         judged = Judged(False, "no ticket can be trained again", 0.0, ())
     else:
-        pairs = list(zip(chosen, trained_again(bundle, task, chosen, workers), strict=True))
+        again = trained_again(bundle, task, chosen, workers, say)
+        pairs = list(zip(chosen, again, strict=True))
         judged = judge(record, pairs, known)
     return Finding(task.name, 2, judged.ok, judged.what), judged
 
 
 def trained_again(
-    bundle: Bundle, task: Task, cells: Sequence[Cell], workers: int | None
+    bundle: Bundle, task: Task, cells: Sequence[Cell], workers: int | None, say: Say = quiet
 ) -> list[Cell]:
     """The same cells as a fresh process trains them, from the bundle alone.
 
@@ -240,19 +242,37 @@ def trained_again(
             (folder / "cache" / "data").symlink_to(prepared, target_is_directory=True)
         asked = canonical_json(request(bundle, task, cells, workers))
         (folder / "request.json").write_bytes(asked)
-        ended = subprocess.run(
-            [sys.executable, "-P", "-m", "lthbench.verify.again", str(folder)],
-            env=os.environ | {"LTHBENCH_CACHE": str(folder / "cache")},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if ended.returncode:
-            said = (ended.stderr.strip().splitlines() or ["it said nothing"])[-1][:200]
+        status, heard = _run(folder, say, f"{task.name}: {{}} of {len(cells)} cells trained again")
+        if status:
+            said = (heard.strip().splitlines() or ["it said nothing"])[-1][:200]
             raise ResourceError(f"{task.name}: training again ended early ({said})")
         table = json.loads((folder / "answer.json").read_bytes())
     return [Cell.model_validate(cell) for cell in table]
+
+
+def _run(folder: Path, say: Say, words: str) -> tuple[int, str]:
+    """The fresh process: it prints how many cells are done; returns its status and its errors."""
+    with (
+        (folder / "errors").open("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "lthbench.verify.again", str(folder)],
+            env=os.environ | {"LTHBENCH_CACHE": str(folder / "cache")},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout
+        try:
+            for line in process.stdout:
+                say(words.format(line.strip()))
+        except BaseException:
+            process.kill()
+            raise
+        status = process.wait()
+        errors.seek(0)
+        return status, errors.read()
 
 
 def request(
