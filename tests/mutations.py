@@ -382,6 +382,62 @@ MUTATIONS = (
         "    if not branch:",
         ("test_accept.py::test_on_main_alone",),
     ),
+    Mutation(
+        "no pair is stepped down",
+        "lthbench/board/ranks.py",
+        "        np.maximum.accumulate(above, axis=0, out=above)\n",
+        "",
+        ("test_ranks.py::test_all_flips_agree_with_the_definition",),
+    ),
+    Mutation(
+        "drawn flips leave the unflipped one out",
+        "lthbench/board/ranks.py",
+        "    more = 0 if _all(flips) else 1\n",
+        "    more = 0\n",
+        ("test_ranks.py::test_drawn_flips_agree_with_the_definition",),
+    ),
+    Mutation(
+        "cells can be foreseen",
+        "lthbench/verify/retrain.py",
+        "canonical_json([bundle, beacon, cell.kind",
+        "canonical_json([bundle, cell.kind",
+        ("test_verify.py::test_the_draw_depends_on_bundle_and_beacon",),
+    ),
+    Mutation(
+        "many small lies are none",
+        "lthbench/verify/retrain.py",
+        "statistic <= SUM_LIMIT and largest <= ONE_LIMIT",
+        "largest <= ONE_LIMIT",
+        ("test_verify.py::test_counts_beyond_their_noise",),
+    ),
+    Mutation(
+        "Fisher's tail begins too late",
+        "lthbench/verify/retrain.py",
+        "for k in range(ours, upper + 1)",
+        "for k in range(ours + 1, upper + 1)",
+        ("test_verify.py::test_fisher",),
+    ),
+    Mutation(
+        "optimism is not minded",
+        "lthbench/verify/reproduce.py",
+        "    ok = optimism <= ERRORS * error + 1e-12\n",
+        "    ok = True\n",
+        ("test_verify.py::test_optimism",),
+    ),
+    Mutation(
+        "a retracted entry comes back",
+        "lthbench/board/ledger.py",
+        '    if known.retracted and act != "challenge":\n',
+        "    if False:\n",
+        ("test_ledger.py::test_an_act_that_does_not_follow",),
+    ),
+    Mutation(
+        "bytes between a bundle's members",
+        "lthbench/container.py",
+        "        if view[position : position + len(part)] != part:\n",
+        "        if False:\n",
+        ("test_bundle_attacks.py::test_headers_that_lie",),
+    ),
 )
 
 
