@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+import trustme
 from safetensors.torch import load_file
 from torch.nn.utils import prune
 
@@ -182,13 +185,60 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         }
         monkeypatch.setattr(downloads, "SCHEMES", ("http",))
         monkeypatch.setenv("no_proxy", "*")
-        thread = threading.Thread(target=http.serve_forever)
-        thread.start()
-        try:
+        with answering(http):
             yield home
-        finally:
-            http.shutdown()
-            thread.join()
+
+
+@contextmanager
+def answering(http: ThreadingHTTPServer) -> Iterator[None]:
+    thread = threading.Thread(target=http.serve_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        http.shutdown()
+        thread.join()
+
+
+class Encrypted(ThreadingHTTPServer):
+    """Shakes hands in a connection's own thread; one that hangs up is no error of the server's."""
+
+    def __init__(self, context: ssl.SSLContext, handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
+        self.socket = context.wrap_socket(
+            self.socket, server_side=True, do_handshake_on_connect=False
+        )
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        assert isinstance(sys.exc_info()[1], OSError)
+
+
+def test_https_asks_for_a_certificate_that_is_trusted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As the default of `ssl` is: by the machine's authorities, or those of SSL_CERT_FILE."""
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("no_proxy", "*")
+
+    class Handler(Answers):
+        asked: ClassVar = []
+        routes: ClassVar = {
+            "/good": partial(body, data=HELD),
+            "/plain": partial(moved, to="http://127.0.0.1:9/good"),
+        }
+
+    with Encrypted(context, Handler) as https, answering(https):
+        home = f"https://127.0.0.1:{https.server_port}"
+        with pytest.raises(RecordError, match="CERTIFICATE_VERIFY_FAILED"):
+            fetched(f"{home}/good")
+        assert Handler.asked == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+        assert fetched(f"{home}/good") == HELD
+        with pytest.raises(RecordError, match="leads to an address that is not https"):
+            fetched(f"{home}/plain")
 
 
 def fetched(url: str) -> bytes:
