@@ -9,7 +9,7 @@ from typing import Any
 from lthbench import stats
 from lthbench.board.entries import Entry
 from lthbench.site import rungs, task_tables
-from lthbench.site.grid import Column, Grid, GridCell, GridRow, missing
+from lthbench.site.grid import Column, Grid, GridCell, GridRow, cost, missing
 from lthbench.site.words import DIVISIONS, level
 from lthbench.tables import NA, decimals, interval, is_share, is_untrained, number, percent, plain
 
@@ -94,7 +94,7 @@ def _values(entry: Entry, names: Mapping[str, str]) -> dict[str, Any]:
         "href": task_tables.link(entry),
         "level": level(entry.level),
         "division": DIVISIONS.get(told["division"], NA),
-        "cost": None if told["cost"] is None else round(told["cost"]["mean"], DIGITS),
+        "cost": None if told["cost"] is None else cost(told["cost"]["mean"]).text,
         "seeds": list(entry.record.seeds),
         "headline": _rounded(
             task_tables.headline(entry)["ticket"]

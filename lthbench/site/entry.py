@@ -147,7 +147,11 @@ def _bundle(record: Record) -> tuple[tuple[str, str], ...]:
         return ()
     size = f"{record.bundle.size / 2**20:.1f} MB"
     urls = [(f"copy {i}", plain(url, 400)) for i, url in enumerate(record.bundle.urls, 1)]
-    return (("sha256", record.bundle.sha256), ("size", size), *urls)
+    nowhere = (
+        "copies",
+        "at no address: ask the authors for the file, and name its folder in LTHBENCH_BUNDLES",
+    )
+    return (("sha256", record.bundle.sha256), ("size", size), *(urls or [nowhere]))
 
 
 # The ledger

@@ -130,7 +130,7 @@
   const about = (first, second) => {
     const made = element("p", "", { class: "note" });
     for (const one of [first, second]) {
-      const cost = one.cost === null ? "unknown cost" : `cost ${text(one.cost, 2)}`;
+      const cost = one.cost === null ? "unknown cost" : `cost ${one.cost}`;
       made.append(element("a", one.label, { href: one.href }), `: ${one.level}, ${cost}, ${one.division}. `);
     }
     return made;
