@@ -82,9 +82,9 @@ def verify(
         workers=workers,
         say=partial(typer.echo, err=True),
     )
+    typer.echo(done.json() if json else done.text())
     if report:
         done.write(report)
-    typer.echo(done.json() if json else done.text())
     done.demand()
 
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar, cast
 from lthbench import carry, cluster, executors, find, reference, score, scores
 from lthbench import data as data_module
 from lthbench.answers import Search
+from lthbench.bundle import ENVIRONMENT
 from lthbench.childprocess import ChildProcess, Limits, StartChild
 from lthbench.cluster import Cluster
 from lthbench.engine.choice import (
@@ -34,6 +35,7 @@ from lthbench.errors import MethodError, NotApplicable, ResourceError, UsageErro
 from lthbench.executors import Executor
 from lthbench.handover import hand_over
 from lthbench.method import Method, load_method
+from lthbench.packing import installed
 from lthbench.paths import canonical_json, sweep, write_whole
 from lthbench.record import Record, build, write_record
 from lthbench.reference import Reference
@@ -378,6 +380,8 @@ async def one(
         method, task, seeds, plan, how.means, searches, cells, moved, seen, frozen, times
     )
     write_whole(folder / ANSWERS, canonical_json(answered))
+    # What is installed later is no part of what was evaluated, and would change the bundle.
+    write_whole(out / ENVIRONMENT, installed())
     write_record(folder / "record.json", record)
     progress.done(record)
     return record

@@ -20,6 +20,7 @@ from lthbench.store import Store
 from lthbench.task import Task, load_task
 
 AGAIN = "run the same `lthbench evaluate` command again"
+BUNDLE = "bundle.zip"  # OUT/…, as `lthbench submit` leaves it
 
 
 def pack(out: Path, records: Sequence[Record]) -> bytes:
@@ -31,7 +32,7 @@ def pack(out: Path, records: Sequence[Record]) -> bytes:
     """
     members = {
         bundle.SOURCE: source(out),
-        bundle.ENVIRONMENT: canonical_json({"packages": packages()}),
+        bundle.ENVIRONMENT: environment(out),
     }
     for record in records:
         if record.method.digest != digest(members[bundle.SOURCE]):
@@ -49,12 +50,39 @@ def source(out: Path) -> bytes:
     return _bytes(out / bundle.SOURCE)
 
 
+def environment(out: Path) -> bytes:
+    """The packages that the evaluation ran beside, as it left their list.
+
+    One of an older lthbench left none. What was submitted of it keeps the list that it has, so that
+    the bundle keeps its digest; otherwise today's is the nearest that is known.
+    """
+    path = out / bundle.ENVIRONMENT
+    if path.exists():
+        listed = _json(path).get("packages")
+        if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
+            raise ResourceError(f"{path}: damaged; remove it and {AGAIN}")
+        return canonical_json({"packages": listed})
+    try:
+        return bytes(bundle.read(out / BUNDLE).members[bundle.ENVIRONMENT])
+    except RecordError:
+        return installed()
+
+
+def installed() -> bytes:
+    """The member that lists what is installed now."""
+    return canonical_json({"packages": packages()})
+
+
 def packages() -> dict[str, str]:
-    """Name and version of every distribution that is installed, sorted."""
-    found = {
-        (d.metadata["Name"] or "").lower().replace("_", "-"): d.version for d in distributions()
+    """Name and version of every distribution that is installed, sorted; one that is damaged, and
+    so has no name or no version, ends no evaluation: it is left out."""
+    found = {d.metadata["Name"]: d.metadata["Version"] for d in distributions() if d.metadata}
+    named = {
+        name.lower().replace("_", "-"): version
+        for name, version in found.items()
+        if name and version
     }
-    return {name: found[name] for name in sorted(found) if name}
+    return dict(sorted(named.items()))
 
 
 def task_of(record: Record) -> Task:

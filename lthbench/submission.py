@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from pydantic import ValidationError
 from lthbench import branch
 from lthbench.errors import RecordError, ResourceError, UsageError
 from lthbench.method import baseline_names
-from lthbench.packing import AGAIN, pack
+from lthbench.packing import AGAIN, BUNDLE, pack
 from lthbench.paths import canonical_json, digest, write_whole
 from lthbench.record import BUNDLE_LIMIT, BundleEntry, Record, read_record, record_digest
 from lthbench.untrusted import shown
@@ -23,7 +25,7 @@ from lthbench.validation import check_bundle, check_record
 from lthbench.validation.rules import rules
 
 LARGE = 25 * 10**6  # bytes; the bundles of the suite lite are smaller
-BUNDLE, RECORDS = "bundle.zip", Path("submission", "records")
+RECORDS = Path("submission", "records")  # OUT/…
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Submitted:
         records: the files of the entries, under OUT.
         branch, clone, base: where they were added to the leaderboard's repository, if anywhere.
         command: opens the pull request.
+        earlier: other branches there, with entries of the same method on the same tasks.
         left_out: tasks of the folder that have no record.
         remarks: what could not be checked here.
     """
@@ -47,6 +50,7 @@ class Submitted:
     branch: str = ""
     base: str = ""
     command: str = ""
+    earlier: tuple[str, ...] = ()
 
     def text(self) -> str:
         """What the command line prints."""
@@ -64,20 +68,35 @@ class Submitted:
         lines += [f"remark   {remark}" for remark in self.remarks]
         if self.branch:
             lines.append(f"branch   {self.branch} in {self.clone}, from {self.base[:12]}")
+        if self.clone:
+            lines += [
+                f"earlier  {name}, of the same method and task, is still there; if it has no open "
+                f"pull request it may be deleted: `{branch.delete(self.clone, name)}`"
+                for name in self.earlier
+            ]
         if not self.bundle.urls:
             lines.append(
-                "no --url: an entry whose bundle nobody can fetch stays at level 0. Upload the "
-                f"bundle, then `lthbench submit {shlex.quote(str(self.path.parent))} --url "
-                "https://…`"
+                "without --url nobody else can fetch or check the tickets; upload "
+                f"{self.path}, then `{self._again()}`"
             )
         if self.command:
             lines.append(f"This opens the pull request:\n{self.command}")
-        else:
+        elif self.bundle.urls:
+            lines.append(f"Next: `{self._again()}`")
+        if not self.clone:
             lines.append(
-                "Next: run it again with --repository CLONE, a clone of the leaderboard's "
-                f"repository, or copy {self.path.parent / RECORDS} into its leaderboard/"
+                "CLONE is a clone of your fork of the leaderboard's repository: the records are "
+                "put on a branch there"
             )
         return "\n".join(lines)
+
+    def _again(self) -> str:
+        """The command that makes the branch, or makes it with the bundle's address."""
+        words = ["lthbench", "submit", str(self.path.parent)]
+        for url in self.bundle.urls or ("https://…",):
+            words += ["--url", url]
+        words += ["--repository", str(self.clone or "CLONE")]
+        return " ".join(word if word == "https://…" else shlex.quote(word) for word in words)
 
 
 def submit(out: Path, urls: Sequence[str], repository: Path | None) -> Submitted:
@@ -86,28 +105,27 @@ def submit(out: Path, urls: Sequence[str], repository: Path | None) -> Submitted
     Args:
         out: the folder of an evaluation with --final.
         urls: where the bundle will lie.
-        repository: a clone of the leaderboard's repository; else the one that this is run in.
+        repository: a clone of a fork of the leaderboard's repository, for a branch; else none.
 
     Raises:
         RecordError: for what the leaderboard would refuse.
         UsageError: for a folder or an address that is none.
     """
-    clone = branch.leaderboard_clone(repository) if repository else branch.clone_around(Path())
+    clone = branch.leaderboard_clone(repository) if repository else None
     records = finished(out)
     packed = pack(out, records)
     entry = _entry(packed, urls)
-    path = out / BUNDLE
-    write_whole(path, packed)
-    remarks = _checked(path)
     named = [record.model_copy(update={"bundle": entry}) for record in records]
     files = {_file(record): canonical_json(record.model_dump(mode="json")) for record in named}
-    folder = out / RECORDS
-    _clear(folder)
-    for name, data in files.items():
-        write_whole(folder / name, data)
-        check_record(folder / name)
-    written = tuple(folder / name for name in files)
-    done = Submitted(path, entry, written, _left_out(out), remarks)
+    with _draft(out) as draft:
+        write_whole(draft / BUNDLE, packed)
+        remarks = check_bundle(draft / BUNDLE)[1]
+        for name, data in files.items():
+            write_whole(draft / RECORDS / name, data)
+            check_record(draft / RECORDS / name)
+        _take(draft, out)
+    written = tuple(out / RECORDS / name for name in files)
+    done = Submitted(out / BUNDLE, entry, written, _left_out(out), remarks)
     return _with_branch(done, named, files, clone) if clone else done
 
 
@@ -180,22 +198,33 @@ def _entry(packed: bytes, urls: Sequence[str]) -> BundleEntry:
         ) from error
 
 
-def _clear(folder: Path) -> None:
-    """Without what an earlier call left, perhaps of another bundle."""
+@contextmanager
+def _draft(out: Path) -> Iterator[Path]:
+    """A folder inside OUT for what is not yet checked: an earlier submission stays until it is.
+
+    A refusal names the place where the file would have been.
+    """
     try:
-        if folder.is_dir():
-            shutil.rmtree(folder)
+        with tempfile.TemporaryDirectory(
+            prefix=".submit-", dir=out, ignore_cleanup_errors=True
+        ) as folder:
+            yield Path(folder)
+    except (RecordError, ResourceError) as error:
+        raise type(error)(str(error).replace(f"{Path(folder).name}/", "")) from error
     except OSError as error:
-        raise ResourceError(f"{folder}: {error.strerror or error}; remove it yourself") from error
+        raise ResourceError(
+            f"{out}: {error.strerror or error}; make the folder writable and run the same command "
+            "again"
+        ) from error
 
 
-def _checked(path: Path) -> tuple[str, ...]:
-    """What could not be checked of the bundle; one that is refused is not left behind."""
-    try:
-        return check_bundle(path)[1]
-    except RecordError:
-        path.unlink()
-        raise
+def _take(draft: Path, out: Path) -> None:
+    """Put what was checked in the place of what an earlier call left, perhaps of another bundle."""
+    (draft / BUNDLE).replace(out / BUNDLE)
+    if (out / RECORDS).is_dir():
+        shutil.rmtree(out / RECORDS)
+    (out / RECORDS).parent.mkdir(exist_ok=True)
+    (draft / RECORDS).replace(out / RECORDS)
 
 
 def _file(record: Record) -> str:
@@ -209,13 +238,35 @@ def _with_branch(
     method, tasks = records[0].method.name, ", ".join(record.task.name for record in records)
     name = branch.name_of(method, [record_digest(record) for record in records])
     title = f"Entry: {method} on {tasks}"
-    where = " and ".join(done.bundle.urls) or "no address yet (level 0)"
+    where = " and ".join(done.bundle.urls) or "no address yet"
     body = f"Bundle: {done.bundle.size} bytes, sha256 {done.bundle.sha256}, at {where}"
     added = {f"{branch.RECORDS}/{path}": data for path, data in files.items()}
     base = branch.add(clone, name, added, f"{title}\n\n{body}")
+    head = branch.head(clone, name)
     words = (
         ["git", "push", branch.remote(clone), name],
-        ["gh", "pr", "create", "--head", name, "--title", title, "--body", body],
+        ["gh", "pr", "create", "--head", head, "--title", title, "--body", body],
     )
     command = " && ".join([f"cd {shlex.quote(str(clone))}", *map(shlex.join, words)])
-    return replace(done, clone=clone, branch=name, base=base, command=command)
+    earlier = _earlier(clone, name, records)
+    return replace(done, clone=clone, branch=name, base=base, command=command, earlier=earlier)
+
+
+def _earlier(clone: Path, name: str, records: Sequence[Record]) -> tuple[str, ...]:
+    """Other branches with the same method and task, as with another address of the bundle."""
+    ours = [_claims(record.model_dump(mode="json")) for record in records]
+    found = branch.entries(clone, records[0].method.name)
+    return tuple(dict.fromkeys(b for b, text in found if b != name and _claimed(text) in ours))
+
+
+def _claimed(text: str) -> tuple[Any, ...] | None:
+    """What a record on some branch claims; None for what is no record."""
+    try:
+        return _claims(json.loads(text))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def _claims(table: Any) -> tuple[Any, ...]:
+    """Whose results a record holds, and of what: times and addresses aside."""
+    return table["method"], table["task"]

@@ -31,7 +31,7 @@ def entry_of(
     path = share / "_share" / "leaderboard" / "records" / task / f"{name}.json"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(data)
-    tell(share, "accept", digest(data), task, record.method.name)
+    tell(share, "accept", digest(data), task, record.method.name, nonce="0" * 64)
     return name
 
 

@@ -572,7 +572,7 @@ def _write_ledger(
     for number in range(accepted):
         name = tasks[number % len(tasks)]
         method = method_of(number // len(tasks), seed, tuple(levels))
-        add("accept", name, method)
+        add("accept", name, method, nonce=f"{number:064x}")
         if method.level:
             beacon = head if method.level > 1 else ""
             add("level", name, method, level=method.level, beacon=beacon, report={})

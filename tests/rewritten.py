@@ -29,6 +29,9 @@ def _bytes(kind: str) -> bytes:
         "small": lambda table: table["task"]["name"] == "mlp-digits",
         "compressed": lambda table: any(c["schedule"] > 1 for c in table["cells"]),
         "untrained": lambda table: any(c["kind"] == "untrained" for c in table["cells"]),
+        "generalising": lambda table: (
+            table["task"]["name"] == "mlp-modadd59" and table["method"]["name"] == "imp"
+        ),
         "carried": lambda table: bool(table.get("transfer", {}).get("cells")),
     }
     found = [path.read_bytes() for path in shipped_records()]
@@ -36,7 +39,8 @@ def _bytes(kind: str) -> bytes:
 
 
 def table_of(kind: str = "small") -> Json:
-    """The table of the smallest record that is "small", "compressed", "untrained" or "carried"."""
+    """The table of the smallest record of a kind: small, compressed, untrained, carried or
+    generalising."""
     table: Json = json.loads(_bytes(kind))
     return table
 

@@ -43,7 +43,7 @@ def site_board(folder: Path) -> Path:
     number = METHODS - 1
     method = Method(older["method"], "init", False, 0.5, 3.0, 2)
     newer = add(folder, board_record(older["task"], 100 + number, method=method))
-    ledger = ledgers.append(ledger, "accept", newer, older["task"], older["method"])
+    ledger = ledgers.append(ledger, "accept", newer, older["task"], older["method"], nonce="0" * 64)
     ledger = ledgers.append(
         ledger, "supersede", newer, older["task"], older["method"], of=older["entry"]
     )

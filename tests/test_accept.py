@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import pytest
 
 from lthbench import paths
 from lthbench.board import accept as accepting
-from lthbench.board import entries, ledger
+from lthbench.board import entries, ledger, levels
 from lthbench.board.accept import accept
 from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageError
 from lthbench.paths import canonical_json, digest
-from lthbench.record import read_record, record_digest
+from lthbench.record import parse_record, read_record, record_digest
+from lthbench.task import load_task
 from tests.rewritten import Edit, changed, table_of, written
 from tests.submitted import furnish
 
@@ -79,16 +81,27 @@ def report(folder: Path, board: Path, path: Path, **changes: Any) -> Path:
         "beacon": ledger_of(board).head,
         "ok": True,
         "bundle": BUNDLE["sha256"],
-        "cells": [["ticket", 0.5, 0, 1]],
+        "cells": [],
         "statistic": 0.25,
         "environment": {"torch": "2.11.0"},
         "found": [[2, True, "8 cells trained again"]],
         "lthbench": "0.1.0",
         **changes,
     }
+    if "cells" not in changes:
+        told["cells"] = again(path, told)
     file = folder / f"report{digest(canonical_json(told))[:8]}.json"
     file.write_bytes(canonical_json({"reports": [told]}))
     return file
+
+
+def again(path: Path, told: Json, count: int = 16) -> list[Json]:
+    """Rows of the cells that a report's bundle and beacon draw, come out as claimed."""
+    record = parse_record(path.read_bytes(), path)
+    cells = levels.drawn(levels.candidates(record), count, str(told["bundle"]), told["beacon"])
+    known = levels.floors(load_task(record.task.name), None)
+    judged = levels.judge(record, [(cell, cell) for cell in cells], known)
+    return [asdict(row) for row in judged.cells]
 
 
 # --- records ---------------------------------------------------------------------------------
@@ -238,6 +251,79 @@ def test_a_report_that_does_not_belong(name: str, board: Path, tmp_path: Path) -
     assert (board / "ledger.jsonl").read_bytes() == before
 
 
+def edited(place: int, **changes: Any) -> Callable[[list[Json]], Any]:
+    return lambda cells: cells[place].update(changes)
+
+
+UNFOUNDED: dict[str, tuple[Callable[[list[Json]], Any], str]] = {
+    "no cell": (lambda cells: cells.clear(), "0 cells; at least 8"),
+    "fewer than were drawn": (lambda cells: cells.pop(), "not those that bundle and beacon draw"),
+    "one that was not drawn": (edited(0, seed=7), "not those that bundle and beacon draw"),
+    "one twice": (lambda cells: cells.append(cells[0]), "not those that bundle and beacon draw"),
+    "another claim": (edited(0, claimed=0.5), "the record claims"),
+    "no number": (edited(0, retrained=float("1e308")), "the record claims"),
+    "text": (edited(0, retrained="1"), "cannot be read (TypeError)"),
+    "half a row": (lambda cells: cells[0].pop("claimed"), "cannot be read (KeyError)"),
+    "no row": (lambda cells: cells.__setitem__(0, ["ticket"]), "cannot be read (TypeError)"),
+    "no ticket generalised now": (
+        lambda cells: [row.update(retrained=0.0) for row in cells], "its own cells are refused"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNFOUNDED)
+def test_a_report_is_not_believed_for_its_own_verdict(
+    name: str, board: Path, tmp_path: Path
+) -> None:
+    edit, words = UNFOUNDED[name]
+    path = put(board, kind="generalising")
+    accept([path])
+    accepted = (board / "ledger.jsonl").read_bytes()
+    sound = json.loads(report(tmp_path, board, path).read_bytes())["reports"][0]
+    sound["cells"] = again(path, sound, 40)  # all tickets: whatever is drawn, many generalised
+    assert accept([], verified=[report(tmp_path, board, path, cells=list(sound["cells"]))])
+    (board / "ledger.jsonl").write_bytes(accepted)
+    edit(sound["cells"])
+    with pytest.raises(RecordError) as caught:
+        accept([], verified=[report(tmp_path, board, path, cells=sound["cells"])])
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert entries.load(board).entries[0].level == 0
+
+
+def test_level_three_needs_scores_of_the_seeds_that_are_drawn(board: Path, tmp_path: Path) -> None:
+    path = put(board)
+    accept([path])
+    record = parse_record(path.read_bytes(), path)
+    claimed = levels.score_of(record, record)
+    assert claimed
+    seeds = list(levels.fresh_seeds(BUNDLE["sha256"], ledger_of(board).head))
+    sound = {"published": claimed[0], "fresh": claimed[0][:3], "seeds": seeds}
+    for changes, words in (
+        ({"seeds": [1, 2, 3]}, "its seeds are not those"),
+        ({"published": [1.0] * len(claimed[0])}, "not the record's"),
+        ({"fresh": claimed[0][:2]}, "no score of 3 fresh seeds"),
+        ({"fresh": [-9.0, -9.1, -9.0]}, "its own scores are refused"),
+    ):
+        told = report(tmp_path, board, path, level=3, reproduced={**sound, **changes})
+        with pytest.raises(RecordError, match=words):
+            accept([], verified=[told])
+    with pytest.raises(RecordError, match="cannot be read"):
+        accept([], verified=[report(tmp_path, board, path, level=3)])
+    assert accept([], verified=[report(tmp_path, board, path, level=3, reproduced=sound)])
+
+
+def test_nobody_can_foresee_which_cells_an_entry_gets(board: Path, tmp_path: Path) -> None:
+    """Else who submits could try many records until the draw is a lucky one."""
+    path = put(board)
+    raw = path.read_bytes()
+    heads = set()
+    for _ in range(2):
+        accept([path])
+        heads.add(ledger_of(board).head)
+        (board / "ledger.jsonl").unlink()
+        assert path.read_bytes() == raw
+    assert len(heads) == 2
+
+
 def test_a_beacon_from_before_the_acceptance_is_refused(board: Path, tmp_path: Path) -> None:
     """Who knew the beacon could have made a bundle whose drawn cells are right."""
     accept([put(board, called("first"))])
@@ -380,7 +466,8 @@ def test_a_ledger_that_does_not_go_on_from_the_committed_one(board: Path) -> Non
     git(board, "commit", "--quiet", "--message", "x")
     whole = (board / "ledger.jsonl").read_bytes()
     for bad in (b"", ledger.text(ledger.append(
-        ledger.Ledger(), "accept", entry_of(other), other.parent.name, "first"))):  # fmt: skip
+        ledger.Ledger(), "accept", entry_of(other), other.parent.name, "first",
+        nonce="0" * 64))):  # fmt: skip
         (board / "ledger.jsonl").write_bytes(bad)
         with pytest.raises(RecordError, match="does not go on from the ledger of the last commit"):
             accept([other])

@@ -17,6 +17,7 @@ from lthbench.board import entries, ranks, text
 from lthbench.board.entries import Board, Entry
 from lthbench.board.standings import standings
 from lthbench.errors import TaskError, UsageError
+from lthbench.record import BundleEntry
 from lthbench.tables import WIDTH, ranks_left
 from tests.boards import LITE, Method, board_of, board_record, entry_of
 
@@ -93,6 +94,37 @@ def test_untrained_tickets_are_told_in_accuracy() -> None:
     said = block(shown(), "Board untrained tickets: 1 ranked")
     assert "accuracy, %" in said and "is alone here" in said
     assert re.search(r"force-0003--\w{8} +[\d.]+ \[", said)
+
+
+def test_what_the_ledger_does_not_tell_of_is_not_accepted() -> None:
+    """A record alone has no level; that of a row is the least of its records'."""
+    first, *others = lite(5, 0)
+    listed = replace(first, state="listed", lines=())
+    said = shown(of=board_of([listed, *others, *lite(1)]))
+    (row,) = re.findall(r"^sign_only-0005--\w{8} .*$", said, re.M)[:1]
+    assert row.count("not accepted") == 2 and "0 reported" not in row and "level 0" not in row
+    records = {line.split()[1]: line for line in said.splitlines() if line.startswith(LITE)}
+    assert records[listed.id].rstrip().endswith("not accepted")
+    told = [records[e.id].rstrip() for e in others if e.id in records]
+    assert told and all(line.endswith("0 reported") for line in told)
+    assert "not accepted: a record is there" in " ".join(said.split())
+    assert json.loads(shown("json", board_of([listed])))[0]["rows"][0]["level"] == 0
+
+
+def test_a_checked_bundle_at_no_public_address_is_named() -> None:
+    """Of level 1 or above alone: what nobody checked is said to be so already."""
+    low, *_ = lite(5, 0)
+    high, other, _ = lite(1)
+    nowhere = BundleEntry(sha256="a" * 64, size=1000, urls=())
+    public = BundleEntry(sha256="b" * 64, size=1000, urls=("https://example.org/b.zip",))
+
+    def with_bundle(entry: Entry, bundle: BundleEntry) -> Entry:
+        return replace(entry, record=entry.record.model_copy(update={"bundle": bundle}))
+
+    found = [with_bundle(low, nowhere), with_bundle(high, nowhere), with_bundle(other, public)]
+    said = " ".join(shown(of=board_of(found)).split())
+    assert f"Bundle at no public address: {high.id}. " in said
+    assert "no public address" not in shown()
 
 
 def test_boards_with_the_same_rows_are_not_printed_again() -> None:

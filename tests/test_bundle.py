@@ -296,7 +296,9 @@ def test_what_is_missing_is_told() -> None:
             pack(home.out, [lost])
         with pytest.raises(RecordError, match="run the same"):
             pack(Path("nowhere"), [digits])
-    assert json.loads(bytes(bundle.read(home.bundle).members["environment.json"]))["packages"]
+    listed = bytes(bundle.read(home.bundle).members["environment.json"])
+    assert json.loads(listed)["packages"]["torch"]
+    assert listed == (home.out / "environment.json").read_bytes()  # as the evaluation left it
     assert record_digest(digits) == record_digest(bundle.record(bundle.read(home.bundle), DIGITS))
 
 

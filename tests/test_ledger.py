@@ -26,6 +26,9 @@ IMP = ("lenet300-mnist", "imp")
 Json = dict[str, Any]
 
 
+LOT = {"nonce": "0" * 64}
+
+
 def told(*acts: Any) -> Ledger:
     """A ledger of acts: (act, entry, own keys), all of imp on one task."""
     found = Ledger()
@@ -35,7 +38,7 @@ def told(*acts: Any) -> Ledger:
 
 
 def accepted(*digests: str) -> Ledger:
-    return told(*(("accept", one, {}) for one in digests))
+    return told(*(("accept", one, LOT) for one in digests))
 
 
 # --- acts ------------------------------------------------------------------------------------
@@ -52,7 +55,7 @@ def test_a_line_names_the_digest_of_the_one_before_it() -> None:
     first, second = raw.splitlines(keepends=True)
     assert json.loads(first) == {
         "n": 1, "previous": NOTHING, "act": "accept", "entry": A,
-        "task": "lenet300-mnist", "method": "imp",
+        "task": "lenet300-mnist", "method": "imp", **LOT,
     }  # fmt: skip
     assert json.loads(second)["previous"] == digest(first)
     assert found.head == digest(second)
@@ -80,21 +83,22 @@ def test_what_the_lines_come_to() -> None:
 
 BEACON = accepted(A).head
 REFUSED: dict[str, tuple[Ledger, str, str, Json, str]] = {
-    "twice": (accepted(A), "accept", A, {}, "was accepted at line 1 already"),
+    "twice": (accepted(A), "accept", A, LOT, "was accepted at line 1 already"),
     "of the unknown": (accepted(A), "retract", B, {"why": "x"}, "was never accepted"),
     "after the end": (
-        told(("accept", A, {}), ("retract", A, {"why": "x"})), "level", A,
+        told(("accept", A, LOT), ("retract", A, {"why": "x"})), "level", A,
         {"level": 1, "beacon": "", "report": {}}, "was retracted, and stays so"),
     "supersedes itself": (accepted(A), "supersede", A, {"of": A}, "not older than"),
     "supersedes the younger": (accepted(A, B), "supersede", A, {"of": B}, "not older than"),
     "a loop": (
-        told(("accept", A, {}), ("accept", B, {}), ("supersede", B, {"of": A})),
+        told(("accept", A, LOT), ("accept", B, LOT), ("supersede", B, {"of": A})),
         "supersede", A, {"of": B}, "not older than"),
     "supersedes the superseded": (
-        told(("accept", A, {}), ("accept", B, {}), ("accept", C, {}), ("supersede", B, {"of": A})),
+        told(("accept", A, LOT), ("accept", B, LOT), ("accept", C, LOT),
+             ("supersede", B, {"of": A})),
         "supersede", C, {"of": A}, "was superseded already"),
     "supersedes the retracted": (
-        told(("accept", A, {}), ("accept", B, {}), ("retract", A, {"why": "x"})),
+        told(("accept", A, LOT), ("accept", B, LOT), ("retract", A, {"why": "x"})),
         "supersede", B, {"of": A}, "was retracted already"),
     "supersedes the unknown": (accepted(A), "supersede", A, {"of": B}, "was never accepted"),
     "level 4": (accepted(A), "level", A, {"level": 4, "beacon": BEACON, "report": {}}, "level 4"),
@@ -109,9 +113,11 @@ REFUSED: dict[str, tuple[Ledger, str, str, Json, str]] = {
     "a beacon from before": (
         accepted(A, B), "level", B, {"level": 2, "beacon": BEACON, "report": {}}, "beacon"),
     "an unknown act": (accepted(A), "bless", A, {}, "'bless' is none of accept"),
-    "a key too many": (accepted(A), "accept", B, {"level": 3}, "'level': no key of accept"),
+    "a key too many": (accepted(A), "accept", B, {**LOT, "level": 3}, "'level': no key of accept"),
     "a key too few": (accepted(A), "retract", A, {}, "retract needs why"),
-    "another's digest": (accepted(A), "accept", "xyz", {}, "entry: 'xyz' is not what"),
+    "accepted without chance": (accepted(A), "accept", B, {}, "accept needs nonce"),
+    "chance of two digits": (accepted(A), "accept", B, {"nonce": "07"}, "nonce: '07' is not"),
+    "another's digest": (accepted(A), "accept", "xyz", LOT, "entry: 'xyz' is not what"),
     "a reason in two lines": (accepted(A), "retract", A, {"why": "a\nb"}, "why: 'a"),
     "a reason that turns round": (accepted(A), "retract", A, {"why": "a\u202eb"}, "why: 'a"),
     "a reason without end": (accepted(A), "retract", A, {"why": "x" * 401}, "why: 'xxx"),
@@ -137,12 +143,12 @@ def test_an_entry_is_of_one_task_and_method() -> None:
     for task, method in (("mlp-digits", "imp"), ("lenet300-mnist", "snip")):
         with pytest.raises(RecordError, match="is imp on lenet300-mnist"):
             append(accepted(A), "retract", A, task, method, why="x")
-        later = append(accepted(A), "accept", B, task, method)
+        later = append(accepted(A), "accept", B, task, method, **LOT)
         with pytest.raises(RecordError, match="of the same method and task"):
             append(later, "supersede", B, task, method, of=A)
     for task, method in (("<b>", "imp"), ("lenet300-mnist", "../imp"), ("x\n", "imp")):
         with pytest.raises(RecordError, match="is not what accept has there"):
-            append(Ledger(), "accept", A, task, method)
+            append(Ledger(), "accept", A, task, method, **LOT)
 
 
 # --- the chain -------------------------------------------------------------------------------
@@ -260,7 +266,7 @@ def lines_of(folder: Path) -> tuple[Ledger, list[entries.Entry]]:
     found = board.ledger
     for entry in board.entries:
         task, name = entry.record.task.name, entry.record.method.name
-        found = append(found, "accept", entry.digest, task, name)
+        found = append(found, "accept", entry.digest, task, name, **LOT)
     return found, list(board.entries)
 
 
@@ -311,7 +317,10 @@ def test_a_record_under_another_name_is_no_entry(folder: Path) -> None:
 
 def test_a_ledger_that_calls_a_record_something_else(folder: Path) -> None:
     first, *_ = entries.load(folder).entries
-    write(folder / "ledger.jsonl", append(Ledger(), "accept", first.digest, "mlp-digits", "snip"))
+    write(
+        folder / "ledger.jsonl",
+        append(Ledger(), "accept", first.digest, "mlp-digits", "snip", **LOT),
+    )
     with pytest.raises(RecordError, match=r"calls .* snip on mlp-digits, but it is imp"):
         entries.load(folder)
 

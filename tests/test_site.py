@@ -62,6 +62,9 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site_board(tmp_path_factory.mktemp("board"))
 
 
+STAMP = making._stamp  # before `_same_code` puts another in its place
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _same_code() -> Iterator[None]:
     """Builds of a test are by one code, though its files be edited meanwhile."""
@@ -208,6 +211,63 @@ def test_a_superseded_entry_names_what_took_its_place(site: Path) -> None:
     found, text = entry_page(site, "superseded")
     assert "Superseded." in text
     assert f'<a href="{found["superseded_by"]}.html">' in text
+
+
+def rows_of(page: Path, text: str) -> list[str]:
+    """The table rows of a page that hold a text."""
+    rows = re.findall(r"<tr.*?</tr>", page.read_text("utf-8"), re.S)
+    return [row for row in rows if text in row]
+
+
+def test_what_is_not_accepted_is_not_called_reported(site: Path) -> None:
+    """It is sorted and filtered as level 0 all the same."""
+    found, text = entry_page(site, "listed")
+    (row,) = rows_of(site / "entries.html", found["id"])
+    assert 'data-level="0"' in row and re.search(r'data-v="0">not accepted</td>', row)
+    assert "0 reported" not in row and "0 reported" not in text
+    (row,) = rows_of(site / "index.html", found["id"])[:1]
+    assert 'data-level="0"' in row and re.search(r'data-v="0">not accepted</td>', row)
+    assert "0 reported" in (site / "entries.html").read_text("utf-8")
+
+
+def test_acceptance_alone_changes_the_boards(copies: tuple[Path, Path]) -> None:
+    """At level 0 no rank, score or level of a row is another."""
+    board, site = copies
+    found, _ = entry_page(site, "listed")
+    about = (found["sha256"], found["task"], found["method"])
+    ledger = ledgers.read(board / "ledger.jsonl")
+    ledgers.write(board / "ledger.jsonl", ledgers.append(ledger, "accept", *about, nonce="0" * 64))
+    build(site, board)
+    for page in ("index.html", "boards/lite.html", "entries.html"):
+        told = rows_of(site / page, found["id"])
+        assert told and not any("not accepted" in row for row in told), page
+
+
+def test_a_checked_bundle_at_no_address_is_said_to_be_so(tmp_path: Path) -> None:
+    """In the row of an entry of level 1 or above; of level 0 nothing was checked."""
+    board = tmp_path / "board"
+    write_whole(
+        board / "reference" / f"{TASKS[0]}.json",
+        canonical_json(reference_of(TASKS[0]).model_dump(mode="json")),
+    )
+    ledger = ledgers.Ledger()
+    kinds = {"high": ((), 1), "public": (("https://example.org/b.zip",), 1), "low": ((), 0)}
+    for number, (name, (urls, level)) in enumerate(kinds.items(), 60):
+        bundle = {"sha256": f"{number:064x}", "size": 1000, "urls": urls}
+        method = Method(name, "init", False, 0.6, 2.0, level)
+        raw = add(board, board_record(TASKS[0], number, method=method, bundle=bundle))
+        ledger = ledgers.append(ledger, "accept", raw, TASKS[0], name, nonce=f"{number:064x}")
+        if level:
+            ledger = ledgers.append(
+                ledger, "level", raw, TASKS[0], name, level=1, beacon="", report={}
+            )
+    ledgers.write(board / "ledger.jsonl", ledger)
+    build(tmp_path / "site", board)
+    for page in ("index.html", "entries.html"):
+        for name in kinds:
+            told = rows_of(tmp_path / "site" / page, f'data-method="{name}"')
+            assert told, page
+            assert all(("bundle not public" in row) == (name == "high") for row in told), page
 
 
 def test_a_challenge_is_told_at_the_top(site: Path) -> None:
@@ -434,7 +494,7 @@ def test_an_empty_board_and_an_unverified_one_say_so(tmp_path: Path) -> None:
     for page in ("index.html", f"tasks/{TASKS[0]}.html"):
         assert "No entry is verified yet" in (tmp_path / "site" / page).read_text("utf-8")
     about = (raw, TASKS[0], record.method.name)
-    ledger = ledgers.append(ledgers.Ledger(), "accept", *about)
+    ledger = ledgers.append(ledgers.Ledger(), "accept", *about, nonce="0" * 64)
     ledger = ledgers.append(ledger, "level", *about, level=2, beacon=ledger.head, report={})
     ledgers.write(board / "ledger.jsonl", ledger)
     build(tmp_path / "site", board)
@@ -445,6 +505,16 @@ def test_an_empty_board_and_an_unverified_one_say_so(tmp_path: Path) -> None:
     assert "tasks/mlp-digits.html" in rest
     assert "No method is verified on every task yet: listed, not ranked." in index
     assert "Entries verified: 1 of 1." in index
+
+
+def test_the_stamp_is_of_the_citation_and_the_version_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both stand in pages, and neither is in the code."""
+    found = {STAMP()}
+    for name, value in (("version", lambda _: "9.9.9"), ("citation_file", lambda: "title: x")):
+        with monkeypatch.context() as changed:
+            changed.setattr(making, name, value)
+            found.add(STAMP())
+    assert len(found) == 3
 
 
 @pytest.mark.slow

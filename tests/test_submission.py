@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from lthbench import branch, submission
+from lthbench import branch, bundle, packing, submission
 from lthbench.cli import main
 from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageError
 from lthbench.paths import canonical_json, digest
@@ -56,7 +56,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "README").write_text("one\n")
     git(folder, "add", ".")
     git(folder, "commit", "-q", "-m", "first")
-    git(folder, "remote", "add", "origin", "https://example.org/board.git")
+    git(folder, "remote", "add", "origin", "https://github.com/somebody/board.git")
     (folder / "README").write_text("two\n")
     git(folder, "add", "README")
     (folder / "README").write_text("three\n")
@@ -82,7 +82,7 @@ def test_what_it_leaves(out: Path) -> None:
         assert path == out / "submission" / "records" / record.task.name / name
     text = done.text()
     assert digest(packed) in text and "0.10 MB" in text and "larger" not in text
-    assert "level 0" not in text and "--repository CLONE" in text
+    assert "nobody else" not in text and f"submit {out} --url {URL} --repository CLONE`" in text
     assert not (out / "submission" / "records" / "left").exists()
 
 
@@ -99,9 +99,39 @@ def test_twice_the_same(out: Path) -> None:
 
 
 def test_without_an_address(out: Path) -> None:
-    """It is told that the entry stays at level 0, and what to do."""
+    """It is told what nobody can do then, and what to do."""
     text = submit(out, (), None).text()
-    assert "stays at level 0" in text and f"lthbench submit {out} --url" in text
+    assert "without --url nobody else can fetch or check the tickets; upload" in text
+    assert f"then `lthbench submit {out} --url https://… --repository CLONE`" in text
+    assert "level 0" not in text
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_what_is_installed_later(out: Path, monkeypatch: pytest.MonkeyPatch, older: bool) -> None:
+    """It is no part of the evaluation; one of an older lthbench keeps its bundle's list."""
+    if older:
+        (out / "environment.json").unlink()
+    first = submit(out, (), None).path.read_bytes()
+    monkeypatch.setattr(packing, "packages", lambda: {"installed-later": "1"})
+    assert submit(out, (URL,), None).path.read_bytes() == first
+    (out / "bundle.zip").unlink()
+    again = bundle.read(submit(out, (URL,), None).path).members["environment.json"]
+    assert (b"installed-later" in bytes(again)) == older
+
+
+def test_a_package_without_a_name_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broken installation of something else must not end an evaluation."""
+    for name, text in (("a", ""), ("b", "Name: b\n"), ("c", "Version: 1\n"), ("d", None)):
+        folder = tmp_path / f"{name}-1.dist-info"
+        folder.mkdir()
+        if text is not None:
+            (folder / "METADATA").write_text(text)
+    whole = packing.packages()
+    assert whole["numpy"]
+    monkeypatch.syspath_prepend(tmp_path)
+    assert packing.packages() == whole
 
 
 def test_a_large_bundle_is_told(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,6 +199,10 @@ def spoil_key(out: Path) -> None:
     (out / DIGITS / "answers.json").write_bytes(canonical_json(table))
 
 
+def spoil_environment(out: Path) -> None:
+    (out / "environment.json").write_bytes(b'{"packages":{"a":1}}')
+
+
 def spoil_cells(out: Path) -> None:
     shutil.rmtree(out / DIGITS / "cells")
 
@@ -217,6 +251,7 @@ def spoil_fewer_seeds(out: Path) -> None:
         (spoil_answers, "older than bundles: run the same"),
         (spoil_answers_damaged, "damaged"),
         (spoil_key, "damaged"),
+        (spoil_environment, r"environment\.json: damaged; remove it and run the same"),
         (spoil_cells, "gone, with its answers; run the same"),
         (spoil_a_cell, "damaged"),
         (spoil_ticket, "damaged or gone"),
@@ -227,13 +262,52 @@ def spoil_fewer_seeds(out: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_is_refused(out: Path, spoil: object, message: str) -> None:
-    """Nothing is left; in one line, which says what to do."""
+    """Nothing is left; in one line, which says what to do, and names no file that is gone."""
     assert callable(spoil)
     spoil(out)
     with pytest.raises(LthbenchError, match=message) as caught:
         submit(out, (URL,), None)
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and ".submit-" not in str(caught.value)
     assert not (out / "submission").exists() and not (out / "bundle.zip").exists()
+    assert not list(out.glob(".*"))
+
+
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("spoil", [spoil_swapped, spoil_source])
+def test_what_is_refused_later(out: Path, spoil: object) -> None:
+    """An earlier bundle may be what was uploaded: it stays, and so do its records."""
+    assert callable(spoil)
+    submit(out, (URL,), None)
+    spoil(out)
+    before = files_of(out)
+    with pytest.raises(LthbenchError):
+        submit(out, (), None)
+    assert files_of(out) == before
+
+
+def test_a_record_that_is_refused_later(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last check of all; and a folder that cannot be written is told in one line."""
+    submit(out, (URL,), None)
+    before = files_of(out)
+    with monkeypatch.context() as patch:
+        patch.setattr(submission, "check_record", refuse)
+        with pytest.raises(RecordError, match=f"^{out}/submission/records/{DIGITS}/mixed--"):
+            submit(out, (), None)
+    assert files_of(out) == before
+    monkeypatch.setattr(submission.tempfile, "TemporaryDirectory", full)
+    with pytest.raises(ResourceError, match=f"^{out}: No space left; make the folder"):
+        submit(out, (), None)
+
+
+def refuse(path: Path) -> None:
+    raise RecordError(f"{path}: refused")
+
+
+def full(**options: object) -> None:
+    raise OSError(28, "No space left")
 
 
 def test_no_evaluation_is_no_submission(tmp_path: Path) -> None:
@@ -284,7 +358,7 @@ def test_the_command(out: Path, clone: Path) -> None:
     assert done.command.splitlines() == [done.command] and done.command in done.text()
     words = shlex.split(done.command)
     assert words[:7] == ["cd", str(clone), "&&", "git", "push", "origin", done.branch]
-    assert words[7:13] == ["&&", "gh", "pr", "create", "--head", done.branch]
+    assert words[7:13] == ["&&", "gh", "pr", "create", "--head", f"somebody:{done.branch}"]
     options = dict(zip(words[13::2], words[14::2], strict=True))
     assert options["--title"] == f"Entry: mixed on {DIGITS}, {MODADD}"
     assert URL in options["--body"] and done.bundle.sha256 in options["--body"]
@@ -296,32 +370,182 @@ def test_twice_is_the_same_branch(out: Path, clone: Path) -> None:
     commit = git(clone, "rev-parse", first.branch)
     assert submit(out, (URL,), clone) == first
     assert git(clone, "rev-parse", first.branch) == commit
-    git(clone, "branch", "-f", first.branch, "main")
-    with pytest.raises(ResourceError, match="is there with other files; delete it"):
-        submit(out, (URL,), clone)
+    more = git(clone, "commit-tree", f"{commit.strip()}^{{tree}}", "-p", first.branch, "-m", "x")
+    other = git(clone, "commit-tree", "main^{tree}", "-p", "main", "-m", "x")
+    for at in ("main", more.strip(), other.strip()):
+        git(clone, "branch", "-f", first.branch, at)
+        with pytest.raises(ResourceError, match="is there with other files or commits") as caught:
+            submit(out, (URL,), clone)
+        assert f"delete it (`git -C '{clone}' branch -D {first.branch}`)" in str(caught.value)
 
 
 def test_an_entry_that_is_there_is_not_added_again(out: Path, clone: Path) -> None:
     done = submit(out, (URL,), clone)
     git(clone, "update-ref", "refs/heads/main", done.branch)
     git(clone, "branch", "-D", done.branch)
-    with pytest.raises(ResourceError, match="HEAD has the same record"):
+    with pytest.raises(ResourceError, match="main has the same record"):
         submit(out, (URL,), clone)
 
 
 def test_inside_a_clone(out: Path, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clone need not be named where one works in it; one of something else is no clone."""
+    """No branch is made that was not asked for: the command that makes it is printed."""
     monkeypatch.chdir(clone / "leaderboard")
-    assert submit(out, (URL,), None).clone == clone
+    before = git(clone, "for-each-ref")
+    done = submit(out, (URL,), None)
+    assert (done.clone, done.branch, done.command) == (None, "", "")
+    assert git(clone, "for-each-ref") == before
+    (asked,) = (line for line in done.text().splitlines() if line.startswith("Next: `"))
+    words = shlex.split(asked.removeprefix("Next: `").removesuffix("`"))
+    assert words == ["lthbench", "submit", str(out), "--url", URL, "--repository", "CLONE"]
+    assert "a clone of your fork" in done.text()
+    assert submit(out, (URL,), Path()).clone == clone
+
+
+def test_folders_that_are_no_clone(out: Path, clone: Path) -> None:
+    """One of something else, one without main, none: one line that names the folder."""
     other = clone.parent / "other"
     other.mkdir()
-    git(other, "init", "-q")
-    monkeypatch.chdir(other)
-    assert submit(out, (URL,), None).clone is None
-    with pytest.raises(UsageError, match="no git clone whose HEAD has"):
+    with pytest.raises(UsageError, match="other: no git clone; clone your fork"):
+        submit(out, (URL,), other)
+    git(other, "init", "-q", "-b", "main")
+    with pytest.raises(UsageError, match=r"no main.*; run `git -C \S+ fetch origin main:main`"):
+        submit(out, (URL,), other)
+    git(other, "commit", "-q", "--allow-empty", "-m", "empty")
+    with pytest.raises(UsageError, match="its main has no leaderboard/records"):
         submit(out, (URL,), other)
     with pytest.raises(UsageError, match="no such folder"):
         submit(out, (URL,), other / "nowhere")
+
+
+def commit_on(clone: Path, reference: str, name: str) -> str:
+    """A commit on top of main, under a reference; it adds a file of that name."""
+    blob = subprocess.run(
+        ["git", "hash-object", "-w", "--stdin"], cwd=clone, input=name.encode(),
+        capture_output=True, check=True,
+    ).stdout.decode().strip()  # fmt: skip
+    rows = git(clone, "ls-tree", "main") + f"100644 blob {blob}\t{name}\n"
+    tree = subprocess.run(
+        ["git", "mktree"], cwd=clone, input=rows.encode(), capture_output=True, check=True
+    ).stdout.decode().strip()  # fmt: skip
+    commit = git(clone, "commit-tree", tree, "-p", "main", "-m", name).strip()
+    git(clone, "update-ref", reference, commit)
+    return commit
+
+
+def test_it_begins_at_main(out: Path, clone: Path) -> None:
+    """Wherever HEAD is; at the leaderboard's own, where the clone has fetched it."""
+    git(clone, "stash", "-q", "-u")
+    elsewhere = commit_on(clone, "refs/heads/entry/other-12345678", "elsewhere")
+    git(clone, "checkout", "-q", "entry/other-12345678")
+    begins = [git(clone, "rev-parse", "main").strip()]
+    for name in ("origin", "upstream"):
+        begins.append(commit_on(clone, f"refs/remotes/{name}/main", name))
+    commit_on(clone, "refs/remotes/another/main", "another")
+    for given, base in reversed(list(zip(("", "origin", "upstream"), begins, strict=True))):
+        done = submit(out, (URL,), clone)
+        assert done.base == base and f"from {base[:12]}" in done.text()
+        assert git(clone, "rev-parse", f"{done.branch}^").strip() == base
+        assert elsewhere not in git(clone, "rev-list", done.branch)
+        added = git(clone, "diff", "--name-only", base, done.branch).split()
+        assert len(added) == 2 and all(path.startswith(branch.RECORDS) for path in added)
+        git(clone, "branch", "-D", done.branch)
+        if given:
+            git(clone, "update-ref", "-d", f"refs/remotes/{given}/main")
+    assert git(clone, "rev-parse", "HEAD").strip() == elsewhere
+
+
+def test_a_branch_that_an_entry_is_under(out: Path, clone: Path) -> None:
+    """An older lthbench made it from another entry's branch: it would carry both."""
+    main = git(clone, "rev-parse", "main").strip()
+    git(clone, "update-ref", "refs/heads/main", commit_on(clone, "refs/heads/x", "under"))
+    submit(out, (URL,), clone)
+    git(clone, "update-ref", "refs/heads/main", main)
+    with pytest.raises(ResourceError, match="with other files or commits"):
+        submit(out, (URL,), clone)
+
+
+def test_the_earlier_branch_is_told(out: Path, clone: Path) -> None:
+    """With an address the record is another, and so is the branch; others' branches are not."""
+    git(clone, "branch", "entry/mixed-empty")
+    first = submit(out, (), clone)
+    assert first.earlier == () and "is still there" not in first.text()
+    assert "no address yet" in first.command and "level 0" not in first.command
+    assert f"--url https://… --repository '{clone}'`" in first.text()
+    git(clone, "update-ref", "refs/heads/entry/imp-12345678", first.branch)
+    second = submit(out, (URL,), clone)
+    assert second.branch != first.branch and second.earlier == (first.branch,)
+    assert f"`git -C '{clone}' branch -D {first.branch}`" in second.text()
+    git(clone, "branch", "-D", first.branch)
+    assert submit(out, (URL,), clone).earlier == ()
+
+
+def test_earlier_branches_of_other_results(out: Path, clone: Path) -> None:
+    """Other options are another entry, and what is no record is nothing."""
+    first = submit(out, (), clone)
+    path = f"{branch.RECORDS}/{DIGITS}/{first.records[0].name}"
+    table = json.loads(first.records[0].read_bytes())
+    table["method"]["options"] = {"scale": 0.25}
+    for number, text in enumerate((canonical_json(table), b"[" * 10**5, b"[]", b"{}", b"\xff")):
+        branch.add(clone, f"entry/mixed-{number}", {path: text}, "other")
+    assert submit(out, (URL,), clone).earlier == (first.branch,)
+
+
+@pytest.mark.parametrize(
+    ("url", "owner"),
+    [
+        ("https://github.com/Some-Body/board.git", "Some-Body"),
+        ("https://github.com/somebody/board", "somebody"),
+        ("https://somebody:token@GitHub.com/somebody/board/", "somebody"),
+        ("git@github.com:somebody/board.git", "somebody"),
+        ("github.com:/somebody/board", "somebody"),
+        ("org-1@github.com:some_body/board.git", "some_body"),
+        ("ssh://git@github.com/somebody/board.git", "somebody"),
+        ("ssh://git@ssh.github.com:443/somebody/board.git", "somebody"),
+        ("https://example.org/somebody/board.git", ""),
+        ("https://github.com.example.org/somebody/board.git", ""),
+        ("https://github.com@example.org/somebody/board.git", ""),
+        ("https://example.org/github.com/somebody/board.git", ""),
+        ("git@work:somebody/board.git", ""),
+        ("/home/github.com/somebody/board", ""),
+        ("https://github.com/$(touch${IFS}pwned)/board.git", ""),
+        ("https://github.com/a;id/board.git", ""),
+        ("https://github.com/-x/board.git", ""),
+        ("https://github.com/somebody", ""),
+        ("'; touch pwned; '", ""),
+    ],
+)
+def test_whose_fork_it_is(clone: Path, url: str, owner: str) -> None:
+    """By the remote that is pushed to; what is not GitHub's, or no owner's name, gives none."""
+    git(clone, "remote", "set-url", "--push", "origin", url)
+    assert branch.head(clone, "entry/x") == (f"{owner}:entry/x" if owner else "entry/x")
+
+
+def test_which_remote_is_pushed_to(clone: Path) -> None:
+    """Not the leaderboard's own where there is another; and none need be there."""
+    git(clone, "remote", "rename", "origin", "zoo")
+    git(clone, "remote", "add", "upstream", "https://github.com/board/board.git")
+    assert branch.remote(clone) == "zoo" and branch.head(clone, "x") == "somebody:x"
+    git(clone, "remote", "remove", "zoo")
+    assert branch.remote(clone) == "upstream" and branch.head(clone, "x") == "board:x"
+    git(clone, "remote", "remove", "upstream")
+    assert branch.remote(clone) == "origin" and branch.head(clone, "x") == "x"
+
+
+def test_a_remote_that_would_be_a_command(out: Path, clone: Path) -> None:
+    """Names of remotes and addresses are quoted: a shell runs git and gh, nothing else."""
+    name, url = "a;touch${IFS}pwned", f"{URL}?a=$(touch$IFS'pwned')&b"
+    git(clone, "remote", "rename", "origin", name)
+    done = submit(out, (url,), clone)
+    words = shlex.split(done.command)
+    assert words[5] == name and url in words[-1] and words[12] == f"somebody:{done.branch}"
+    tools = out.parent / "tools"
+    tools.mkdir()
+    for tool in ("git", "gh"):
+        (tools / tool).write_text("#!/bin/sh\nexit 0\n")
+        (tools / tool).chmod(0o755)
+    path = {"PATH": f"{tools}:{os.environ['PATH']}"}
+    subprocess.run(["sh", "-c", done.command], cwd=clone, env=os.environ | path, check=True)
+    assert not (clone / "pwned").exists()
 
 
 def test_another_index_in_the_environment(

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from lthbench import bundle as bundles
 from lthbench import networks, paths
-from lthbench.board import entries
+from lthbench.board import entries, levels
 from lthbench.board.accept import accept
 from lthbench.bundle import Bundle
 from lthbench.errors import CheckFailed, RecordError, ResourceError, UsageError
@@ -199,7 +199,7 @@ def test_every_candidate_comes_out_as_claimed(at_home: Shop, here: None) -> None
     """Each kind of cell, of each origin, is trained again as `score` trained it."""
     bundle = bundles.read(at_home.oneshot)
     record = bundles.record(bundle, DIGITS)
-    cells = retrain.candidates(record)
+    cells = levels.candidates(record)
     assert {cell.kind for cell in cells} == {"ticket", "shuffled", "reinit", "random", "erk"}
     for cell, now in zip(
         cells, retrain.trained_again(bundle, load_task(DIGITS), cells, 0), strict=True
@@ -277,7 +277,7 @@ def test_counts_raised_by_half_a_point(at_home: Shop, here: None, tmp_path: Path
     assert verify(str(forged), 1).ok
     done = refused(forged, 2, r"sum\(z\)/sqrt\(m\) [3-9]", 2)
     rows = done.reports[0]["cells"]
-    assert all(abs(row["z"]) < retrain.ONE_LIMIT for row in rows)
+    assert all(abs(row["z"]) < levels.ONE_LIMIT for row in rows)
     assert [row["claimed"] - row["retrained"] for row in rows] == [by] * 8
 
 
@@ -350,14 +350,17 @@ def test_tickets_of_another_entry(at_home: Shop, tmp_path: Path) -> None:
             assert verify(str(at_home.oneshot), 1).reports[0]["entry"] == own.reports[0]["entry"]
 
 
+def furnished(at_home: Shop, tmp_path: Path) -> Path:
+    """An empty board with the shop's references."""
+    share = submitted.furnish(tmp_path / "home")
+    places = (home / "_share" / "leaderboard" / "reference" for home in (at_home.share, share))
+    shutil.copytree(*places, dirs_exist_ok=True)
+    return share
+
+
 def test_the_board_takes_the_report(at_home: Shop, here: None, tmp_path: Path) -> None:
     """Of an accepted entry, by the ledger's head; a report that says no attaches as a challenge."""
-    share = submitted.furnish(tmp_path / "home")
-    shutil.copytree(
-        at_home.share / "_share" / "leaderboard" / "reference",
-        share / "_share" / "leaderboard" / "reference",
-        dirs_exist_ok=True,
-    )
+    share = furnished(at_home, tmp_path)
     (tmp_path / "bundles").mkdir()
     with submitted.at_home(share, at_home.cache), pytest.MonkeyPatch.context() as patch:
         patch.setenv("LTHBENCH_BUNDLES", str(tmp_path / "bundles"))
@@ -380,7 +383,7 @@ def test_the_board_takes_the_report(at_home: Shop, here: None, tmp_path: Path) -
 
 @functools.cache
 def cells_of(seeds: int) -> tuple[Cell, ...]:
-    return tuple(retrain.candidates(synthetic_record(seeds=seeds)))
+    return tuple(levels.candidates(synthetic_record(seeds=seeds)))
 
 
 @given(
@@ -392,13 +395,13 @@ def cells_of(seeds: int) -> tuple[Cell, ...]:
 def test_drawn_cells(seeds: int, count: int, lots: random.Random, beacon: str) -> None:
     """As many as asked for, a quarter controls at least; no order of the record changes them."""
     cells = list(cells_of(seeds))
-    chosen = retrain.drawn(cells, count, "b" * 64, beacon)
+    chosen = levels.drawn(cells, count, "b" * 64, beacon)
     assert len({id(c) for c in chosen}) == len(chosen) == min(count, len(cells))
-    controls = sum(cell.kind in retrain.CONTROLS for cell in chosen)
+    controls = sum(cell.kind in levels.CONTROLS for cell in chosen)
     assert controls >= count / 4
     assert len(chosen) - controls >= min(count // 2, seeds * 6)
     lots.shuffle(cells)
-    assert retrain.drawn(cells, count, "b" * 64, beacon) == chosen
+    assert levels.drawn(cells, count, "b" * 64, beacon) == chosen
 
 
 def test_the_draw_depends_on_bundle_and_beacon() -> None:
@@ -406,15 +409,13 @@ def test_the_draw_depends_on_bundle_and_beacon() -> None:
     cells = cells_of(3)
     seen: dict[int, int] = {}
     for n in range(400):
-        for cell in retrain.drawn(cells, 8, "b" * 64, f"{n:064x}"):
+        for cell in levels.drawn(cells, 8, "b" * 64, f"{n:064x}"):
             seen[id(cell)] = seen.get(id(cell), 0) + 1
     assert len(seen) == len(cells)
     tickets = [seen[id(cell)] for cell in cells if cell.kind == "ticket"]
     expected = 400 * 6 / len(tickets)
     assert all(abs(n - expected) < 6 * math.sqrt(expected) for n in tickets)
-    assert retrain.drawn(cells, 8, "b" * 64, "0" * 64) != retrain.drawn(
-        cells, 8, "c" * 64, "0" * 64
-    )
+    assert levels.drawn(cells, 8, "b" * 64, "0" * 64) != levels.drawn(cells, 8, "c" * 64, "0" * 64)
 
 
 def pairs_of(differences: Sequence[float], kind: str = "ticket") -> tuple[Record, list[Any]]:
@@ -444,22 +445,39 @@ def test_counts_beyond_their_noise(differences: list[float], ok: bool) -> None:
     """A floor of 10 examples, by hand."""
     record, pairs = pairs_of(differences)
     known = dict.fromkeys(record.task.ladder, 10.0)
-    judged = retrain.judge(record, pairs, known)
+    judged = levels.judge(record, pairs, known)
     zs = [d / 14.1 for d in differences]
     assert judged.statistic == pytest.approx(sum(zs) / math.sqrt(8))
     assert [row.z for row in judged.cells] == pytest.approx(zs)
     assert judged.ok is ok
 
 
+@pytest.mark.parametrize(
+    ("tickets", "controls", "ok"),
+    [
+        (0, 0, True),
+        (13, 0, False),  # the tickets' own sum: z .92 each, 3.2 over twelve
+        (13, -20, False),  # controls that were made worse do not pay for them
+        (0, -22, False),  # nor are they made worse for the gap's sake: z -1.56 each, -3.1
+        (0, 22, False),
+        (0, -20, True),
+    ],
+)
+def test_controls_do_not_pay_for_tickets(tickets: int, controls: int, ok: bool) -> None:
+    record, pairs = pairs_of([tickets] * 12)
+    pairs += pairs_of([controls] * 4, "random")[1]
+    assert levels.judge(record, pairs, dict.fromkeys(record.task.ladder, 10.0)).ok is ok
+
+
 def test_a_run_that_diverges_now_is_far_from_its_claim() -> None:
     record, pairs = pairs_of([0] * 8)
     pairs[0] = pairs[0][0], pairs[0][1].model_copy(update={"status": "diverged", "correct": {}})
     known = dict.fromkeys(record.task.ladder, 10.0)
-    assert not retrain.judge(record, pairs, known).ok
+    assert not levels.judge(record, pairs, known).ok
 
 
 def test_nothing_to_judge_is_refused() -> None:
-    assert not retrain.judge(synthetic_record(), [], {}).ok
+    assert not levels.judge(synthetic_record(), [], {}).ok
 
 
 @given(
@@ -473,36 +491,58 @@ def test_fisher(numbers: tuple[int, int, int]) -> None:
     ours, theirs, each = numbers
     table = [[ours, each - ours], [theirs, each - theirs]]
     expected = stats.fisher_exact(table, alternative="greater").pvalue
-    assert retrain.fisher(ours, theirs, each) == pytest.approx(expected, rel=1e-9)
+    assert levels.fisher(ours, theirs, each) == pytest.approx(expected, rel=1e-9)
+
+
+def shares_of(kind: str, count: int, claimed: int, now: int) -> list[tuple[Cell, Cell]]:
+    """So many cells of which some generalised as claimed, and some now."""
+    record = synthetic_record(kind="generalisation", seeds=5)
+    cells = [c for c in record.cells if c.kind == kind and c.schedule == 1][:count]
+    size, length = record.sizes["0"]["test"], len(cells[0].correct["test"])
+
+    def told(cell: Cell, right: bool) -> Cell:
+        test = (size if right else 0,) * length
+        return cell.model_copy(update={"correct": {**cell.correct, "test": test}})
+
+    return [(told(cell, n < claimed), told(cell, n < now)) for n, cell in enumerate(cells)]
 
 
 @pytest.mark.parametrize(("now", "ok"), [(8, True), (4, True), (3, True), (2, False), (0, False)])
 def test_shares_that_generalised(now: int, ok: bool) -> None:
     """Eight were claimed; Fisher's p is .013 for three and .0035 for two."""
     record = synthetic_record(kind="generalisation", seeds=5)
-    cells = [c for c in record.cells if c.kind == "ticket" and c.schedule == 1][:8]
-    size, length = record.sizes["0"]["test"], len(cells[0].correct["test"])
-    pairs = []
-    for number, cell in enumerate(cells):
-        whole, none = (
-            cell.model_copy(update={"correct": {**cell.correct, "test": (n,) * length}})
-            for n in (size, 0)
-        )
-        pairs.append((whole, whole if number < now else none))
-    judged = retrain.judge(record, pairs, None)
+    judged = levels.judge(record, shares_of("ticket", 8, 8, now), None)
     assert judged.ok is ok
     assert [row.z for row in judged.cells] == [None] * 8
+
+
+@pytest.mark.parametrize(
+    ("tickets", "controls", "ok"),
+    [
+        ((8, 3), (0, 0), True),  # p .013 of the tickets, however many controls stand beside
+        ((8, 2), (0, 4), False),  # controls that were made worse do not pay
+        ((8, 8), (0, 6), False),  # two-sided p .007 over eight
+        ((8, 8), (6, 0), False),
+        ((8, 8), (0, 5), True),
+    ],
+)
+def test_shares_of_tickets_and_of_controls(
+    tickets: tuple[int, int], controls: tuple[int, int], ok: bool
+) -> None:
+    record = synthetic_record(kind="generalisation", seeds=5)
+    pairs = shares_of("ticket", 8, *tickets) + shares_of("random", 8, *controls)
+    assert levels.judge(record, pairs, None).ok is ok
 
 
 def test_floors() -> None:
     """Of the nearest rung by ratio, one example at least, and one where nothing is trained."""
     known = {0.5: 4.0, 0.2: 8.0, 0.1: 0.5}
-    assert retrain.floor_at(known, "ticket", 0.5) == 4.0
-    assert retrain.floor_at(known, "erk", 0.8) == 4.0
-    assert retrain.floor_at(known, "ticket", 0.33) == 4.0
-    assert retrain.floor_at(known, "ticket", 0.3) == 8.0
-    assert retrain.floor_at(known, "reinit", 0.1) == 1.0
-    assert retrain.floor_at(known, "untrained", 0.5) == 1.0
+    assert levels.floor_at(known, "ticket", 0.5) == 4.0
+    assert levels.floor_at(known, "erk", 0.8) == 4.0
+    assert levels.floor_at(known, "ticket", 0.33) == 4.0
+    assert levels.floor_at(known, "ticket", 0.3) == 8.0
+    assert levels.floor_at(known, "reinit", 0.1) == 1.0
+    assert levels.floor_at(known, "untrained", 0.5) == 1.0
 
 
 def test_without_a_floor_level_two_does_not_begin(at_home: Shop, monkeypatch: Any) -> None:
@@ -545,7 +585,7 @@ def test_a_training_that_fails_is_told_in_one_line(
     copy = tmp_path / "copy.zip"
     shutil.copy(at_home.oneshot, copy)
     bundle = replace(bundles.read(copy), sha256="0" * 64)
-    cells = retrain.candidates(bundles.record(bundle, DIGITS))[:1]
+    cells = levels.candidates(bundles.record(bundle, DIGITS))[:1]
     with pytest.raises(ResourceError, match="changed while it was verified") as caught:
         retrain.trained_again(bundle, load_task(DIGITS), cells, 0)
     assert "\n" not in str(caught.value)
@@ -572,6 +612,23 @@ def test_what_cannot_be_meant(given_: str, options: dict[str, Any], at_home: Sho
 def test_an_entry_that_is_not_there(at_home: Shop) -> None:
     with pytest.raises(RecordError, match="no entry"):
         verify("nobody--12345678", 0)
+    with pytest.raises(UsageError, match="no such file"):
+        verify("nobody/bundle.zip", 0)
+
+
+def test_level_zero_needs_no_bundle_and_says_so(
+    at_home: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LTHBENCH_BUNDLES", raising=False)
+    share = furnished(at_home, tmp_path)
+    with submitted.at_home(share, at_home.cache):
+        name = entry_of(share, at_home.oneshot, DIGITS)
+        done = verify(name, 0)
+        assert done.ok
+        assert [finding.ok for finding in done.findings] == [True, None]
+        assert "its bundle was not looked at" in done.findings[1].what
+        with pytest.raises(RecordError, match="no bundle"):
+            verify(name, 1)
 
 
 def test_text_of_a_stranger_is_shown_plain() -> None:
@@ -589,11 +646,11 @@ def test_text_of_a_stranger_is_shown_plain() -> None:
 
 
 def test_fresh_seeds() -> None:
-    seeds = reproduce.fresh_seeds("b" * 64, BEACON)
+    seeds = levels.fresh_seeds("b" * 64, BEACON)
     assert len(set(seeds)) == 3
     assert min(seeds) >= 10**6
-    assert seeds == reproduce.fresh_seeds("b" * 64, BEACON)
-    assert not set(seeds) & set(reproduce.fresh_seeds("b" * 64, "6" * 64))
+    assert seeds == levels.fresh_seeds("b" * 64, BEACON)
+    assert not set(seeds) & set(levels.fresh_seeds("b" * 64, "6" * 64))
 
 
 @pytest.mark.parametrize(
@@ -608,7 +665,7 @@ def test_fresh_seeds() -> None:
     ],
 )
 def test_optimism(published: list[float], fresh: list[float], ok: bool) -> None:
-    done = reproduce.compared(published, fresh, (1, 2, 3), "retention")
+    done = levels.compared(published, fresh, (1, 2, 3), "retention")
     assert done.ok is ok
     assert done.optimism == pytest.approx(sum(published) / len(published) - sum(fresh) / 3)
     assert "optimism" in done.what
@@ -647,7 +704,7 @@ def test_level_three_holds_the_ones_below(at_home: Shop, here: None) -> None:
     assert [f.level for f in done.findings] == [0, 1, 1, 1, 1, 1, 2, 3]
     (report,) = done.reports
     assert len(report["cells"]) == 8
-    assert report["reproduced"]["seeds"] == reproduce.fresh_seeds(report["bundle"], BEACON)
+    assert report["reproduced"]["seeds"] == levels.fresh_seeds(report["bundle"], BEACON)
     assert report["ok"] is report["reproduced"]["ok"]
 
 

@@ -6,8 +6,9 @@ import json
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -159,6 +160,17 @@ def moved(handler: BaseHTTPRequestHandler, to: str) -> None:
 HELD = b"bundle" * 1000
 
 
+def trickle(handler: BaseHTTPRequestHandler) -> None:
+    """The whole of it, but a byte at a time, until nobody listens any more."""
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(HELD)))
+    handler.end_headers()
+    with suppress(OSError):
+        for byte in HELD:
+            handler.wfile.write(bytes([byte]))
+            time.sleep(0.01)
+
+
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A server of good and bad answers; plain HTTP is allowed for this test."""
@@ -177,6 +189,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
             "/lies": partial(body, data=HELD, length=10**12),
             "/short": partial(body, data=HELD[:-1], told=False),
             "/cut": partial(body, data=HELD[:-1], length=len(HELD)),
+            "/trickles": trickle,
             "/gone": lambda h: h.send_error(404),
             "/moved": partial(moved, to=f"{home}/good"),
             "/round": partial(moved, to=f"{home}/round"),
@@ -269,6 +282,15 @@ def test_what_has_not_is_refused_in_one_line(path: str, why: str, server: str) -
     with pytest.raises(RecordError, match=why) as caught:
         fetched(f"{server}/{path}")
     assert f"{server}/{path}: " in str(caught.value)
+
+
+def test_what_trickles_ends_with_the_time(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No pause is as long as TIMEOUT; all of it would take a minute."""
+    monkeypatch.setattr(downloads, "LONGEST", 0.5)
+    start = time.monotonic()
+    with pytest.raises(RecordError, match=r"/trickles: not whole after 0 minutes"):
+        fetched(f"{server}/trickles")
+    assert time.monotonic() - start < 20
 
 
 def test_only_https_is_asked(server: str, monkeypatch: pytest.MonkeyPatch) -> None:

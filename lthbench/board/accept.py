@@ -7,6 +7,7 @@ compared with the ledger and with the record, and the ledger is written whole or
 from __future__ import annotations
 
 import re
+import secrets
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from lthbench.board import ledger as ledgers
+from lthbench.board import levels
 from lthbench.board.entries import LEDGER
 from lthbench.board.ledger import HEX, Ledger, Standing
 from lthbench.errors import RecordError, ResourceError, UsageError, nearest
 from lthbench.paths import cache, canonical_json, digest, shipped
-from lthbench.record import parse_record, read_bytes
-from lthbench.task import load_suite, suite_names
+from lthbench.record import Record, parse_record, read_bytes
+from lthbench.reference import load_reference
+from lthbench.task import load_suite, load_task, suite_names
 from lthbench.untrusted import canonical, shown
 from lthbench.validation import check_record
 
@@ -107,20 +110,29 @@ def _accepted(ledger: Ledger, folder: Path, path: Path, supersedes: str | None) 
     if known := ledger.entries.get(entry):
         raise RecordError(f"{path}: was accepted already, at line {known.line} of the ledger")
     of = None if supersedes is None else _entry(ledger, supersedes)[0]
-    standing = [
+    same = [
         older
         for older, told in ledger.entries.items()
         if (told.task, told.method) == (task, name) and not (told.retracted or told.superseded_by)
+        if _same_method(_record(folder, older, told), record)
     ]
-    if standing and of not in standing:
+    if same and of not in same:
         raise RecordError(
-            f"{path}: {name}--{standing[0][:8]} is on {task}'s board already; add "
-            f"--supersedes {name}--{standing[0][:8]} to take its place"
+            f"{path}: {name}--{same[0][:8]} is on {task}'s board already, of the same source "
+            f"and options; add --supersedes {name}--{same[0][:8]} to take its place"
         )
-    ledger = ledgers.append(ledger, "accept", entry, task, name)
+    # The line's digest may draw the entry's cells: without chance in it, who submits could foresee
+    # the draw, and choose a record that is lucky in it.
+    nonce = secrets.token_hex(32)
+    ledger = ledgers.append(ledger, "accept", entry, task, name, nonce=nonce)
     if of is not None:
         ledger = ledgers.append(ledger, "supersede", entry, task, name, of=of)
     return ledger
+
+
+def _same_method(one: Record, other: Record) -> bool:
+    """Whether two records of one name are of one method: others may have chosen its name too."""
+    return (one.method.digest, one.method.options) == (other.method.digest, other.method.options)
 
 
 def _levelled(ledger: Ledger, folder: Path, path: Path) -> Ledger:
@@ -135,11 +147,24 @@ def _levelled(ledger: Ledger, folder: Path, path: Path) -> Ledger:
             )
         if level == 0:
             raise RecordError(f"{path}: level 0 is what every accepted record has")
+        if level >= 2 and (why := _unfounded(_record(folder, entry, standing), report)):
+            raise RecordError(
+                f"{path}: level {level} of {_id(entry, standing)} does not follow from it: {why}; "
+                "write it by `lthbench verify`, and leave it as it is"
+            )
         if any(line["act"] == "level" and line["report"] == report for line in ledger.of(entry)):
             raise RecordError(f"{path}: is in the ledger already")
         told = {"level": level, "beacon": report["beacon"], "report": report}
         ledger = _told(ledger, "level", entry, standing, **told)
     return ledger
+
+
+def _unfounded(record: Record, report: Mapping[str, Any]) -> str | None:
+    """Why a report that says "ok" is not believed; None if its cells say so too."""
+    task = load_task(record.task.name)
+    if task.digest != record.task.digest:
+        return f"{task.name} has another protocol now"
+    return levels.misfit(record, task, load_reference(task), report)
 
 
 def _challenged(
@@ -220,7 +245,8 @@ def _reported(
         raise RecordError(f"{path}: {entry[:8]} is no accepted entry; accept its record first")
     if standing.task != report["task"]:
         raise RecordError(f"{path}: {_id(entry, standing)} is of {standing.task}")
-    named = _bundle_of(folder, entry, standing)
+    bundle = _record(folder, entry, standing).bundle
+    named = bundle.sha256 if bundle else None
     if (level or report["bundle"]) and (named is None or report["bundle"] != named):
         raise RecordError(
             f"{path}: is of bundle {(report['bundle'] or 'none')[:8]}, {_id(entry, standing)} "
@@ -234,14 +260,13 @@ def _reported(
     return entry, standing
 
 
-def _bundle_of(folder: Path, entry: str, standing: Standing) -> str | None:
-    """The sha256 of the bundle that an accepted record names."""
+def _record(folder: Path, entry: str, standing: Standing) -> Record:
+    """An accepted record, as it was accepted."""
     path = folder / "records" / standing.task / f"{_id(entry, standing)}.json"
     data = read_bytes(path)
     if digest(data) != entry:
         raise RecordError(f"{path}: is not the record that was accepted under this name")
-    named = parse_record(data, path).bundle
-    return named.sha256 if named else None
+    return parse_record(data, path)
 
 
 def _entry(ledger: Ledger, name: str) -> tuple[str, Standing]:

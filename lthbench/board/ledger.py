@@ -31,7 +31,7 @@ NAMES = {
 COMMON = ("n", "previous", "act", "entry", "task", "method")
 # Each act's own keys.
 ACTS: Mapping[str, tuple[str, ...]] = {
-    "accept": (),
+    "accept": ("nonce",),
     "supersede": ("of",),
     "retract": ("why",),
     "challenge": ("why", "by"),
@@ -192,7 +192,7 @@ def _line(raw: bytes, where: str) -> Line:
 
 
 def _fits(key: str, value: Any) -> bool:
-    if key in ("previous", "entry", "of"):
+    if key in ("previous", "entry", "of", "nonce"):
         return isinstance(value, str) and HEX.fullmatch(value) is not None
     if key == "beacon":  # levels 0 and 1 draw nothing
         return isinstance(value, str) and (not value or HEX.fullmatch(value) is not None)

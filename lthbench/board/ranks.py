@@ -30,7 +30,7 @@ from lthbench.errors import LthbenchError
 from lthbench.paths import cache, canonical_json, digest, write_whole
 
 FloatArray = NDArray[np.float64]
-VERSION = 1  # of what is stored
+VERSION = 2  # of what is stored
 ALPHA = 0.05
 LEAST_UNITS = 10
 ALL_TO = 16  # units up to which every flip is tried
@@ -41,6 +41,7 @@ LEAST_DRAWN = 399  # so that .05 is a whole number of flips, 19 of them
 TRIED = 5 * 10**9  # statistics of a board that are computed at most, while there are LEAST_DRAWN
 LEAST_VARIANCE = 1e-10
 TIE = 1e-9  # of T^2: closer statistics are one number, rounded twice
+NOTHING = 1e-16  # T^2 below it is 0, rounded: equal means, of which rounding may leave 1e-33
 TOGETHER = 2**24  # bytes of one array that is held
 TILE = 256  # contenders by contenders that are compared at a time
 STORED_FROM = 10**7  # statistics: what takes less is computed again
@@ -172,6 +173,15 @@ def _ratio(above: FloatArray, below: FloatArray, squares: FloatArray) -> FloatAr
     return np.asarray(above / np.maximum(below, least))
 
 
+def _reached(observed: FloatArray) -> FloatArray:
+    """What a flip's statistic must come to, to count as no smaller than the observed one.
+
+    An observed 0 asks for 0, which every flip reaches, one that is rounded to 1e-33 as well; all
+    others ask for more than flips that are 0, rounded, have. So only what is observed is cut off.
+    """
+    return np.where(observed < NOTHING, 0.0, observed * (1 - TIE))
+
+
 def _flips(units: int, drawn: int) -> FloatArray:
     """Signs (flips, units): all of them, the first sign fixed, as T^2 does not see it; or drawn."""
     if units <= ALL_TO and 2 ** (units - 1) <= drawn:
@@ -236,7 +246,7 @@ def _stepped_down(units: FloatArray, sizes: tuple[int, ...], flips: FloatArray) 
     differences = units[first] - units[second]
     observed = _squared(differences, sizes)
     order = np.argsort(observed, kind="stable")
-    differences, reached = differences[order], observed[order] * (1 - TIE)
+    differences, reached = differences[order], _reached(observed[order])
     of_squares, of_sums = _factors(sizes)
     task = np.repeat(np.arange(len(sizes)), sizes)
     squares = differences**2 @ of_squares[task]
@@ -321,7 +331,7 @@ def _tiles(count: int) -> Iterator[tuple[slice, slice]]:
 
 def _one_step(observed: FloatArray, maxima: FloatArray) -> FloatArray:
     """p of each statistic against the maximum over all pairs; the flips were drawn."""
-    smaller = np.searchsorted(maxima, observed * (1 - TIE), side="left")
+    smaller = np.searchsorted(maxima, _reached(observed), side="left")
     return np.asarray((len(maxima) - smaller + 1) / (len(maxima) + 1), dtype=np.float64)
 
 

@@ -25,6 +25,7 @@ NAME = 32  # characters of a name that a column shows
 LISTED = 40  # records that are listed one by one in text
 LEFT = ("rank", "method", "record", "task", "level", "division", "not ranked")
 DASH = "-"
+NOT_ACCEPTED = "not accepted"  # a record that the ledger does not tell of has no level
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ READING = (
     f"{ranks.ALPHA:g}. Score: with its 95 % interval over the published seeds; 1 is lossless, 0 no "
     "better than random pruning. Cost: of a search, in dense trainings. Level: 0 reported, 1 "
     "artefacts checked, 2 drawn cells trained again, 3 the search run again; from 2 on an entry is "
-    "ranked. Commands take a record's name or its last 8 digits: `lthbench cite --entry`, "
-    "`verify`, `compare`."
+    f"ranked; {NOT_ACCEPTED}: a record is there, but the ledger does not tell of it yet. Commands "
+    "take a record's name or its last 8 digits: `lthbench cite --entry`, `verify`, `compare`."
 )
 
 
@@ -155,7 +156,7 @@ def _ranked(rows: Sequence[Row], standing: Standing) -> Table:
                 plain(row.contender.id, NAME),
                 _score(row.score, standing),
                 _cost(row.cost),
-                level(row.level),
+                level_of(counted(row)),
                 *((tables.BOARDS[row.division],) if division else ()),
             )
             for row in rows
@@ -170,10 +171,10 @@ def _unranked(rows: Sequence[Row], standing: Standing) -> Table:
         tuple(
             (
                 plain(row.contender.id, NAME),
-                REASONS.get(row.why_unranked, row.why_unranked),
+                REASONS.get(why_unranked(row), why_unranked(row)),
                 _score(row.score, standing),
                 _cost(row.cost),
-                level(row.level),
+                level_of(counted(row)),
             )
             for row in rows
         ),
@@ -181,6 +182,12 @@ def _unranked(rows: Sequence[Row], standing: Standing) -> Table:
 
 
 REASONS = {"reference": "a reference: final weights"}
+
+
+def why_unranked(row: Row) -> str:
+    """Why a row is not ranked; what is not accepted has no level that could be the reason."""
+    unheard = row.why_unranked == "level 0" and not accepted(counted(row))
+    return NOT_ACCEPTED if unheard else row.why_unranked
 
 
 def _records(found: Sequence[Standing]) -> Part:
@@ -206,6 +213,7 @@ def _records(found: Sequence[Standing]) -> Part:
     more = len(chosen) - len(rows)
     note = "Matching: the sparsest density proved to match dense, and the sparsest not refuted."
     note += f" {more} records more: --json lists them all." if more > 0 else ""
+    note += _private([on.entry for _, _, on in chosen])
     head = (
         "task",
         "record",
@@ -216,6 +224,15 @@ def _records(found: Sequence[Standing]) -> Part:
     )
     table = Table("Each record, of untrained tickets with its accuracy", head, tuple(rows), note)
     return Part(f"Records of suite {found[0].suite}", 2, (), (table,))
+
+
+def _private(found: Sequence[Entry]) -> str:
+    """A sentence that names the entries whose bundle was checked, and is not to be had."""
+    names = [entry.id for entry in found if is_private(entry)]
+    if not names:
+        return ""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f" Bundle at no public address: {', '.join(names[:LISTED])}{more}."
 
 
 def _record_order(item: tuple[str, Row, OnTask]) -> tuple[str, bool, float, str]:
@@ -231,11 +248,33 @@ def level(number: int) -> str:
     return f"{number} {LEVELS[number]}"
 
 
+def counted(row: Row) -> list[Entry]:
+    """The entries that a row's level is the least of: those on ranked tasks, or all."""
+    ranked = [on.entry for on in row.tasks.values() if on.ranked]
+    return ranked or [on.entry for on in row.tasks.values()]
+
+
+def accepted(found: Sequence[Entry]) -> bool:
+    """Whether the ledger tells of all of them."""
+    return all(entry.state != "listed" for entry in found)
+
+
+def level_of(found: Sequence[Entry]) -> str:
+    """The least level of entries; what the ledger does not tell of is less than any."""
+    return level(min(entry.level for entry in found)) if accepted(found) else NOT_ACCEPTED
+
+
+def is_private(entry: Entry) -> bool:
+    """Whether somebody checked the entry's bundle, and the record says of no address to get it."""
+    bundle = entry.record.bundle
+    return entry.level >= 1 and bundle is not None and not bundle.urls
+
+
 def _level(entry: Entry) -> str:
     """An entry's level, and whether somebody refutes it."""
     many = len(entry.challenges)
     times = f", challenged {many} times" if many > 1 else ", challenged" if many else ""
-    return f"{level(entry.level)}{times}"
+    return f"{level_of([entry])}{times}"
 
 
 def _rank(rank: tuple[int, int] | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lthbench import citing, record, scores, stats
-from lthbench.board import ranks
+from lthbench.board import levels, ranks
 from lthbench.board.standings import PUBLISHED, RANKED_LEVEL
 from lthbench.reference import PROVISIONAL_BELOW
 from lthbench.site import rungs
@@ -47,17 +47,15 @@ def page() -> dict[str, Any]:
 
 
 def _thresholds() -> dict[str, str]:
-    """What levels 2 and 3 refuse; their modules load torch, so they are asked here alone."""
-    from lthbench.verify import DRAWN, LEAST, reproduce, retrain
-
+    """What levels 2 and 3 refuse."""
     return {
-        "cells": str(LEAST),
-        "drawn_cells": str(DRAWN),
-        "sum_limit": f"{retrain.SUM_LIMIT:g}",
-        "one_limit": f"{retrain.ONE_LIMIT:g}",
-        "p_limit": f"{retrain.P_LIMIT:g}",
-        "fresh": str(reproduce.SEEDS),
-        "fresh_errors": f"{reproduce.ERRORS:g}",
+        "cells": str(levels.LEAST),
+        "drawn_cells": str(levels.DRAWN),
+        "sum_limit": f"{levels.SUM_LIMIT:g}",
+        "one_limit": f"{levels.ONE_LIMIT:g}",
+        "p_limit": f"{levels.P_LIMIT:g}",
+        "fresh": str(levels.SEEDS),
+        "fresh_errors": f"{levels.ERRORS:g}",
     }
 
 

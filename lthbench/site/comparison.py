@@ -10,7 +10,7 @@ from lthbench import stats
 from lthbench.board.entries import Entry
 from lthbench.site import rungs, task_tables
 from lthbench.site.grid import Column, Grid, GridCell, GridRow, cost, missing
-from lthbench.site.words import DIVISIONS, level
+from lthbench.site.words import DIVISIONS, level_of
 from lthbench.tables import NA, decimals, interval, is_share, is_untrained, number, percent, plain
 
 ALL_PAIRS = 6  # entries up to which every pair is written out
@@ -52,7 +52,7 @@ def page(name: str, entries: Sequence[Entry], overlaps: Mapping[str, Any]) -> di
 
 def _label(entry: Entry, names: Mapping[str, str]) -> str:
     untrained = ", untrained" if is_untrained(entry.record) else ""
-    return f"{names[entry.id]}{untrained} ({level(entry.level)})"
+    return f"{names[entry.id]}{untrained} ({level_of([entry])})"
 
 
 def _data(
@@ -92,7 +92,7 @@ def _values(entry: Entry, names: Mapping[str, str]) -> dict[str, Any]:
         "label": names[entry.id],
         "kind": "untrained" if is_untrained(entry.record) else "trained",
         "href": task_tables.link(entry),
-        "level": level(entry.level),
+        "level": level_of([entry]),
         "division": DIVISIONS.get(told["division"], NA),
         "cost": None if told["cost"] is None else cost(told["cost"]["mean"]).text,
         "seeds": list(entry.record.seeds),

@@ -11,7 +11,7 @@ from lthbench.board.entries import Entry
 from lthbench.record import Carried, Cell, Record
 from lthbench.report import Figure
 from lthbench.site.charts import COLOURS, density_axis, layout
-from lthbench.site.words import LEVELS, STATES
+from lthbench.site.words import LEVELS, STATES, level_of
 from lthbench.tables import (
     NA,
     Table,
@@ -60,6 +60,7 @@ def page(
         "task": plain(record.task.name),
         "version": record.task.version,
         "level_number": entry.level,
+        "verified": level_of([entry]),
         "promise": LEVELS[entry.level],
         "banner": _banner(entry),
         "state": STATES[entry.state],

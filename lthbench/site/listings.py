@@ -11,7 +11,7 @@ from lthbench.site import rungs, task_tables
 from lthbench.site.grid import NOTHING, Column, Grid, GridCell, GridRow, cost, found, missing
 from lthbench.site.protocol import Protocol
 from lthbench.site.tasks import certain_cell
-from lthbench.site.words import DIVISIONS, RANKED_LEVEL, STATES, level, many
+from lthbench.site.words import DIVISIONS, RANKED_LEVEL, STATES, many
 from lthbench.tables import NA, number, percent, plain
 
 ASKED = 5  # %, the density that the first page answers for
@@ -98,7 +98,7 @@ def _entry_row(entry: Entry, root: str) -> GridRow:
     cells = (
         GridCell(entry.id, task_tables.link(entry, root), css="" if _stands(entry) else "gone"),
         GridCell(plain(record.task.name), f"{root}tasks/{record.task.name}.html"),
-        GridCell(level(entry.level), key=entry.level, css=f"level-{entry.level}"),
+        task_tables.level_cell([entry]),
         GridCell(STATES[entry.state].partition(",")[0]),
         GridCell(DIVISIONS.get(told["division"], NA)),
         _entry_score(entry),

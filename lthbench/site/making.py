@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lthbench.board import ledger as ledgers
 from lthbench.board.entries import LEDGER, Entry
 from lthbench.board.standings import PUBLISHED, standings
+from lthbench.citing.works import citation_file
 from lthbench.paths import PACKAGE, canonical_json, digest, shipped, write_whole
 from lthbench.site import api, pages, reading, work
 from lthbench.site.output import Site, building
@@ -71,11 +73,15 @@ def build(out: Path, folder: Path | None = None) -> Built:
 
 
 def _stamp() -> str:
-    """The digest of all code and templates: what they write may differ with any of it."""
+    """The digest of all code and templates, and of what pages print of the package itself.
+
+    What is written may differ with any of it: the version stands at the foot of every page,
+    CITATION.cff on that of the rules and, as what an entry refers to, on every entry's.
+    """
     paths = [*PACKAGE.rglob("*.py"), *PACKAGE.glob("templates/**/*")]
     paths += [*shipped("tasks").rglob("*.toml"), *shipped("baselines").glob("*.py")]
     parts = [(path.name, digest(path.read_bytes())) for path in sorted(paths) if path.is_file()]
-    return digest(canonical_json(parts))
+    return digest(canonical_json([parts, citation_file(), version("lthbench")]))
 
 
 # Entries

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from lthbench.board.entries import Entry
 from lthbench.board.ranks import ALPHA
 from lthbench.board.standings import Row, Standing
+from lthbench.board.text import accepted, counted, why_unranked
 from lthbench.site import listings, task_tables
 from lthbench.site.grid import (
     NOTHING,
@@ -24,7 +25,7 @@ from lthbench.site.grid import (
     whisker,
 )
 from lthbench.site.protocol import Protocol
-from lthbench.site.words import BOARDS, DIVISIONS, LEVELS, RANKED_LEVEL, level
+from lthbench.site.words import BOARDS, DIVISIONS, LEVELS, RANKED_LEVEL
 from lthbench.tables import NA, number, percent, plain, probability, ranks_left
 
 FIRST = 60  # rows of the main board on the first page
@@ -126,7 +127,7 @@ def _row(
         GridCell(name, task_tables.link(first.entry, root) if first else ""),
         _score(row, ends, percents),
         cost(row.cost),
-        GridCell(level(row.level), key=row.level, css=f"level-{row.level}"),
+        task_tables.level_cell(counted(row)),
         GridCell(DIVISIONS.get(row.division, NA)),
         *(_on_task(row, task, root, percents) for task in tasks),
     )
@@ -142,7 +143,7 @@ def _row(
 
 def _rank(row: Row) -> GridCell:
     if row.rank is None:
-        why = plain(row.why_unranked)
+        why = plain(why_unranked(row))
         said = "reference" if why == "reference" else "not ranked"
         more = Markup('<span class="why">{}</span>').format(why if why != "reference" else "")
         return GridCell(said, css="na", extra=more if why != "reference" else NOTHING)
@@ -176,7 +177,8 @@ def _on_task(row: Row, task: str, root: str, percents: bool) -> GridCell:
     if told.headline is not None:
         text += f" at {percent(told.headline)} %"
     said = [f"{plain(str(k))} {plain(str(v))}" for k, v in told.options.items()]
-    if told.entry.level > row.level:  # the row tells the least of its entries' levels
+    heard = accepted([told.entry]) and not accepted(counted(row))
+    if told.entry.level > row.level or heard:  # the row tells the least of its entries' levels
         said.append(LEVELS[told.entry.level].word)
     extra = Markup('<span class="why">{}</span>').format(", ".join(said)) if said else NOTHING
     return GridCell(text, href, key=float(f"{value:.6g}"), extra=extra)

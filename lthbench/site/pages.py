@@ -102,7 +102,7 @@ def _ranks(standings: Sequence[Standing]) -> list[Any]:
             *(s.suite, s.board, list(s.tasks), list(s.notes)),
             [
                 *([r.contender.id, list(r.rank or ()), r.why_unranked, r.level] for r in s.rows),
-                [[e.id for e in r.contender.entries.values()] for r in s.rows],
+                [[[e.id, e.level, e.state] for e in r.contender.entries.values()] for r in s.rows],
             ],
             sorted([a, b, p] for (a, b), p in s.p.items())
             if len(overview.ranked(s)) <= overview.MATRIX

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lthbench.paths import PACKAGE
 from lthbench.report import embedded
-from lthbench.site.words import BOARDS, DIVISIONS, LEVELS, level, many
+from lthbench.site.words import BOARDS, DIVISIONS, level, many
 from lthbench.tables import NA
 
 if TYPE_CHECKING:
@@ -97,7 +97,6 @@ def _environment() -> Environment:
         na=NA,
         policy=POLICY,
         navigation=NAVIGATION,
-        levels=LEVELS,
         boards=BOARDS,
         divisions=DIVISIONS,
         version=version("lthbench"),

@@ -6,10 +6,23 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from lthbench.board.entries import Entry
+from lthbench.board.text import is_private
 from lthbench.site import charts, rungs
-from lthbench.site.grid import Column, Grid, GridCell, GridRow, cost, figure, found, missing
-from lthbench.site.words import DIVISIONS, level
+from lthbench.site.grid import (
+    NOTHING,
+    Column,
+    Grid,
+    GridCell,
+    GridRow,
+    cost,
+    figure,
+    found,
+    missing,
+)
+from lthbench.site.words import DIVISIONS, level_of
 from lthbench.tables import NA, decimals, is_share, is_untrained, number, percent, plain, score
 
 
@@ -44,6 +57,22 @@ def entry_names(entries: Sequence[Entry]) -> dict[str, str]:
 def link(entry: Entry, root: str = "../") -> str:
     """Where an entry's page is."""
     return f"{root}entries/{entry.record.task.name}/{entry.id}.html"
+
+
+def level_cell(entries: Sequence[Entry]) -> GridCell:
+    """The least that was verified of a row's entries, and whether others can have their bundles.
+
+    What is not accepted is sorted and filtered as level 0, which it would be at first.
+    """
+    least = min(entry.level for entry in entries)
+    private = sum(is_private(entry) for entry in entries)
+    told = (
+        "bundle not public"
+        if len(entries) == 1
+        else f"{private} of {len(entries)} bundles not public"
+    )
+    more = Markup('<span class="why">{}</span>').format(told) if private else NOTHING
+    return GridCell(level_of(entries), key=least, css=f"level-{least}", extra=more)
 
 
 def score_cell(entry: Entry, value: Any) -> GridCell:
@@ -109,7 +138,7 @@ def _common_cells(entry: Entry, names: Mapping[str, str]) -> tuple[GridCell, ...
     price = told["cost"]
     return (
         GridCell(names[entry.id], link(entry)),
-        GridCell(level(entry.level), key=entry.level, css=f"level-{entry.level}"),
+        level_cell([entry]),
         GridCell(DIVISIONS.get(told["division"], NA)),
         found(told["retention"], 2, 1),
         missing("none") if matching is None else GridCell(percent(matching), key=matching),

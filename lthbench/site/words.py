@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from lthbench.board.entries import Entry
+from lthbench.board.text import NOT_ACCEPTED, accepted
 from lthbench.tables import plain
 
 
@@ -41,7 +44,7 @@ LEVELS: Final = (
         "retrained",
         "Cells drawn by lot after the submission were trained again from seed and mask by the "
         "harness, and agree within the task's noise floor.",
-        "That the search found the masks as it says.",
+        "That the search found the masks as it says; transfer and shortened schedules.",
         "one sparse training a cell; nothing of the submission is run",
     ),
     Level(
@@ -49,7 +52,8 @@ LEVELS: Final = (
         "reproduced",
         "The search itself was run again from its source in a sandbox, on fresh seeds, and did as "
         "well within its errors.",
-        "Tasks and seeds that nobody ran.",
+        "Tasks and seeds that nobody ran. No level checks runs at other depths (transfer), "
+        "shortened schedules (iterations to match) or held-out counts.",
         "what the submission cost",
     ),
 )
@@ -81,6 +85,11 @@ STATES: Final = {
 def level(number: int) -> str:
     """A level as every row names it: 2 retrained."""
     return f"{number} {LEVELS[number].word}"
+
+
+def level_of(found: Sequence[Entry]) -> str:
+    """The least level of a row's entries; what the ledger does not tell of is less than any."""
+    return level(min(entry.level for entry in found)) if accepted(found) else NOT_ACCEPTED
 
 
 def many(count: int, one: str, more: str = "") -> str:

@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lthbench.board.levels import DRAWN, LEAST, floors
 from lthbench.errors import RecordError, UsageError
 from lthbench.verify.found import LEVELS, Finding, Say, Verified, quiet
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Finding", "Verified", "verify"]
 
-LEAST, DRAWN = 8, 16  # cells of level 2: at least, and unless told otherwise
 BEACON = re.compile(r"[0-9a-f]{64}")
 
 
@@ -110,9 +110,11 @@ def _opened(target: str, level: int) -> tuple[_Subject, tuple[Finding, ...]]:
     from lthbench import bundle as bundles
     from lthbench import validation
     from lthbench.board import entries
-    from lthbench.zoo import opened
+    from lthbench.zoo import bundle_of, opened
 
     board, path = entries.load(), Path(target)
+    if path.suffix == ".zip" and not path.is_file():
+        raise UsageError(f"{target}: no such file; name a bundle's file or an entry of the board")
     if path.is_file() and path.suffix != ".json":
         try:
             validation.check_bundle(path)
@@ -125,8 +127,12 @@ def _opened(target: str, level: int) -> tuple[_Subject, tuple[Finding, ...]]:
     name = entry.record.task.name
     validation.rules(entry.record)
     fine = (Finding(name, 0, True, "schema, digests and scores"),)
-    if level == 0 and entry.record.bundle is None:
-        return _Subject(target, board, entry, None), fine
+    if level == 0:
+        try:
+            bundle_of(entry)
+        except RecordError as error:  # what stands in the record was looked at all the same
+            unseen = Finding(name, 0, None, f"its bundle was not looked at: {error}")
+            return _Subject(target, board, entry, None), (*fine, unseen)
     bundle = opened(entry)
     try:
         validation.check_bundle(bundle.path)
@@ -157,7 +163,7 @@ def _levels(
         task = _task(records[name])
         known[name] = task, load_reference(task)
         if level >= 2:
-            retrain.floors(*known[name])  # before anything is trained
+            floors(*known[name])  # before anything is trained
     if level >= 3:
         from lthbench.verify import sandbox
 

@@ -7,11 +7,9 @@ is inside the sandbox; what it asks for is trained outside, and so are the ticke
 from __future__ import annotations
 
 import asyncio
-import math
 import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from lthbench import answers, executors, find, networks, score
 from lthbench import bundle as bundles
 from lthbench import data as data_module
 from lthbench.answers import Search
+from lthbench.board.levels import Reproduced, compared, fresh_seeds, score_of
 from lthbench.bundle import Bundle
 from lthbench.childprocess import Limits, StartChild
 from lthbench.engine.choice import HERE, Means
@@ -31,7 +30,6 @@ from lthbench.errors import (
 )
 from lthbench.evaluation import environment
 from lthbench.method import Method, load_method
-from lthbench.paths import canonical_json, digest
 from lthbench.record import Record, build
 from lthbench.reference import Reference
 from lthbench.score import Plan
@@ -41,45 +39,8 @@ from lthbench.verify import sandbox
 from lthbench.verify.found import Finding, Say, quiet
 from lthbench.verify.sandbox import Bounds
 
-SEEDS = 3
-FIRST, SPAN = 10**6, 10**9  # fresh seeds are none of the published ones and their controls'
-ERRORS = 2.0  # standard errors
 SECONDS = 6 * 3600.0  # of a method's own, for one seed
 REFUSED = (MethodError, TicketError, BudgetExceeded)
-
-
-@dataclass(frozen=True)
-class Reproduced:
-    """The outcome: each seed's score as published and on fresh seeds."""
-
-    ok: bool
-    what: str
-    optimism: float | None
-    error: float | None
-    published: tuple[float, ...]
-    fresh: tuple[float, ...]
-    seeds: tuple[int, ...]
-
-
-def fresh_seeds(bundle: str, beacon: str, count: int = SEEDS) -> tuple[int, ...]:
-    """Seeds by lot, from sha256 of bundle, beacon and their number."""
-    lots = (digest(canonical_json([bundle, beacon, "seed", n])) for n in range(count))
-    return tuple(FIRST + int(lot, 16) % SPAN for lot in lots)
-
-
-def compared(
-    published: Sequence[float], fresh: Sequence[float], seeds: Sequence[int], what: str
-) -> Reproduced:
-    """Refuse where the published mean is above the fresh one by more than two standard errors."""
-    optimism = statistics.mean(published) - statistics.mean(fresh)
-    error = math.sqrt(sum(statistics.variance(v) / len(v) for v in (published, fresh)))
-    ok = optimism <= ERRORS * error + 1e-12
-    told = (
-        f"optimism {optimism:+.4f}: mean {what} {statistics.mean(published):.4f} of "
-        f"{len(published)} published seeds, {statistics.mean(fresh):.4f} of {len(fresh)} fresh "
-        f"ones; two standard errors are {ERRORS * error:.4f}"
-    )
-    return Reproduced(ok, told, optimism, error, tuple(published), tuple(fresh), tuple(seeds))
 
 
 def check(
@@ -102,7 +63,7 @@ def check(
     """
     limits = bounds or Bounds()
     start = sandbox.start(limits)  # first: without one nothing is begun
-    claimed = _score_of(record, record)
+    claimed = score_of(record, record)
     if claimed is None or len(claimed[0]) < 2:
         raise RecordError(
             f"{task.name}: no score of two seeds or more to compare; needs a reference"
@@ -122,7 +83,7 @@ def check(
         why = f"{type(error).__name__}: {str(error)[:100]}"
         done = _failed(f"the search sent what is no request ({why})", claimed[0], seeds)
     else:
-        found = _score_of(again, record)
+        found = score_of(again, record)
         assert found is not None
         done = compared(claimed[0], found[0], seeds, claimed[1])
         costs = [statistics.mean(s.cost for s in r.searches) for r in (record, again)]
@@ -133,18 +94,6 @@ def check(
 
 def _failed(what: str, published: Sequence[float], seeds: tuple[int, ...]) -> Reproduced:
     return Reproduced(False, what, None, None, tuple(published), (), seeds)
-
-
-def _score_of(record: Record, published: Record) -> tuple[list[float], str] | None:
-    """One score a seed and its name: retention, or of untrained tickets the accuracy at the rung
-    that the published record shows."""
-    told = record.aggregates
-    if "untrained" in published.aggregates:
-        rung = published.aggregates["untrained"]["headline"]
-        rungs = {row["density"]: row["ticket"] for row in told["untrained"]["rungs"]}
-        return list(rungs[rung]["values"]), f"accuracy at density {rung:.4g}"
-    retention = told["retention"]
-    return None if retention is None else (list(retention["values"]), "retention")
 
 
 async def _again(

@@ -199,6 +199,10 @@
   const coarse = matchMedia("(pointer: coarse)");
   const config = { responsive: true, displayModeBar: false, displaylogo: false };
 
+  // The page's own type, told to plotly: it measures a name before the page's styles reach it, and
+  // a legend as wide as the name in other type cuts it off.
+  const family = () => getComputedStyle(document.body).fontFamily;
+
   const fitted = (layout) => {
     const small = narrow.matches;
     const xaxis = { ...layout.xaxis };
@@ -210,7 +214,7 @@
     return {
       ...layout,
       xaxis,
-      font: { ...layout.font, size: small ? 11 : layout.font.size },
+      font: { ...layout.font, family: family(), size: small ? 11 : layout.font.size },
       margin: small ? { ...layout.margin, l: 44, r: 16 } : layout.margin,
       dragmode: small || coarse.matches ? false : "zoom",
     };

@@ -1,0 +1,342 @@
+"""What levels 2 and 3 of a verification test: which cells are drawn, and what is refused.
+
+Nothing is trained here. `lthbench.verify` trains what is drawn and judges it by these rules, and
+the ledger's writer holds a report against them again, so that no report is believed for its own
+verdict.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lthbench import scores
+from lthbench.errors import RecordError
+from lthbench.paths import canonical_json, digest
+from lthbench.record import Cell, Record
+from lthbench.reference import Reference
+from lthbench.task import Task
+
+LEAST, DRAWN = 8, 16  # cells of level 2: at least, and unless told otherwise
+CONTROLS = ("shuffled", "reinit", "random", "erk", "untrained_random")
+TICKETS = ("ticket", "untrained")
+OWN_WEIGHTS = ("transferred", "final", "free")  # a bundle does not hold what they prune
+SPREAD = 1.41  # of a difference of two counts that have one spread
+SUM_LIMIT, ONE_LIMIT = 3.0, 5.0
+P_LIMIT = 0.01
+ONE_EXAMPLE = 1.0  # the least floor
+SEEDS = 3  # of level 3
+FIRST, SPAN = 10**6, 10**9  # fresh seeds are none of the published ones and their controls'
+ERRORS = 2.0  # standard errors
+
+
+@dataclass(frozen=True)
+class Again:
+    """A cell that was trained again: counts at T (means of the last ones at a constant rate).
+
+    Attributes:
+        z: in standard deviations of a difference; None where 0 or 1 is compared.
+    """
+
+    kind: str
+    density: float
+    seed: int
+    claimed: float
+    retrained: float
+    z: float | None
+
+
+AGAIN = tuple(Again.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The outcome: what was tested, and whether the record holds."""
+
+    ok: bool
+    what: str
+    statistic: float
+    cells: tuple[Again, ...]
+
+
+def candidates(record: Record) -> list[Cell]:
+    """The cells that may be drawn: all that a bundle is enough to train again.
+
+    Dense cells are the frozen reference's. Of a shuffled ticket with weights of its own the bundle
+    does not hold the weights that its control keeps.
+    """
+    return [
+        cell
+        for cell in record.cells
+        if cell.kind in (*TICKETS, *CONTROLS)
+        and cell.schedule == 1
+        and cell.status == "ok"
+        and not (cell.kind == "shuffled" and cell.origin in OWN_WEIGHTS)
+    ]
+
+
+def drawn(cells: Sequence[Cell], count: int, bundle: str, beacon: str) -> list[Cell]:
+    """As many cells as asked for, a quarter of them controls, by lot.
+
+    A cell's lot is sha256 of bundle, beacon and its own place, and the lowest are drawn: tickets
+    for three quarters, for they make the score, and controls for the rest. Where there are too few
+    of the one, the others take their places.
+    """
+    ranked = sorted(cells, key=lambda cell: lot(bundle, beacon, cell))
+    tickets = [cell for cell in ranked if cell.kind in TICKETS]
+    controls = [cell for cell in ranked if cell.kind in CONTROLS]
+    quarter = math.ceil(count / 4)
+    kept = max(quarter, count - len(tickets))
+    chosen = controls[:kept]
+    chosen += tickets[: count - len(chosen)]
+    return sorted(chosen, key=lambda cell: (cell.seed, -cell.density, cell.kind))
+
+
+def lot(bundle: str, beacon: str, cell: Cell) -> str:
+    """What decides whether a cell is drawn."""
+    return digest(canonical_json([bundle, beacon, cell.kind, cell.density, cell.seed]))
+
+
+def floors(task: Task, reference: Reference | None) -> Mapping[float, float] | None:
+    """By density, the standard deviation of a count by noise alone; None for generalisation.
+
+    Raises:
+        RecordError: where no floor was measured.
+    """
+    if task.score.kind == "generalisation":
+        return None
+    if reference is None or reference.noise is None or "test" not in reference.noise:
+        raise RecordError(
+            f"{task.name}: the reference has no noise floor; measure it with python -m "
+            "lthbench.noise OUT, then python -m lthbench.reference OUT"
+        )
+    return dict(zip(task.ladder.trained, reference.noise["test"], strict=True))
+
+
+def floor_at(known: Mapping[float, float], kind: str, density: float) -> float:
+    """The floor of a cell: that of the nearest rung, by ratio; one example where none is trained.
+
+    The rungs of untrained tickets are not the ladder's own, so the nearest stands for them.
+    """
+    if kind in scores.UNTRAINED:
+        return ONE_EXAMPLE
+    rung = min(known, key=lambda at: abs(math.log(at / density)))
+    return max(ONE_EXAMPLE, known[rung])
+
+
+def judge(
+    record: Record, pairs: Sequence[tuple[Cell, Cell]], known: Mapping[float, float] | None
+) -> Judged:
+    """Compare claimed cells with their new trainings.
+
+    Args:
+        known: floors by density; None for a task whose runs generalise or do not.
+    """
+    counted = [pair for pair in pairs if known is not None or pair[0].kind in scores.UNTRAINED]
+    shared = [pair for pair in pairs if pair not in counted]
+    by_count = _by_count(record, counted, known or {}) if counted else None
+    by_share = _by_share(record, shared) if shared else None
+    judged = [one for one in (by_count, by_share) if one is not None]
+    if not judged:
+        return Judged(False, "no cell can be trained again", 0.0, ())
+    return Judged(
+        all(one.ok for one in judged),
+        "; ".join(one.what for one in judged),
+        judged[0].statistic,
+        tuple(row for one in judged for row in one.cells),
+    )
+
+
+def _by_count(
+    record: Record, pairs: Sequence[tuple[Cell, Cell]], known: Mapping[float, float]
+) -> Judged:
+    """Differences of counts, in standard deviations of what noise alone makes of them.
+
+    Tickets and controls are summed apart: a control that was made worse would pay for a ticket that
+    was made better, and both flatter the submission.
+    """
+    rows, zs = [], []
+    for cell, again in pairs:
+        size = record.sizes[str(cell.seed)]["test"]
+        claimed, retrained = (size * _score(record, one) for one in (cell, again))
+        z = (claimed - retrained) / (SPREAD * floor_at(known, cell.kind, cell.density))
+        zs.append(z)
+        rows.append(_row(cell, claimed, retrained, z))
+    return _judged_by_count(rows, zs)
+
+
+def _judged_by_count(rows: Sequence[Again], zs: Sequence[float]) -> Judged:
+    tickets, controls = (
+        [z for row, z in zip(rows, zs, strict=True) if (row.kind in TICKETS) is is_ticket]
+        for is_ticket in (True, False)
+    )
+    statistic, of_controls = (sum(z) / math.sqrt(max(1, len(z))) for z in (tickets, controls))
+    largest = max(map(abs, zs))
+    what = (
+        f"{len(tickets)} tickets trained again: sum(z)/sqrt(m) {statistic:.2f} (at most "
+        f"{SUM_LIMIT:g}); {len(controls)} controls: {of_controls:.2f} (at most {SUM_LIMIT:g} "
+        f"either way); largest |z| {largest:.2f} (at most {ONE_LIMIT:g})"
+    )
+    ok = statistic <= SUM_LIMIT and abs(of_controls) <= SUM_LIMIT and largest <= ONE_LIMIT
+    return Judged(ok, what, statistic, tuple(rows))
+
+
+def _by_share(record: Record, pairs: Sequence[tuple[Cell, Cell]]) -> Judged:
+    """How many generalised as claimed, and now; of controls, either way."""
+    return _judged_by_share(
+        [_row(cell, _score(record, cell), _score(record, again), None) for cell, again in pairs]
+    )
+
+
+def _judged_by_share(rows: Sequence[Again]) -> Judged:
+    tickets, controls = (
+        [row for row in rows if (row.kind in TICKETS) is is_ticket] for is_ticket in (True, False)
+    )
+    claimed, now = _successes(tickets)
+    p = fisher(claimed, now, len(tickets))
+    ours, theirs = _successes(controls)
+    either = min(
+        1.0, 2 * min(fisher(*both, len(controls)) for both in ((ours, theirs), (theirs, ours)))
+    )
+    what = (
+        f"{len(tickets)} tickets trained again: {claimed} generalised as claimed, {now} now "
+        f"(Fisher's exact p {p:.3g}, refused below {P_LIMIT:g}); {len(controls)} controls: {ours} "
+        f"as claimed, {theirs} now (either way, p {either:.3g})"
+    )
+    return Judged(p >= P_LIMIT and either >= P_LIMIT, what, p, tuple(rows))
+
+
+def _successes(rows: Sequence[Again]) -> tuple[int, int]:
+    return round(sum(row.claimed for row in rows)), round(sum(row.retrained for row in rows))
+
+
+def _score(record: Record, cell: Cell) -> float:
+    """On the test split: the accuracy at T, or 1 for a run that generalised."""
+    return scores.score_of(record.model_dump(mode="json"), cell.model_dump(mode="json"), "test")
+
+
+def _row(cell: Cell, claimed: float, retrained: float, z: float | None) -> Again:
+    return Again(cell.kind, cell.density, cell.seed, round(claimed, 6), round(retrained, 6), z)
+
+
+def fisher(ours: int, theirs: int, each: int) -> float:
+    """One-sided exact p of so many successes or more, against theirs, of `each` on both sides."""
+    both, ways = ours + theirs, math.comb(2 * each, ours + theirs)
+    upper = min(both, each)
+    tail = sum(math.comb(each, k) * math.comb(each, both - k) for k in range(ours, upper + 1))
+    return tail / ways
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """The outcome: each seed's score as published and on fresh seeds."""
+
+    ok: bool
+    what: str
+    optimism: float | None
+    error: float | None
+    published: tuple[float, ...]
+    fresh: tuple[float, ...]
+    seeds: tuple[int, ...]
+
+
+def fresh_seeds(bundle: str, beacon: str, count: int = SEEDS) -> tuple[int, ...]:
+    """Seeds by lot, from sha256 of bundle, beacon and their number."""
+    lots = (digest(canonical_json([bundle, beacon, "seed", n])) for n in range(count))
+    return tuple(FIRST + int(lot, 16) % SPAN for lot in lots)
+
+
+def compared(
+    published: Sequence[float], fresh: Sequence[float], seeds: Sequence[int], what: str
+) -> Reproduced:
+    """Refuse where the published mean is above the fresh one by more than two standard errors."""
+    optimism = statistics.mean(published) - statistics.mean(fresh)
+    error = math.sqrt(sum(statistics.variance(v) / len(v) for v in (published, fresh)))
+    ok = optimism <= ERRORS * error + 1e-12
+    told = (
+        f"optimism {optimism:+.4f}: mean {what} {statistics.mean(published):.4f} of "
+        f"{len(published)} published seeds, {statistics.mean(fresh):.4f} of {len(fresh)} fresh "
+        f"ones; two standard errors are {ERRORS * error:.4f}"
+    )
+    return Reproduced(ok, told, optimism, error, tuple(published), tuple(fresh), tuple(seeds))
+
+
+def score_of(record: Record, published: Record) -> tuple[list[float], str] | None:
+    """One score a seed and its name: retention, or of untrained tickets the accuracy at the rung
+    that the published record shows."""
+    told = record.aggregates
+    if "untrained" in published.aggregates:
+        rung = published.aggregates["untrained"]["headline"]
+        rungs = {row["density"]: row["ticket"] for row in told["untrained"]["rungs"]}
+        return list(rungs[rung]["values"]), f"accuracy at density {rung:.4g}"
+    retention = told["retention"]
+    return None if retention is None else (list(retention["values"]), "retention")
+
+
+# What a report must be
+
+
+def misfit(
+    record: Record, task: Task, reference: Reference | None, report: Mapping[str, Any]
+) -> str | None:
+    """Why a report of level 2 or 3 that says "ok" does not follow from its entry; None if it does.
+
+    Args:
+        report: of this record's bundle, its beacon checked.
+    """
+    try:
+        return _retrained_misfit(record, task, reference, report) or (
+            _reproduced_misfit(record, report) if report["level"] >= 3 else None
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        return f"its cells cannot be read ({type(error).__name__})"
+
+
+def _retrained_misfit(
+    record: Record, task: Task, reference: Reference | None, report: Mapping[str, Any]
+) -> str | None:
+    """The cells must be those that were drawn, their claims the record's, their verdict ours."""
+    told = [Again(**{name: row[name] for name in AGAIN}) for row in report["cells"]]
+    cells = candidates(record)
+    if len(told) < min(LEAST, len(cells)):
+        return f"{len(told)} cells; at least {LEAST} are trained again"
+    wanted = drawn(cells, len(told), report["bundle"], report["beacon"])
+    by_place = {(str(cell.kind), cell.density, cell.seed): cell for cell in wanted}
+    if sorted(by_place) != sorted((row.kind, row.density, row.seed) for row in told):
+        return "its cells are not those that bundle and beacon draw"
+    known = floors(task, reference)
+    counted: list[Again] = []
+    shared: list[Again] = []
+    zs = []
+    for row in told:
+        cell = by_place[row.kind, row.density, row.seed]
+        by_count = known is not None or row.kind in scores.UNTRAINED
+        size = record.sizes[str(cell.seed)]["test"] if by_count else 1
+        claimed = round(size * _score(record, cell), 6)
+        if row.claimed != claimed or not 0 <= row.retrained <= size:
+            return f"seed {row.seed} at {row.density:.4g}: the record claims {claimed:g}"
+        (counted if by_count else shared).append(row)
+        if by_count:
+            floor = floor_at(known or {}, row.kind, row.density)
+            zs.append((row.claimed - row.retrained) / (SPREAD * floor))
+    judged = [_judged_by_count(counted, zs)] if counted else []
+    judged += [_judged_by_share(shared)] if shared else []
+    refused = next((one.what for one in judged if not one.ok), None)
+    return None if refused is None else f"its own cells are refused: {refused}"
+
+
+def _reproduced_misfit(record: Record, report: Mapping[str, Any]) -> str | None:
+    """The seeds must be those that were drawn, and the fresh scores not too far below."""
+    told, claimed = report["reproduced"], score_of(record, record)
+    if claimed is None or list(told["published"]) != claimed[0]:
+        return "its published scores are not the record's"
+    if tuple(told["seeds"]) != fresh_seeds(report["bundle"], report["beacon"]):
+        return "its seeds are not those that bundle and beacon draw"
+    fresh = [float(score) for score in told["fresh"]]
+    if len(fresh) != SEEDS or not all(map(math.isfinite, fresh)):
+        return f"it has no score of {SEEDS} fresh seeds"
+    again = compared(claimed[0], fresh, told["seeds"], claimed[1])
+    return None if again.ok else f"its own scores are refused: {again.what}"
