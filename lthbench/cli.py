@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lthbench import cli_board
 from lthbench.errors import CheckFailed, DataError, LthbenchError, UsageError, nearest
 from lthbench.guard import without_compiler
+
+if TYPE_CHECKING:
+    from lthbench.method import Method as Loaded
 
 WIDTH = 199  # of the one line that a mistake is told in
 INTERRUPTED, BUG = 130, 3
@@ -104,7 +108,14 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Run a method through the harness and write a record for each task."""
-    _named(method, settings, suite, task)  # a mistake is told before torch takes its seconds
+    # A mistake is told before torch takes its seconds.
+    described = _named(method, settings, suite, task).described
+    if final and not described.get("authors", "").strip():
+        typer.echo(
+            "remark: METHOD names no authors; add them now if you will submit: they are part of "
+            "the source that is evaluated",
+            err=True,
+        )
     from lthbench import progress, report, tables
     from lthbench.evaluation import evaluate as run
 
@@ -139,6 +150,8 @@ def evaluate(
         typer.echo(line)
     path = report.write_report(done.out, done.records)
     typer.echo(f"records: {done.out}/<task>/record.json   report: {path}")
+    if final:
+        typer.echo(f"next: lthbench submit {shlex.quote(str(done.out))}")
 
 
 @app.command()
@@ -309,16 +322,17 @@ def report(
 
 def _named(
     method: str, settings: list[str] | None, suite: str | None, tasks: list[str] | None
-) -> None:
-    """Refuse names of methods, options, suites and tasks that are none."""
+) -> Loaded:
+    """The method; names of methods, options, suites and tasks that are none are refused."""
     from lthbench.method import load_method
     from lthbench.task import load_suite, load_task
 
-    load_method(method, _settings(settings))
+    loaded = load_method(method, _settings(settings))
     for name in tasks or ():
         load_task(name)
     if suite:
         load_suite(suite)
+    return loaded
 
 
 def _settings(pairs: list[str] | None) -> dict[str, str]:
@@ -341,6 +355,8 @@ def main() -> None:
     without_compiler()  # before torch is imported
     try:
         code = app(standalone_mode=False)
+        if code == INTERRUPTED:  # typer has caught it
+            raise KeyboardInterrupt
     except LthbenchError as error:
         _tell(str(error), error, debug)
         code = error.exit_code

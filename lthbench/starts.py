@@ -140,7 +140,13 @@ def _factor(kept: Tensor, source: Tensor) -> float | None:
     low = float(((values.double() + below) / 2 / units).max())
     high = float(((values.double() + above) / 2 / units).min())
     quotient = float((values.double() / units)[units.argmax()])
-    for factor in (quotient, (low + high) / 2, low, high):
+    # Midpoints are rounded too: where hardly anything lies between them, the next numbers may fit.
+    near = [
+        end + n * float(np.spacing(end))
+        for n in (-1, 1, -2, 2, -3, 3, -4, 4)
+        for end in (low, high)
+    ]
+    for factor in (quotient, (low + high) / 2, low, high, *near):
         if same(_times(source, factor), kept):
             return factor
     return None

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from safetensors.numpy import load as load_safetensors
@@ -243,6 +243,7 @@ def ticket_file(weights: dict[str, torch.Tensor] | None, chosen: Any, trained: b
 
 
 @given(st.integers(0, 99), st.floats(1e-3, 1e3), st.booleans())
+@example(0, 0.6, True)  # a product lies in the middle of two float32 numbers
 def test_scaled_and_signed_weights_come_back(seed: int, factor: float, exact: bool) -> None:
     """Whatever the factor, and whether it was rounded before it was applied or after."""
     theta = networks.initial(TASK.network, 1, 3)

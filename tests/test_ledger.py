@@ -337,6 +337,10 @@ def test_entries_are_found_by_id_digits_and_path(folder: Path) -> None:
         assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
     with pytest.raises(RecordError, match=f"did you mean {board.entries[0].id}"):
         entries.find(board, board.entries[0].id[:-1] + "x")
+    first = board.entries[0]
+    of_one = f"entries of {first.record.method.name}: .*{first.id} \\({first.record.task.name}\\)"
+    with pytest.raises(RecordError, match=of_one):
+        entries.find(board, first.record.method.name)
 
 
 def test_aggregates_are_computed_again_once(

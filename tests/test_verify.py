@@ -600,6 +600,7 @@ def test_a_training_that_fails_is_told_in_one_line(
         ("--level 4", {"level": 4}),
         ("--level -1", {"level": -1}),
         ("--cells 7: at least 8", {"cells": 7}),
+        ("--workers -1: 0 or more", {"workers": -1}),
         ("--beacon", {"beacon": "now"}),
         ("--task mnist", {"tasks": ("mnist",)}),
     ],

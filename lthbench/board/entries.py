@@ -22,6 +22,7 @@ from lthbench.reference import Reference
 from lthbench.validation import check_place, spread
 
 LEDGER = "ledger.jsonl"
+NAMED = 4  # entries that an error lists
 State = Literal["accepted", "listed", "superseded", "retracted"]
 
 
@@ -138,6 +139,12 @@ def find(board: Board, name: str) -> Entry:
         files = ", ".join(entry.file for entry in found[:3])
         raise RecordError(f"entry {shown!r}: is {len(found)} entries, {files}; name the file")
     hint = nearest(name, (entry.id for entry in board.entries))
+    method = name.partition("--")[0]
+    named = [e for e in board.entries if e.record.method.name == method]
+    if named:
+        ids = ", ".join(f"{e.id} ({e.record.task.name})" for e in named[:NAMED])
+        more = f" and {len(named) - NAMED} more" if len(named) > NAMED else ""
+        raise RecordError(f"no entry {shown!r}{hint}; entries of {method}: {ids}{more}")
     raise RecordError(f"no entry {shown!r}{hint}; see `lthbench leaderboard`")
 
 

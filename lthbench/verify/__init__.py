@@ -88,6 +88,8 @@ def verify(
         raise UsageError(f"--level {level}: 0 reported, 1 artefacts, 2 retrained or 3 reproduced")
     if cells < LEAST:
         raise UsageError(f"--cells {cells}: at least {LEAST}")
+    if workers is not None and workers < 0:
+        raise UsageError(f"--workers {workers}: 0 or more")
     if beacon is not None and not BEACON.fullmatch(beacon):
         raise UsageError("--beacon: 64 hexadecimal digits, as the ledger's head has")
     subject, findings = _opened(target, level)
@@ -113,9 +115,13 @@ def _opened(target: str, level: int) -> tuple[_Subject, tuple[Finding, ...]]:
     from lthbench.zoo import bundle_of, opened
 
     board, path = entries.load(), Path(target)
+    if path.is_dir():
+        raise UsageError(f"{target}: a folder; name its bundle.zip, which `lthbench submit` makes")
     if path.suffix == ".zip" and not path.is_file():
         raise UsageError(f"{target}: no such file; name a bundle's file or an entry of the board")
-    if path.is_file() and path.suffix != ".json":
+    if path.is_file() and path.suffix not in (".zip", ".json"):
+        raise UsageError(f"{target}: no bundle; `lthbench submit OUT` makes OUT/bundle.zip")
+    if path.suffix == ".zip":
         try:
             validation.check_bundle(path)
             bundle = bundles.read(path)
