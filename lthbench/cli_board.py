@@ -27,7 +27,10 @@ def submit(
         list[str] | None, typer.Option(help="Where the bundle will lie; may be repeated.")
     ] = None,
     repository: Annotated[
-        Path | None, typer.Option(help="A clone of the leaderboard's repository, for the branch.")
+        Path | None,
+        typer.Option(
+            help="A clone of your fork of the leaderboard's repository, for the branch [none]."
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:
@@ -38,7 +41,10 @@ def submit(
 
 
 def validate(
-    paths: Annotated[list[Path], typer.Argument(help="Records or bundles, or folders of them.")],
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Records or bundles, or folders of them [with --since: this folder]."),
+    ] = None,
     since: Annotated[
         str | None, typer.Option(help="A git revision: refuse changes of anything but new records.")
     ] = None,
@@ -46,9 +52,11 @@ def validate(
     debug: Debug = False,
 ) -> None:
     """Check records as the leaderboard's own CI does; nothing of a submission is run."""
+    if not paths and since is None:
+        raise UsageError("missing argument PATHS: name records, bundles or folders of them")
     from lthbench.validation import validate as run
 
-    done = run(tuple(paths), since)
+    done = run(tuple(paths or [Path()]), since)
     typer.echo(done.json() if json else done.text())
     done.demand()
 
@@ -100,6 +108,11 @@ def board(
     """The boards: rank intervals, scores, costs, levels."""
     if context.invoked_subcommand is None:
         _show(suite, json, markdown, latex)
+    elif suite is not None or json or markdown or latex:
+        raise UsageError(
+            f"leaderboard: options before `{context.invoked_subcommand}` go nowhere; write them "
+            "behind it, as in `lthbench leaderboard show --json`"
+        )
 
 
 @board_app.command("show")

@@ -18,7 +18,8 @@ From Zhou et al. 2019, "Deconstructing lottery tickets". An example to change: `
 
 from lthbench import Problem, Ticket, keep_top
 
-METHOD = {"name": "NAME", "paper": "Zhou et al. 2019, arXiv:1905.01067"}
+# What an entry is published under, and cited by: fill it in before `lthbench evaluate --final`.
+METHOD = {"name": "NAME", "authors": "", "licence": "", "paper": ""}
 
 
 # Options are keyword-only, with a default: `--set share=0.5` changes this one.

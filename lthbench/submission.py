@@ -15,11 +15,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from lthbench import branch
+from lthbench.board.standings import PUBLISHED
 from lthbench.errors import RecordError, ResourceError, UsageError
 from lthbench.method import baseline_names
 from lthbench.packing import AGAIN, BUNDLE, pack
 from lthbench.paths import canonical_json, digest, write_whole
 from lthbench.record import BUNDLE_LIMIT, BundleEntry, Record, read_record, record_digest
+from lthbench.task import load_suite, suite_names
 from lthbench.untrusted import shown
 from lthbench.validation import check_bundle, check_record
 from lthbench.validation.rules import rules
@@ -38,7 +40,7 @@ class Submitted:
         command: opens the pull request.
         earlier: other branches there, with entries of the same method on the same tasks.
         left_out: tasks of the folder that have no record.
-        remarks: what could not be checked here.
+        remarks: what could not be checked here, and what the leaderboard will not do with it.
     """
 
     path: Path
@@ -125,8 +127,28 @@ def submit(out: Path, urls: Sequence[str], repository: Path | None) -> Submitted
             check_record(draft / RECORDS / name)
         _take(draft, out)
     written = tuple(out / RECORDS / name for name in files)
+    remarks = (*remarks, *_remarks(named))
     done = Submitted(out / BUNDLE, entry, written, _left_out(out), remarks)
     return _with_branch(done, named, files, clone) if clone else done
+
+
+def _remarks(records: Sequence[Record]) -> Iterator[str]:
+    """What may stand in a record, and keeps it from the board, from a rank or from a name."""
+    ranked = {
+        task for suite in map(load_suite, suite_names()) if suite.ranked for task in suite.tasks
+    }
+    for record in records:
+        name, seeds = record.task.name, len(set(PUBLISHED).intersection(record.seeds))
+        if name not in ranked:
+            yield f"{name} is in no ranked suite: its record can be kept but is never on the board"
+        elif seeds < len(PUBLISHED):
+            yield f"{name}: {seeds} of {len(PUBLISHED)} published seeds: listed, never ranked"
+    method = records[0].method
+    if not method.described.get("authors", "").strip():
+        yield (
+            f"METHOD of {method.name} names no authors, so the entry names nobody; authors that "
+            "are added change the source: evaluate it again"
+        )
 
 
 def finished(out: Path) -> list[Record]:

@@ -406,8 +406,8 @@ MUTATIONS = (
     Mutation(
         "many small lies are none",
         "lthbench/board/levels.py",
-        "statistic <= SUM_LIMIT and largest <= ONE_LIMIT",
-        "largest <= ONE_LIMIT",
+        "statistic <= SUM_LIMIT and abs(of_controls)",
+        "abs(of_controls)",
         ("test_verify.py::test_counts_beyond_their_noise",),
     ),
     Mutation(
@@ -423,6 +423,20 @@ MUTATIONS = (
         "    ok = optimism <= ERRORS * error + 1e-12\n",
         "    ok = True\n",
         ("test_verify.py::test_optimism",),
+    ),
+    Mutation(
+        "controls pay for tickets",
+        "lthbench/board/levels.py",
+        "[z for row, z in zip(rows, zs, strict=True) if (row.kind in TICKETS) is is_ticket]",
+        "list(zs)",
+        ("test_verify.py::test_controls_do_not_pay_for_tickets",),
+    ),
+    Mutation(
+        "a report is believed for its own verdict",
+        "lthbench/board/accept.py",
+        "        if level >= 2 and (why := _unfounded(",
+        "        if level >= 9 and (why := _unfounded(",
+        ("test_accept.py::test_a_report_is_not_believed_for_its_own_verdict",),
     ),
     Mutation(
         "a retracted entry comes back",

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from lthbench import cli
 from lthbench.board import entries, ranks, text
 from lthbench.board.entries import Board, Entry
 from lthbench.board.standings import standings
@@ -75,7 +76,7 @@ def test_every_row_has_its_rank_score_cost_and_level(form: str) -> None:
         low, high = row.rank
         rank = str(low) if low == high else f"{low}{'-' if form == 'terminal' else '–'}{high}"
         rank = rank.replace("–", "--") if form == "latex" else rank
-        name = row.contender.id
+        name = row.contender.name
         name = name.replace("_", r"\_") if form != "terminal" else name
         (line,) = re.findall(rf"^\W*{rank} .*{re.escape(name)}.*$", said, re.M)[:1]
         assert f"{row.score.mean:.2f}" in line.replace("−", "-").replace("$-$", "-")
@@ -85,15 +86,15 @@ def test_every_row_has_its_rank_score_cost_and_level(form: str) -> None:
 def test_why_a_row_is_not_ranked_is_told() -> None:
     said = block(shown(), "Board early weights")
     listed = said[said.index("Listed, not ranked") :]
-    assert re.search(r"sign_only-0005--\w{8} +level 0 .* 0 reported", listed)
-    assert re.search(r"tangent-0006--\w{8} +2 of 3 tasks +- ", listed)
-    assert re.search(r"imp_lrr--\w{8} +a reference: final weights", listed)
+    assert re.search(r"sign_only-0005 +level 0 .* 0 reported", listed)
+    assert re.search(r"tangent-0006 +2 of 3 tasks +- ", listed)
+    assert re.search(r"imp_lrr +a reference: final weights", listed)
 
 
 def test_untrained_tickets_are_told_in_accuracy() -> None:
     said = block(shown(), "Board untrained tickets: 1 ranked")
     assert "accuracy, %" in said and "is alone here" in said
-    assert re.search(r"force-0003--\w{8} +[\d.]+ \[", said)
+    assert re.search(r"force-0003 +[\d.]+ \[", said)
 
 
 def test_what_the_ledger_does_not_tell_of_is_not_accepted() -> None:
@@ -101,7 +102,7 @@ def test_what_the_ledger_does_not_tell_of_is_not_accepted() -> None:
     first, *others = lite(5, 0)
     listed = replace(first, state="listed", lines=())
     said = shown(of=board_of([listed, *others, *lite(1)]))
-    (row,) = re.findall(r"^sign_only-0005--\w{8} .*$", said, re.M)[:1]
+    (row,) = re.findall(r"^sign_only-0005 .*$", said, re.M)[:1]
     assert row.count("not accepted") == 2 and "0 reported" not in row and "level 0" not in row
     records = {line.split()[1]: line for line in said.splitlines() if line.startswith(LITE)}
     assert records[listed.id].rstrip().endswith("not accepted")
@@ -230,6 +231,37 @@ def test_latex_is_one_table_a_board_with_its_caption() -> None:
     assert said.count(r"\begin{table}") == said.count(r"\end{table}") == 4
     assert said.count(r"\caption{") == 4 and said.isascii()
     assert r"\caption{Board early weights: 3 ranked, 3 not." in said
+
+
+def test_a_contender_is_called_by_its_name() -> None:
+    """No table has a name that looks like an entry's and is none; two of a name tell theirs."""
+    said = shown()
+    tables = [row.contender for found in standings(board(), "lite") for row in found.rows]
+    assert tables and not any(contender.id in said for contender in tables)
+    other = []
+    for entry in lite(1):
+        method = entry.record.method.model_copy(update={"digest": "5" * 64})
+        record = entry.record.model_copy(update={"method": method})
+        other.append(replace(entry, digest=entry.digest[::-1], record=record))
+    name = other[0].record.method.name
+    both = shown(of=board_of([*lite(0), *lite(1), *other]))
+    source = lite(1)[0].record.method.digest[:8]
+    for called in (f"{name} (source {source})", f"{name} (source 55555555)"):
+        assert re.search(rf"^[\d-]+ +{re.escape(called)} ", both, re.M)
+    plain = lite(0)[0].record.method.name
+    assert re.search(rf"^[\d-]+ +{plain}  ", both, re.M) and f"{plain} (source" not in both
+
+
+def test_options_before_a_verb_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They would go nowhere."""
+    monkeypatch.setattr(sys, "argv", ["lthbench", "leaderboard", "--json", "show"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert (ended.value.code, said.out) == (2, "")
+    assert "options before `show` go nowhere" in said.err and said.err.count("\n") == 1
 
 
 def test_what_has_no_board_is_refused() -> None:

@@ -231,6 +231,14 @@ def test_the_example_is_short() -> None:
     assert len(EXAMPLE.splitlines()) < 40
 
 
+def test_new_names_nobody_elses_paper(tmp_path: Path) -> None:
+    """What is published unedited: no authors, no licence and no paper."""
+    path = tmp_path / "mine.py"
+    new(path)
+    told = {"name": "mine", "authors": "", "licence": "", "paper": ""}
+    assert load_method(str(path)).described == told
+
+
 def test_new_refuses_what_it_cannot_mean(tmp_path: Path) -> None:
     """Nothing is overwritten, not even by the same text."""
     path = tmp_path / "mine.py"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from lthbench import data, executors
+from lthbench import cli, data, evaluation, executors, report
 from lthbench.errors import LthbenchError, MethodError, ResourceError, TaskError, UsageError
 from lthbench.evaluation import Evaluated, evaluate
 from lthbench.paths import canonical_json
@@ -328,3 +328,21 @@ def test_where_results_go(done: Done, tmp_path: Path, monkeypatch: pytest.Monkey
     assert names == ["mine", "mine-final"]
     claim = json.loads((tmp_path / "lthbench-out" / "mine" / "evaluation.json").read_bytes())
     assert canonical_json(claim["options"]) == b'{"rate":0.5}\n'
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_the_next_step_is_the_last_line(
+    final: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of what can be submitted; and that nobody is named is told before anything is trained."""
+    out = tmp_path / "an out"
+    monkeypatch.setattr(evaluation, "evaluate", lambda *a, **k: evaluation.Evaluated((), out))
+    monkeypatch.setattr(report, "write_report", lambda *a: out / "report.html")
+    arguments = ["lthbench", "evaluate", "erk", "--out", str(out), *["--final"] * final]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    assert ended.value.code == 0
+    assert (said.out.splitlines()[-1] == f"next: lthbench submit '{out}'") == final
+    assert ("remark: METHOD names no authors; add them now" in said.err) == final

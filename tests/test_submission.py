@@ -323,6 +323,37 @@ def test_what_has_no_record_is_told(out: Path) -> None:
     assert [path.parent.name for path in done.records] == [DIGITS]
 
 
+def with_method(out: Path, **described: str) -> None:
+    """The records of a folder say something else of their method."""
+    for path in out.glob("*/record.json"):
+        table = json.loads(path.read_bytes())
+        table["method"]["described"] = {"name": "mixed", **described}
+        path.write_bytes(canonical_json(table))
+
+
+def test_what_is_never_ranked_is_remarked(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task of no ranked suite, fewer seeds, no authors: each may be kept, and is told."""
+    few = "2 of 5 published seeds: listed, never ranked"
+    done = submit(out, (URL,), None)
+    remarks = [remark for remark in done.remarks if "not checked" not in remark]
+    assert remarks == [f"{DIGITS}: {few}", f"{MODADD}: {few}"]
+    assert f"remark   {DIGITS}: {few}\n" in done.text()
+    with monkeypatch.context() as patch:
+        patch.setattr(submission, "PUBLISHED", (0, 1))
+        assert not any("seeds" in remark for remark in submit(out, (URL,), None).remarks)
+    with monkeypatch.context() as patch:
+        patch.setattr(submission, "suite_names", lambda: ())
+        never = "is in no ranked suite: its record can be kept but is never on the board"
+        told = submit(out, (URL,), None).remarks
+        assert {f"{DIGITS} {never}", f"{MODADD} {never}"} <= set(told)
+        assert not any("seeds" in remark for remark in told)
+    for described in ({}, {"authors": " "}):
+        with_method(out, **described)
+        assert "METHOD of mixed names no authors" in submit(out, (URL,), None).text()
+    with_method(out, authors="A. Nobody")
+    assert "names no authors" not in submit(out, (URL,), None).text()
+
+
 # --- the branch -------------------------------------------------------------------------------
 
 

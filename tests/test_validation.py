@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from lthbench import bundle as bundles
+from lthbench import cli
 from lthbench.errors import CheckFailed, RecordError, UsageError
 from lthbench.paths import canonical_json, digest
 from lthbench.record import read_record
@@ -405,13 +406,22 @@ def test_folders_files_and_bundles(tmp_path: Path) -> None:
         validate([tmp_path / "empty"])
 
 
+def test_an_evaluation_is_to_be_submitted(at_house: House) -> None:
+    """Its records have no bundle and no name yet: no rule that they break is told."""
+    with pytest.raises(UsageError) as caught:
+        validate([at_house.out])
+    told = f"{at_house.out}: an evaluation's folder; `lthbench submit {at_house.out}` makes the"
+    assert str(caught.value) == f"{told} record that the leaderboard takes"
+
+
 def test_what_is_refused_is_told_and_demanded(tmp_path: Path) -> None:
     good = written(tmp_path, table_of())
     bad = good.with_name("imp--00000000.json")
     bad.write_bytes(b"{}")
     found = validate([tmp_path])
     assert [f.ok for f in found.findings] == [False, True]
-    assert "REFUSED" in found.text() and "1 of 2 valid, 1 refused" in found.text()
+    assert "REFUSED" in found.text()
+    assert "1 of 2 valid" not in found.text()  # but in the error, once
     assert json.loads(found.json())["ok"] is False
     with pytest.raises(CheckFailed, match="1 of 2 valid, 1 refused"):
         found.demand()
@@ -680,6 +690,23 @@ def test_nothing_added_is_nothing_refused(clone: Clone) -> None:
     found = validate([clone.folder], since="main")
     assert found.text() == "nothing to validate"
     found.demand()
+
+
+def test_since_alone_is_of_the_folder_one_is_in(
+    clone: Clone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As CONTRIBUTING says it; without --since something must be named."""
+    added = written(clone.folder / "leaderboard" / "records", table_of())
+    clone.commit()
+    monkeypatch.chdir(clone.folder)
+    for arguments, code in ((("--since", "main"), 0), (("--since", "main", "."), 0), ((), 2)):
+        monkeypatch.setattr(sys, "argv", ["lthbench", "validate", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        assert ended.value.code == code
+        assert code or said.out == f"ok       {added}: valid\n1 of 1 valid\n"
+        assert not code or "missing argument PATHS" in said.err
 
 
 # --- the workflow ----------------------------------------------------------------------------

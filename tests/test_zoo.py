@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import ssl
 import sys
 import threading
@@ -377,7 +378,56 @@ def test_a_superseded_entry_gives_tickets_and_says_so(
     assert f"Note: {known} was superseded by {after}" in text
 
 
+# Folders
+
+
+def test_nobodys_files_are_written_over(
+    known: str, share: Path, bundles: Path, tmp_path: Path
+) -> None:
+    """Neither a README nor anything else; what a fetch left, whole or cut short, is its own."""
+    folder = tmp_path / "mine"
+    for name, text in (
+        ("README.md", "my own"),
+        ("index.json", '{"tickets": []}'),
+        ("index.json", "[" * 10**5),
+        ("seed0/notes.txt", "my own"),
+    ):
+        path = folder / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+        with pytest.raises(UsageError, match=rf"mine: holds {name}, which no fetch wrote; name"):
+            zoo.fetch(known, folder)
+        assert [p for p in folder.rglob("*") if p.is_file()] == [path] and path.read_text() == text
+        shutil.rmtree(folder)
+    folder.write_text("a file")
+    with pytest.raises(UsageError, match="is a file; name another folder"):
+        zoo.fetch(known, folder)
+    folder.unlink()
+    folder.mkdir()
+    zoo.fetch(known, folder)
+    other = entry_of(share, house().bundle, MODADD)
+    assert zoo.fetch(other, folder).folder == folder  # of whichever entry
+    for name in ("index.json", "README.md"):
+        (folder / name).unlink()
+    (folder / "seed0" / ".tmp-0011223344556677").write_bytes(b"")
+    zoo.fetch(known, folder)
+    assert json.loads((folder / "index.json").read_bytes())["entry"] == known
+
+
 # Tickets
+
+
+def test_a_ticket_is_printed_in_one_line(known: str) -> None:
+    ticket = zoo.load_ticket(known, seed=1, density=0.2)
+    total = sum(mask.numel() for mask in ticket.masks.values())
+    assert (
+        repr(ticket)
+        == str(ticket)
+        == (
+            f"LoadedTicket({DIGITS}, seed 1, density 0.2, origin signs, step 0: "
+            f"{round(0.2 * total):,} of {total:,} weights kept)"
+        )
+    )
 
 
 @pytest.mark.parametrize("number", range(3))

@@ -6,6 +6,7 @@ are those of `standings`; here they are only formatted.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -86,13 +87,14 @@ def _suite(found: Sequence[Standing], board: Board) -> list[Part]:
     suite = load_suite(found[0].suite)
     over = f"Score: mean retention over {_listed(found[0].tasks)}."
     said = [Part(f"Suite {suite.name}: {plain(suite.title)}", 1, (over, *found[0].notes))]
+    names = _names(found)
     for at, standing in enumerate(found):
         same = next((o for o in found[:at] if _ids(o) == _ids(standing)), None)
         if same is not None and standing.rows:
             line = f"The same contenders as on the board {same.title}, and the same ranks."
             said.append(Part(f"Board {standing.title}", 2, (line,)))
         else:
-            said.append(_board(standing))
+            said.append(_board(standing, names))
     return [*said, _records(found), Part("How to read the boards", 2, (READING,))]
 
 
@@ -112,21 +114,35 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def _names(found: Sequence[Standing]) -> dict[str, str]:
+    """How tables call each contender of a suite: by its name, with its source where it must be.
+
+    A contender's id looks like an entry's, which other commands take, and is none.
+    """
+    ids = {row.contender.id: row.contender.name for standing in found for row in standing.rows}
+    several = {name for name, count in Counter(ids.values()).items() if count > 1}
+    return {
+        id: plain(name, NAME)
+        + (f" (source {id.removeprefix(f'{name}--')})" if name in several else "")
+        for id, name in ids.items()
+    }
+
+
 def _ids(standing: Standing) -> list[str]:
     return [row.contender.id for row in standing.rows]
 
 
-def _board(standing: Standing) -> Part:
+def _board(standing: Standing, names: Mapping[str, str]) -> Part:
     ranked = [row for row in standing.rows if row.rank is not None]
     others = [row for row in standing.rows if row.rank is None]
     heading = f"Board {standing.title}: {len(ranked)} ranked"
     heading += f", {len(others)} not" if others else ""
-    shown = [_ranked(ranked, standing)] if ranked else []
-    shown += [_unranked(others, standing)] if others else []
-    return Part(heading, 2, tuple(_verdict(ranked, standing)), tuple(shown))
+    shown = [_ranked(ranked, standing, names)] if ranked else []
+    shown += [_unranked(others, standing, names)] if others else []
+    return Part(heading, 2, tuple(_verdict(ranked, standing, names)), tuple(shown))
 
 
-def _verdict(ranked: Sequence[Row], standing: Standing) -> list[str]:
+def _verdict(ranked: Sequence[Row], standing: Standing, names: Mapping[str, str]) -> list[str]:
     """Who may be first, or why nobody is ranked."""
     if not standing.rows:
         return ["No entries yet."]
@@ -135,7 +151,7 @@ def _verdict(ranked: Sequence[Row], standing: Standing) -> list[str]:
             f"Nobody is ranked yet: that takes level {RANKED_LEVEL}, every ranked task, and the "
             f"{len(PUBLISHED)} published seeds."
         ]
-    first = [plain(row.contender.id, NAME) for row in ranked if row.rank and row.rank[0] == 1]
+    first = [names[row.contender.id] for row in ranked if row.rank and row.rank[0] == 1]
     if len(ranked) == 1:
         return [f"{first[0]} is alone here."]
     if len(first) == 1:
@@ -144,7 +160,7 @@ def _verdict(ranked: Sequence[Row], standing: Standing) -> list[str]:
     return [f"First place is open between {len(first)}: {named}."]
 
 
-def _ranked(rows: Sequence[Row], standing: Standing) -> Table:
+def _ranked(rows: Sequence[Row], standing: Standing, names: Mapping[str, str]) -> Table:
     division = standing.board not in ("init", "untrained")
     head = ("rank", "method", _score_head(standing), "cost", "level")
     return Table(
@@ -153,7 +169,7 @@ def _ranked(rows: Sequence[Row], standing: Standing) -> Table:
         tuple(
             (
                 _rank(row.rank),
-                plain(row.contender.id, NAME),
+                names[row.contender.id],
                 _score(row.score, standing),
                 _cost(row.cost),
                 level_of(counted(row)),
@@ -164,13 +180,13 @@ def _ranked(rows: Sequence[Row], standing: Standing) -> Table:
     )
 
 
-def _unranked(rows: Sequence[Row], standing: Standing) -> Table:
+def _unranked(rows: Sequence[Row], standing: Standing, names: Mapping[str, str]) -> Table:
     return Table(
         "Listed, not ranked",
         ("method", "not ranked", _score_head(standing), "cost", "level"),
         tuple(
             (
-                plain(row.contender.id, NAME),
+                names[row.contender.id],
                 REASONS.get(why_unranked(row), why_unranked(row)),
                 _score(row.score, standing),
                 _cost(row.cost),

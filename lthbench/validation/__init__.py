@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,9 +54,9 @@ class Validated:
     findings: tuple[Finding, ...]
 
     def text(self) -> str:
-        """One line a finding, and one that counts them."""
+        """One line a finding, and one that counts them; where some are refused `demand` does."""
         lines = [f"{'ok     ' if f.ok else 'REFUSED'}  {f.path}: {f.what}" for f in self.findings]
-        return "\n".join([*lines, self._counted()])
+        return "\n".join(lines if self._refused() else [*lines, self._counted()])
 
     def json(self) -> str:
         """The same for programs."""
@@ -85,7 +86,8 @@ def validate(paths: Sequence[Path], since: str | None = None) -> Validated:
             then, and nothing else; those are what is checked of a folder.
 
     Raises:
-        UsageError: for a path that is not there, or a revision that is none.
+        UsageError: for a path that is not there, an evaluation's folder, or a revision that is
+            none.
     """
     from lthbench.validation import changes, spread
 
@@ -196,6 +198,11 @@ def _files(path: Path) -> Iterator[Path]:
             raise UsageError(f"{shown(str(path), 200)}: no such file or folder")
         yield path
         return
+    if (path / "evaluation.json").is_file() and (path / "method.py").is_file():
+        raise UsageError(
+            f"{shown(str(path), 200)}: an evaluation's folder; `lthbench submit "
+            f"{shown(shlex.quote(str(path)), 200)}` makes the record that the leaderboard takes"
+        )
     records = path / "records"  # of a whole leaderboard's folder, which holds references too
     folder = records if records.is_dir() else path
     found = sorted((*folder.glob("*.json"), *folder.glob("*/*.json"), *folder.glob("*.zip")))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Fetched", "LoadedTicket", "bundle_of", "fetch", "load_ticket", "opened"]
 
 NEAR = 0.02  # of a density: two rungs of a ladder are much further apart
+OURS = re.compile(r"(seed\d+/)?\.tmp-[0-9a-f]+|seed\d+(/\d{7}\.safetensors)?")  # before the README
 README = """# Tickets of {id}
 
 {method} on {task}, from the bundle with sha256
@@ -76,6 +79,15 @@ class LoadedTicket:
     origin: str
     trained: bool
     note: str = ""
+
+    def __repr__(self) -> str:
+        """One line: which ticket it is, and how much it keeps; never its tensors."""
+        kept = sum(int(mask.sum()) for mask in self.masks.values())
+        total = sum(mask.numel() for mask in self.masks.values())
+        return (
+            f"LoadedTicket({self.task}, seed {self.seed}, density {self.density:.4g}, origin "
+            f"{self.origin}, step {self.start}: {kept:,} of {total:,} weights kept)"
+        )
 
     def network(self) -> nn.Module:
         """The task's network with these weights, pruned by `torch.nn.utils.prune`."""
@@ -157,13 +169,15 @@ def fetch(entry_name: str, out: Path | None = None) -> Fetched:
     """Write masks and starting weights of every ticket of an accepted entry into a folder.
 
     Raises:
+        UsageError: a folder that holds anything but an earlier fetch.
         RecordError: no such entry, one that is not accepted, or no bundle with its digest.
         DataError: weights of a later step need training, and its data are not prepared.
     """
     entry = entries.find(entries.load(), entry_name)
     notes = list(_allowed(entry))
-    found = opened(entry)
     folder = out or Path("tickets") / entry.id
+    _check_folder(folder)
+    found = opened(entry)
     zoo, name = _Zoo(found, entry.record), entry.record.task.name
     places, rows = bundles.tickets(found, name), []
     for seed, density in places:
@@ -175,6 +189,30 @@ def fetch(entry_name: str, out: Path | None = None) -> Fetched:
     seeds = tuple(sorted({seed for seed, _ in places}))
     densities = tuple(sorted({density for _, density in places}, reverse=True))
     return Fetched(entry.id, folder, len(rows), seeds, densities, tuple(notes))
+
+
+def _check_folder(folder: Path) -> None:
+    """Nobody's files are written over: it is absent, empty, or what a fetch left, whole or not."""
+    if not folder.is_dir():
+        if folder.exists() or folder.is_symlink():
+            raise UsageError(f"--out {folder}: is a file; name another folder")
+        return
+    if _is_fetch(folder / "index.json"):
+        return
+    for path in folder.rglob("*"):
+        if not OURS.fullmatch(path.relative_to(folder).as_posix()):
+            raise UsageError(
+                f"--out {folder}: holds {path.relative_to(folder)}, which no fetch wrote; name an "
+                "empty or a new folder"
+            )
+
+
+def _is_fetch(index: Path) -> bool:
+    try:
+        table = json.loads(index.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(table, dict) and {"entry", "bundle", "tickets"} <= table.keys()
 
 
 def opened(entry: Entry) -> Bundle:
