@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from html.parser import HTMLParser
 from http.client import HTTPConnection
+from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -25,7 +26,7 @@ from lthbench.board import ledger as ledgers
 from lthbench.board.standings import standings
 from lthbench.errors import RecordError, ResourceError, UsageError
 from lthbench.paths import canonical_json, digest, write_whole
-from lthbench.site import api, build, making, output, rungs, serving
+from lthbench.site import api, build, charts, comparison, making, output, rungs, serving
 from lthbench.site.render import POLICY, text_rows
 from lthbench.task import load_task
 from tests.boards import Method, board_record, reference_of
@@ -160,6 +161,31 @@ def test_every_page_has_a_title_of_its_own_and_ids_once(site: Path) -> None:
         assert len(reading.ids) == len(set(reading.ids)), path
         assert [name for name, _ in reading.elements].count("h1") == 1, path
     assert len({title for (title,) in titles}) == len(titles)
+
+
+def test_every_page_names_the_version_of_the_program(site: Path) -> None:
+    said = f", version {version('lthbench')}. Nothing here"
+    for path, reading in pages(site):
+        assert said in "".join(reading.text), path
+
+
+def test_names_of_what_costs_nothing_stand_clear_of_the_axis(site: Path) -> None:
+    text = (site / "tasks/lenet300-mnist.html").read_text("utf-8")
+    (block,) = re.findall(r'id="figure-pareto">(.*?)</script>', text, re.DOTALL)
+    figure = json.loads(block)
+    points = [trace for trace in figure["traces"] if "textposition" in trace]
+    most = max(cost for trace in points for cost in trace["x"])
+    low, high = figure["layout"]["xaxis"]["range"]
+    assert -0.1 * most < low < 0 and most < high < 1.1 * most
+    placed = [pair for t in points for pair in zip(t["x"], t["textposition"], strict=True)]
+    assert placed and all((where == "top right") == (x < charts.EDGE * most) for x, where in placed)
+    assert [charts._beside(place) for place in (0.0, 0.5, 1.0)] == [
+        *("top right", "top center", "top left"),
+    ]
+
+
+def test_what_submit_takes_is_a_clone_of_a_fork(site: Path) -> None:
+    assert "a clone of your fork" in (site / "about.html").read_text("utf-8")
 
 
 def test_every_table_is_one_for_those_who_cannot_see_it(site: Path) -> None:
@@ -602,6 +628,33 @@ def test_those_that_are_alike_are_all_named() -> None:
     found = best_of([0.9] * 5, [0.9] * 5, [0.8] * 5)
     assert {entry.id for entry in found.entries} == {"e0", "e1"}
     assert found.certain == "no" and found.second is not None and found.second.id == "e2"
+
+
+def compared(*rows: Sequence[float]) -> list[str]:
+    """What the table of pairs tells of two entries, given the retention of each seed from 0 on."""
+    stubs: list[Any] = []
+    for place, row in enumerate(rows):
+        stub = Stub(f"e{place}", row)
+        stub.name = "x"  # type: ignore[attr-defined]
+        stub.aggregates = {"retention": scored(row)}
+        stubs.append(stub)
+    grid = comparison._pairs([(stubs[0], stubs[1])], {s.id: s.id for s in stubs})
+    return [cell.text for cell in grid.rows[0].cells[2:]]
+
+
+def test_pairs_that_differ_alike_have_no_interval_and_no_verdict() -> None:
+    """0.3 - 0.2 and 0.9 - 0.8 are one difference, whatever the floats say."""
+    assert compared([0.3, 0.9, 0.5], [0.2, 0.8, 0.4]) == ["3", "+0.100", "n/a: all 3 are alike"]
+    assert compared([0.3, 0.9], [0.2, 0.7]) == ["2", "+0.150", "n/a: too few seeds"]
+    seeds, text, apart = compared([0.5, 0.6, 0.7, 0.9], [0.1, 0.21, 0.3])
+    assert (seeds, text[:8], apart) == ("3", "+0.397 [", "yes")
+
+
+def test_the_best_is_ahead_by_a_value_where_all_are_alike() -> None:
+    found = best_of([0.9, 0.8, 0.7], [0.8, 0.7, 0.6]).difference
+    assert found is not None and (found.low, found.high, found.n) == (None, None, 3)
+    found = best_of([0.9, 0.8, 0.7], [0.8, 0.7, 0.61]).difference
+    assert found is not None and found.low is not None
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))

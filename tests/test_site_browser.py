@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -202,6 +203,40 @@ CUT = """() => [...document.querySelectorAll('.plot .legend')].flatMap((legend) 
     return [text.textContent, Math.max(own.right - room.right, own.bottom - room.bottom)];
   });
 })"""
+
+
+def test_words_of_a_ledger_are_whole(browser: Browser, site: Path) -> None:
+    """Though a long sentence stands beside them on a narrow screen."""
+    tops = "cell => { const r = document.createRange(); r.selectNodeContents(cell); "
+    tops += "return new Set([...r.getClientRects()].map(box => box.top)).size }"
+    told = (p for p in (site / "entries").rglob("*.html") if "; drawn by " in p.read_text("utf-8"))
+    with opened(browser, viewport={"width": 375, "height": 900}) as page:
+        visit(page, next(told).as_uri())
+        longer = "cell => { cell.textContent += ' and so on'.repeat(40) }"
+        page.locator("#trust table.text tbody td:last-child").last.evaluate(longer)
+        acts = page.locator("#trust table.text tbody td:nth-child(2)").filter(
+            has_text=re.compile("^(accepted|verified)$")
+        )
+        assert acts.count() > 1
+        assert {act.evaluate(tops) for act in acts.all()} == {1}
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_table_shows_that_it_scrolls(browser: Browser, site: Path, theme: Any) -> None:
+    """Its edge is shaded until its end is in sight."""
+    size = {"width": 375, "height": 900}
+    with opened(browser, viewport=size, color_scheme=theme) as page:
+        visit(page, (site / f"tasks/{TASK}.html").as_uri())
+        region = page.locator(".scroll:has(#every)")
+        # What is in the table is hidden, so that the edge differs by its shadow alone.
+        region.evaluate("r => { r.firstElementChild.style.visibility = 'hidden' }")
+        assert region.evaluate("r => r.scrollWidth > r.clientWidth + 100")
+        start = region.screenshot()
+        region.evaluate("r => { r.scrollLeft = r.scrollWidth }")
+        end = region.screenshot()
+        region.evaluate("r => { r.style.background = 'none' }")
+        bare = region.screenshot()
+        assert start != end and bare not in (start, end)
 
 
 @pytest.mark.parametrize("width", [375, 1280])
@@ -461,6 +496,37 @@ def test_two_entries_are_compared_as_python_does(browser: Browser, site: Path, b
         assert "too few for a test" in page.locator("#comparison .verdict").inner_text()
         page.get_by_label("first").select_option(a.id)
         assert a.record.method.name in page.locator("#difference caption").inner_text()
+
+
+@pytest.mark.parametrize("alike", [True, False], ids=["alike", "not alike"])
+def test_columns_are_of_the_common_seeds(
+    browser: Browser, site: Path, tmp_path: Path, alike: bool
+) -> None:
+    """Columns differ by the difference; of differences that are all alike there is no interval."""
+    copy = shutil.copytree(site, tmp_path / "copy")
+    path = copy / "compare" / f"{TASK}.html"
+    head, opening, rest = path.read_text("utf-8").partition('id="compared">')
+    block, closing, tail = rest.partition("</script>")
+    data = json.loads(block)
+    trained = [one for one in data["entries"].values() if one["kind"] == "trained"]
+    a, b = [one for one in trained if one["headline"]][:2]
+    a |= {"seeds": [0, 1, 2, 3, 4], "headline": [0.9, 0.3, 0.9, 0.5, 0.1]}
+    b |= {"seeds": [3, 7, 2, 1], "headline": [0.4, 0.0, 0.8, 0.2 if alike else 0.1]}
+    for one in (a, b):
+        one["rungs"] = {key: one["headline"] for key in one["rungs"]}
+    path.write_text(f"{head}{opening}{json.dumps(data)}{closing}{tail}", "utf-8")
+    with opened(browser) as page:
+        visit(page, f"{path.as_uri()}?a={a['id']}&b={b['id']}")
+        assert "on the 3 common seeds" in page.locator("#difference caption").inner_text()
+        rows = page.locator("#difference tbody tr")
+        first, second, apart = rows.first.locator("td").all_inner_texts()
+        assert first == "0.567" and second == ("0.467" if alike else "0.433")
+        assert (apart == "+0.100") if alike else apart.startswith("+0.133 [")
+        first, second, apart = rows.nth(1).locator("td").all_inner_texts()
+        assert first == "56.67" and second == ("46.67" if alike else "43.33")
+        assert (apart == "+10.00 points") if alike else apart.startswith("+13.33 [")
+        said = page.locator("#comparison .verdict").inner_text()
+        assert ("interval" in said) != alike and "too few for a test" in said
 
 
 def test_trained_and_untrained_are_never_compared(

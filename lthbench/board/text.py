@@ -91,7 +91,8 @@ def _suite(found: Sequence[Standing], board: Board) -> list[Part]:
     for at, standing in enumerate(found):
         same = next((o for o in found[:at] if _ids(o) == _ids(standing)), None)
         if same is not None and standing.rows:
-            line = f"The same contenders as on the board {same.title}, and the same ranks."
+            ranks = ", and the same ranks" if any(row.rank for row in standing.rows) else ""
+            line = f"The same contenders as on the board {same.title}{ranks}."
             said.append(Part(f"Board {standing.title}", 2, (line,)))
         else:
             said.append(_board(standing, names))

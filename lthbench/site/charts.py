@@ -22,6 +22,8 @@ SYMBOLS = (
 )
 GREY = "#808080"
 SHOWN = 6  # entries drawn at first; the legend brings in the others
+ROOM = 0.06  # of an axis of costs, beyond its ends, so that 0 stands clear of the other axis
+EDGE = 0.15  # of that axis: names of points so near an end stand on the inner side
 OFFERED = 20  # entries that a figure holds at all; the tables hold every one
 TICKS = 7  # densities that an axis names at most
 DIVISION_COLOURS = {
@@ -73,6 +75,7 @@ def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[s
     """Retention against what the search cost; a line joins those that none is above and cheaper."""
     known = [e for e in entries if e.record.aggregates["retention"] and e.record.aggregates["cost"]]
     traces: list[Trace] = []
+    most = max(map(_cost, known), default=0.0) or 1.0
     on = sorted((e for e in known if e.id in front), key=_cost)
     if len(on) > 1:
         traces.append(
@@ -89,13 +92,16 @@ def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[s
     for division, word in DIVISIONS.items():
         group = [e for e in known if e.record.aggregates["division"] == division]
         if group:
-            traces.append(_costs(group, names, division, word, front))
+            traces.append(_costs(group, names, division, word, front, most))
     caption = (
         "Retention against search cost, with 95 % intervals. Named and joined: entries that none "
         "is at once better and cheaper than."
     )
     drawn = layout(
-        {"title": {"text": "search cost, dense trainings"}, "rangemode": "tozero"},
+        {
+            "title": {"text": "search cost, dense trainings"},
+            "range": [-ROOM * most, (1 + ROOM) * most],
+        },
         {"title": {"text": "retention"}, "tickformat": "~g"},
     )
     drawn["hovermode"] = "closest"
@@ -232,6 +238,7 @@ def _costs(
     division: str,
     word: str,
     front: Sequence[str],
+    most: float,
 ) -> Trace:
     found = [entry.record.aggregates["retention"] for entry in group]
     above, below = (
@@ -249,7 +256,7 @@ def _costs(
         },
         "text": [names[entry.id] if entry.id in front else "" for entry in group],
         "customdata": [names[entry.id] for entry in group],
-        "textposition": "top center",
+        "textposition": [_beside(_cost(entry) / most) for entry in group],
         "mode": "markers+text",
         "marker": {
             "symbol": SYMBOLS[list(DIVISIONS).index(division)], "size": 9, "color": colour,
@@ -257,6 +264,11 @@ def _costs(
         "hovertemplate": "%{customdata}: %{y:.3f} at %{x:.3~g}<extra></extra>",
         "cliponaxis": False,
     }  # fmt: skip
+
+
+def _beside(place: float) -> str:
+    """Where a name stands, by its point's place on the axis: never out over an edge."""
+    return "top right" if place < EDGE else "top left" if place > 1 - EDGE else "top center"
 
 
 def _cost(entry: Entry) -> float:

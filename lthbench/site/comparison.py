@@ -15,7 +15,7 @@ from lthbench.tables import NA, decimals, interval, is_share, is_untrained, numb
 
 ALL_PAIRS = 6  # entries up to which every pair is written out
 AGAINST = 30  # pairs with the best that are written out otherwise
-DIGITS = 6
+DIGITS = 10  # of the script's values: equal differences stay within stats.TIE of each other
 
 
 def page(name: str, entries: Sequence[Entry], overlaps: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,9 +43,10 @@ def page(name: str, entries: Sequence[Entry], overlaps: Mapping[str, Any]) -> di
         "pairs": _pairs(scored, names) if scored else None,
         "pairs_title": "Every pair" if every else f"{first}, the best by retention, and others",
         "note": (
-            "Differences are taken seed by seed, with a 95 % t interval; p is the exact two-sided "
-            f"test by flipping signs, from {rungs.LEAST_TESTED} seeds on, of this pair alone: the "
-            "boards adjust theirs for all pairs."
+            "Differences are taken seed by seed, over the seeds that both have, with a 95 % t "
+            f"interval from {stats.MIN_SEEDS} seeds on, none where all are alike; p is the exact "
+            f"two-sided test by flipping signs, from {rungs.LEAST_TESTED} seeds on, of this pair "
+            "alone: the boards adjust theirs for all pairs."
         ),
     }
 
@@ -67,6 +68,7 @@ def _data(
         "counted": bool(trained) and is_share(trained[0].record),
         "digits": max((decimals(e.record) for e in entries), default=2),
         "least": stats.MIN_SEEDS,
+        "tie": stats.TIE,
         "tested": rungs.LEAST_TESTED,
         "t": _quantiles(max((len(e.record.seeds) for e in entries), default=2)),
         "entries": {e.id: _values(e, names) for e in entries},
@@ -117,6 +119,7 @@ def _pairs(pairs: Sequence[tuple[Entry, Entry]], names: Mapping[str, str]) -> Gr
     columns = (
         Column("first", "first", "t"),
         Column("second", "second", "t"),
+        Column("seeds", "common seeds", css="num"),
         Column("difference", "difference in retention, paired", css="num"),
         Column("apart", "95 % interval leaves out zero", "t"),
     )
@@ -128,18 +131,26 @@ def _pairs(pairs: Sequence[tuple[Entry, Entry]], names: Mapping[str, str]) -> Gr
             GridCell(names[second.id], task_tables.link(second)),
         ]
         if found is None:
-            cells += [missing(), missing()]
+            cells += [GridCell("0", key=0), missing(), missing()]
         else:
             bounds = interval(vars(found), 3, signed=True)
             text = f"{number(found.mean, 3, signed=True)} {bounds}".rstrip()
             known = found.low is not None and found.high is not None
             apart = known and not (found.low or 0) <= 0 <= (found.high or 0)
             cells += [
+                GridCell(str(found.n), key=found.n),
                 GridCell(text, key=float(f"{found.mean:.6g}")),
-                GridCell(("yes" if apart else "no") if known else NA, css="yes" if apart else ""),
+                GridCell("yes", css="yes")
+                if apart
+                else GridCell("no" if known else _unknown(found.n)),
             ]
         rows.append(GridRow(tuple(cells)))
     return Grid("pairs", "Differences in retention, seed by seed", columns, tuple(rows))
+
+
+def _unknown(seeds: int) -> str:
+    """Why differences have no interval."""
+    return f"{NA}: {'too few seeds' if seeds < stats.MIN_SEEDS else f'all {seeds} are alike'}"
 
 
 def _difference(first: Entry, second: Entry) -> stats.Interval | None:
@@ -148,4 +159,4 @@ def _difference(first: Entry, second: Entry) -> stats.Interval | None:
         for e in (first, second)
     )
     both = [seed for seed in a if seed in b]
-    return stats.paired_interval([a[s] for s in both], [b[s] for s in both]) if both else None
+    return rungs.paired([a[s] for s in both], [b[s] for s in both]) if both else None

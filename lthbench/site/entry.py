@@ -58,7 +58,7 @@ def page(
         "slug": record.task.name,
         "method": plain(record.method.name),
         "task": plain(record.task.name),
-        "version": record.task.version,
+        "task_version": record.task.version,
         "level_number": entry.level,
         "verified": level_of([entry]),
         "promise": LEVELS[entry.level],
@@ -98,7 +98,7 @@ def _banner(entry: Entry) -> tuple[str, str, str]:
 
 
 def _described(record: Record) -> tuple[tuple[str, str], ...]:
-    said = [(plain(k), plain(v)) for k, v in record.method.described.items() if k != "name"]
+    said = [(plain(k), plain(v)) for k, v in record.method.described.items() if v and k != "name"]
     options = ", ".join(f"{plain(k)} = {plain(str(v))}" for k, v in record.method.options.items())
     return (*said, *([("options", options)] if options else []))
 

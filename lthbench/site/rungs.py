@@ -93,11 +93,18 @@ def _common(a: tuple[Entry, Any], b: tuple[Entry, Any]) -> tuple[list[float], li
     return [first[s] for s in both], [second[s] for s in both]
 
 
+def paired(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """Mean difference over seeds; no bounds where all are alike, which tells no spread."""
+    found = stats.paired_interval(first, second)
+    alike = stats.alike([one - other for one, other in zip(first, second, strict=True)])
+    return Interval(found.mean, None, None, found.n) if alike else found
+
+
 def _paired(a: tuple[Entry, Any], b: tuple[Entry, Any]) -> Interval | None:
     first, second = _common(a, b)
     if not first:
         return None
-    found = stats.paired_interval(first, second)
+    found = paired(first, second)
     # A t interval means little for differences of 0s and 1s.
     counted = is_share(a[0].record) and not is_untrained(a[0].record)
     return Interval(found.mean, None, None, found.n) if counted else found

@@ -20,8 +20,8 @@
   const interval = (values) => {
     const n = values.length;
     const centre = mean(values);
+    if (n < data.least || Math.max(...values) - Math.min(...values) <= data.tie) return null;
     const spread = Math.sqrt(values.reduce((s, v) => s + (v - centre) ** 2, 0) / (n - 1) / n);
-    if (n < data.least || !(spread > 1e-12)) return null;
     return [centre - data.t[n - 1] * spread, centre + data.t[n - 1] * spread];
   };
 
@@ -39,11 +39,18 @@
     return above / 2 ** n;
   };
 
+  const common = (first, second) => first.seeds.filter((seed) => second.seeds.includes(seed));
+
+  const seeds = (n) => `${n} ${n === 1 ? "seed" : "seeds"}`;
+
+  // An entry's values on some of its seeds.
+  const on = (chosen, entry, values) => values && chosen.map((seed) => values[entry.seeds.indexOf(seed)]);
+
   const differences = (first, second, one, other) => {
-    if (!one || !other) return null;
-    const at = new Map(second.seeds.map((seed, index) => [seed, other[index]]));
-    const both = first.seeds.map((seed, index) => [seed, one[index]]).filter(([s]) => at.has(s));
-    return both.length ? both.map(([seed, value]) => value - at.get(seed)) : null;
+    const both = common(first, second);
+    if (!one || !other || !both.length) return null;
+    const subtracted = on(both, second, other);
+    return on(both, first, one).map((value, index) => value - subtracted[index]);
   };
 
   const element = (name, content = "", attributes = {}) => {
@@ -57,7 +64,10 @@
     const made = element("tr");
     const gaps = differences(first, second, one, other);
     made.append(element("th", label, { scope: "row" }));
-    for (const values of [one, other]) {
+    // Without a common seed each column is of its own seeds, and there is no difference.
+    const both = common(first, second);
+    for (const [entry, all] of [[first, one], [second, other]]) {
+      const values = both.length ? on(both, entry, all) : all;
       const told = !values ? "n/a" : counted
         ? `${values.reduce((s, v) => s + v, 0)}/${values.length}`
         : text(scale * mean(values), digits);
@@ -65,11 +75,10 @@
     }
     let said = "n/a";
     if (gaps) {
-      const scaled = gaps.map((gap) => scale * gap);
-      const bounds = counted ? null : interval(scaled);
+      const bounds = counted ? null : interval(gaps)?.map((end) => scale * end);
       said = counted
-        ? `${text(gaps.reduce((s, v) => s + v, 0), 0, true)} of ${gaps.length} seeds`
-        : text(mean(scaled), digits, true);
+        ? `${text(gaps.reduce((s, v) => s + v, 0), 0, true)} of ${seeds(gaps.length)}`
+        : text(scale * mean(gaps), digits, true);
       if (bounds) said += ` [${text(bounds[0], digits, true)}, ${text(bounds[1], digits, true)}]`;
       if (!counted && unit) said += ` ${unit}`;
     }
@@ -84,7 +93,9 @@
     const untrained = first.kind === "untrained";
     const counted = data.counted && !untrained;
     const table = element("table", "", { id: "difference" });
-    table.append(element("caption", `${first.label} minus ${second.label}, paired by seed`));
+    const n = common(first, second).length;
+    const over = n ? `on the ${n} common ${n === 1 ? "seed" : "seeds"}` : "no common seed";
+    table.append(element("caption", `${first.label} minus ${second.label}, paired by seed, ${over}`));
     const head = element("tr");
     for (const name of ["", first.label, second.label, "difference"]) {
       head.append(name ? element("th", name, { scope: "col" }) : element("td"));
@@ -117,7 +128,7 @@
     const [better, worse] = mean(gaps) >= 0 ? [first, second] : [second, first];
     const apart = bounds && (bounds[0] > 0 || bounds[1] < 0);
     const tested = flips(gaps);
-    const p = tested === null ? `${gaps.length} seeds are too few for a test` : `p ${probability(tested)}`;
+    const p = tested === null ? `${seeds(gaps.length)} ${gaps.length === 1 ? "is" : "are"} too few for a test` : `p ${probability(tested)}`;
     const ahead = text(Math.abs(mean(gaps)), 3);
     const what = first.kind === "untrained" ? "headline accuracy" : "retention";
     const sure = apart ? "its 95 % interval leaves out zero" : "its 95 % interval holds zero";
