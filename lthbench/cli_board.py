@@ -235,7 +235,7 @@ def cite(
 
 @tickets_app.command("fetch")
 def fetch(
-    entry: Annotated[str, typer.Argument(help="An entry of the board, as imp--27d53a58.")],
+    entry: Annotated[str, typer.Argument(help="An entry of the board, as imp--4139c785.")],
     out: Annotated[Path | None, typer.Option(help="A folder [tickets/ENTRY].")] = None,
     debug: Debug = False,
 ) -> None:

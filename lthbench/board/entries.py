@@ -31,7 +31,7 @@ class Entry:
     """One record on the board.
 
     Attributes:
-        id: the method's name and the first 8 of the record's digest, as imp--27d53a58.
+        id: the method's name and the first 8 of the record's digest, as imp--4139c785.
         digest: sha256 of the record's file.
         file: its path in the leaderboard's folder.
         level: the highest that the ledger tells; 0 without.

@@ -137,7 +137,7 @@ def load_ticket(
 ) -> LoadedTicket:
     """A ticket's masks and starting weights, checked against the record that tells of it.
 
-    >>> ticket = lthbench.load_ticket("imp--27d53a58", seed=0, density=0.0144)  # doctest: +SKIP
+    >>> ticket = lthbench.load_ticket("imp--4139c785", seed=0, density=0.512)  # doctest: +SKIP
     >>> network = ticket.network()                                              # doctest: +SKIP
 
     Args:
