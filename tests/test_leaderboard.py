@@ -53,11 +53,12 @@ def test_a_record_is_scored_against_the_present_reference(path: Path) -> None:
 
 @pytest.mark.parametrize("path", REFERENCES, ids=named)
 def test_a_reference_follows_from_imps_record(path: Path) -> None:
-    """The reference and IMP's record are one run: built again, it is the same to the byte."""
+    """The reference and a record of IMP's are one run: built again, it is the same to the byte."""
     reference = load_reference(load_task(path.stem))
-    (record,) = [
-        read_record(found)
+    assert reference
+    built = [
+        build(read_record(found), reference.noise)
         for found in RECORDS
         if found.parent.name == path.stem and found.name.startswith("imp--")
     ]
-    assert build(record, reference.noise) == reference
+    assert reference in built
