@@ -365,10 +365,19 @@ def _cost(record: Record) -> Answer:
     notes = ("one is T steps of the unmasked network; scoring is free",)
     if cost is None:
         return Answer(question, name, NA, "", ())
-    digits = 1 if cost["mean"] >= 9.95 or cost["mean"] == 0 else 2
+    digits = _cost_digits(cost["mean"])
     if max(cost["values"]) - min(cost["values"]) < 10**-digits / 2:
-        return Answer(question, name, number(cost["mean"], digits), what, notes)
+        return Answer(question, name, cost_text(cost["mean"]), what, notes)
     return Answer(question, name, *_split(estimate(cost, digits, 1), what), notes)
+
+
+def cost_text(mean: float) -> str:
+    """A search cost in dense trainings; what is hardly any is no zero."""
+    return "<0.01" if 0 < mean < 0.005 else number(mean, _cost_digits(mean))
+
+
+def _cost_digits(mean: float) -> int:
+    return 1 if mean >= 9.95 or mean == 0 else 2
 
 
 # Remarks

@@ -317,9 +317,7 @@ def _interval(score: Interval, digits: int, scale: float) -> str:
 
 
 def _cost(cost: float | None) -> str:
-    if cost is None:
-        return NA
-    return "<0.01" if 0 < cost < 0.005 else number(cost, 1 if cost >= 9.95 or cost == 0 else 2)
+    return NA if cost is None else tables.cost_text(cost)
 
 
 def _mean(on: OnTask) -> float:
