@@ -212,15 +212,15 @@ def _by_density(record: Record) -> Figure:
         if share
         else "Accuracy against density, ticket beside its controls and dense"
     )
-    layout = _layout(_density_axis(record), {"title": {"text": y}, "tickformat": "~g"})
+    drawn = layout(density_axis(record.task.ladder), {"title": {"text": y}, "tickformat": "~g"})
     traces = _levels(record) + traces
-    return Figure("density", f"{caption}. {_bands(record)}", tuple(traces), layout)
+    return Figure("density", f"{caption}. {_bands(record)}", tuple(traces), drawn)
 
 
 def _as_it_stands(record: Record) -> Figure:
     """Accuracy of untrained tickets against density, beside a random mask and trained dense."""
     rungs = record.aggregates["untrained"]["rungs"]
-    ends = [10**end for end in _density_axis(record)["range"]]
+    ends = [10**end for end in density_axis(record.task.ladder)["range"]]
     dense = rungs[0]["dense"]
     traces = [] if dense is None else [_flat("dense", ends, 100 * dense["mean"], "dense, trained")]
     for kind, key in (("untrained_random", "random"), ("untrained", "ticket")):
@@ -231,7 +231,7 @@ def _as_it_stands(record: Record) -> Figure:
     caption = "Accuracy of untrained tickets against density, beside a random mask at theta_0. " + (
         "Points are single seeds." if few else "Shaded: 95 % intervals over seeds."
     )
-    return Figure("untrained", caption, tuple(traces), _layout(_density_axis(record), y))
+    return Figure("untrained", caption, tuple(traces), layout(density_axis(record.task.ladder), y))
 
 
 def _set(record: Record) -> str:
@@ -253,7 +253,7 @@ def _from_dense(record: Record) -> Figure:
         for rung in record.aggregates["rungs"]
         if rung["difference"] is not None
     ]
-    axis = _density_axis(record)
+    axis = density_axis(record.task.ladder)
     ends = [10**end for end in axis["range"]]
     zero = _flat("dense", ends, 0.0, "dense")
     margin = []
@@ -262,12 +262,12 @@ def _from_dense(record: Record) -> Figure:
         width = 100 * record.reference.margin
         margin = [_shade("margin", ends, -width, width, COLOURS["dense"])]
         caption += f" Grey: the margin of {number(width, 2)} points within which it matches."
-    layout = _layout(
+    drawn = layout(
         axis,
         {"title": {"text": "ticket − dense, points"}, "tickformat": "~g"},
     )
     traces = (*margin, zero, *_series("ticket", points, banded=True))
-    return Figure("difference", caption, traces, layout, small=True)
+    return Figure("difference", caption, traces, drawn, small=True)
 
 
 def _series(kind: str, points: Sequence[tuple[float, Any]], *, banded: bool) -> list[Trace]:
@@ -354,7 +354,7 @@ def _rgba(colour: str, opacity: float) -> str:
 
 def _levels(record: Record) -> list[Trace]:
     """Dense of this record with its interval, and the frozen reference, across all densities."""
-    axis = _density_axis(record)
+    axis = density_axis(record.task.ladder)
     ends = [10**end for end in axis["range"]]
     dense, traces = record.aggregates["dense"], []
     if dense is not None:
@@ -388,11 +388,11 @@ def _shade(
     return {**band, "legendgroup": group, "fillcolor": _rgba(colour, 0.2)}
 
 
-def _density_axis(record: Record) -> dict[str, Any]:
+def density_axis(densities: Sequence[float]) -> dict[str, Any]:
     """Densities in percent on a log axis, the sparsest at the right, named by rung."""
     from math import log10
 
-    ladder = [100 * density for density in record.task.ladder]
+    ladder = [100 * density for density in densities]
     every = -(-len(ladder) // TICKS)
     named = ladder[::-1][::every][::-1]
     room = 0.04 * max(0.5, log10(ladder[0] / ladder[-1]))
@@ -406,7 +406,8 @@ def _density_axis(record: Record) -> dict[str, Any]:
     }
 
 
-def _layout(x: Mapping[str, Any], y: Mapping[str, Any]) -> dict[str, Any]:
+def layout(x: Mapping[str, Any], y: Mapping[str, Any]) -> dict[str, Any]:
+    """What is alike in all charts, of reports and of the site, around these axes."""
     return {
         "xaxis": {"zeroline": False, "ticks": "outside", "tickangle": 0, **x},
         "yaxis": {"zeroline": False, "automargin": True, **y},
@@ -447,7 +448,7 @@ def training(record: Record) -> Figure:
     else:
         y["range"] = _focus(traces)
         caption += " The first steps lie below the axis; they are in the table."
-    return Figure("training", caption, tuple(traces), _layout(x, y))
+    return Figure("training", caption, tuple(traces), layout(x, y))
 
 
 def _runs(record: Record, part: str) -> list[tuple[str, str, dict[int, float]]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,41 +11,21 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lthbench.report import write_report
+from tests.browsers import WAIT, chromium, launched
 from tests.records import synthetic_record
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.slow
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 SPARSEST = 0.8**23
 CHARTS = 5  # two of the accuracy task, one of the arithmetic one, and their training curves
-WAIT = 120_000  # ms: a busy machine is no failure
-
-
-def chromium() -> str:
-    """Where the browser is; without one the test is skipped, except where CI must have it."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        message = "no chromium on the path: install it to look at the report"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = chromium()
-    from playwright.sync_api import sync_playwright
-
-    options = ["--disable-gpu", "--disable-background-networking"]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        options.append("--no-sandbox")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=options)
-        yield browser
-        browser.close()
+    with launched(chromium()) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -19,39 +18,13 @@ import pytest
 from lthbench import stats
 from lthbench.board import entries as board_entries
 from lthbench.site import build, serving
+from tests.browsers import WAIT, chromium, launched
 from tests.sites import HOSTILE_NAME, site_board
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-WAIT = 120_000  # ms: a busy machine is no failure
 TASK = "lenet300-mnist"
-
-
-def chromium() -> str:
-    """Where the browser is; without one the test is skipped, except where CI must have it."""
-    found = next((path for name in NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        message = "no chromium on the path: install it to look at the site"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
-
-
-@contextmanager
-def launched(path: str) -> Iterator[Browser]:
-    """A browser without a window."""
-    from playwright.sync_api import sync_playwright
-
-    options = ["--disable-gpu", "--disable-background-networking"]
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
-        options.append("--no-sandbox")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=options)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -49,6 +49,7 @@ class Again:
     z: float | None
 
 
+Table = dict[str, Any]
 AGAIN = tuple(Again.__dataclass_fields__)
 
 
@@ -135,11 +136,21 @@ def judge(
     Args:
         known: floors by density; None for a task whose runs generalise or do not.
     """
-    counted = [pair for pair in pairs if known is not None or pair[0].kind in scores.UNTRAINED]
-    shared = [pair for pair in pairs if pair not in counted]
-    by_count = _by_count(record, counted, known or {}) if counted else None
-    by_share = _by_share(record, shared) if shared else None
-    judged = [one for one in (by_count, by_share) if one is not None]
+    table = _table(record)
+    return verdict(
+        [
+            _row(cell, _points(table, cell, known), _points(table, again, known), known)
+            for cell, again in pairs
+        ]
+    )
+
+
+def verdict(rows: Sequence[Again]) -> Judged:
+    """Whether the cells came out as claimed: those with a z by their counts, others by shares."""
+    counted = [row for row in rows if row.z is not None]
+    shared = [row for row in rows if row.z is None]
+    judged = [_by_count(counted)] if counted else []
+    judged += [_by_share(shared)] if shared else []
     if not judged:
         return Judged(False, "no cell can be trained again", 0.0, ())
     return Judged(
@@ -150,31 +161,15 @@ def judge(
     )
 
 
-def _by_count(
-    record: Record, pairs: Sequence[tuple[Cell, Cell]], known: Mapping[float, float]
-) -> Judged:
+def _by_count(rows: Sequence[Again]) -> Judged:
     """Differences of counts, in standard deviations of what noise alone makes of them.
 
     Tickets and controls are summed apart: a control that was made worse would pay for a ticket that
     was made better, and both flatter the submission.
     """
-    rows, zs = [], []
-    for cell, again in pairs:
-        size = record.sizes[str(cell.seed)]["test"]
-        claimed, retrained = (size * _score(record, one) for one in (cell, again))
-        z = (claimed - retrained) / (SPREAD * floor_at(known, cell.kind, cell.density))
-        zs.append(z)
-        rows.append(_row(cell, claimed, retrained, z))
-    return _judged_by_count(rows, zs)
-
-
-def _judged_by_count(rows: Sequence[Again], zs: Sequence[float]) -> Judged:
-    tickets, controls = (
-        [z for row, z in zip(rows, zs, strict=True) if (row.kind in TICKETS) is is_ticket]
-        for is_ticket in (True, False)
-    )
+    tickets, controls = ([row.z or 0.0 for row in part] for part in _apart(rows))
     statistic, of_controls = (sum(z) / math.sqrt(max(1, len(z))) for z in (tickets, controls))
-    largest = max(map(abs, zs))
+    largest = max(map(abs, tickets + controls))
     what = (
         f"{len(tickets)} tickets trained again: sum(z)/sqrt(m) {statistic:.2f} (at most "
         f"{SUM_LIMIT:g}); {len(controls)} controls: {of_controls:.2f} (at most {SUM_LIMIT:g} "
@@ -184,17 +179,9 @@ def _judged_by_count(rows: Sequence[Again], zs: Sequence[float]) -> Judged:
     return Judged(ok, what, statistic, tuple(rows))
 
 
-def _by_share(record: Record, pairs: Sequence[tuple[Cell, Cell]]) -> Judged:
+def _by_share(rows: Sequence[Again]) -> Judged:
     """How many generalised as claimed, and now; of controls, either way."""
-    return _judged_by_share(
-        [_row(cell, _score(record, cell), _score(record, again), None) for cell, again in pairs]
-    )
-
-
-def _judged_by_share(rows: Sequence[Again]) -> Judged:
-    tickets, controls = (
-        [row for row in rows if (row.kind in TICKETS) is is_ticket] for is_ticket in (True, False)
-    )
+    tickets, controls = _apart(rows)
     claimed, now = _successes(tickets)
     p = fisher(claimed, now, len(tickets))
     ours, theirs = _successes(controls)
@@ -209,16 +196,44 @@ def _judged_by_share(rows: Sequence[Again]) -> Judged:
     return Judged(p >= P_LIMIT and either >= P_LIMIT, what, p, tuple(rows))
 
 
+def _apart(rows: Sequence[Again]) -> tuple[list[Again], list[Again]]:
+    """Tickets, and controls."""
+    return (
+        [row for row in rows if row.kind in TICKETS],
+        [row for row in rows if row.kind not in TICKETS],
+    )
+
+
 def _successes(rows: Sequence[Again]) -> tuple[int, int]:
     return round(sum(row.claimed for row in rows)), round(sum(row.retrained for row in rows))
 
 
-def _score(record: Record, cell: Cell) -> float:
-    """On the test split: the accuracy at T, or 1 for a run that generalised."""
-    return scores.score_of(record.model_dump(mode="json"), cell.model_dump(mode="json"), "test")
+def _table(record: Record) -> Table:
+    """What scoring a cell needs of its record."""
+    return record.model_dump(mode="json", include={"task", "sizes"})
 
 
-def _row(cell: Cell, claimed: float, retrained: float, z: float | None) -> Again:
+def _size(table: Table, cell: Cell, known: Mapping[float, float] | None) -> int:
+    """Examples of a cell whose right answers are counted; 1 of one that generalises or does not."""
+    counted = known is not None or cell.kind in scores.UNTRAINED
+    return int(table["sizes"][str(cell.seed)]["test"]) if counted else 1
+
+
+def _points(table: Table, cell: Cell, known: Mapping[float, float] | None) -> float:
+    """On the test split: the right answers at T, or 1 for a run that generalised."""
+    found = scores.score_of(table, cell.model_dump(mode="json"), "test")
+    return _size(table, cell, known) * found
+
+
+def _row(
+    cell: Cell,
+    claimed: float,
+    retrained: float,
+    known: Mapping[float, float] | None,
+) -> Again:
+    z = None
+    if known is not None or cell.kind in scores.UNTRAINED:
+        z = (claimed - retrained) / (SPREAD * floor_at(known or {}, cell.kind, cell.density))
     return Again(cell.kind, cell.density, cell.seed, round(claimed, 6), round(retrained, 6), z)
 
 
@@ -307,25 +322,15 @@ def _retrained_misfit(
     by_place = {(str(cell.kind), cell.density, cell.seed): cell for cell in wanted}
     if sorted(by_place) != sorted((row.kind, row.density, row.seed) for row in told):
         return "its cells are not those that bundle and beacon draw"
-    known = floors(task, reference)
-    counted: list[Again] = []
-    shared: list[Again] = []
-    zs = []
+    known, table, rows = floors(task, reference), _table(record), []
     for row in told:
         cell = by_place[row.kind, row.density, row.seed]
-        by_count = known is not None or row.kind in scores.UNTRAINED
-        size = record.sizes[str(cell.seed)]["test"] if by_count else 1
-        claimed = round(size * _score(record, cell), 6)
-        if row.claimed != claimed or not 0 <= row.retrained <= size:
+        claimed = _points(table, cell, known)
+        if row.claimed != round(claimed, 6) or not 0 <= row.retrained <= _size(table, cell, known):
             return f"seed {row.seed} at {row.density:.4g}: the record claims {claimed:g}"
-        (counted if by_count else shared).append(row)
-        if by_count:
-            floor = floor_at(known or {}, row.kind, row.density)
-            zs.append((row.claimed - row.retrained) / (SPREAD * floor))
-    judged = [_judged_by_count(counted, zs)] if counted else []
-    judged += [_judged_by_share(shared)] if shared else []
-    refused = next((one.what for one in judged if not one.ok), None)
-    return None if refused is None else f"its own cells are refused: {refused}"
+        rows.append(_row(cell, claimed, row.retrained, known))
+    again = verdict(rows)
+    return None if again.ok else f"its own cells are refused: {again.what}"
 
 
 def _reproduced_misfit(record: Record, report: Mapping[str, Any]) -> str | None:

@@ -22,6 +22,14 @@ NULLS = (
     "order in every pair. Profile: the share of kept weights that lies in other layers. ± half a "
     "95 % t interval over seeds."
 )
+RUNG_HEAD = (
+    *("density, %", "seeds", "over chance", "over other seeds", "p", "over same start"),
+    *("matched", "p matched", "profile", "same subnetwork"),
+)
+LAYER_HEAD = (
+    *("layer", "weights", "density A, %", "density B, %", "times chance"),
+    *("over chance", "over other seeds", "over same start", "z"),
+)
 DESCRIPTIVE = "Layers are descriptive: means over seeds, z of all seeds together against chance."
 
 
@@ -63,26 +71,14 @@ def _lines(found: Saved) -> Iterator[str]:
     for verdict in found.verdicts:
         yield _wrapped(_told(verdict), "  ")
     yield ""
-    yield _grid(
-        (
-            *("density, %", "seeds", "over chance", "over other seeds", "p", "over same start"),
-            *("matched", "p matched", "profile", "same subnetwork"),
-        ),
-        [_rung(rung) for rung in found.rungs],
-    )
+    yield _grid(RUNG_HEAD, [rung_cells(rung) for rung in found.rungs])
     yield _wrapped(NULLS)
     if found.matching:
         yield _wrapped(f"Matched here: {found.matching}.")
     last = found.rungs[-1]
     yield ""
     yield f"Layers at density {percent(last.density)} %"
-    yield _grid(
-        (
-            *("layer", "weights", "density A, %", "density B, %", "times chance"),
-            *("over chance", "over other seeds", "over same start", "z"),
-        ),
-        [_layer(row) for row in last.layers],
-    )
+    yield _grid(LAYER_HEAD, [layer_cells(row) for row in last.layers])
     yield DESCRIPTIVE
     yield ""
     for missing in found.not_measured:
@@ -114,7 +110,8 @@ def estimate(found: Estimate | None, digits: int = 2, *, interval: bool = False)
     return f"{number(found.mean, digits)} ±{number((found.high - found.low) / 2, digits)}"
 
 
-def _rung(rung: Rung) -> tuple[str, ...]:
+def rung_cells(rung: Rung) -> tuple[str, ...]:
+    """A rung's row under `RUNG_HEAD`."""
     found = rung.excess
     return (
         percent(rung.density),
@@ -130,7 +127,8 @@ def _rung(rung: Rung) -> tuple[str, ...]:
     )
 
 
-def _layer(row: LayerRow) -> tuple[str, ...]:
+def layer_cells(row: LayerRow) -> tuple[str, ...]:
+    """A layer's row under `LAYER_HEAD`."""
     figures = (row.ratio, row.chance, row.other_seeds, row.same_start)
     return (
         plain(row.name),

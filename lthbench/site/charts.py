@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import log10
 from typing import Any
 
 from lthbench.board.entries import Entry
 from lthbench.reference import Reference
-from lthbench.report import Figure
+from lthbench.report import Figure, density_axis, layout
 from lthbench.site.words import DIVISIONS
-from lthbench.tables import interval, percent, plain
+from lthbench.tables import interval, plain
 
 # Seen on white and on near-black alike, so that a figure need not be drawn again for a theme.
 COLOURS = (
@@ -25,7 +24,6 @@ SHOWN = 6  # entries drawn at first; the legend brings in the others
 ROOM = 0.06  # of an axis of costs, beyond its ends, so that 0 stands clear of the other axis
 EDGE = 0.15  # of that axis: names of points so near an end stand on the inner side
 OFFERED = 20  # entries that a figure holds at all; the tables hold every one
-TICKS = 7  # densities that an axis names at most
 DIVISION_COLOURS = {
     "init": COLOURS[0], "rewind": COLOURS[2], "open": COLOURS[1], "reference": GREY,
 }  # fmt: skip
@@ -217,21 +215,6 @@ def flat(axis: Axis, y: float, name: str) -> Trace:
     }
 
 
-def density_axis(densities: Sequence[float]) -> Axis:
-    """Densities in percent on a log axis, the sparsest at the right, named by rung."""
-    ladder = [100 * density for density in densities]
-    named = ladder[::-1][:: -(-len(ladder) // TICKS)][::-1]
-    room = 0.04 * max(0.5, log10(ladder[0] / ladder[-1]))
-    return {
-        "type": "log",
-        "range": [log10(ladder[0]) + room, log10(ladder[-1]) - room],
-        "tickvals": named,
-        "ticktext": [percent(density / 100) for density in named],
-        "title": {"text": "density, % of weights kept"},
-        "unifiedhovertitle": {"text": "%{x:.3~g} % density"},
-    }
-
-
 def _costs(
     group: Sequence[Entry],
     names: Mapping[str, str],
@@ -295,19 +278,6 @@ def _band(
         "line": {"width": 0},
         "hoverinfo": "skip",
         "showlegend": False,
-    }
-
-
-def layout(x: Mapping[str, Any], y: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "xaxis": {"zeroline": False, "ticks": "outside", "tickangle": 0, **x},
-        "yaxis": {"zeroline": False, "automargin": True, **y},
-        "hovermode": "x unified",
-        "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
-        "margin": {"l": 56, "r": 24, "t": 12, "b": 48},
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"size": 13},
     }
 
 

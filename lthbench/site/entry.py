@@ -9,8 +9,8 @@ from typing import Any
 from lthbench import report, scores
 from lthbench.board.entries import Entry
 from lthbench.record import Carried, Cell, Record
-from lthbench.report import Figure
-from lthbench.site.charts import COLOURS, density_axis, layout
+from lthbench.report import Figure, density_axis, layout
+from lthbench.site.charts import COLOURS
 from lthbench.site.words import LEVELS, STATES, level_of
 from lthbench.tables import (
     NA,

@@ -10,13 +10,21 @@ from lthbench.board.entries import Entry
 from lthbench.errors import RecordError
 from lthbench.evidence import RULES_VERSION, Saved, rules
 from lthbench.evidence import load as load_saved
-from lthbench.evidence.figures import LayerRow, Rung
-from lthbench.evidence.text import DESCRIPTIVE, NULLS, estimate
+from lthbench.evidence.figures import Rung
+from lthbench.evidence.text import (
+    DESCRIPTIVE,
+    LAYER_HEAD,
+    NULLS,
+    RUNG_HEAD,
+    estimate,
+    layer_cells,
+    rung_cells,
+)
 from lthbench.evidence.verdicts import Estimate, Verdict
-from lthbench.report import Figure
+from lthbench.report import Figure, density_axis, layout
 from lthbench.site import charts
 from lthbench.site.grid import Column, Grid, GridCell, GridRow, missing
-from lthbench.tables import NA, Table, number, percent, plain, probability
+from lthbench.tables import Table, percent, plain
 
 __all__ = ["Saved", "load", "overlaps", "page", "pair", "path"]
 
@@ -166,56 +174,19 @@ def _figure(found: Saved) -> Figure | None:
             if (value := getattr(rung.excess, key)) is not None
         ]
         traces += charts.series(name, place, points, 1, banded=True, digits=2)
-    axis = charts.density_axis([rung.density for rung in found.rungs])
+    axis = density_axis([rung.density for rung in found.rungs])
     y = {"title": {"text": "excess overlap"}, "tickformat": "~g"}
     caption = (
         "Excess overlap of the two methods' masks over each null: 0 is the null, 1 nested masks. "
         "Shaded: 95 % intervals over seeds."
     )
-    return Figure("overlap", caption, tuple(traces), charts.layout(axis, y))
+    return Figure("overlap", caption, tuple(traces), layout(axis, y))
 
 
 def _rungs(found: Sequence[Rung]) -> Table:
-    rows = tuple(_rung(rung) for rung in found)
-    head = (
-        *("density, %", "seeds", "over chance", "over other seeds", "p", "over same start"),
-        *("matched", "p matched", "profile", "same subnetwork"),
-    )
-    return Table("Excess overlap, density by density", head, rows)
-
-
-def _rung(rung: Rung) -> tuple[str, ...]:
-    found = rung.excess
-    return (
-        percent(rung.density),
-        str(len(rung.seeds)),
-        estimate(found.chance),
-        estimate(found.other_seeds),
-        probability(found.other_seeds.p if found.other_seeds else None),
-        estimate(found.same_start),
-        estimate(found.matched),
-        probability(found.matched.p if found.matched else None),
-        estimate(rung.profile),
-        rung.verdict.result,
-    )
+    return Table("Excess overlap, density by density", RUNG_HEAD, tuple(map(rung_cells, found)))
 
 
 def _layers(rung: Rung) -> Table:
-    head = (
-        *("layer", "weights", "density A, %", "density B, %", "times chance"),
-        *("over chance", "over other seeds", "over same start", "z"),
-    )
     caption = f"Layers at {percent(rung.density)} % density"
-    return Table(caption, head, tuple(_layer(row) for row in rung.layers), DESCRIPTIVE)
-
-
-def _layer(row: LayerRow) -> tuple[str, ...]:
-    figures = (row.ratio, row.chance, row.other_seeds, row.same_start)
-    return (
-        plain(row.name),
-        f"{row.size:,}",
-        percent(row.density_a),
-        percent(row.density_b),
-        *(NA if value is None else number(value, 2) for value in figures),
-        NA if row.z is None else number(row.z, 1),
-    )
+    return Table(caption, LAYER_HEAD, tuple(map(layer_cells, rung.layers)), DESCRIPTIVE)

@@ -70,7 +70,8 @@ def once(what: str, board: Path, out: Path) -> Took:
 
 def sorting(out: Path) -> list[tuple[str, ...]]:
     """The longest and the mean time of a sort by each column, with the layout after it, ms."""
-    from tests.test_site_browser import chromium, launched, ready
+    from tests.browsers import chromium, launched
+    from tests.test_site_browser import ready
 
     rows = []
     with launched(chromium()) as browser:
