@@ -127,7 +127,7 @@ def html(folder: Path, records: Sequence[Record]) -> str:
     names = list(dict.fromkeys(plain(record.method.name) for record in records))
     return environment.get_template("report.html.j2").render(
         method=", ".join(names),
-        described=_described(records[0]),
+        described=described(records[0]),
         sections=[_section(folder, index, record) for index, record in enumerate(records)],
         mean=_mean_retention(records),
         assets=ASSETS,
@@ -146,10 +146,10 @@ def embedded(value: object) -> Markup:
     return Markup(text)
 
 
-def _described(record: Record) -> list[tuple[str, str]]:
-    """What the method's file says of it beside its name, and its options."""
-    said = {name: text for name, text in record.method.described.items() if name != "name"}
-    facts = [(plain(name), plain(text)) for name, text in said.items()]
+def described(record: Record) -> list[tuple[str, str]]:
+    """What the method's file says of it beside its name, and its options; nothing that is empty."""
+    said = record.method.described.items()
+    facts = [(plain(name), plain(text)) for name, text in said if text and name != "name"]
     options = ", ".join(f"{plain(k)} = {plain(str(v))}" for k, v in record.method.options.items())
     return [*facts, *([("options", options)] if options else [])]
 

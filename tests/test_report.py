@@ -328,7 +328,7 @@ def test_a_method_may_name_an_address() -> None:
 
 def test_a_method_is_named_once_in_its_section() -> None:
     record = synthetic_record(described={"name": "mine", "paper": "A paper"})
-    assert report._described(record)[:1] == [("paper", "A paper")]
+    assert report.described(record)[:1] == [("paper", "A paper")]
 
 
 def test_tables_are_tables() -> None:

@@ -67,7 +67,7 @@ def page(
         "answers": answers(record),
         "warnings": tuple(r for r in remarks(record) if r.warns and r.name != "Failed"),
         "remarks_of": remarks(record),
-        "described": _described(record),
+        "described": report.described(record),
         "figures": tuple(report.figures(record)),
         "tables": tables(record),
         "training": (training, of_traces(training, decimals(record))),
@@ -95,12 +95,6 @@ def _banner(entry: Entry) -> tuple[str, str, str]:
     if entry.state == "superseded" and entry.of:
         return "Superseded", "Another entry of this method took its place:", entry.of
     return "", "", ""
-
-
-def _described(record: Record) -> tuple[tuple[str, str], ...]:
-    said = [(plain(k), plain(v)) for k, v in record.method.described.items() if v and k != "name"]
-    options = ", ".join(f"{plain(k)} = {plain(str(v))}" for k, v in record.method.options.items())
-    return (*said, *([("options", options)] if options else []))
 
 
 # Commands
