@@ -61,13 +61,13 @@ class Block(nn.Module):
         asking, asked = rows, where[:, reads:]
         if asked.shape[1] == 1:  # of all examples the same
             asking, asked = rows[-1:], asked.new_zeros(1, 1)
-        q = self.query(asking).unflatten(1, (self.heads, -1)).transpose(0, 1)
-        k = self.key(rows).unflatten(1, (self.heads, -1)).permute(1, 2, 0)
+        q = self.query(asking).view(len(asking), self.heads, -1).transpose(0, 1)
+        k = self.key(rows).view(len(rows), self.heads, -1).permute(1, 2, 0)
         each = (q @ k).div(math.sqrt(q.shape[-1])).flatten(1).T  # (asking * rows, heads)
         scores = F.embedding(asked[:, :, None] * len(rows) + where[:, None], each)
         causal = torch.ones_like(scores[0, ..., 0], dtype=torch.bool).triu(1 + reads)
         attention = scores.masked_fill(causal[..., None], -math.inf).softmax(2)
-        v = F.embedding(where, self.value(rows)).unflatten(2, (self.heads, -1))
+        v = F.embedding(where, self.value(rows)).view(*where.shape, self.heads, -1)
         mixed = (attention[..., None] * v[:, None]).sum(2)
         return self._add(F.embedding(asked, asking), mixed.flatten(2))
 
@@ -126,9 +126,10 @@ class Transformer(nn.Module):
 
     def _is_plain(self, first: nn.Module) -> bool:
         """Whether nobody can see how the first block comes to its output."""
-        layers = (first.query, first.key, first.value) if untouched(first, Block) else ()
-        tables = untouched(self.embed, nn.Embedding)
-        return bool(layers) and tables and all(untouched(layer, nn.Linear) for layer in layers)
+        if not untouched(first, Block) or not untouched(self.embed, nn.Embedding):
+            return False
+        layers = (getattr(first, name) for name in ("query", "key", "value"))
+        return all(untouched(layer, nn.Linear) for layer in layers)
 
     def ones(self) -> Tensor:
         """Every token with weight 1 / tokens in place of one-hot, (1, 3, tokens)."""
