@@ -8,8 +8,8 @@ Scores begin uniform in +-1 / sqrt(fan_in) and are trained by SGD with a cosine 
 Parameters: rate, momentum, decay of SGD (paper: 0.1, 0.9, 1e-4); length of the training for one
 rung, in dense trainings (paper: 1, of 100 epochs).
 Departures: every layer keeps its share of the rung's exact count; scores are those at the end, not
-at the best test accuracy; norms keep scale 1 and shift 0; a row of an embedding table reads one
-token, so its fan_in is 1.
+at the best test accuracy; the cosine moves the rate at every update, not once an epoch; norms keep
+scale 1 and shift 0; a row of an embedding table reads one token, so its fan_in is 1.
 """
 
 import math

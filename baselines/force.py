@@ -8,8 +8,10 @@ returns. Each rung has rounds of its own, whose densities fall exponentially fro
 Parameters: rounds (paper and code: 60; here 100, as for the other iterative scores); per_class,
 examples of each class in a round, drawn anew every round as in the authors' code.
 Departures: a round's gradient is one of the mean loss over its examples, not an average over
-batches; a mask keeps an exact count, not all that reach a threshold. The network is in training
-mode; its statistics are not kept.
+batches; a mask keeps an exact count, not all that reach a threshold. Rounds amplify a count that is
+off by one: masks of the authors' code, from the same weights and batches, have a Jaccard index of
+.15 with these on ResNet-20 at 10 % density. The network is in training mode; its statistics are not
+kept.
 """
 
 from collections.abc import Iterator

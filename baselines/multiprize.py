@@ -8,8 +8,8 @@ Parameters: rate, momentum, decay of SGD with a cosine schedule (paper: 0.1, 0.9
 the training for one rung, in dense trainings.
 Departures: alpha is the mean over exactly the kept weights (the authors' code divides by another
 count, which is 0 in tiny layers); activations stay real; norms keep scale 1 and shift 0, where the
-paper's "+BN" learns them; scores are those at the end. A row of an embedding table reads one token,
-so scores there begin with fan_in 1.
+paper's "+BN" learns them; scores are those at the end; the cosine moves the rate at every update,
+not once an epoch. A row of an embedding table reads one token, so scores there begin with fan_in 1.
 """
 
 import math

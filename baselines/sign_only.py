@@ -8,9 +8,10 @@ Parameters: rate, the share of the kept weights that a round of IMP removes (pap
 "none"; "magnitudes", the early signs with magnitudes drawn anew (half-normal, of the layer's
 constant), which tells signs from the one constant; "signs", the constant with signs drawn anew.
 Departures: the mask is IMP's by final magnitude, pruned globally (the paper prunes layer by layer
-and prefers masks by the increase in magnitude); signs are those at the task's rewind limit; biases
-and norms are as they were at that step. A layer with fewer than two kept weights has no deviation:
-its constant is the mean magnitude, or 1 if none is kept.
+and prefers masks by the increase in magnitude); the deviation is that of the kept weights (paper:
+of the whole layer's); signs are those at the task's rewind limit; biases and norms are as they were
+at that step. A layer with fewer than two kept weights has no deviation: its constant is the mean
+magnitude, or 1 if none is kept.
 """
 
 from collections.abc import Iterator

@@ -1,9 +1,10 @@
 """Supermask: a probability for each weight, learned without training any weight.
 
 Every step draws its mask, keeping a weight with the probability sigmoid(m); the gradient of m is
-that of the mask times the sigmoid's slope, which is right on average where the loss is linear in a
-weight (Zhou et al. 2019). Weights are signed constants: the deviation of the layer's initial
-weights times their signs, divided by the share of the layer that the draw kept (dynamic rescaling).
+that of the mask times the sigmoid's slope (Zhou et al. 2019). Weights are signed constants: the
+deviation of the layer's initial weights times their signs, divided by the share of the layer that
+the draw kept (dynamic rescaling). As in the authors' code the gradient goes through that share too:
+a logit rises only where its weight helps more than the mean of those that the layer keeps.
 
 Parameters: rate of SGD for the logits m (paper: 100); length of the training for one rung, in dense
 trainings.
@@ -60,12 +61,12 @@ def sampled(
     for name, logit in logits.items():
         chance = logit.sigmoid()
         lot = torch.rand(logit.shape, generator=lots).to(logit.device)
-        mask = (lot < chance.detach()).to(logit.dtype)
-        # The two chances cancel exactly: nothing is added but the gradient.
-        result[name] = weights[name] * rescaling(mask) * (mask + (chance - chance.detach()))
+        # The two chances cancel exactly: nothing is added to the mask but the gradient.
+        mask = (lot < chance.detach()).to(logit.dtype) + (chance - chance.detach())
+        result[name] = weights[name] * rescaling(mask) * mask
     return result
 
 
-def rescaling(mask: Tensor) -> float:
-    """What a layer's weights are multiplied by: one over the share that is kept."""
-    return mask.numel() / max(1, int(mask.sum()))
+def rescaling(mask: Tensor) -> Tensor:
+    """What a layer's weights are multiplied by: one over the share that is kept, a scalar."""
+    return mask.numel() / mask.sum().clamp(min=1)

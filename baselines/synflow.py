@@ -12,7 +12,8 @@ in evaluation mode is times |scale|. What the paper does not treat is made linea
 LayerNorm is times |scale| and over the mean of its input, taken as a constant (each block of
 attention cubes its input, and five leave float64), GELU is ReLU, softmax attention is
 (|q| |k|' / n^2) |v| with n tokens, positions are |positions|, every token has weight 1 / tokens in
-place of one-hot.
+place of one-hot. Rounds amplify a count that is off by one: masks of the authors' code, which
+rounds otherwise, have a Jaccard index of .79 with these on ResNet-20 at 1 % density.
 """
 
 from collections.abc import Iterator

@@ -27,6 +27,7 @@ from tests.strategies import moderate
 
 Bools = NDArray[np.bool_]
 TASKS = [load_task(name) for name in task_names()]
+LAYERS = [f"blocks.0.{name}" for name in ("query", "key", "value", "output", "up", "down")]
 
 
 # --- sizes ---------------------------------------------------------------------------------
@@ -198,10 +199,11 @@ def test_a_token_is_a_weight_of_one_on_its_row(family: str) -> None:
     assert torch.allclose(module(x), module(one_hot), atol=1e-6)
 
 
-@pytest.mark.parametrize("depth", [1, 2])
-def test_many_pairs_and_one_alone_read_alike(depth: int) -> None:
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("family", ["pair-mlp", "transformer"])
+def test_many_pairs_and_one_alone_read_alike(family: str, depth: int) -> None:
     """Many pairs are read through the tokens they share, few as they stand: to the same answers."""
-    of = tiny.network("pair-mlp")
+    of = tiny.network(family)
     module = networks.load(of, depth, networks.initial(of, depth, 0)).double()
     pairs = torch.cartesian_prod(torch.arange(of.inputs), torch.arange(of.inputs))
     together = module(pairs)
@@ -258,6 +260,44 @@ def test_what_a_method_hangs_on_a_layer_is_seen(family: str) -> None:
         with torch.no_grad():
             layer.weight_orig += 1.0
     assert torch.allclose(module(given), torch.cat([module(x[None]) for x in given]), atol=1e-4)
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("place", ["embed", "blocks.0", *LAYERS])
+def test_what_a_method_hangs_on_a_transformer_is_seen(place: str, depth: int) -> None:
+    """Hooks see every position; a hook's, a layer's own or a pruned layer's output counts."""
+    of = tiny.network("transformer")
+    given = tiny.examples("transformer", 40).inputs(slice(None))
+    assert len(given) >= of.inputs  # many enough to be read through the tokens they share
+
+    def fresh() -> tuple[torch.nn.Module, torch.nn.Module]:
+        module = networks.load(of, depth, networks.initial(of, depth, 0))
+        return module, module.get_submodule(place)
+
+    module, layer = fresh()
+    before = module(given)
+    seen: list[Tensor] = []
+    layer.register_forward_hook(lambda *call: seen.append(call[2]))
+    assert torch.allclose(module(given), before, atol=1e-5)
+    assert [len(output) for output in seen] == [len(given)]
+    assert (seen[0] < 0).any()  # of `up`: before the ReLU
+    module, layer = fresh()
+    layer.register_forward_hook(lambda *call: 3 * call[2])
+    tripled = module(given)
+    assert not torch.allclose(tripled, before, atol=1e-3)
+    module, layer = fresh()
+    usual = layer.forward
+    layer.forward = lambda *x: 3 * usual(*x)  # type: ignore[method-assign]
+    assert torch.allclose(module(given), tripled, atol=1e-5)
+    if place == "blocks.0":
+        return
+    module, layer = fresh()
+    prune.random_unstructured(layer, "weight", amount=0.5)
+    for _ in range(2):
+        module(given).sum().backward()
+        with torch.no_grad():
+            layer.weight_orig += 1.0  # type: ignore[operator]
+    assert torch.allclose(module(given), torch.cat([module(x[None]) for x in given]), atol=1e-3)
 
 
 def test_attention_looks_back_alone() -> None:

@@ -225,11 +225,12 @@ def test_a_job_that_only_evaluates_settles_its_own_norms(
         assert [len(counts) for counts in result.correct.values()] == [1, 1]
 
 
-def test_full_batches_with_left_out_examples_are_the_plain_engines() -> None:
-    of = recipe("pair-mlp", "adamw", batch=0, leave_out=0.25, precision="float64")
-    jobs = [tiny.job("pair-mlp", f"{s}", seed=s, recipe=of, until=55) for s in (0, 1, 2)]
-    ours = stacked_run(jobs, "pair-mlp", "vmap")
-    for key, result in plain.run(jobs, examples("pair-mlp")):
+@pytest.mark.parametrize("family", ["pair-mlp", "transformer"])
+def test_full_batches_with_left_out_examples_are_the_plain_engines(family: str) -> None:
+    of = recipe(family, "adamw", batch=0, leave_out=0.25, precision="float64")
+    jobs = [tiny.job(family, f"{s}", seed=s, recipe=of, until=55) for s in (0, 1, 2)]
+    ours = stacked_run(jobs, family, "vmap")
+    for key, result in plain.run(jobs, examples(family)):
         assert_alike(ours[key].state, result.state)
 
 

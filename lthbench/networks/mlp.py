@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench.networks.flows import through
+from lthbench.networks.hooks import untouched
 from lthbench.networks.stages import Stage, numbered
 from lthbench.task import Network
 
@@ -32,9 +33,9 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (batch, ...) to (batch, classes)
         x = x.flatten(1)
         for layer in self.hidden:
-            x = F.relu(layer(x), inplace=_untouched(layer))
+            x = F.relu(layer(x), inplace=untouched(layer, nn.Linear))
         if self.neck is not None:
-            x = F.relu(self.neck(x), inplace=_untouched(self.neck))
+            x = F.relu(self.neck(x), inplace=untouched(self.neck, nn.Linear))
         logits: Tensor = self.head(x)
         return logits
 
@@ -72,9 +73,9 @@ class PairMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # (batch, 2) tokens or (batch, 2, tokens) weights
         first, *others = self.hidden
-        x = F.relu(self._read(x, first), inplace=_untouched(first))
+        x = F.relu(self._read(x, first), inplace=untouched(first, nn.Linear))
         for layer in others:
-            x = F.relu(layer(x), inplace=_untouched(layer))
+            x = F.relu(layer(x), inplace=untouched(layer, nn.Linear))
         logits: Tensor = self.head(x)
         return logits
 
@@ -86,7 +87,9 @@ class PairMLP(nn.Module):
         """
         if x.is_floating_point():
             read: Tensor = first((x @ self.embed.weight).flatten(1))
-        elif len(x) < self.tokens or not (_untouched(first) and _untouched(self.embed)):
+        elif len(x) < self.tokens or not (
+            untouched(first, nn.Linear) and untouched(self.embed, nn.Embedding)
+        ):
             read = first(self.embed(x).flatten(1))
         else:
             assert isinstance(first, nn.Linear)
@@ -115,19 +118,6 @@ class PairMLP(nn.Module):
         """Every hidden layer: two embeddings side by side are as wide as a layer."""
         square = 2 * spec.embedding == spec.width
         return (numbered("hidden.", range(0 if square else 1, depth)),)
-
-
-def _untouched(layer: nn.Module) -> bool:
-    """Whether nobody can see how a layer comes to its output, or what becomes of it: a method may
-    put one of its own in its place, prune it by torch's own means, or hang hooks on it."""
-    hooks = (
-        layer._forward_pre_hooks,
-        layer._forward_hooks,
-        layer._backward_pre_hooks,
-        layer._backward_hooks,
-    )
-    own = "forward" in vars(layer)  # set on this one layer
-    return type(layer) in (nn.Linear, nn.Embedding) and not own and not any(hooks)
 
 
 def _hidden(inputs: int, width: int, depth: int) -> nn.ModuleList:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lthbench.networks.flows import through
+from lthbench.networks.hooks import untouched
 from lthbench.networks.stages import Stage, numbered
 from lthbench.task import Network
 
@@ -48,9 +49,32 @@ class Block(nn.Module):
         else:
             scores = scores.div(math.sqrt(q.shape[-1])).masked_fill(causal, -math.inf)
             attention = scores.softmax(-1)
-        mixed = (attention @ v).transpose(1, 2).flatten(2)
-        x = kept + self.output(mixed)
-        added: Tensor = self.down(F.relu(self.up(x)))
+        return self._add(kept, (attention @ v).transpose(1, 2).flatten(2))
+
+    def gather(self, rows: Tensor, where: Tensor, reads: int = 0) -> Tensor:
+        """`forward(rows[where], reads)`, with keys, values and scores computed once for each row.
+
+        Args:
+            rows: (rows, width), all that can stand at a position; the last one ends every example.
+            where: (batch, n), the row at each position.
+        """
+        asking, asked = rows, where[:, reads:]
+        if asked.shape[1] == 1:  # of all examples the same
+            asking, asked = rows[-1:], asked.new_zeros(1, 1)
+        q = self.query(asking).view(len(asking), self.heads, -1).transpose(0, 1)
+        k = self.key(rows).view(len(rows), self.heads, -1).permute(1, 2, 0)
+        each = (q @ k).div(math.sqrt(q.shape[-1])).flatten(1).T  # (asking * rows, heads)
+        scores = F.embedding(asked[:, :, None] * len(rows) + where[:, None], each)
+        causal = torch.ones_like(scores[0, ..., 0], dtype=torch.bool).triu(1 + reads)
+        attention = scores.masked_fill(causal[..., None], -math.inf).softmax(2)
+        v = F.embedding(where, self.value(rows)).view(*where.shape, self.heads, -1)
+        mixed = (attention[..., None] * v[:, None]).sum(2)
+        return self._add(F.embedding(asked, asking), mixed.flatten(2))
+
+    def _add(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """To the residual stream the values that attention mixed, then what the MLP makes of it."""
+        x = x + self.output(mixed)
+        added: Tensor = self.down(F.relu(self.up(x), inplace=untouched(self.up, nn.Linear)))
         return x + added
 
     def _split(self, x: Tensor) -> Tensor:  # (batch, n, width) to (batch, heads, n, width / heads)
@@ -73,17 +97,39 @@ class Transformer(nn.Module):
 
     def forward(self, x: Tensor, attend: Attend = "softmax") -> Tensor:
         """(batch, 2) tokens, or (batch, 3, tokens) weights of tokens, to (batch, classes)."""
+        first, *others = self.blocks
+        x = self._read(x, first, 0 if others else 2, attend)
+        for block in others:
+            x = block(x, 2 if block is others[-1] else 0, attend)  # only the last position is read
+        logits: Tensor = self.head(x[:, 0])
+        return logits
+
+    def _read(self, x: Tensor, first: nn.Module, reads: int, attend: Attend) -> Tensor:
+        """What the first block makes of the tokens, (batch, 3 - reads, width).
+
+        A token in its place is the same in every example, and many pairs share few of them: what
+        comes of each alone is computed once, which halves a step on all pairs.
+        """
         if x.is_floating_point():
             embedded = x @ self.embed.weight
         else:
-            equals = x.new_full((len(x), 1), self.tokens - 1)
-            embedded = self.embed(torch.cat([x, equals], 1))
-        x = embedded if attend == "paths" else embedded + self.position
-        for block in self.blocks[:-1]:
-            x = block(x, 0, attend)
-        last = self.blocks[-1](x, 2, attend)  # only the last position is read
-        logits: Tensor = self.head(last[:, 0])
-        return logits
+            x = torch.cat([x, x.new_full((len(x), 1), self.tokens - 1)], 1)
+            if attend == "softmax" and len(x) >= self.tokens and self._is_plain(first):
+                assert isinstance(first, Block)
+                rows = (self.position[:, None] + self.embed.weight).flatten(0, 1)  # by place
+                places = torch.arange(0, len(rows), self.tokens, device=x.device)
+                return first.gather(rows, x + places, reads)
+            embedded = self.embed(x)
+        embedded = embedded if attend == "paths" else embedded + self.position
+        read: Tensor = first(embedded, reads, attend)
+        return read
+
+    def _is_plain(self, first: nn.Module) -> bool:
+        """Whether nobody can see how the first block comes to its output."""
+        if not untouched(first, Block) or not untouched(self.embed, nn.Embedding):
+            return False
+        layers = (getattr(first, name) for name in ("query", "key", "value"))
+        return all(untouched(layer, nn.Linear) for layer in layers)
 
     def ones(self) -> Tensor:
         """Every token with weight 1 / tokens in place of one-hot, (1, 3, tokens)."""

@@ -12,7 +12,8 @@ RATE = 20.0
 
 
 def check(find: small.Find) -> None:
-    """A logit's slope is that of the loss times the weight times the sigmoid's; exact counts."""
+    """A logit's slope is the sigmoid's times that of the mask, in its place and in the multiplier;
+    exact counts."""
     tickets, theta = untrained(find, rate=RATE)
     deviation = {n: np.sqrt(np.mean((w - w.mean()) ** 2)) for n, w in theta.items()}
     assert_signed(tickets, theta, lambda name, mask: deviation[name] * mask.size / mask.sum())
@@ -25,14 +26,17 @@ def check(find: small.Find) -> None:
             begin = np.log(density / (1 - density))
             logits = {name: np.full(w.shape, begin) for name, w in constants.items()}
             for _step in range(small.STEPS):
-                weights, along = dict(theta), {}
+                weights, drawn = dict(theta), {}
                 for name, m in logits.items():
                     chance = 1 / (1 + np.exp(-m))
                     mask = torch.rand(m.shape, generator=lots).double().numpy() < chance
-                    whole = constants[name] * mask.size / max(1, mask.sum())
-                    weights[name] = whole * mask
-                    along[name] = whole * chance * (1 - chance)
+                    weights[name] = constants[name] * mask * mask.size / mask.sum()
+                    drawn[name] = chance, mask
                 slopes = numeric.gradients(weights, x, y)
-                logits = {n: m - RATE * slopes[n] * along[n] for n, m in logits.items()}
+                for name, (chance, mask) in drawn.items():
+                    # Of n / sum(M) * sum(g c M) by one M: n / sum(M) * (g c - mean of g c kept).
+                    along = slopes[name] * constants[name]
+                    slope = mask.size / mask.sum() * (along - along[mask].mean())
+                    logits[name] = logits[name] - RATE * chance * (1 - chance) * slope
             expected.append(numeric.top(logits, density))
     small.assert_masks(tickets, expected)
