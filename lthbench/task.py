@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from lthbench.paths import canonical_json, digest, shipped
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0)]
+PUBLISHED = 5  # seeds of a task that names no other number
 FREE = ("title", "calibration")  # of a task: not part of its protocol
 IMAGES = ("conv", "resnet", "vit")  # families that see channels, height and width
 
@@ -221,6 +223,7 @@ class Task(Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,60}$")
     version: Count
     title: str
+    seeds: Count = PUBLISHED  # 0, 1, …
     data: Data
     network: Network
     recipe: Recipe
@@ -277,17 +280,36 @@ class Task(Strict):
         return tuple(range(self.score.every, self.recipe.steps + 1, self.score.every))
 
 
+Controls = Literal["all", "alternate", "one rung"]
+
+
+def controlled(ladder: Sequence[float], controls: Controls) -> tuple[float, ...]:
+    """The rungs that have controls: all, every second one from the sparsest up, or the sparsest
+    but one (of a ladder of one rung that one)."""
+    if controls == "all":
+        return tuple(ladder)
+    return tuple(ladder[-1::-2][::-1] if controls == "alternate" else ladder[-2:-1] or ladder)
+
+
 class Suite(Strict):
     """A list of tasks with the seeds and the extras that they are scored with."""
 
     name: str
     title: str
     tasks: tuple[str, ...]
-    seeds: Count
+    seeds: Count | None = None  # of every task; none: as many as each task has published ones
     ranked: bool
-    controls: Literal["all", "one rung"]  # one rung: the sparsest but one
+    controls: Controls
     compressed: bool
-    transfer: bool = True  # carries tickets to the depths of tasks that have any
+    transfer: tuple[str, ...] = ()  # the tasks whose tickets are carried to other depths
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Suite:
+        if self.ranked and self.seeds:
+            raise ValueError("seeds: of a ranked suite each task names its own; leave the key out")
+        if strange := [name for name in self.transfer if name not in self.tasks]:
+            raise ValueError(f"transfer: {strange[0]!r} is none of the suite's tasks")
+        return self
 
 
 Model = TypeVar("Model", Task, Suite)
@@ -326,6 +348,13 @@ def load_suite(name: str) -> Suite:
             f"no suite {name!r}{nearest(name, suite_names())}; there are {', '.join(suite_names())}"
         )
     return _read(shipped("tasks") / "suites" / f"{name}.toml", Suite)
+
+
+def numbers_of_seeds(suite: Suite) -> str:
+    """How many seeds a suite's tasks have, as "5" or "5 to 10"."""
+    counts = {suite.seeds or load_task(name).seeds for name in suite.tasks}
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _read(path: Path, model: type[Model]) -> Model:
