@@ -9,12 +9,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lthbench.errors import TaskError, nearest
 from lthbench.paths import canonical_json, digest, shipped
 
-Fraction = Annotated[float, Field(gt=0, le=1)]
+
+def _no_percent(density: float) -> float:
+    if density > 1:
+        raise ValueError(f"a density is a fraction: for {density:g} % write {density / 100:.6g}")
+    return density
+
+
+Fraction = Annotated[float, Field(gt=0), AfterValidator(_no_percent)]
 Count = Annotated[int, Field(gt=0)]
 FREE = ("title", "calibration")  # of a task: not part of its protocol
 IMAGES = ("conv", "resnet", "vit")  # families that see channels, height and width
@@ -180,7 +187,7 @@ class Transfer(Strict):
 
     source: Count
     targets: tuple[Count, Count]
-    densities: tuple[float, float]
+    densities: tuple[Fraction, Fraction]
 
     @model_validator(mode="after")
     def _moves(self) -> Transfer:
