@@ -21,18 +21,19 @@ from lthbench.task import Recipe, Task
 
 
 def variants(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipe itself and its neighbours: rate x3 and /3, steps x2, decay instead of none."""
+    """The recipe itself and its neighbours: rate, steps, weight decay, and decay of the rate."""
     other = "linear" if recipe.schedule == "constant" else "constant"
     changes: dict[str, dict[str, Any]] = {
         "as is": {},
         "rate x3": {"rate": recipe.rate * 3},
         "rate /3": {"rate": recipe.rate / 3},
         "steps x2": dict(recipe.lasting(recipe.steps * 2)),
+        "steps /2": dict(recipe.lasting(recipe.steps // 2)),
         f"{other} rate": {"schedule": other, "drops": ()},
     }
     if recipe.weight_decay:
-        changes["decay x3"] = {"weight_decay": recipe.weight_decay * 3}
-        changes["decay /3"] = {"weight_decay": recipe.weight_decay / 3}
+        changes["decay x10"] = {"weight_decay": recipe.weight_decay * 10}
+        changes["decay /10"] = {"weight_decay": recipe.weight_decay / 10}
     return {name: recipe.model_copy(update=change) for name, change in changes.items()}
 
 

@@ -64,6 +64,12 @@ Workers = Annotated[
 Engine = Annotated[
     str | None, typer.Option(help="plain, compact or stacked [the best for each task].")
 ]
+Controls = Annotated[
+    str | None, typer.Option(help="On which rungs: all, alternate or one rung [the suite's].")
+]
+OnlySeeds = Annotated[
+    str | None, typer.Option(help="Some of those seeds: 0,1,2 or 0-2; to divide the work.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 
 
@@ -72,10 +78,12 @@ def evaluate(
     method: Method,
     suite: Annotated[str | None, typer.Option(help="A suite of tasks [quick].")] = None,
     task: Annotated[list[str] | None, typer.Option(help="A task; may be repeated.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many; the suite's by default.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many [as the task says].")] = None,
     final: Annotated[
         bool, typer.Option("--final", help="Published seeds and the test split; once, to submit.")
     ] = False,
+    only_seeds: OnlySeeds = None,
+    controls: Controls = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for results [lthbench-out/METHOD, with --final METHOD-final]."),
@@ -125,7 +133,9 @@ def evaluate(
             suite=suite,
             tasks=task or (),
             seeds=seeds,
+            only_seeds=_numbers(only_seeds),
             final=final,
+            controls=controls,
             out=out,
             options=_settings(settings),
             device=device,
@@ -161,10 +171,12 @@ def estimate(
     method: Method,
     suite: Annotated[str | None, typer.Option(help="A suite of tasks [quick].")] = None,
     task: Annotated[list[str] | None, typer.Option(help="A task; may be repeated.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many; the suite's by default.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many [as the task says].")] = None,
     final: Annotated[
         bool, typer.Option("--final", help="Published seeds and the test split.")
     ] = False,
+    only_seeds: OnlySeeds = None,
+    controls: Controls = None,
     settings: Settings = None,
     device: Device = None,
     workers: Workers = None,
@@ -182,7 +194,9 @@ def estimate(
         suite=suite,
         tasks=task or (),
         seeds=seeds,
+        only_seeds=_numbers(only_seeds),
         final=final,
+        controls=controls,
         options=_settings(settings),
         device=device,
         workers=workers,
@@ -347,6 +361,19 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
             raise UsageError(f"--set {pair}: write --set name=value")
         settings[name] = value
     return settings
+
+
+def _numbers(text: str | None) -> tuple[int, ...] | None:
+    """Seeds as they are named: 0,1,2 or 0-2."""
+    if text is None:
+        return None
+    numbers: list[int] = []
+    for part in text.split(","):
+        if not re.fullmatch(r"\d{1,6}(-\d{1,6})?", part.strip()):
+            raise UsageError(f"--only-seeds {text}: write numbers and ranges, as 0,1,2 or 0-2")
+        first, _, last = part.partition("-")
+        numbers += range(int(first), int(last or first) + 1)
+    return tuple(numbers)
 
 
 cli_board.add_to(app)

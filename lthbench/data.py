@@ -1,4 +1,4 @@
-"""Examples for the search: decoded once to fingerprinted uint8 arrays, then read from the cache.
+"""Examples for the search: decoded once to fingerprinted integers, then read from the cache.
 
 A source is split before anything else sees it: the file that the search reads holds no test
 example. Test files are written here, by `prepare`, and opened by `testset` alone.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,23 @@ from lthbench.paths import cache, data_folder, digest, sweep, write_whole
 from lthbench.task import Task
 
 Bytes = NDArray[np.uint8]
+Inputs = NDArray[np.uint8] | NDArray[np.int16]
 HUB = {"mnist": ("ylecun/mnist", "image"), "cifar10": ("uoft-cs/cifar10", "img")}
 FIRST = "first-fingerprints.json"  # beside a source's files, if a task lists no fingerprints
 DAY = 86_400.0  # seconds
 DIGITS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)  # examples of each class
-TRAINING = {"digits": sum(DIGITS), "mnist": 60_000, "cifar10": 50_000, "imagenette": 9_469}
+TRAINING = {
+    **{"digits": sum(DIGITS), "mnist1d": 4_000},
+    **{"mnist": 60_000, "cifar10": 50_000, "imagenette": 9_469},
+}
 IMAGENETTE = 160  # pixels a side of the square images that are kept of it
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs (n, ...) and labels (n,), both uint8."""
+    """Inputs (n, ...), uint8 or of signals int16, and labels (n,), uint8."""
 
-    x: Bytes
+    x: Inputs
     y: Bytes
 
 
@@ -128,7 +132,8 @@ def prepare(task: Task, *, download: bool, test: bool = True) -> None:
     if prepared(task, test=test):
         return
     sweep(cache() / "data", older=DAY)  # what a kill left; a running process is younger
-    decode = {"digits": _digits, "imagenette": _imagenette}.get(task.data.source, _from_hub)
+    own = {"digits": _digits, "mnist1d": _mnist1d, "imagenette": _imagenette}
+    decode = own.get(task.data.source, _from_hub)
     for part, examples in decode(task, download):
         for name, array in (("x", examples.x), ("y", examples.y)):
             if not task.data.fingerprints:
@@ -160,7 +165,20 @@ def read(task: Task, part: str) -> Examples:
         raise DataError(f"{path}: damaged ({error}); delete it and {again}") from error
     for name, array in (("x", examples.x), ("y", examples.y)):
         _check(task, f"{part}.{name}", array, str(path), f"delete it and {again}")
-    return examples
+    return replace(examples, x=pooled(examples.x, task.data.pool))
+
+
+def pooled(images: Inputs, pool: int) -> Inputs:
+    """Images (n, height, width, channels) averaged over squares of `pool` pixels, half rounded up.
+
+    Integers alone, so that every machine sees the same bytes.
+    """
+    if pool == 1:
+        return images
+    n, height, width, channels = images.shape
+    squares = images.reshape(n, height // pool, pool, width // pool, pool, channels)
+    sums = squares.sum((2, 4), dtype=np.int64)
+    return ((sums + pool**2 // 2) // pool**2).astype(np.uint8)
 
 
 def count(task: Task, part: str) -> int:
@@ -171,12 +189,12 @@ def count(task: Task, part: str) -> int:
         return int(file.get_slice("y").get_shape()[0])
 
 
-def fingerprint(array: Bytes) -> str:
+def fingerprint(array: Inputs) -> str:
     """sha256 of the array's bytes in C order."""
     return digest(np.ascontiguousarray(array).tobytes())
 
 
-def _check(task: Task, name: str, array: Bytes, place: str, step: str) -> None:
+def _check(task: Task, name: str, array: Inputs, place: str, step: str) -> None:
     known = task.data.fingerprints or _recorded(task)
     expected, found = known.get(name, "none"), fingerprint(array)
     if found != expected:
@@ -186,7 +204,7 @@ def _check(task: Task, name: str, array: Bytes, place: str, step: str) -> None:
         )
 
 
-def _record(task: Task, name: str, array: Bytes) -> None:
+def _record(task: Task, name: str, array: Inputs) -> None:
     """Keep the fingerprint of an array's first preparation, for a task that lists none."""
     known = _recorded(task)
     if name not in known:
@@ -236,6 +254,17 @@ def _digits(task: Task, _download: bool) -> Iterator[tuple[str, Examples]]:
     for fold in range(task.data.folds):
         yield f"fold{fold}.train", _take(examples, np.flatnonzero(fold_of != fold))
         yield f"fold{fold}.test", _take(examples, np.flatnonzero(fold_of == fold))
+
+
+def _mnist1d(_task: Task, _download: bool) -> Iterator[tuple[str, Examples]]:
+    """MNIST-1D as published (seed 42), in multiples of 1 / 4096: int16, (n, 40)."""
+    from lthbench import mnist1d
+
+    signals, labels = mnist1d.generate()
+    x = np.rint(signals * mnist1d.RESOLUTION).astype(np.int16)
+    y = labels.astype(np.uint8)
+    yield "train", Examples(x[: mnist1d.TRAINED], y[: mnist1d.TRAINED])
+    yield "test", Examples(x[mnist1d.TRAINED :], y[mnist1d.TRAINED :])
 
 
 def _from_hub(task: Task, download: bool) -> Iterator[tuple[str, Examples]]:

@@ -45,7 +45,7 @@ from lthbench.executors import Executor
 from lthbench.method import Method
 from lthbench.paths import cache
 from lthbench.rehearsal import Dry, Rehearsal, density, rehearse, weighted
-from lthbench.score import Entry, Plan, Seen
+from lthbench.score import Entry, Part, Plan, Seen
 from lthbench.task import Task
 
 LONG, ROUNDS = 0.3, 3  # processor seconds of one timing; timings of which the median counts
@@ -108,6 +108,7 @@ class Row:
     """One task: what is to be done, and what it takes.
 
     Attributes:
+        seeds: how many.
         search_cost: dense trainings a seed, as a record will say; the budget if bounded.
         search_steps, own_steps, scoring_steps: of all seeds; own ones in the method's process.
         cached_steps: of scoring, which the cache or the reference spares.
@@ -116,6 +117,7 @@ class Row:
     """
 
     task: str
+    seeds: int
     search_cost: float
     search_steps: float
     own_steps: float
@@ -135,7 +137,6 @@ class Estimate:
 
     method: str
     final: bool
-    seeds: int
     workers: int
     rows: tuple[Row, ...]
     starting_core_hours: float
@@ -177,7 +178,9 @@ class Estimate:
         align = ("left", *("right",) * (len(head) - 1))
         grid = tabulate(rows, head, disable_numparse=True, colalign=align)
         kind = "published seeds, test split" if self.final else "development seeds"
-        title = f"{self.method}, {self.seeds} seed{'s' * (self.seeds != 1)} a task ({kind})"
+        few, many = min(row.seeds for row in self.rows), max(row.seeds for row in self.rows)
+        number = f"{few}" if few == many else f"{few} to {many}"
+        title = f"{self.method}, {number} seed{'s' * (many != 1)} a task ({kind})"
         return "\n".join([title, "", grid, "", *self.notes()])
 
     def notes(self) -> list[str]:
@@ -235,27 +238,31 @@ def estimate(
     suite: str | None = None,
     tasks: Sequence[str] = (),
     seeds: int | None = None,
+    only_seeds: Sequence[int] | None = None,
     final: bool = False,
+    controls: str | None = None,
     options: Mapping[str, Any] | None = None,
     device: str | None = None,
     workers: int | None = None,
     engine: str | None = None,
+    transfer: bool | None = None,
 ) -> Estimate:
     """Foresee what `evaluate` with the same arguments would take on this machine.
 
     Raises:
         LthbenchError: for what the caller can put right: a name, data that is not prepared.
     """
-    what = asked(method, suite, tasks, seeds, final, options, workers, device, engine)
-    plan = Plan(final, what.suite.controls, what.suite.compressed, what.suite.transfer)
-    for task in what.tasks:
-        data.prepare(task, download=False, test=final)
-    run = _all(what.method, what.tasks, what.seeds, plan, what.workers, what.means)
+    what = asked(
+        method, suite, tasks, seeds, final, options, workers, device, engine,
+        only_seeds=only_seeds, controls=controls, transfer=transfer,
+    )  # fmt: skip
+    for part in what.parts:
+        data.prepare(part.task, download=False, test=final)
+    run = _all(what.method, what.parts, what.workers, what.means)
     rows, starting, left_out = asyncio.run(run)
     return Estimate(
         what.method.name,
         final,
-        len(what.seeds),
         what.workers,
         rows,
         starting.processor / 3600,
@@ -266,9 +273,7 @@ def estimate(
 
 async def _all(
     method: Method,
-    tasks: Sequence[Task],
-    seeds: tuple[int, ...],
-    plan: Plan,
+    parts: Sequence[Part],
     workers: int,
     means: Means,
 ) -> tuple[tuple[Row, ...], Spent, tuple[tuple[str, str], ...]]:
@@ -277,25 +282,27 @@ async def _all(
     began, clock = _processor(), time.monotonic()
     starting = Spent(0.0, 0.0)
     try:
-        for number, task in enumerate(tasks):
-            seen = score.see(task, seeds, replace(plan, final=False), means)
+        for number, part in enumerate(parts):
+            task, seeds = part.task, part.seeds
+            seen = score.see(task, seeds, replace(part.plan, final=False), means)
             # Data reach the workers, and torch awakes in them.
             await _round(executor, _job(task, seeds[0], means, _middle(task)), WARM, width, seen)
             if not number:
                 starting = Spent(_processor() - began, time.monotonic() - clock)
-            pace = await _pace(task, seeds[0], executor, width, seen, plan)
+            pace = await _pace(task, seeds[0], executor, width, seen, part.plan)
             try:
-                rows.append(await _row(method, task, seeds, plan, width, seen, pace))
+                rows.append(await _row(method, part, width, seen, pace))
             except NotApplicable as error:
-                if len(tasks) == len(left_out) + 1:
+                if len(parts) == len(left_out) + 1:
                     raise NotApplicable(f"{task.name}: {error}") from error
                 left_out.append((task.name, str(error)))
     finally:
         await executor.close()
-    return tuple(rows), _started(starting, workers, plan), tuple(left_out)
+    final = any(part.plan.final for part in parts)
+    return tuple(rows), _started(starting, workers, final), tuple(left_out)
 
 
-def _started(workers_own: Spent, workers: int, plan: Plan) -> Spent:
+def _started(workers_own: Spent, workers: int, final: bool) -> Spent:
     """Starting the coordinator, which imports as much as a worker, its workers, and reporting.
 
     A test split has workers of its own.
@@ -303,7 +310,7 @@ def _started(workers_own: Spent, workers: int, plan: Plan) -> Spent:
     each = Spent(foreseen.STARTING, foreseen.STARTING)
     if workers:
         each = Spent(workers_own.processor / workers, workers_own.wall)
-    crews = (2 if plan.final else 1) if workers else 0
+    crews = (2 if final else 1) if workers else 0
     processor = each.processor * (1 + crews * workers) + REPORTING
     return Spent(processor, each.wall * (1 + crews) + REPORTING)
 
@@ -435,13 +442,12 @@ def _gpu_step(job: Job, train: Examples) -> float | None:
 
 async def _row(
     method: Method,
-    task: Task,
-    seeds: tuple[int, ...],
-    plan: Plan,
+    part: Part,
     workers: int,
     seen: Seen,
     pace: Pace,
 ) -> Row:
+    task, seeds, plan = part.task, part.seeds, part.plan
     n = len(seeds)
     with tempfile.TemporaryDirectory(prefix="lthbench-estimate-") as name:
         folder = Path(name) / task.name
@@ -472,6 +478,7 @@ async def _row(
     gpu = pace.gpu if pace.gpu is not None else GPU_STEP + pace.flops / GPU_RATE
     return Row(
         task=task.name,
+        seeds=n,
         search_cost=found.search.cost,
         search_steps=n * found.steps,
         own_steps=n * found.own_steps,
@@ -534,7 +541,7 @@ async def _cells(
         kinds = {entry.place[:2] + entry.place[3:] for entry in first}
         shared = [e for e in shared if e.place[:2] + e.place[3:] in kinds]
     frozen = reference.load_reference(task) if plan.final else None
-    spared = {(c.kind, c.density, c.seed, c.schedule) for c in frozen.dense} if frozen else set()
+    spared = {(c.kind, c.density, c.seed, c.schedule) for c in frozen.cells} if frozen else set()
     unique = {entry.job.key: entry.job for entry in first}
     done = {
         entry.job.key: entry.job

@@ -14,9 +14,9 @@ from functools import partial
 from importlib.metadata import version
 from math import inf
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast, get_args
 
-from lthbench import carry, cluster, executors, find, reference, score, scores
+from lthbench import carry, cluster, executors, find, reference, score
 from lthbench import data as data_module
 from lthbench.answers import Search
 from lthbench.bundle import ENVIRONMENT
@@ -39,9 +39,9 @@ from lthbench.packing import installed
 from lthbench.paths import canonical_json, sweep, write_whole
 from lthbench.record import Record, build, write_record
 from lthbench.reference import Reference
-from lthbench.score import Plan
+from lthbench.score import Part, Plan
 from lthbench.sizes import load_sound
-from lthbench.task import Suite, Task, load_suite, suite_names
+from lthbench.task import Controls, Suite, Task, load_suite, suite_names
 
 DEVELOPMENT, PUBLISHED = 1000, 0  # the first seed of each kind
 R = TypeVar("R")
@@ -53,16 +53,7 @@ ANSWERS = "answers.json"  # OUT/<task>/…: the store's key of each cell
 class Progress(Protocol):
     """What is told while an evaluation runs."""
 
-    def plan(
-        self,
-        tasks: Sequence[Task],
-        seeds: Sequence[int],
-        controls: str,
-        compressed: bool,
-        workers: int,
-        transfer: bool,
-        direct: bool,
-    ) -> None: ...
+    def plan(self, parts: Sequence[Part], workers: int) -> None: ...
     def begin(self, task: Task) -> None: ...
     def search(self, task: Task, seed: int, what: str, steps: float, ran: bool) -> None: ...
     def found(self, task: Task) -> None: ...
@@ -94,12 +85,10 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Asked:
-    """A method, the suite whose controls and extras hold, and what a run is made of."""
+    """A method, the tasks that it is run on, and by what."""
 
     method: Method
-    suite: Suite
-    tasks: tuple[Task, ...]
-    seeds: tuple[int, ...]
+    parts: tuple[Part, ...]
     workers: int
     means: Means
 
@@ -123,7 +112,9 @@ def evaluate(
     suite: str | None = None,
     tasks: Sequence[str] = (),
     seeds: int | None = None,
+    only_seeds: Sequence[int] | None = None,
     final: bool = False,
+    controls: str | None = None,
     out: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
     device: str | None = None,
@@ -144,8 +135,11 @@ def evaluate(
     Args:
         method: a file's path or a baseline's name.
         suite, tasks: a suite's name ("quick" if neither is given), or names of tasks.
-        seeds: how many; the suite's number by default.
+        seeds: how many; by default the suite's number, or else each task's own.
+        only_seeds: some of those seeds, as 0, 1, 2 of a final run; the record has no others.
         final: published seeds and the test split, in place of development seeds and held-out part.
+        controls: which rungs have any: "all", "alternate" or "one rung"; as the suite says by
+            default. A reference has all.
         out: the folder for results, `lthbench-out/<method>` by default (`…-final` with final).
         options: keyword-only options of the method.
         device: what networks are trained on, by torch's name; a GPU where there is one.
@@ -171,16 +165,15 @@ def evaluate(
         if nodes:
             device, workers = device or cluster.default_device(), cluster.cores()
         what = asked(
-            method, suite, tasks, seeds, final, options, workers, device, engine, here=not nodes
-        )
-        moved = (what.suite.transfer if transfer is None else transfer) or direct
-        plan = Plan(final, what.suite.controls, what.suite.compressed, moved, direct)
+            method, suite, tasks, seeds, final, options, workers, device, engine, here=not nodes,
+            only_seeds=only_seeds, controls=controls, transfer=transfer, direct=direct,
+        )  # fmt: skip
         named = what.method.name + ("-final" if final else "")
         folder = Path(out) if out else Path("lthbench-out") / named
         limits = Limits(timeout, round(memory * 2**30))
         how = Settings(what.workers, what.means, limits, keep_going, keep, nodes)
         told = progress or cast(Progress, Silent())
-        run = _all(what.method, what.tasks, what.seeds, folder, plan, how, told)
+        run = _all(what.method, what.parts, folder, how, told)
         records, left_out = _outside_a_loop(run)
     return Evaluated(tuple(records), folder, tuple(left_out))
 
@@ -209,6 +202,11 @@ def asked(
     device: str | None = None,
     engine: str | None = None,
     here: bool = True,
+    *,
+    only_seeds: Sequence[int] | None = None,
+    controls: str | None = None,
+    transfer: bool | None = None,
+    direct: bool = False,
 ) -> Asked:
     """What the arguments that `evaluate` and `estimate` share come to; UsageError for mistakes."""
     if suite and tasks:
@@ -219,7 +217,7 @@ def asked(
         raise UsageError(f"--seeds {seeds}: at least 1")
     if workers is not None and workers < 0:
         raise UsageError(f"--workers {workers}: 0 or more")
-    first = PUBLISHED if final else DEVELOPMENT
+    rungs = _controls(chosen.controls if controls is None else controls)
     means = means_of(device, engine, here=here)
     listed = tuple(load_sound(name) for name in tuple(tasks) or chosen.tasks)
     if engine and not any(engine_for(means, task.network) == engine for task in listed):
@@ -227,26 +225,48 @@ def asked(
         raise UsageError(
             f"--engine {engine}: trains none of {names} on {means.device}; leave it out"
         )
-    return Asked(
-        loaded,
-        chosen,
-        listed,
-        tuple(range(first, first + (seeds or chosen.seeds))),
-        executors.default_workers(means) if workers is None else workers,
-        means,
-    )
+    parts = []
+    for task in listed:
+        moved = (task.name in chosen.transfer if transfer is None else transfer) or direct
+        plan = Plan(final, rungs, chosen.compressed, moved, direct)
+        parts.append(Part(task, _seeds(task, final, seeds or chosen.seeds, only_seeds), plan))
+    crew = executors.default_workers(means) if workers is None else workers
+    return Asked(loaded, tuple(parts), crew, means)
+
+
+def _controls(name: str) -> Controls:
+    known: tuple[Controls, ...] = get_args(Controls)
+    for controls in known:
+        if name == controls:
+            return controls
+    raise UsageError(f"--controls {name}: {', '.join(known)}{nearest(name, known)}")
+
+
+def _seeds(
+    task: Task, final: bool, count: int | None, only: Sequence[int] | None
+) -> tuple[int, ...]:
+    """The published or development seeds of a task, or some of them; UsageError for others."""
+    first = PUBLISHED if final else DEVELOPMENT
+    every = range(first, first + (count or task.seeds))
+    strange = [seed for seed in only or () if seed not in every]
+    if strange or (only is not None and not only):
+        raise UsageError(
+            f"--only-seeds {strange[0] if strange else 'of none'}: {task.name} has "
+            f"{every[0]}-{every[-1]} here; --seeds gives it another number"
+        )
+    return tuple(every) if only is None else tuple(sorted(set(only)))
 
 
 def suite_for(tasks: Sequence[str], final: bool) -> Suite:
     """The suite whose seeds and extras hold where none is named: quick's, or for a final run of a
-    task those of the ranked suite that it is in; in none, as many seeds with every control."""
+    task those of the ranked suite that it is in; in none, its own seeds with every control."""
     quick = load_suite("quick")
     if not (final and tasks):
         return quick
     for suite in map(load_suite, suite_names()):
         if suite.ranked and set(tasks) <= set(suite.tasks):
             return suite
-    everything = {"controls": "all", "compressed": True, "seeds": scores.RANKED_SEEDS}
+    everything = {"controls": "all", "compressed": True, "seeds": None}
     return quick.model_copy(update=everything)
 
 
@@ -262,30 +282,21 @@ def _outside_a_loop(run: Coroutine[Any, Any, R]) -> R:
 
 async def _all(
     method: Method,
-    tasks: Sequence[Task],
-    seeds: tuple[int, ...],
+    parts: Sequence[Part],
     out: Path,
-    plan: Plan,
     how: Settings,
     progress: Progress,
 ) -> tuple[list[Record], list[tuple[str, str]]]:
     """The records of all tasks, and the tasks that were left out with their reasons."""
-    for task in tasks:
-        data_module.prepare(task, download=False, test=plan.final)
-        if plan.transfer:
-            carry.has_depths(task)
+    for part in parts:
+        data_module.prepare(part.task, download=False, test=part.plan.final)
+        if part.plan.transfer:
+            carry.has_depths(part.task)
+    final = any(part.plan.final for part in parts)
     with _locked(out):
         sweep(out)
-        _claim(out, method, plan)
-        progress.plan(
-            tasks,
-            seeds,
-            plan.controls,
-            plan.compressed,
-            how.workers,
-            plan.transfer,
-            plan.direct,
-        )
+        _claim(out, method, final)
+        progress.plan(parts, how.workers)
         searching: Executor
         scoring: Executor
         if how.nodes:
@@ -295,17 +306,16 @@ async def _all(
             how = replace(how, means=means, start=nodes.child)
         else:
             searching = executors.local(how.workers, how.means)
-            scoring = executors.local(how.workers, how.means) if plan.final else searching
+            scoring = executors.local(how.workers, how.means) if final else searching
         records: list[Record] = []
         left_out: list[tuple[str, str]] = []
         try:
-            for task in tasks:
+            for part in parts:
                 try:
-                    records.append(
-                        await one(method, task, seeds, out, plan, how, progress, searching, scoring)
-                    )
+                    records.append(await one(method, part, out, how, progress, searching, scoring))
                 except NotApplicable as error:
-                    if len(tasks) == len(left_out) + 1:
+                    task = part.task
+                    if len(parts) == len(left_out) + 1:
                         raise NotApplicable(f"{task.name}: {error}") from error
                     left_out.append((task.name, str(error)))
                     (out / task.name / "record.json").unlink(missing_ok=True)
@@ -318,10 +328,8 @@ async def _all(
 
 async def one(
     method: Method,
-    task: Task,
-    seeds: tuple[int, ...],
+    part: Part,
     out: Path,
-    plan: Plan,
     how: Settings,
     progress: Progress,
     searching: Executor,
@@ -331,6 +339,7 @@ async def one(
 
     With the test split, scoring has workers of its own: those of the search never see it.
     """
+    task, seeds, plan = part.task, part.seeds, part.plan
     folder = out / task.name
     _claim_task(folder, task, how.means)
     frozen = reference.load_reference(task)
@@ -349,7 +358,7 @@ async def one(
         scoring,
         plan,
         seen,
-        dense=[c.model_dump(mode="json") for c in frozen.dense] if frozen and plan.final else [],
+        known=[c.model_dump(mode="json") for c in frozen.cells] if frozen and plan.final else [],
         note=partial(progress.scoring, task),
     )
     scored = time.monotonic()
@@ -471,6 +480,7 @@ def _record(
             "threshold": task.score.threshold,
             "steps": task.recipe.steps,
             "every": task.score.every,
+            "seeds": task.seeds,
             "weights": score.weights_total(task),
             "ladder": list(ladder),
         },
@@ -538,14 +548,14 @@ def _locked(out: Path) -> AbstractContextManager[Any]:
         raise ResourceError(f"{out}: {error.strerror}; choose another folder with --out") from error
 
 
-def _claim(out: Path, method: Method, plan: Plan) -> None:
+def _claim(out: Path, method: Method, final: bool) -> None:
     """One method, one set of options, one kind of seeds a folder."""
     path = out / "evaluation.json"
     mine = {
         "name": method.name,
         "method": method.digest,
         "options": dict(method.options),
-        "final": plan.final,
+        "final": final,
     }
     _agree(path, mine, "--out another folder, or remove this one")
     write_whole(out / SOURCE, method.source.encode())  # what a submission's bundle holds

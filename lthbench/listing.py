@@ -11,7 +11,16 @@ from tabulate import tabulate
 from lthbench.errors import MethodError, nearest
 from lthbench.method import baseline_names, load_method
 from lthbench.reference import load_reference
-from lthbench.task import Calibration, Recipe, Task, load_suite, load_task, suite_names, task_names
+from lthbench.task import (
+    Calibration,
+    Recipe,
+    Task,
+    load_suite,
+    load_task,
+    numbers_of_seeds,
+    suite_names,
+    task_names,
+)
 
 if TYPE_CHECKING:
     from lthbench.sizes import Sizes
@@ -26,8 +35,9 @@ def all_tasks() -> str:
         for task in map(load_task, task_names())
     ]  # fmt: skip
     listed = tabulate(rows, ("task", "what", "steps", "rungs", "suites"), disable_numparse=True)
-    about = [(s.name, s.seeds, s.title) for s in suites]
-    return f"{listed}\n\n{tabulate(about, ('suite', 'seeds', 'what'))}"
+    about = [(s.name, numbers_of_seeds(s), s.title) for s in suites]
+    named = tabulate(about, ("suite", "seeds", "what"), disable_numparse=True)
+    return f"{listed}\n\n{named}"
 
 
 def one_task(name: str) -> str:
@@ -43,6 +53,7 @@ def one_task(name: str) -> str:
     rows += [("network", f"{task.network.family}, depth {task.network.depth}")]
     rows += [("recipe", _recipe(task)), ("score", _score(task))]
     rows += [("rewind limit", f"step {task.search.rewind_limit}")]
+    rows += [("seeds", f"{task.seeds} published")]
     rows += [("budget", f"{task.search.budget:g} dense trainings")]
     rows += [("calibrated", _calibrated(task)), ("reference", _reference(task))]
     rows += [("digest", task.digest)]

@@ -12,11 +12,15 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lthbench import depths
 from lthbench.record import Record
-from lthbench.task import Task, Transfer
+from lthbench.scores import CONTROLS
+from lthbench.task import Controls, Task, Transfer, controlled
+
+if TYPE_CHECKING:
+    from lthbench.score import Part
 
 LINE_SECONDS = 10.0  # between plain lines
 IMP_COST = 1 / -math.log(0.8)  # dense trainings a nat: the dearest usual search, before any is seen
@@ -105,12 +109,12 @@ def guessed_step(task: Task) -> float:
     return OVERHEAD + 6 * weights * examples / FLOPS
 
 
-def scoring_steps(task: Task, seeds: int, controls: str, compressed: bool) -> float:
+def scoring_steps(task: Task, seeds: int, controls: Controls, compressed: bool) -> float:
     """Model-steps that scoring a whole ladder takes: dense, tickets, controls, short schedules."""
-    rungs = len(task.ladder.trained)
-    runs = 1.0 + rungs + 4 * (rungs if controls == "all" else 1)
-    if compressed and task.score.compressed_density:
-        runs += 3 * (1 / 8 + 1 / 4 + 1 / 2)
+    rungs = controlled(task.ladder.trained, controls)
+    runs = 1.0 + len(task.ladder.trained) + len(CONTROLS) * len(rungs)
+    if compressed and (rung := task.score.compressed_density):
+        runs += (2 + (rung in rungs)) * (1 / 8 + 1 / 4 + 1 / 2)  # reinit only where it is
     return runs * seeds * task.recipe.steps
 
 
@@ -147,22 +151,14 @@ class Told:
         if console is not None:
             self.bar = console.add_task("starting", total=None)
 
-    def plan(
-        self,
-        tasks: Sequence[Task],
-        seeds: Sequence[int],
-        controls: str,
-        compressed: bool,
-        workers: int,
-        transfer: bool = False,
-        direct: bool = False,
-    ) -> None:
+    def plan(self, parts: Sequence[Part], workers: int) -> None:
         self.workers = max(workers, 1)
-        for task in tasks:
-            steps = scoring_steps(task, len(seeds), controls, compressed)
-            carrying = carrying_steps(task, len(seeds), direct) if transfer else 0.0
-            further = further_nats(task, direct) if transfer else 0.0
-            self.stages.append(Stage(task, tuple(seeds), steps, carrying, further))
+        for part in parts:
+            task, count, plan = part.task, len(part.seeds), part.plan
+            steps = scoring_steps(task, count, plan.controls, plan.compressed)
+            carrying = carrying_steps(task, count, plan.direct) if plan.transfer else 0.0
+            further = further_nats(task, plan.direct) if plan.transfer else 0.0
+            self.stages.append(Stage(task, part.seeds, steps, carrying, further))
 
     def begin(self, task: Task) -> None:
         self._stage(task).begun = time.monotonic()

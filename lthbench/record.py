@@ -24,7 +24,7 @@ from pydantic import (
 from lthbench import scores
 from lthbench.errors import RecordError
 from lthbench.paths import canonical_json, digest, write_whole
-from lthbench.task import Schedule, Strict
+from lthbench.task import PUBLISHED, Controls, Schedule, Strict
 from lthbench.untrusted import shown
 
 SCHEMA = 1
@@ -51,7 +51,7 @@ Kind = Literal[
 
 def _without_nothing(self: Any, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
     table: dict[str, Any] = handler(self)
-    late = ("transfer", "noise", "bundle")
+    late = ("transfer", "noise", "bundle", "controls")
     return {k: v for k, v in table.items() if k not in late or v is not None}
 
 
@@ -88,8 +88,20 @@ class TaskEntry(Table):
     threshold: float
     steps: Count
     every: Count
+    seeds: Count = PUBLISHED
     weights: Count  # N, the prunable weights
     ladder: Annotated[tuple[Density, ...], Field(max_length=RUNGS, strict=False, fail_fast=True)]
+
+    @property
+    def published(self) -> range:
+        """The seeds that a ranked entry has."""
+        return range(self.seeds)
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Older files know of no other number of seeds."""
+        table: dict[str, Any] = handler(self)
+        return {key: value for key, value in table.items() if (key, value) != ("seeds", PUBLISHED)}
 
 
 class Run(Table):
@@ -186,7 +198,7 @@ class Record(Table):
     final: bool
     shown: Literal["held_out", "test"]
     seeds: Annotated[tuple[Natural, ...], Field(max_length=SEEDS, strict=False, fail_fast=True)]
-    controls: Literal["all", "one rung"]
+    controls: Controls
     fingerprints: dict[str, Hex]
     sizes: dict[str, dict[str, Count]]  # examples of each set, by seed
     cells: Row[Cell]

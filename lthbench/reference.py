@@ -1,14 +1,15 @@
 """The frozen reference of a task: dense, imp and erk, which every score is read against.
 
-Made from the record of `lthbench evaluate imp --final`, whose dense runs and erk controls it takes,
-so that IMP's record and the reference are one run: `python -m lthbench.reference OUT/<task>`.
+Made from the record of `lthbench evaluate imp --final --controls all`, whose dense runs and random
+controls it takes, so that IMP's record and the reference are one run:
+`python -m lthbench.reference OUT/<task>`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ from lthbench.record import (
 from lthbench.task import Task
 
 PROVISIONAL_BELOW = 10  # seeds
+SHARED = ("erk", "random")  # controls that are the same for every method
 
 
 class Values(MayTransfer):
@@ -43,7 +45,11 @@ class Values(MayTransfer):
 
 
 class Reference(MayTransfer):
-    """One task's reference on both sets, with the dense runs that records pair with."""
+    """One task's reference on both sets, with the runs of its seeds that all records share.
+
+    Attributes:
+        controls: its erk and random runs, all of which ended; older references have none.
+    """
 
     schema_version: Literal[1]
     task: Short
@@ -53,6 +59,7 @@ class Reference(MayTransfer):
     seeds: tuple[int, ...]
     values: dict[Literal["held_out", "test"], Values]
     dense: tuple[Cell, ...]
+    controls: tuple[Cell, ...] | None = None
     transfer: TransferEntry | None = None  # erk's and IMP's own cells at the targets
     noise: dict[Literal["held_out", "test"], tuple[float, ...]] | None = None  # counts, by rung
     sizes: dict[str, dict[str, int]]
@@ -62,6 +69,11 @@ class Reference(MayTransfer):
     @property
     def digest(self) -> str:
         return digest(canonical_json(self.model_dump(mode="json")))
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """The runs that an evaluation of its seeds takes from it in place of training them."""
+        return (*self.dense, *(self.controls or ()))
 
     def frozen(self, shown: Literal["held_out", "test"]) -> Frozen:
         """What a record holds of it."""
@@ -95,9 +107,7 @@ def build(record: Record, noise: Mapping[str, Any] | None = None) -> Reference:
         noise: the standard deviations of `lthbench.noise` for each set of examples.
     """
     if record.method.name != "imp" or not record.final or record.controls != "all":
-        raise RecordError(
-            "a reference is made from `lthbench evaluate imp --final` on a ranked suite"
-        )
+        raise RecordError("a reference is made from `lthbench evaluate imp --final --controls all`")
     table = record.model_dump(mode="json")
     dense = tuple(c for c in record.cells if c.kind == "dense" and c.schedule == 1)
     return Reference(
@@ -109,6 +119,7 @@ def build(record: Record, noise: Mapping[str, Any] | None = None) -> Reference:
         seeds=record.seeds,
         values={"held_out": _values(table, "held_out"), "test": _values(table, "test")},
         dense=dense,
+        controls=tuple(c for c in record.cells if c.kind in SHARED and c.status == "ok"),
         transfer=_transferred(record),
         noise=noise,  # type: ignore[arg-type]
         sizes=record.sizes,
@@ -198,11 +209,11 @@ def _noise(path: Path, record: Record) -> Mapping[str, Any] | None:
     return floors
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write leaderboard/reference/<task>.json from a record."""
     parser = argparse.ArgumentParser(prog="python -m lthbench.reference")
     parser.add_argument("folder", type=Path, help="OUT/<task> of IMP's final evaluation")
-    folder = parser.parse_args().folder
+    folder = parser.parse_args(arguments).folder
     record = read_record(folder / "record.json")
     reference = build(record, _noise(folder / "noise.json", record))
     path = shipped("leaderboard") / "reference" / f"{record.task.name}.json"

@@ -25,7 +25,7 @@ from lthbench.executors import Executor
 from lthbench.paths import cache
 from lthbench.scores import UNTRAINED, division
 from lthbench.states import State
-from lthbench.task import Task
+from lthbench.task import Controls, Task, controlled
 
 ORDER = ("score/data",)
 COMPRESSED = (8, 4, 2)
@@ -44,7 +44,7 @@ class Plan:
     """What is scored beside the tickets, and on which examples."""
 
     final: bool = False
-    controls: Literal["all", "one rung"] = "all"
+    controls: Controls = "all"
     compressed: bool = True
     transfer: bool = True
     direct: bool = False  # transfer's tickets beside tickets that were found at the target
@@ -52,6 +52,15 @@ class Plan:
     @property
     def shown(self) -> Literal["held_out", "test"]:
         return "test" if self.final else "held_out"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One task of an evaluation: on which seeds, and what is scored beside its tickets."""
+
+    task: Task
+    seeds: tuple[int, ...]
+    plan: Plan
 
 
 @dataclass(frozen=True)
@@ -111,19 +120,18 @@ async def score(
     plan: Plan,
     seen: Seen,
     *,
-    dense: Sequence[dict[str, Any]] = (),
+    known: Sequence[dict[str, Any]] = (),
     note: Note = lambda what, steps, ran: None,
 ) -> list[dict[str, Any]]:
     """Every cell of a task's record: tickets, controls, dense runs, compressed schedules.
 
     Args:
-        dense: cells of the frozen reference; a seed that is among them is not trained again.
+        known: cells of the frozen reference; those that are wanted here are not trained again.
     """
-    seeds = {search.seed for search in searches}
-    cells: dict[Place, dict[str, Any]] = {
-        (c["kind"], c["density"], c["seed"], c["schedule"]): c for c in dense if c["seed"] in seeds
-    }
     entries = await planned(task, searches, folder, executor, plan, seen)
+    wanted = {entry.place for entry in entries}
+    frozen = {(c["kind"], c["density"], c["seed"], c["schedule"]): c for c in known}
+    cells: dict[Place, dict[str, Any]] = {p: c for p, c in frozen.items() if p in wanted}
     entries = [entry for entry in entries if entry.place not in cells]
     starts = {entry.place: entry.job.start for entry in entries if entry.kind == "ticket"}
 
@@ -241,12 +249,6 @@ def untrained(searches: Sequence[Search]) -> bool:
     return False in kinds
 
 
-def controlled(task: Task, plan: Plan, trained: bool = True) -> tuple[float, ...]:
-    """The rungs that have controls: all, or the sparsest but one."""
-    rungs = task.ladder.trained if trained else task.ladder.untrained
-    return rungs if plan.controls == "all" else rungs[-2:-1] or rungs
-
-
 async def _rung(
     task: Task,
     seed: int,
@@ -267,7 +269,8 @@ async def _rung(
             entry_of(task, "untrained", density, seed, start, chosen, seen, table, until=start.step)
         )
     entries.append(entry_of(task, "ticket", density, seed, start, chosen, seen, table))
-    if density not in controlled(task, plan, header["trained"]):
+    ladder = task.ladder.trained if header["trained"] else task.ladder.untrained
+    if density not in controlled(ladder, plan.controls):
         return entries
     shuffled, own = controls.shuffled(chosen, seed)
     entries.append(
@@ -331,7 +334,7 @@ def another(
 def _unlearned(task: Task, seed: int, theta: State, plan: Plan, seen: Seen) -> list[Entry]:
     """The random and ERK controls of every controlled rung: masks that nothing was learned for."""
     shapes = networks.shapes(task.network, task.network.depth)
-    rungs = controlled(task, plan)
+    rungs = controlled(task.ladder.trained, plan.controls)
     entries = []
     for kind, rule in (("random", "uniform"), ("erk", "erk")):
         ladder = controls.random_masks(shapes, list(task.ladder.trained), seed, rule)  # type: ignore[arg-type]

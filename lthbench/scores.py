@@ -12,9 +12,9 @@ from typing import Any
 
 from lthbench import depths, stats
 from lthbench.stats import Gap, Interval
+from lthbench.task import PUBLISHED
 
 VERSION = 5
-RANKED_SEEDS = 5  # of every ranked suite
 LAST = 5  # evaluations averaged where a recipe ends at a constant rate
 CONTROLS = ("shuffled", "reinit", "random", "erk")
 UNTRAINED = ("untrained", "untrained_random")  # read as they stand
@@ -327,8 +327,8 @@ def _division(record: Table) -> str | None:
 
 def _complete(record: Table, cells: Cells, ladder: Sequence[float]) -> bool:
     """Whether every rung of every seed has a ticket that was trained and scored, and, of published
-    seeds, all are there that a ranked suite asks for."""
-    if record["final"] and len(record["seeds"]) < RANKED_SEEDS:
+    seeds, all are there that the task names."""
+    if record["final"] and len(record["seeds"]) < record["task"].get("seeds", PUBLISHED):
         return False
     kinds = ("ticket", "untrained") if is_untrained(record) else ("ticket",)
     wanted = [(kind, d, seed, 1) for kind in kinds for d in ladder for seed in record["seeds"]]

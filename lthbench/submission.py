@@ -15,7 +15,6 @@ from typing import Any
 from pydantic import ValidationError
 
 from lthbench import branch
-from lthbench.board.standings import PUBLISHED
 from lthbench.errors import RecordError, ResourceError, UsageError
 from lthbench.method import baseline_names
 from lthbench.packing import AGAIN, BUNDLE, pack
@@ -138,11 +137,12 @@ def _remarks(records: Sequence[Record]) -> Iterator[str]:
         task for suite in map(load_suite, suite_names()) if suite.ranked for task in suite.tasks
     }
     for record in records:
-        name, seeds = record.task.name, len(set(PUBLISHED).intersection(record.seeds))
+        name, published = record.task.name, record.task.seeds
+        seeds = len(set(record.task.published).intersection(record.seeds))
         if name not in ranked:
             yield f"{name} is in no ranked suite: its record can be kept but is never on the board"
-        elif seeds < len(PUBLISHED):
-            yield f"{name}: {seeds} of {len(PUBLISHED)} published seeds: listed, never ranked"
+        elif seeds < published:
+            yield f"{name}: {seeds} of {published} published seeds: listed, never ranked"
     method = records[0].method
     if not method.described.get("authors", "").strip():
         yield (

@@ -20,6 +20,10 @@ NA = "n/a"
 WIDTH = 100  # columns of a terminal that tables are made for
 LISTED = 8  # failed cells that are listed one by one in text
 CONTROLS = scores.CONTROLS
+CONTROLLED = {
+    "alternate": "on every second rung, from the sparsest up",
+    "one rung": "on the sparsest rung but one alone",
+}
 BOARDS = {
     "init": "at initialisation",
     "rewind": "early weights",
@@ -412,8 +416,8 @@ def _standing(record: Record) -> Iterable[Remark]:
         error = number(100 * stats.binomial_se(dense["mean"], sizes[0]), 2)
         examples += f" (binomial s.e. at dense's accuracy: {error} points)"
     yield Remark("Examples", examples)
-    if record.controls == "one rung":
-        yield Remark("Controls", "on the sparsest rung but one alone")
+    if record.controls != "all":
+        yield Remark("Controls", CONTROLLED[record.controls])
 
 
 def _machine(record: Record) -> Remark:
@@ -455,8 +459,8 @@ def _collapsed(record: Record) -> Iterable[Remark]:
 
 
 def _failed(record: Record) -> Iterable[Remark]:
-    if record.final and len(record.seeds) < scores.RANKED_SEEDS:
-        text = f"{len(record.seeds)} of the {scores.RANKED_SEEDS} published seeds of a ranked suite"
+    if record.final and len(record.seeds) < record.task.seeds:
+        text = f"{len(record.seeds)} of the task's {record.task.seeds} published seeds"
         yield Remark("Incomplete", text, warns=True)
     kinds = ("ticket", "untrained") if is_untrained(record) else ("ticket",)
     tickets = [cell for cell in record.cells if cell.kind in kinds and cell.schedule == 1]

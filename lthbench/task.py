@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ def _no_percent(density: float) -> float:
 
 Fraction = Annotated[float, Field(gt=0), AfterValidator(_no_percent)]
 Count = Annotated[int, Field(gt=0)]
+PUBLISHED = 5  # seeds of a task that names no other number
 FREE = ("title", "calibration")  # of a task: not part of its protocol
 IMAGES = ("conv", "resnet", "vit")  # families that see channels, height and width
 
@@ -53,14 +55,15 @@ def _tuples(value: Any) -> Any:
 class Data(Strict):
     """Where examples come from and how they are split; see the protocol, "Tasks"."""
 
-    source: Literal["digits", "modular-addition", "mnist", "cifar10", "imagenette"]
+    source: Literal["digits", "mnist1d", "modular-addition", "mnist", "cifar10", "imagenette"]
     classes: Count
     held_out: int = Field(ge=0, default=0)  # examples; for generated sources a fraction below
     held_out_fraction: float = Field(ge=0, lt=1, default=0.0)
     train_fraction: float = Field(ge=0, lt=1, default=0.0)
     modulus: int = Field(ge=0, default=0)
     folds: int = Field(ge=0, default=0)
-    # A network sees byte * scale + shift, one figure or one a channel; tokens stay integers.
+    pool: Count = 1  # images are averaged over squares of this many pixels a side
+    # A network sees value * scale + shift, one figure or one a channel; tokens stay integers.
     scale: float | tuple[float, ...] = 1.0
     shift: float | tuple[float, ...] = 0.0
     # Of every array. None at all: those of the first preparation are kept in the cache and compared
@@ -81,15 +84,18 @@ class Network(Strict):
 
     family: Literal["mlp", "pair-mlp", "transformer", "conv", "resnet", "vit"]
     depth: Count  # repeated units; of a resnet blocks in each of its three stages
-    inputs: Count  # features (of images channels * side * side), or tokens of the vocabulary
+    inputs: Count  # features (of images channels * side**rank), or tokens of the vocabulary
     width: Count  # units of a hidden layer, of the residual stream, or channels of the first stage
     neck: int = Field(ge=0, default=0)  # a last, narrower hidden layer; 0 for none
     embedding: int = Field(ge=0, default=0)
     heads: int = Field(ge=0, default=0)
     hidden: int = Field(ge=0, default=0)  # units of a transformer's MLP, or after convolutions
+    rank: Literal[1, 2] = 2  # 1: signals, of one channel; 2: square images
     channels: int = Field(ge=0, default=0)  # of an image
-    side: int = Field(ge=0, default=0)  # of a square image, in pixels
-    patch: int = Field(ge=0, default=0)  # side of a patch, in pixels
+    side: int = Field(ge=0, default=0)  # of a square image, in pixels, or of a signal, in points
+    patch: int = Field(ge=0, default=0)  # side of a patch, in pixels or points
+    stages: int = Field(ge=1, le=6, default=3)  # of a resnet, each twice as wide as the last
+    stem: int = Field(ge=1, default=3)  # side of a resnet's first kernel, an odd number
     classes: Count
     prunable: tuple[str, ...]
     init: tuple[Init, ...]
@@ -99,8 +105,12 @@ class Network(Strict):
         """What a network on images is cut into must come out even."""
         if self.family not in IMAGES:
             return self
-        if self.inputs != self.channels * self.side**2 or not self.inputs:
-            raise ValueError(f"inputs of family {self.family} must be channels * side * side")
+        if self.inputs != self.channels * self.side**self.rank or not self.inputs:
+            raise ValueError(f"inputs of family {self.family} must be channels * side**rank")
+        if self.rank == 1 and (self.family == "conv" or self.channels != 1):
+            raise ValueError("signals (rank 1) have one channel and are for families resnet, vit")
+        if self.family == "resnet" and not self.stem % 2:
+            raise ValueError("stem must be odd, so that a signal keeps its length")
         if self.family == "vit" and (not self.patch or self.side % self.patch):
             raise ValueError("patch must divide side")
         if self.family == "vit" and (not self.heads or self.width % self.heads or not self.hidden):
@@ -129,7 +139,8 @@ class Recipe(Strict):
     momentum: float = Field(ge=0, lt=1, default=0.0)
     betas: tuple[float, float] = (0.9, 0.999)
     label_smoothing: float = Field(ge=0, lt=1, default=0.0)
-    augment: Literal["none", "crop-flip"] = "none"  # crops of images padded by 4, half mirrored
+    # Crops of images padded by 4, half of them mirrored; or signals moved by up to 2 points.
+    augment: Literal["none", "crop-flip", "shift"] = "none"
     precision: Literal["float32", "float64"] = "float32"
 
     @model_validator(mode="after")
@@ -219,6 +230,7 @@ class Task(Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,60}$")
     version: Count
     title: str
+    seeds: Count = PUBLISHED  # 0, 1, …
     data: Data
     network: Network
     recipe: Recipe
@@ -238,8 +250,11 @@ class Task(Strict):
             raise ValueError("search.rewind_limit must be at most a tenth of recipe.steps")
         if 0 < self.search.rewind_limit < self.recipe.warm_up:
             raise ValueError("search.rewind_limit must be 0 or not inside recipe.warm_up")
-        if self.recipe.augment != "none" and self.network.family not in IMAGES:
-            raise ValueError(f"recipe.augment is for networks on images: {', '.join(IMAGES)}")
+        images = self.network.family in IMAGES and self.network.rank == 2
+        if self.recipe.augment == "crop-flip" and not images:
+            raise ValueError(f'recipe.augment "crop-flip" is for images: {", ".join(IMAGES)}')
+        if self.recipe.augment == "shift" and self.data.source != "mnist1d":
+            raise ValueError('recipe.augment "shift" is for signals: source "mnist1d"')
         rung = self.score.compressed_density
         if rung and rung not in self.ladder.trained:
             raise ValueError("score.compressed_density must be a rung of ladder.trained")
@@ -272,17 +287,36 @@ class Task(Strict):
         return tuple(range(self.score.every, self.recipe.steps + 1, self.score.every))
 
 
+Controls = Literal["all", "alternate", "one rung"]
+
+
+def controlled(ladder: Sequence[float], controls: Controls) -> tuple[float, ...]:
+    """The rungs that have controls: all, every second one from the sparsest up, or the sparsest
+    but one (of a ladder of one rung that one)."""
+    if controls == "all":
+        return tuple(ladder)
+    return tuple(ladder[-1::-2][::-1] if controls == "alternate" else ladder[-2:-1] or ladder)
+
+
 class Suite(Strict):
     """A list of tasks with the seeds and the extras that they are scored with."""
 
     name: str
     title: str
     tasks: tuple[str, ...]
-    seeds: Count
+    seeds: Count | None = None  # of every task; none: as many as each task has published ones
     ranked: bool
-    controls: Literal["all", "one rung"]  # one rung: the sparsest but one
+    controls: Controls
     compressed: bool
-    transfer: bool = True  # carries tickets to the depths of tasks that have any
+    transfer: tuple[str, ...] = ()  # the tasks whose tickets are carried to other depths
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Suite:
+        if self.ranked and self.seeds:
+            raise ValueError("seeds: of a ranked suite each task names its own; leave the key out")
+        if strange := [name for name in self.transfer if name not in self.tasks]:
+            raise ValueError(f"transfer: {strange[0]!r} is none of the suite's tasks")
+        return self
 
 
 Model = TypeVar("Model", Task, Suite)
@@ -321,6 +355,13 @@ def load_suite(name: str) -> Suite:
             f"no suite {name!r}{nearest(name, suite_names())}; there are {', '.join(suite_names())}"
         )
     return _read(shipped("tasks") / "suites" / f"{name}.toml", Suite)
+
+
+def numbers_of_seeds(suite: Suite) -> str:
+    """How many seeds a suite's tasks have, as "5" or "5 to 10"."""
+    counts = {suite.seeds or load_task(name).seeds for name in suite.tasks}
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _read(path: Path, model: type[Model]) -> Model:

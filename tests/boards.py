@@ -26,12 +26,12 @@ from lthbench.record import SCHEMA, Record, record_digest
 from lthbench.record import build as build_record
 from lthbench.reference import Reference
 from lthbench.reference import build as build_reference
-from lthbench.task import Task, load_suite, load_task, task_names
+from lthbench.task import PUBLISHED, Task, load_suite, load_task, task_names
 from tests.records import ACCURACY, GENERALISATION, _generator, _grokking, _learning
 
 LITE = load_suite("lite").tasks
 NOTHING = "0" * 64
-PUBLISHED, FROZEN = 5, 10  # seeds of a record and of a reference
+FROZEN = 10  # seeds of a reference
 # N, the prunable weights, at each depth of a task: counting them would import torch.
 WEIGHTS: Mapping[str, Mapping[int, int]] = {
     "conv4-cifar10": {2: 2425024},
@@ -154,12 +154,12 @@ def board_record(
     seed: int = 0,
     *,
     method: Method | None = None,
-    seeds: int = PUBLISHED,
+    seeds: int | None = None,
     options: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Record:
     """One record as on a board, some of its keys changed and its aggregates computed again."""
-    table = _table(task, seed, method or method_of(number, seed), number, seeds=seeds)
+    table = _table(task, seed, method or method_of(number, seed), number, seeds)
     if options is not None:
         table["method"] = {**table["method"], "options": dict(options)}
     return build_record({**table, **changes})
@@ -251,6 +251,7 @@ def _real(task: Task) -> Protocol:
             "threshold": task.score.threshold,
             "steps": task.recipe.steps,
             "every": task.score.every,
+            **({"seeds": task.seeds} if task.seeds != PUBLISHED else {}),
             "weights": weights[depth],
             "ladder": list(task.ladder.trained),
         },
@@ -431,12 +432,13 @@ def _table(
     seed: int,
     method: Method,
     number: int,
+    seeds: int | None = None,
     *,
-    seeds: int = PUBLISHED,
     frozen: bool = True,
 ) -> dict[str, Any]:
     """A record's table without its aggregates. Imp is drawn with the reference's seeds always."""
     task = protocol(name)
+    seeds = seeds or task.entry.get("seeds", PUBLISHED)
     drawn = FROZEN if method.name == "imp" else seeds
     places = _own_places(task, method, drawn)
     mine = dict(zip(places, _drawn(name, places, seed, method, number), strict=True))
@@ -518,7 +520,7 @@ def _whole(
     like = number % 40 + 40 * (number // 40 % max(1, distinct // 40))
     table = _patterns(name, seed, like)
     mine = _table_head(table, method)
-    cost = {"cost": {**table["aggregates"]["cost"], **_alike(method.cost)}}
+    cost = {"cost": {**table["aggregates"]["cost"], **_alike(method.cost, len(mine["seeds"]))}}
     return {**mine, "aggregates": {**table["aggregates"], **cost}}
 
 
@@ -527,8 +529,8 @@ def _patterns(name: str, seed: int, number: int) -> dict[str, Any]:
     return _scored(_table(name, seed, method_of(number, seed), number))
 
 
-def _alike(cost: float) -> dict[str, Any]:
-    return {"mean": cost, "values": [cost] * PUBLISHED}
+def _alike(cost: float, seeds: int) -> dict[str, Any]:
+    return {"mean": cost, "values": [cost] * seeds}
 
 
 def _table_head(table: dict[str, Any], method: Method) -> dict[str, Any]:

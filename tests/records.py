@@ -12,6 +12,7 @@ import numpy as np
 from lthbench import scores, stats
 from lthbench.paths import digest
 from lthbench.record import Record, build
+from lthbench.task import Controls, controlled
 
 Kind = Literal["accuracy", "generalisation"]
 
@@ -45,15 +46,14 @@ class Wanted:
     task: Mapping[str, Any]
     seeds: tuple[int, ...]
     final: bool
-    controls: Literal["all", "one rung"]
+    controls: Controls
     division: Literal["init", "rewind", "open", "reference"]
     compressed: bool
 
     @property
     def controlled(self) -> list[float]:
         """The rungs that have controls."""
-        ladder = list(self.task["ladder"])
-        return ladder if self.controls == "all" else ladder[-2:-1] or ladder
+        return list(controlled(self.task["ladder"], self.controls))
 
 
 def synthetic_record(
@@ -64,7 +64,7 @@ def synthetic_record(
     name: str = "imp",
     final: bool = True,
     reference: bool = True,
-    controls: Literal["all", "one rung"] = "all",
+    controls: Controls = "all",
     division: Literal["init", "rewind", "open", "reference"] = "init",
     cost: float = 23.0,
     compressed: bool = True,

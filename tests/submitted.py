@@ -34,11 +34,9 @@ DIGITS, MODADD = "tiny-digits", "tiny-modadd"
 SUITE = """name = "tiny"
 title = "Seconds, for tests"
 tasks = ["tiny-digits", "tiny-modadd"]
-seeds = 2
 ranked = true
 controls = "all"
 compressed = true
-transfer = false
 """
 METHOD = '''"""Random tickets of three origins, for tests."""
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lthbench.engine import Examples, plain
-from lthbench.engine.augment import PAD, crop_and_flip, fed, tables
+from lthbench.engine.augment import PAD, SHIFT, crop_and_flip, fed, shift, tables
 from lthbench.engine.order import batches
 from lthbench.task import Recipe
 from tests import tiny
@@ -164,3 +164,26 @@ def test_a_small_network_learns_from_moved_images() -> None:
     ((_, result),) = plain.run([tiny.job("resnet", recipe=recipe)], {0: data}, evaluation)
     assert result.status == "ok"
     assert int(result.correct["train"][-1]) > 64 / tiny.CLASSES * 1.6
+
+
+def test_signals_are_shifted_in_a_circle_by_up_to_two_points() -> None:
+    x = torch.arange(12, dtype=torch.int16).repeat(2 * SHIFT + 1, 1)
+    table = torch.zeros(2 * SHIFT + 1, 3, dtype=torch.int64)
+    table[:, 1] = torch.arange(2 * SHIFT + 1)
+    expected = torch.stack([torch.roll(x[0], SHIFT - n) for n in range(2 * SHIFT + 1)])
+    assert torch.equal(shift(x, table), expected)
+    recipe = tiny.recipe(augment="shift", batch=50)
+    drawn = torch.cat(list(tables(recipe, 1000, 0, ORDER, 0, 40)))
+    assert set(drawn[:, 1].tolist()) == set(range(2 * SHIFT + 1))
+
+
+def test_fed_signals_are_those_of_the_tables() -> None:
+    x = torch.from_numpy(np.random.default_rng(0).integers(-99, 99, (30, 12)).astype(np.int16))
+    data = Examples(x, torch.zeros(30, dtype=torch.uint8), scale=0.5)
+    recipe = tiny.recipe(augment="shift")
+    drawn = list(tables(recipe, 30, 3, ORDER, 2, 9))
+    rows = list(batches(recipe, 30, 3, ORDER, 2, 9))
+    for (inputs, _), table, chosen in zip(
+        fed(data, recipe, 3, ORDER, 2, 9), drawn, rows, strict=True
+    ):
+        assert torch.equal(inputs, shift(x[chosen], table) * 0.5)

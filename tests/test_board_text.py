@@ -150,7 +150,7 @@ def test_long_lists_are_cut_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nobody_ranked_is_said_plainly_and_all_are_listed() -> None:
     said = shown(of=board_of(lite(1, 0)))
-    assert "Nobody is ranked yet: that takes level 2, every ranked task, and the 5" in said
+    assert "Nobody is ranked yet: that takes level 2, every ranked task, and all" in said
     assert "Board early weights: 0 ranked, 1 not" in said
     assert all(entry.id in said for entry in lite(1, 0))
 

@@ -42,7 +42,7 @@ def whole() -> Bundle:
 def frozen(name: str) -> bool:
     """Whether a run is the reference's, whose answers it keeps to itself."""
     kind, _, _, schedule = name.split("/")
-    return (kind, schedule) == ("dense", "1")
+    return kind in ("dense", "erk", "random") and schedule == "1"
 
 
 # --- the file ---------------------------------------------------------------------------------

@@ -21,10 +21,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench import data, seeds, testset
+from lthbench import answers, data, seeds, testset
 from lthbench.data import Bytes, Examples
 from lthbench.errors import DataError
 from lthbench.paths import data_folder, shipped
@@ -34,6 +35,7 @@ from tests.strategies import moderate
 DIGITS, MNIST = load_task("mlp-digits"), load_task("lenet300-mnist")
 SUMS = [load_task("mlp-modadd59"), load_task("transformer-modadd59")]
 CIFAR, IMAGENETTE = load_task("resnet20-cifar10"), load_task("vit-tiny-imagenette")
+SIGNALS = load_task("mlp-mnist1d")
 
 
 NUMBERS = (1440764, 2102040, 2979186, 3000684, 3028079, 3394916, 3417042, 3425413, 3445777, 3888257)
@@ -554,3 +556,43 @@ def test_mnist_is_mnist(cache: Path) -> None:
     whole = rows(search.train) + rows(search.held_out)
     assert whole == rows(data.read(MNIST, "train"))
     assert search.train.x.mean() / 255 == pytest.approx(0.1307, abs=0.001)
+
+
+def test_mnist1d_is_what_its_authors_published() -> None:
+    """Digests of their file (github.com/greydanus/mnist1d, mnist1d_data.pkl), rounded to 1/4096."""
+    parts = dict(data._mnist1d(SIGNALS, False))
+    assert {part: (e.x.shape, e.x.dtype.name) for part, e in parts.items()} == {
+        "train": ((4000, 40), "int16"),
+        "test": ((1000, 40), "int16"),
+    }
+    found = {
+        f"{part}.{name}": data.fingerprint(getattr(examples, name))
+        for part, examples in parts.items()
+        for name in ("x", "y")
+    }
+    assert found == SIGNALS.data.fingerprints
+    labels = np.concatenate([examples.y for examples in parts.values()])
+    assert np.bincount(labels).tolist() == [500] * 10
+
+
+def test_mnist1d_is_read_as_real_numbers_of_deviation_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LTHBENCH_CACHE", str(tmp_path))
+    data.prepare(SIGNALS, download=False)
+    search = data.search(SIGNALS, 1000)
+    assert len(search.train.y) + len(search.held_out.y) == 4000
+    seen = answers.examples(SIGNALS, search.train).inputs(slice(None))
+    assert seen.shape == (3600, 40) and seen.dtype == torch.float32
+    assert abs(float(seen.mean())) < 0.02 and abs(float(seen.std()) - 1) < 0.02
+
+
+@moderate
+@given(pool=st.integers(1, 4), seed=st.integers(0, 100))
+def test_pooled_images_are_rounded_means(pool: int, seed: int) -> None:
+    images = np.random.default_rng(seed).integers(0, 256, (2, 12, 12, 3)).astype(np.uint8)
+    found = data.pooled(images, pool)
+    assert found.dtype == np.uint8 and found.shape == (2, 12 // pool, 12 // pool, 3)
+    for i, j in itertools.product(range(12 // pool), repeat=2):
+        square = images[:, i * pool : (i + 1) * pool, j * pool : (j + 1) * pool]
+        assert np.array_equal(found[:, i, j], np.floor(square.mean((1, 2)) + 0.5))

@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from lthbench.errors import LthbenchError, MethodError, ResourceError, TaskError
 from lthbench.evaluation import Evaluated, evaluate
 from lthbench.paths import canonical_json
 from lthbench.record import Record, comparable, read_record
-from lthbench.task import Task, load_suite, load_task
+from lthbench.score import Part, Plan
+from lthbench.task import load_suite, load_task
 from tests import tiny
 from tests.searching import ROOT
 
@@ -285,8 +286,8 @@ class Stopped(Exception):
 class Planned(Told):
     """Ends an evaluation as soon as its plan is known."""
 
-    def plan(self, tasks: list[Task], seeds: tuple[int, ...], *rest: Any) -> None:
-        raise Stopped([task.name for task in tasks], seeds, *rest)
+    def plan(self, parts: Sequence[Part], workers: int) -> None:
+        raise Stopped(parts, workers)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +313,71 @@ def test_what_is_run_where_little_is_said(
     with pytest.raises(Stopped) as caught:
         evaluate(str(done.method), out=tmp_path, workers=1, progress=Planned(), **changes)
     names = tasks if isinstance(tasks, list) else list(load_suite(tasks or "quick").tasks)
-    assert caught.value.args == (names, tuple(seeds), controls, whole, 1, whole, False)
+    parts, workers = caught.value.args
+    assert [part.task.name for part in parts] == names and workers == 1
+    for part in parts:
+        assert part.seeds == tuple(seeds)
+        assert part.plan == Plan(bool(changes.get("final")), controls, whole, whole)  # type: ignore[arg-type]
+
+
+def parts_of(done: Done, folder: Path, **changes: Any) -> dict[str, Part]:
+    """What an evaluation would be made of, by task."""
+    with pytest.raises(Stopped) as caught:
+        evaluate(str(done.method), out=folder, workers=1, progress=Planned(), **changes)
+    return {part.task.name: part for part in caught.value.args[0]}
+
+
+def test_each_task_has_its_own_seeds(
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as its file names, unless a suite or --seeds says otherwise; or some of them."""
+    monkeypatch.setattr(data, "prepare", lambda task, **kwargs: None)
+    ten = tmp_path / "ten.toml"
+    text = TASK.read_text().replace('name = "tiny-digits"', 'name = "ten"')
+    ten.write_text(text.replace("version = 1", "version = 1\nseeds = 10", 1))
+    named = {"tasks": [str(ten), str(TASK)], "final": True}
+    found = parts_of(done, tmp_path / "a", **named)
+    assert found["ten"].seeds == tuple(range(10)) and found["tiny-digits"].seeds == (0, 1, 2, 3, 4)
+    found = parts_of(done, tmp_path / "a", **named, seeds=3)
+    assert {part.seeds for part in found.values()} == {(0, 1, 2)}
+    found = parts_of(done, tmp_path / "a", **named, only_seeds=[3, 1])
+    assert {part.seeds for part in found.values()} == {(1, 3)}
+    found = parts_of(done, tmp_path / "b", tasks=[str(ten)], seeds=10, only_seeds=[1009])
+    assert found["ten"].seeds == (1009,)
+    for only, words in (([1, 7], "--only-seeds 7: tiny-digits has 0-4 here"), ([], "of none")):
+        with pytest.raises(UsageError, match=words):
+            evaluate(str(done.method), out=tmp_path, workers=1, **named, only_seeds=only)
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("0,1,2", (0, 1, 2)), ("0-2,7", (0, 1, 2, 7)), ("1000", (1000,))]
+)
+def test_seeds_are_named_one_by_one_or_by_ranges(text: str, seeds: tuple[int, ...]) -> None:
+    assert cli._numbers(text) == seeds and cli._numbers(None) is None
+    for wrong in ("", "a", "1-", "-3", "1;2", "0-2-4"):
+        with pytest.raises(UsageError, match="write numbers and ranges"):
+            cli._numbers(wrong)
+
+
+def test_controls_and_transfer_are_the_suites_or_as_asked(
+    done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reference asks for all controls; a suite names the tasks that are carried."""
+    monkeypatch.setattr(data, "prepare", lambda task, **kwargs: None)
+    known = load_suite("lite")
+    carried = known.tasks[0]
+    changed = known.model_copy(update={"controls": "alternate", "transfer": (carried,)})
+    monkeypatch.setattr(evaluation, "load_suite", lambda name: changed)
+    found = parts_of(done, tmp_path, suite="lite", final=True)
+    assert {part.plan.controls for part in found.values()} == {"alternate"}
+    assert [name for name, part in found.items() if part.plan.transfer] == [carried]
+    found = parts_of(done, tmp_path, suite="lite", final=True, controls="all", transfer=False)
+    assert {part.plan.controls for part in found.values()} == {"all"}
+    assert not any(part.plan.transfer for part in found.values())
+    found = parts_of(done, tmp_path, suite="lite", final=True, direct=True)
+    assert all(part.plan.transfer and part.plan.direct for part in found.values())
+    with pytest.raises(UsageError, match=r"--controls alternat: all, alternate, one rung \(did"):
+        evaluate(str(done.method), suite="lite", controls="alternat")
 
 
 def test_where_results_go(done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,7 +388,7 @@ def test_where_results_go(done: Done, tmp_path: Path, monkeypatch: pytest.Monkey
     for final in (False, True):
         with pytest.raises(Stopped) as caught:
             evaluate(str(done.method), final=final, progress=Planned())
-        assert caught.value.args[4] == 3
+        assert caught.value.args[1] == 3
     names = sorted(path.name for path in (tmp_path / "lthbench-out").iterdir())
     assert names == ["mine", "mine-final"]
     claim = json.loads((tmp_path / "lthbench-out" / "mine" / "evaluation.json").read_bytes())

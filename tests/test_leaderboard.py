@@ -61,4 +61,6 @@ def test_a_reference_follows_from_imps_record(path: Path) -> None:
         for found in RECORDS
         if found.parent.name == path.stem and found.name.startswith("imp--")
     ]
+    if reference.controls is None:  # made before references carried any
+        built = [made.model_copy(update={"controls": None}) for made in built]
     assert reference in built

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -675,3 +676,74 @@ def test_the_paths_of_a_deep_vit_are_finite() -> None:
     state = {n: t.double().abs() for n, t in networks.initial(of, 16, 0).items()}
     module = networks.load(of, 16, networks.initial(of, 16, 0))
     assert 0 < float(module.flow(state).detach()) < math.inf  # type: ignore[operator]
+
+
+def signal_network(family: str, **changes: Any) -> Network:
+    """A network on signals of eight points."""
+    return tiny.network(family, rank=1, channels=1, side=8, inputs=8, **changes)
+
+
+def signals(count: int = 3) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(0).normal(size=(count, 8)).astype(np.float32))
+
+
+def test_a_resnet_on_signals_convolves_along_them_alone() -> None:
+    """Written out with one-dimensional convolutions; norms see (batch, width, points)."""
+    of = signal_network("resnet", stages=2, stem=5)
+    state = networks.initial(of, 1, 0)
+    network = networks.load(of, 1, state).eval()
+
+    def convolve(x: torch.Tensor, name: str, stride: int = 1) -> torch.Tensor:
+        kernel = state[f"{name}.weight"].squeeze(2)
+        return F.conv1d(x, kernel, stride=stride, padding=kernel.shape[2] // 2)
+
+    def norm(x: torch.Tensor, name: str) -> torch.Tensor:
+        parts = (state[f"{name}.{part}"] for part in ("running_mean", "running_var"))
+        return F.batch_norm(x, *parts, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    x = F.relu(norm(convolve(signals()[:, None], "stem"), "norm"))
+    for stage, stride in ((0, 1), (1, 2)):
+        block = f"stage.{stage}.0"
+        y = F.relu(norm(convolve(x, f"{block}.conv1", stride), f"{block}.norm1"))
+        y = norm(convolve(y, f"{block}.conv2"), f"{block}.norm2")
+        if stage:
+            x = norm(convolve(x, f"{block}.shortcut", stride), f"{block}.shortcut_norm")
+        x = F.relu(x + y)
+    expected = x.mean(2) @ state["head.weight"].T + state["head.bias"]
+    assert torch.allclose(network(signals()), expected, atol=1e-5)
+    assert network(network.ones()).shape == (1, 5)  # type: ignore[operator]
+
+
+def test_a_vit_on_signals_cuts_them_into_patches() -> None:
+    of = signal_network("vit", patch=2)
+    state = networks.initial(of, 1, 0)
+    assert state["pos_embed"].shape[1] == 1 + 4 and state["patch_embed.proj.weight"].shape[2] == 1
+    network = networks.load(of, 1, state).eval()
+    x = signals()
+    cut = torch.stack([x[:, 2 * p : 2 * p + 2] for p in range(4)], 1)  # (batch, patches, points)
+    kernel, bias = state["patch_embed.proj.weight"].flatten(1), state["patch_embed.proj.bias"]
+    embedded = network.patch_embed(x[:, None, None])  # type: ignore[operator]
+    assert torch.allclose(embedded, cut @ kernel.T + bias, atol=1e-5)
+    assert network(x).shape == (3, 5)
+
+
+@pytest.mark.parametrize("family", ["resnet", "vit"])
+def test_every_weight_of_a_network_on_signals_is_effective(family: str) -> None:
+    of = signal_network(family, **({"patch": 2} if family == "vit" else {"stages": 2}))
+    assert all(bool(mask.all()) for mask in networks.effective(of, 1, full(of, 1)).values())
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "told"),
+    [
+        ("conv", {}, "families resnet, vit"),
+        ("resnet", {"channels": 2, "inputs": 16}, "one channel"),
+        ("resnet", {"stem": 4}, "odd"),
+        ("resnet", {"inputs": 64}, r"side\*\*rank"),
+    ],
+)
+def test_networks_on_signals_that_cannot_be(
+    family: str, changes: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValueError, match=told):
+        tiny.network(family, **{"rank": 1, "channels": 1, "side": 8, "inputs": 8, **changes})

@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -30,12 +31,15 @@ from lthbench.progress import (
     shown,
     steps_left,
 )
+from lthbench.score import Part, Plan
 from lthbench.task import Task, load_suite, load_task
 from tests.records import synthetic_record
 
 BEGUN = 100.0  # by the clock
 STARTUP = 4.0  # seconds until a worker or a child has imported torch
 QUICK = load_suite("quick")
+SEEDS = QUICK.seeds or 2
+ONE = Plan(controls="one rung", compressed=False, transfer=False)
 TASKS = [load_task(name) for name in QUICK.tasks]
 Trainings = Callable[[Task], list[tuple[int, float | None]]]  # how many, then the ticket's density
 Event = tuple[float, Callable[[Told], None]]
@@ -81,7 +85,7 @@ def searches(
 def scorings(task: Task, workers: int, step: float, at: float) -> Iterator[Event]:
     """Every run of a record's cells, on the first free worker."""
     free, whole = [at] * workers, task.recipe.steps
-    for _ in range(round(scoring_steps(task, QUICK.seeds, "one rung", False) / whole)):
+    for _ in range(round(scoring_steps(task, SEEDS, "one rung", False) / whole)):
         now = heapq.heappop(free) + whole * step
         heapq.heappush(free, now)
         yield now, lambda to: to.scoring(task, "erk", whole, True)
@@ -89,14 +93,15 @@ def scorings(task: Task, workers: int, step: float, at: float) -> Iterator[Event
 
 def simulated(trainings: Trainings, steps: Mapping[str, float], workers: int = 2) -> list[Event]:
     """All that is told of an evaluation of suite quick, by time."""
-    seeds = tuple(range(1000, 1000 + QUICK.seeds))
-    events: list[Event] = [(BEGUN, lambda to: to.plan(TASKS, seeds, "one rung", False, workers))]
+    seeds = tuple(range(1000, 1000 + SEEDS))
+    parts = [Part(task, seeds, ONE) for task in TASKS]
+    events: list[Event] = [(BEGUN, lambda to: to.plan(parts, workers))]
     for task in TASKS:
         at, step = events[-1][0], steps[task.name]
         events.append((at, lambda to, task=task: to.begin(task)))  # type: ignore[misc]
         found = sorted(searches(task, seeds, workers, trainings, step, at), key=lambda e: e[0])
         at = found[-1][0]
-        known = scoring_steps(task, QUICK.seeds, "one rung", False)
+        known = scoring_steps(task, SEEDS, "one rung", False)
         events += [
             *found,
             (at, lambda to, task=task: to.found(task)),  # type: ignore[misc]
@@ -160,7 +165,7 @@ def test_what_is_stored_takes_no_time(time: Clock) -> None:
     """A resumed evaluation finds half of its trainings done: its rate is that of the rest."""
     told = Told(None)
     (task,) = TASKS[:1]
-    told.plan([task], (1000,), "one rung", False, 1)
+    told.plan([Part(task, (1000,), ONE)], 1)
     told.begin(task)
     whole = task.recipe.steps
     for _ in range(10):
@@ -185,7 +190,7 @@ def test_a_search_that_is_stored_whole_is_not_foreseen_again(tmp_path: Path, tim
     table = {"seed": seed, "status": "ok", "reason": "", "cost": 6.0, "seconds": 1.0}
     (folder / "search.json").write_text(json.dumps({**table, "rungs": rungs}))
     told = Told(None)
-    told.plan([task], (seed,), "one rung", False, 1)
+    told.plan([Part(task, (seed,), ONE)], 1)
     told.begin(task)
     note = partial(told.search, task)
     method = load_method("imp")
@@ -204,6 +209,10 @@ def test_scoring_is_counted_by_its_runs() -> None:
     assert scoring_steps(TASKS[0], 2, "all", True) == 2 * 16 * whole  # it has no short schedules
     lenet = load_task("lenet300-mnist")
     assert scoring_steps(lenet, 5, "all", True) == 5 * (31 + 3 * 7 / 8) * 12_000
+    # Every second rung: three of six, and no reinit in short schedules on another rung.
+    rung = lenet.score.compressed_density in lenet.ladder.trained[1::2]
+    short = (2 + rung) * 7 / 8
+    assert scoring_steps(lenet, 5, "alternate", True) == 5 * (7 + 4 * 3 + short) * 12_000
 
 
 @pytest.mark.parametrize("direct", [False, True])
@@ -212,7 +221,7 @@ def test_other_depths_are_foreseen_until_they_are_known(direct: bool, time: Cloc
     task, seeds = TASKS[0], (0, 1)
     told, cost, moved = Told(None), 5.0, task.transfer
     assert moved
-    told.plan([task], seeds, "one rung", False, 1, True, direct)
+    told.plan([Part(task, seeds, replace(ONE, transfer=True, direct=direct))], 1)
     told.found(task)
     (stage,) = told.stages
     scoring, whole = scoring_steps(task, 2, "one rung", False), task.recipe.steps

@@ -51,7 +51,7 @@ def drawn_records(draw: st.DrawFn) -> Record:
         draw(st.integers(1, 4)),
         final=final,
         reference=draw(st.booleans()),
-        controls=draw(st.sampled_from(["all", "one rung"])),
+        controls=draw(st.sampled_from(["all", "alternate", "one rung"])),
         division=draw(st.sampled_from(["init", "rewind", "open", "reference"])),
         options=draw(st.dictionaries(st.text(max_size=5), st.booleans() | st.text(max_size=5))),
         bad={place: (status, "é, \"quoted\", no number")} if draw(st.booleans()) else None,

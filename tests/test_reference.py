@@ -88,6 +88,19 @@ def test_dense_runs_are_paired_by_seed() -> None:
     assert frozen.values["test"].dense == tuple(last)
 
 
+def test_random_controls_are_carried_but_those_that_failed() -> None:
+    """An evaluation of these seeds takes them from here; without any, a file says nothing."""
+    record = imp(bad={("random", 0.8**7, 2): ("diverged", "")})
+    frozen = build(record)
+    assert frozen.controls
+    wanted = [c for c in record.cells if c.kind in ("erk", "random") and c.status == "ok"]
+    assert list(frozen.controls) == wanted and len(wanted) == 2 * 5 * 6 - 1
+    assert frozen.cells == (*frozen.dense, *frozen.controls)
+    older = frozen.model_copy(update={"controls": None})
+    assert older.cells == frozen.dense and "controls" not in older.model_dump(mode="json")
+    assert older.digest != frozen.digest
+
+
 def test_every_value_moves_the_digest() -> None:
     frozen = build(imp())
     assert frozen.digest == build(imp()).digest
@@ -100,7 +113,7 @@ def test_every_value_moves_the_digest() -> None:
     [
         ({"name": "oneshot"}, "lthbench evaluate imp --final"),
         ({"final": False}, "lthbench evaluate imp --final"),
-        ({"controls": "one rung"}, "on a ranked suite"),
+        ({"controls": "one rung"}, "--final --controls all"),
         ({"bad": {("erk", 0.8**7, 2): ("diverged", "")}}, "erk at density 0.2097: a seed is miss"),
         ({"bad": {("dense", 1.0, 0): ("failed", "")}}, "dense at density 1: a seed is missing or"),
         ({"bad": {("ticket", 0.8**3, 4): ("missing", "")}}, "ticket at density 0.512: a seed is"),

@@ -430,10 +430,34 @@ def test_the_frozen_dense_run_is_not_trained(digits: Task, tmp_path: Path) -> No
     frozen = [{**dense, "correct": {"held_out": [7]}}, {**dense, "seed": 5}]
     (tmp_path / "cells").rename(tmp_path / "other")
     told = Told()
-    cells = asyncio.run(score.score(digits, searches, tmp_path, told, ONE, seen, dense=frozen))
+    cells = asyncio.run(score.score(digits, searches, tmp_path, told, ONE, seen, known=frozen))
     assert told.jobs
     assert [cell for cell in cells if cell["kind"] == "dense"] == frozen[:1]
     assert not [job for job in told.jobs if job.masks is None]
+
+
+def test_frozen_random_controls_are_not_trained_where_they_are_wanted(
+    digits: Task, tmp_path: Path
+) -> None:
+    """Those of the reference in their places; none that this plan does not ask for."""
+    searches = found(digits, tmp_path)
+    seen = see(digits, (SEED,), ALL)
+    every = asyncio.run(score.score(digits, searches, tmp_path, Told(), ALL, seen))
+    frozen = [{**c, "correct": {"held_out": [7]}} for c in every if c["kind"] in ("random", "erk")]
+    (tmp_path / "cells").rename(tmp_path / "other")
+    for plan, rungs in ((ALL, 3), (ONE, 1)):
+        told = Told()
+        cells = asyncio.run(score.score(digits, searches, tmp_path, told, plan, seen, known=frozen))
+        mine = [cell for cell in cells if cell["kind"] in ("random", "erk")]
+        assert len(mine) == 2 * rungs and all(cell in frozen for cell in mine)
+        keys = {cell["key"] for cell in frozen}
+        assert not [job for job in told.jobs if job.key in keys]
+    few = [cell for cell in frozen if cell["kind"] == "erk"]  # then the others are trained
+    cells = asyncio.run(score.score(digits, searches, tmp_path, Told(), ALL, seen, known=few))
+    assert [c["correct"] for c in cells if c["kind"] == "erk"] == [{"held_out": [7]}] * 3
+    assert [c for c in cells if c["kind"] == "random"] == [
+        c for c in every if c["kind"] == "random"
+    ]
 
 
 KEPT = [

@@ -456,8 +456,11 @@ def test_a_division_is_the_most_permissive(divisions: list[str], expected: str |
 def test_complete_is_every_rung_of_every_seed() -> None:
     assert aggregate(table(FIVE))["complete"] is True
     fewer = table({kind: runs[:3] for kind, runs in FIVE.items()})
-    assert aggregate(fewer)["complete"] is False  # of published seeds a ranked suite has five
+    assert aggregate(fewer)["complete"] is False  # a task has five published seeds,
     assert aggregate({**fewer, "final": False})["complete"] is True
+    for seeds in (3, 10):  # or as many as it names
+        named = {**fewer, "task": {**fewer["task"], "seeds": seeds}}
+        assert aggregate(named)["complete"] is (seeds == 3)
     for spoilt in SPOILT:
         assert aggregate(table({**FIVE, SECOND: [*FIVE[SECOND][:4], spoilt]}))["complete"] is False
 

@@ -12,12 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lthbench import scores, stats
+from lthbench import stats
 from lthbench.board import entries, ledger
 from lthbench.board.entries import Board, Entry
 from lthbench.board.standings import (
     BOARDS,
-    PUBLISHED,
     Row,
     Standing,
     contenders,
@@ -27,7 +26,7 @@ from lthbench.board.standings import (
 )
 from lthbench.errors import TaskError
 from lthbench.paths import canonical_json
-from lthbench.record import Record, record_digest
+from lthbench.record import Record, build, record_digest
 from lthbench.task import load_suite
 from tests.boards import (
     CARRYING,
@@ -285,6 +284,26 @@ def test_only_tasks_where_random_pruning_loses_enough_are_ranked() -> None:
     assert any(LITE[1] in note for note in standings(chosen, "lite")[0].notes)
 
 
+def test_a_task_with_ten_seeds_is_ranked_with_ten() -> None:
+    """Entries of five are listed with what they lack; the others' units are five and ten."""
+
+    def named(number: int, seeds: int) -> Record:
+        table = board_record(LITE[0], number, seeds=seeds).model_dump(mode="json")
+        return build({**table, "task": {**table["task"], "seeds": 10}})
+
+    both, few = [named(number, 10) for number in (1, 2)], named(4, 5)
+    others = [board_record(name, n) for name in LITE[1:] for n in (1, 2, 4)]
+    mine = [entry_of(r, n) for n, r in enumerate([*both, few, *others])]
+    (widest,) = [s for s in standings(board_of(mine), "lite") if s.board == "open"]
+    rows = {row.contender.name: row for row in widest.rows}
+    assert len(rows) == 3
+    whole, lacking = [rows[r.method.name] for r in both], rows[few.method.name]
+    assert all(row.rank and not row.why_unranked for row in whole)
+    assert [len(row.tasks[LITE[0]].values) for row in whole] == [10, 10]
+    assert lacking.why_unranked == f"5 of 10 seeds on {LITE[0]}" and lacking.rank is None
+    assert lacking.score is None
+
+
 def test_provisional_references_are_told() -> None:
     short = reference_of(LITE[0]).model_copy(update={"provisional": True})
     chosen = board_of([])
@@ -451,7 +470,3 @@ def test_the_order_of_entries_in_a_folder_is_of_no_matter(board: Board) -> None:
     assert [[(r.contender.id, r.rank, figures(r)) for r in s.rows] for s in standings(board)] == [
         [(r.contender.id, r.rank, figures(r)) for r in s.rows] for s in standings(turned)
     ]
-
-
-def test_the_published_seeds_are_those_of_the_protocol() -> None:
-    assert PUBLISHED == (0, 1, 2, 3, 4) and len(PUBLISHED) == scores.RANKED_SEEDS

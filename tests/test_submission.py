@@ -81,7 +81,7 @@ def test_what_it_leaves(out: Path) -> None:
         name = f"mixed--{digest(data)[:8]}.json"
         assert path == out / "submission" / "records" / record.task.name / name
     text = done.text()
-    assert digest(packed) in text and "0.10 MB" in text and "larger" not in text
+    assert digest(packed) in text and "0.09 MB" in text and "larger" not in text
     assert "nobody else" not in text and f"submit {out} --url {URL} --repository CLONE`" in text
     assert not (out / "submission" / "records" / "left").exists()
 
@@ -338,9 +338,9 @@ def test_what_is_never_ranked_is_remarked(out: Path, monkeypatch: pytest.MonkeyP
     remarks = [remark for remark in done.remarks if "not checked" not in remark]
     assert remarks == [f"{DIGITS}: {few}", f"{MODADD}: {few}"]
     assert f"remark   {DIGITS}: {few}\n" in done.text()
-    with monkeypatch.context() as patch:
-        patch.setattr(submission, "PUBLISHED", (0, 1))
-        assert not any("seeds" in remark for remark in submit(out, (URL,), None).remarks)
+    whole = [r.model_copy(update={"task": r.task.model_copy(update={"seeds": 2})})
+             for r in house().records]  # fmt: skip
+    assert not any("seeds" in remark for remark in submission._remarks(whole))
     with monkeypatch.context() as patch:
         patch.setattr(submission, "suite_names", lambda: ())
         never = "is in no ranked suite: its record can be kept but is never on the board"

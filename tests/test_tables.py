@@ -301,7 +301,7 @@ def test_fewer_seeds_than_a_ranked_suite_has_are_incomplete() -> None:
     def told(**given: Any) -> str:
         return " ".join(tables.terminal(synthetic_record(**given)).split())
 
-    assert "Incomplete 3 of the 5 published seeds of a ranked suite" in told(seeds=3)
+    assert "Incomplete 3 of the task's 5 published seeds" in told(seeds=3)
     assert "Incomplete" not in told()
     assert "Incomplete" not in told(seeds=2, final=False)
     assert "No transfer tickets were not carried to other depths" in told()

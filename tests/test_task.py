@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench import scores
+from lthbench import task as task_module
 from lthbench.errors import TaskError
 from lthbench.paths import shipped
 from lthbench.task import (
     Network,
     Suite,
     Task,
+    controlled,
     load_suite,
     load_task,
     matching,
+    numbers_of_seeds,
     suite_names,
     task_names,
 )
@@ -80,9 +83,56 @@ def test_every_shipped_suite_loads(name: str) -> None:
     suite = load_suite(name)
     assert isinstance(suite, Suite) and suite.name == name
     assert set(suite.tasks) <= set(task_names())
-    assert suite.seeds >= 2
     assert suite.ranked == (name != "quick")
-    assert not suite.ranked or suite.seeds == scores.RANKED_SEEDS
+    assert (suite.seeds or 0) >= 2 or suite.ranked
+    assert all(load_task(task).transfer for task in suite.transfer)
+
+
+def test_a_task_names_its_published_seeds() -> None:
+    """Five where it names none, which moves no digest that was taken before there was the key."""
+    task = load_task("mlp-digits")
+    assert (task.seeds, "seeds" in task.canonical()) == (5, False)
+    ten = task.model_copy(update={"seeds": 10})
+    assert ten.canonical()["seeds"] == 10 and ten.digest != task.digest
+    assert ten.training_digest == task.training_digest
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"ranked": True, "seeds": 5}, "of a ranked suite each task names its own"),
+        ({"transfer": ["mlp-digit"]}, "'mlp-digit' is none of the suite's tasks"),
+        ({"transfer": True}, "valid tuple"),
+    ],
+)
+def test_a_suite_agrees_with_itself(changes: dict[str, Any], expected: str) -> None:
+    table = {"name": "own", "title": "", "tasks": ["mlp-digits"], "ranked": False}
+    table |= {"controls": "alternate", "compressed": False}
+    assert Suite.model_validate(table).transfer == ()
+    with pytest.raises(ValueError, match=expected):
+        Suite.model_validate(table | changes)
+
+
+@given(rungs=st.integers(1, 20))
+def test_controlled_rungs_are_counted_from_the_sparsest(rungs: int) -> None:
+    ladder = tuple(0.8**n for n in range(1, rungs + 1))
+    alternate = controlled(ladder, "alternate")
+    assert controlled(ladder, "all") == ladder
+    assert controlled(ladder, "one rung") == (ladder[max(rungs - 2, 0)],)
+    assert alternate[-1] == ladder[-1] and len(alternate) == (rungs + 1) // 2
+    assert all(b == pytest.approx(a * 0.64) for a, b in pairwise(alternate))
+
+
+def test_how_many_seeds_a_suite_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The suite's own number, or what its tasks name, from the fewest to the most."""
+    assert numbers_of_seeds(load_suite("lite").model_copy(update={"seeds": 3})) == "3"
+    seeds = iter([5, 10, 5])
+    known = load_task("mlp-digits")
+    monkeypatch.setattr(
+        task_module, "load_task", lambda name: known.model_copy(update={"seeds": next(seeds)})
+    )
+    three = load_suite("lite").model_copy(update={"tasks": ("a", "b", "c")})
+    assert numbers_of_seeds(three) == "5 to 10"
 
 
 def test_ladders_are_powers_of_four_fifths() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -19,11 +20,13 @@ from lthbench import cli
 from lthbench.errors import CheckFailed, RecordError, UsageError
 from lthbench.paths import canonical_json, digest
 from lthbench.record import read_record
+from lthbench.task import controlled, load_suite
 from lthbench.validation import (
     artefacts,
     changes,
     check_bundle,
     check_record,
+    claims,
     rules,
     spread,
     validate,
@@ -195,6 +198,7 @@ BROKEN: dict[str, tuple[str, Callable[[Json], object], str]] = {
     "chance": ("small", lambda t: t["task"].update(chance=0.5), "task.chance"),
     "threshold": ("small", lambda t: t["task"].update(threshold=0.5), "task.threshold"),
     "steps": ("small", lambda t: t["task"].update(steps=1501), "task.steps"),
+    "seeds": ("small", lambda t: t["task"].update(seeds=2), "task.seeds"),
     "every": ("small", lambda t: t["task"].update(every=1), "task.every"),
     "weights": ("small", lambda t: t["task"].update(
         weights=t["task"]["weights"] + 1), "requested is not density"),
@@ -347,6 +351,66 @@ def test_failed_cells_are_allowed_with_their_reasons(tmp_path: Path) -> None:
         table["searches"][0].update(status="failed", reason="it raised")
 
     assert check_record(written(tmp_path, changed(table_of(), edit), scored=True))
+
+
+def only_alternate(table: Json) -> None:
+    """As an evaluation whose suite asks for controls on every second rung leaves it."""
+    ladder = table["task"]["ladder"]
+    rungs = {1.0, *controlled(ladder, "alternate")}
+    table["controls"] = "alternate"
+    table["cells"] = [c for c in table["cells"] if c["kind"] == "ticket" or c["density"] in rungs]
+
+
+@pytest.mark.parametrize("kind", ["small", "compressed"])
+def test_as_many_controls_as_a_ranked_suite_asks_for(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or all of them; fewer are refused, and so is a control that nothing asked for."""
+    whole = table_of(kind)
+    table = changed(whole, only_alternate)
+    assert len(table["cells"]) < len(whole["cells"])
+    path = written(tmp_path, table, scored=True)
+    with pytest.raises(RecordError, match="controls: 'alternate', must be \"all\""):
+        check_record(path)
+    suite = load_suite("lite").model_copy(
+        update={"controls": "alternate", "tasks": (whole["task"]["name"],)}
+    )
+    monkeypatch.setattr(claims, "load_suite", lambda name: suite)
+    assert check_record(path).controls == "alternate"
+    check_record(written(tmp_path, whole))
+    more = changed(whole, lambda t: t.update(controls="alternate"))
+    with pytest.raises(RecordError, match="nothing asks for it"):
+        check_record(written(tmp_path, more, scored=True))
+    fewer = changed(table, lambda t: drop(t, "reinit"))
+    with pytest.raises(RecordError, match="no reinit at density"):
+        check_record(written(tmp_path, fewer, scored=True))
+
+
+@pytest.mark.parametrize("kind", ["erk", "random"])
+def test_random_controls_are_the_references_where_it_has_them(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As dense runs are; of a seed that it lacks they are the record's own."""
+    table = table_of()
+    own = read_record(written(tmp_path, table))
+    reference = claims.check(own).reference
+    known = tuple(cell for cell in own.cells if cell.kind == kind and cell.seed == 0)
+    rich = reference.model_copy(update={"controls": known})
+    real = claims._known
+    monkeypatch.setattr(
+        claims, "_known", lambda name: dataclasses.replace(real(name), reference=rich)
+    )
+    rules(own)
+
+    def other(seed: int) -> Any:
+        def edit(t: Json) -> None:
+            cell(t, kind, seed=seed)["correct"]["test"][-1] -= 1
+
+        return read_record(written(tmp_path / str(seed), changed(table, edit), scored=True))
+
+    rules(other(1))
+    with pytest.raises(RecordError, match=f"{kind} at density .* not the reference's own run"):
+        rules(other(0))
 
 
 # --- files -----------------------------------------------------------------------------------

@@ -19,7 +19,6 @@ from lthbench.reference import Reference
 from lthbench.stats import Interval, Matching
 from lthbench.task import Suite, load_suite, suite_names
 
-PUBLISHED = tuple(range(scores.RANKED_SEEDS))
 RANKED_LEVEL = 2
 DIVISIONS = ("init", "rewind", "open", "reference")  # from the strictest on
 BoardName = Literal["init", "early", "open", "untrained"]
@@ -41,6 +40,7 @@ class OnTask:
             `values`. None where there is none.
         headline: the density of the headline, of untrained tickets alone.
         seeds: how many of the published ones the record holds.
+        published: how many of these the task has.
         cost: mean search cost, in dense trainings.
         options: those that another of the contender's records has otherwise, or not at all.
         ranked: whether the task counts for the suite's score.
@@ -52,6 +52,7 @@ class OnTask:
     headline: float | None
     matching: Matching
     seeds: int
+    published: int
     cost: float | None
     options: Mapping[str, Any]
     ranked: bool
@@ -156,15 +157,16 @@ def contenders(entries: Iterable[Entry], references: Mapping[str, Reference]) ->
 
 def published(record: Record) -> Mapping[str, Any]:
     """A record's aggregates over the published seeds alone, which all entries have in common."""
-    if not set(record.seeds) - set(PUBLISHED):
+    wanted = record.task.published
+    if not set(record.seeds) - set(wanted):
         return record.aggregates
     table = record.model_dump(mode="json")
-    table["seeds"] = [seed for seed in record.seeds if seed in PUBLISHED]
+    table["seeds"] = [seed for seed in record.seeds if seed in wanted]
     if not table["seeds"]:
         return {}
     for runs in (table, table.get("transfer") or {"cells": []}):
-        runs["cells"] = [cell for cell in runs["cells"] if cell["seed"] in PUBLISHED]
-    table["searches"] = [search for search in table["searches"] if search["seed"] in PUBLISHED]
+        runs["cells"] = [cell for cell in runs["cells"] if cell["seed"] in wanted]
+    table["searches"] = [search for search in table["searches"] if search["seed"] in wanted]
     return scores.aggregate(table)
 
 
@@ -277,9 +279,10 @@ def _row(
         for name in suite.tasks
         if name in contender.entries
     }
-    values = [tasks[name].values for name in ranked if name in tasks]
-    whole = bool(ranked) and len(values) == len(ranked)
-    whole = whole and all(len(row) == len(PUBLISHED) for row in values)
+    there = [tasks[name] for name in ranked if name in tasks]
+    values = [task.values for task in there]
+    whole = bool(ranked) and len(there) == len(ranked)
+    whole = whole and all(len(task.values) == task.published for task in there)
     counted = [task for task in tasks.values() if task.ranked] or [*tasks.values()]
     costs = [task.cost for task in counted if task.cost is not None]
     row = Row(
@@ -310,7 +313,8 @@ def _on_task(entry: Entry, ranked: bool, differ: bool, contender: Contender) -> 
         values=values,
         headline=headline,
         matching=Matching(matching.get("proved"), matching.get("not_refuted")),
-        seeds=len(set(record.seeds) & set(PUBLISHED)),
+        seeds=len(set(record.seeds) & set(record.task.published)),
+        published=record.task.seeds,
         cost=cost["mean"] if cost else None,
         options=_differing(entry, contender) if differ else {},
         ranked=ranked,
@@ -347,13 +351,13 @@ def _why(row: Row, ranked: Sequence[str], strange: Mapping[str, str]) -> str:
     if len(there) < len(ranked) or not ranked:
         return f"{len(there)} of {len(ranked)} tasks"
     for name in ranked:
-        if (seeds := row.tasks[name].seeds) < len(PUBLISHED):
-            return f"{seeds} of {len(PUBLISHED)} seeds on {name}"
+        if (task := row.tasks[name]).seeds < task.published:
+            return f"{task.seeds} of {task.published} seeds on {name}"
     if row.score is None:
         return "no score"
     if row.level < RANKED_LEVEL:
         return f"level {row.level}"
-    units = len(ranked) * len(PUBLISHED)
+    units = sum(row.tasks[name].published for name in ranked)
     return "" if units >= ranks.LEAST_UNITS else f"{units} units, ranks need {ranks.LEAST_UNITS}"
 
 

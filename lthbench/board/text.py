@@ -14,7 +14,7 @@ from typing import Any
 from lthbench import stats, tables
 from lthbench.board import entries, ranks
 from lthbench.board.entries import Board, Entry
-from lthbench.board.standings import PUBLISHED, RANKED_LEVEL, OnTask, Row, Standing, standings
+from lthbench.board.standings import RANKED_LEVEL, OnTask, Row, Standing, standings
 from lthbench.errors import UsageError
 from lthbench.paths import canonical_json
 from lthbench.stats import Interval
@@ -149,8 +149,8 @@ def _verdict(ranked: Sequence[Row], standing: Standing, names: Mapping[str, str]
         return ["No entries yet."]
     if not ranked:
         return [
-            f"Nobody is ranked yet: that takes level {RANKED_LEVEL}, every ranked task, and the "
-            f"{len(PUBLISHED)} published seeds."
+            f"Nobody is ranked yet: that takes level {RANKED_LEVEL}, every ranked task, and all "
+            "published seeds of each."
         ]
     first = [names[row.contender.id] for row in ranked if row.rank and row.rank[0] == 1]
     if len(ranked) == 1:

@@ -55,7 +55,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs and labels (uint8) on a device; a network sees `x * scale + shift`, or tokens.
+    """Inputs (integers), labels (uint8) on a device; a network sees `x * scale + shift`, or tokens.
 
     Images are (n, height, width, channels), the layout that they are decoded to, with one scale and
     shift or one for each channel; a network sees them as (n, channels, height, width).

@@ -1,7 +1,7 @@
-"""What each step's network sees: its rows, cropped and mirrored by tables made ahead.
+"""What each step's network sees: its rows, moved and mirrored by tables made ahead.
 
-Crops and flips are integers from the stream "augment" of the run's seed and order, with random
-access by step like the rows themselves; the images are moved on the device, a batch at a time.
+Moves and flips are integers from the stream "augment" of the run's seed and order, with random
+access by step like the rows themselves; inputs are moved on the device, a batch at a time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from lthbench.engine.order import batch_size, batches, by_step, steps_per_table
 from lthbench.task import Recipe
 
 PAD = 4  # black pixels on each side that a crop may reach into
+SHIFT = 2  # points that a signal is moved by at most, to either side
+REACH = {"crop-flip": PAD, "shift": SHIFT}
 
 
 def fed(
@@ -40,8 +42,8 @@ def fed(
     moves = tables(recipe, len(data.y), seed, order, start, until)
     for chosen, table in zip(rows, moves, strict=True):
         chosen = chosen.to(data.x.device)
-        images = crop_and_flip(data.x.index_select(0, chosen), table.to(data.x.device))
-        yield data.seen(images, dtype), data.labels(chosen)
+        inputs = move(data.x.index_select(0, chosen), table.to(data.x.device))
+        yield data.seen(inputs, dtype), data.labels(chosen)
 
 
 def tables(
@@ -49,18 +51,31 @@ def tables(
 ) -> Iterator[Tensor]:
     """For each step in [start, until) and example of its batch: rows and columns to skip, mirrored.
 
-    int64, (batch, 3): two offsets of 0 to 2 * PAD, and 0 or 1.
+    int64, (batch, 3): two offsets of 0 to twice the augmentation's reach, and 0 or 1.
     """
+    reach = REACH[recipe.augment]
     size = steps_per_table(recipe, examples)
     shape = size, min(batch_size(recipe, examples), examples)
 
     def table_of(number: int) -> np.ndarray:
         generator = seeds.generator(seed, "augment", *order, number)
-        offsets = generator.integers(0, 2 * PAD + 1, (*shape, 2))
+        offsets = generator.integers(0, 2 * reach + 1, (*shape, 2))
         mirrored = generator.integers(0, 2, (*shape, 1))
         return np.concatenate([offsets, mirrored], axis=2)
 
     return by_step(table_of, size, start, until)
+
+
+def move(inputs: Tensor, table: Tensor) -> Tensor:
+    """Signals (n, points) shifted, or images cropped and mirrored, as `tables` says for each."""
+    return shift(inputs, table) if inputs.ndim == 2 else crop_and_flip(inputs, table)
+
+
+def shift(signals: Tensor, table: Tensor) -> Tensor:
+    """Signals (n, points) moved in a circle; an offset of SHIFT leaves one where it is."""
+    points = signals.shape[1]
+    along = torch.arange(points, device=signals.device)
+    return signals.gather(1, (along + table[:, 1, None] - SHIFT) % points)
 
 
 def crop_and_flip(images: Tensor, table: Tensor) -> Tensor:

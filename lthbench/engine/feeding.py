@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lthbench.engine import Examples, Job
-from lthbench.engine.augment import crop_and_flip, tables
+from lthbench.engine.augment import move, tables
 from lthbench.engine.order import batch_size, batches
 
 BLOCK = 50  # steps whose tables are made and moved together
@@ -103,7 +103,7 @@ class Feed:
         x, y = self.x.index_select(0, flat), self.y.index_select(0, flat)
         if self.moves is not None:
             moves = self.moves.index_select(0, counter)[0].index_select(0, self.place)
-            x = crop_and_flip(x, moves.flatten(0, 1).long())
+            x = move(x, moves.flatten(0, 1).long())
         x = self._seen(x)
         return x.view(*chosen.shape, *x.shape[1:]), y.long().view_as(chosen)
 

@@ -1,8 +1,9 @@
 """Residual networks for small images (He et al. 2016, section 4.2), with 1x1 projections.
 
-As in open_lth: a stem, three stages of basic blocks that are 1, 2 and 4 times as wide, average
-pooling, classes; where a block changes the shape its shortcut is a 1x1 convolution with a norm. The
-repeated unit is the block, and depth counts blocks a stage: ResNet-20 is depth 3.
+As in open_lth: a stem, stages of basic blocks of which each is twice as wide as the one before,
+average pooling, classes; where a block changes the shape its shortcut is a 1x1 convolution with a
+norm. The repeated unit is the block, and depth counts blocks a stage: ResNet-20 has three stages of
+depth 3. A signal is an image of height one, and its kernels are of height one too.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from torch import Tensor, nn
 
 from lthbench.networks.stages import Stage, numbered
 from lthbench.task import Network
-
-STAGES = 3
 
 
 class Norm(nn.Module):
@@ -44,16 +43,16 @@ class Norm(nn.Module):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, added to what they read."""
+    """Two convolutions with kernels of side 3, added to what they read."""
 
-    def __init__(self, reads: int, width: int, stride: int) -> None:
+    def __init__(self, reads: int, width: int, stride: int, rank: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(reads, width, 3, stride, padding=1, bias=False)
+        self.conv1 = _convolution(reads, width, 3, stride, rank)
         self.norm1 = Norm(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.conv2 = _convolution(width, width, 3, 1, rank)
         self.norm2 = Norm(width)
         changes = stride != 1 or reads != width
-        self.shortcut = nn.Conv2d(reads, width, 1, stride, bias=False) if changes else None
+        self.shortcut = _convolution(reads, width, 1, stride, rank) if changes else None
         self.shortcut_norm = Norm(width) if changes else None
 
     def forward(self, x: Tensor, linear: bool = False) -> Tensor:
@@ -65,22 +64,26 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """6 * depth + 2 layers of weights, shortcuts not counted."""
+    """2 * stages * depth + 2 layers of weights, shortcuts not counted."""
 
     def __init__(self, spec: Network, depth: int) -> None:
         super().__init__()
-        self.image = (1, spec.channels, spec.side, spec.side)
-        self.stem = nn.Conv2d(spec.channels, spec.width, 3, padding=1, bias=False)
+        self.image = (1, spec.channels, spec.side if spec.rank == 2 else 1, spec.side)
+        self.stem = _convolution(spec.channels, spec.width, spec.stem, 1, spec.rank)
         self.norm = Norm(spec.width)
-        widths = [spec.width * 2**stage for stage in range(STAGES)]
+        widths = [spec.width * 2**stage for stage in range(spec.stages)]
         self.stage = nn.ModuleList(
-            nn.ModuleList(_blocks(widths[max(0, stage - 1)], widths[stage], depth, bool(stage)))
-            for stage in range(STAGES)
+            nn.ModuleList(
+                _blocks(widths[max(0, stage - 1)], widths[stage], depth, bool(stage), spec.rank)
+            )
+            for stage in range(spec.stages)
         )
         self.head = nn.Linear(widths[-1], spec.classes)
 
     def forward(self, x: Tensor, linear: bool = False) -> Tensor:
-        """(batch, channels, side, side) to (batch, classes)."""
+        """(batch, channels, side, side) or (batch, side) to (batch, classes)."""
+        if x.ndim == 2:
+            x = x[:, None, None]
         x = F.relu(self.norm(self.stem(x), linear))
         for blocks in self.stage:
             for block in blocks:  # type: ignore[attr-defined]
@@ -89,7 +92,7 @@ class ResNet(nn.Module):
         return logits
 
     def ones(self) -> Tensor:
-        """The all-ones input, (1, channels, side, side)."""
+        """The all-ones input, (1, channels, side, side); of a signal (1, 1, 1, side)."""
         return torch.ones(self.image)
 
     def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
@@ -111,11 +114,18 @@ class ResNet(nn.Module):
 
     @staticmethod
     def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
-        """Three; the first block of each stays where it is."""
-        return tuple(numbered(f"stage.{s}.", range(depth), fixed=True) for s in range(STAGES))
+        """Every stage; the first block of each stays where it is."""
+        return tuple(numbered(f"stage.{s}.", range(depth), fixed=True) for s in range(spec.stages))
 
 
-def _blocks(reads: int, width: int, depth: int, halves: bool) -> list[Block]:
+def _convolution(reads: int, width: int, side: int, stride: int, rank: int) -> nn.Conv2d:
+    """A convolution that keeps the size where its stride is 1; of a signal, along it alone."""
+    square = rank == 2
+    kernel, padding = (side if square else 1, side), (side // 2 if square else 0, side // 2)
+    return nn.Conv2d(reads, width, kernel, (stride if square else 1, stride), padding, bias=False)
+
+
+def _blocks(reads: int, width: int, depth: int, halves: bool, rank: int) -> list[Block]:
     """One stage; all stages but the first halve the image."""
-    first = Block(reads, width, 2 if halves else 1)
-    return [first, *(Block(width, width, 1) for _ in range(depth - 1))]
+    first = Block(reads, width, 2 if halves else 1, rank)
+    return [first, *(Block(width, width, 1, rank) for _ in range(depth - 1))]

@@ -24,8 +24,8 @@ class ViT(nn.Module):
     def __init__(self, spec: Network, depth: int) -> None:
         super().__init__()
         whole = _timm(spec, depth)
-        self.image = (1, spec.channels, spec.side, spec.side)
-        self.patch, self.heads = spec.patch, spec.heads
+        self.image = (1, spec.channels, *_sides(spec, spec.side))
+        self.patch, self.heads = _sides(spec, spec.patch), spec.heads
         self.cls_token: nn.Parameter = whole.cls_token  # type: ignore[assignment]
         self.pos_embed: nn.Parameter = whole.pos_embed  # type: ignore[assignment]
         self.patch_embed, self.blocks = whole.patch_embed, whole.blocks
@@ -34,7 +34,9 @@ class ViT(nn.Module):
             block.attn.fused_attn = False  # the fused kernels have no second derivatives
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, side, side) to (batch, classes)."""
+        """(batch, channels, side, side) or (batch, side) to (batch, classes)."""
+        if x.ndim == 2:
+            x = x[:, None, None]
         first = self.cls_token.expand(len(x), -1, -1)
         x = torch.cat([first, self.patch_embed(x)], 1) + self.pos_embed  # type: ignore[operator]
         x = self.norm(self.blocks(x))  # type: ignore[operator]
@@ -42,7 +44,7 @@ class ViT(nn.Module):
         return logits
 
     def ones(self) -> Tensor:
-        """The all-ones input, (1, channels, side, side)."""
+        """The all-ones input, (1, channels, side, side); of a signal (1, 1, 1, side)."""
         return torch.ones(self.image)
 
     def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
@@ -107,12 +109,17 @@ def _scaled(x: Tensor, scale: Tensor) -> Tensor:
     return x * (scale / (mean or 1.0))
 
 
+def _sides(spec: Network, side: int) -> tuple[int, int]:
+    """Height and width; a signal, and a patch of one, is of height one."""
+    return (side if spec.rank == 2 else 1, side)
+
+
 def _timm(spec: Network, depth: int) -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(
-        img_size=spec.side,
-        patch_size=spec.patch,
+        img_size=_sides(spec, spec.side),
+        patch_size=_sides(spec, spec.patch),
         in_chans=spec.channels,
         num_classes=spec.classes,
         embed_dim=spec.width,

@@ -6,12 +6,12 @@ from typing import Any
 
 from lthbench import citing, record, scores, stats
 from lthbench.board import levels, ranks
-from lthbench.board.standings import PUBLISHED, RANKED_LEVEL
+from lthbench.board.standings import RANKED_LEVEL
 from lthbench.reference import PROVISIONAL_BELOW
 from lthbench.site import rungs
 from lthbench.site.words import BOARDS, LEVELS, lines
-from lthbench.tables import Table, listing, number
-from lthbench.task import Suite, load_suite, suite_names
+from lthbench.tables import Table, number
+from lthbench.task import Suite, load_suite, numbers_of_seeds, suite_names
 
 MEGABYTE = 2**20
 
@@ -23,8 +23,6 @@ def page() -> dict[str, Any]:
         "suites": _suites([load_suite(name) for name in suite_names()]),
         "limits": _limits(),
         "rules": {
-            "seeds": listing(PUBLISHED),
-            "count": scores.RANKED_SEEDS,
             "alpha": f"{stats.ALPHA:g}",
             "margin_cap": number(100 * stats.MARGIN_CAP, 1),
             "rankable": number(stats.RANKABLE_POINTS, 0),
@@ -80,7 +78,7 @@ def _suites(suites: list[Suite]) -> Table:
             suite.name,
             suite.title,
             ", ".join(suite.tasks),
-            str(suite.seeds),
+            numbers_of_seeds(suite),
             "yes" if suite.ranked else "no",
         )
         for suite in sorted(suites, key=lambda suite: suite.ranked)
@@ -90,7 +88,7 @@ def _suites(suites: list[Suite]) -> Table:
 
 def _limits() -> Table:
     rows = (
-        ("published seeds", f"{listing(PUBLISHED)}, all of them, on every task of a suite"),
+        ("published seeds", "0, 1, …, as many as each task names; all of them, on every task"),
         ("a record", f"at most {record.SIZE_LIMIT // MEGABYTE} MB are read"),
         ("a bundle", f"at most {record.BUNDLE_LIMIT // MEGABYTE} MB are read"),
         ("a description", "at most 400 characters a line, shown as text"),

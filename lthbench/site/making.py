@@ -11,7 +11,7 @@ from typing import Any
 
 from lthbench.board import ledger as ledgers
 from lthbench.board.entries import LEDGER, Entry
-from lthbench.board.standings import PUBLISHED, standings
+from lthbench.board.standings import standings
 from lthbench.citing.works import citation_file
 from lthbench.paths import PACKAGE, canonical_json, digest, shipped, write_whole
 from lthbench.site import api, pages, reading, work
@@ -188,7 +188,8 @@ def _published(entry: Entry, found: Mapping[str, Any] | None) -> Entry:
     """An entry over the published seeds alone, which is what boards read."""
     if found is None:
         return entry
-    seeds = tuple(seed for seed in entry.record.seeds if seed in PUBLISHED)
+    published = entry.record.task.published
+    seeds = tuple(seed for seed in entry.record.seeds if seed in published)
     trimmed = entry.record.model_copy(update={"seeds": seeds, "aggregates": dict(found)})
     return replace(entry, record=trimmed)
 

@@ -81,6 +81,7 @@ def _summary(task: Task) -> tuple[tuple[str, str], ...]:
         ("Recipe", f"{recipe.optimiser} {recipe.rate:g}, {recipe.schedule} rate, {batch}"),
         ("T", f"{recipe.steps:,} steps"),
         ("Score", scored),
+        ("Published seeds", str(task.seeds)),
         ("Densities, %", ", ".join(percent(d) for d in task.ladder.trained)),
         ("Budget", f"{task.search.budget:g} dense trainings a seed"),
         ("Rewinding", f"to step {task.search.rewind_limit} at most"),

@@ -18,7 +18,7 @@ from typing import Any
 from lthbench import citing
 from lthbench.board.entries import Entry
 from lthbench.board.ledger import NOTHING, Ledger, Standing
-from lthbench.board.standings import PUBLISHED, published
+from lthbench.board.standings import published
 from lthbench.paths import canonical_json, digest
 from lthbench.site import entry as entry_page
 from lthbench.site import reading
@@ -92,7 +92,7 @@ def _write(job: Job, path: str, data: bytes) -> tuple[str, int]:
 def kept(entry: Entry) -> dict[str, Any]:
     """What the site's other pages need of a record; of more seeds than the published, both."""
     record = entry.record
-    extra = bool(set(record.seeds) - set(PUBLISHED))
+    extra = bool(set(record.seeds) - set(record.task.published))
     return {
         "lean": reading.lean(record),
         "published": reading.lean_aggregates(published(record)) if extra else None,

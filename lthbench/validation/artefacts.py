@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from lthbench import bundle as bundles
@@ -10,9 +10,11 @@ from lthbench import data, testset
 from lthbench.bundle import Bundle
 from lthbench.errors import RecordError
 from lthbench.record import Carried, Cell, Record, Run
+from lthbench.reference import Reference, load_reference
 from lthbench.task import Task, load_task
 from lthbench.untrusted import shown
-from lthbench.validation.rules import rules
+from lthbench.validation.rules import place_of, rules
+from lthbench.validation.runs import Place
 
 
 def check(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -28,7 +30,7 @@ def check(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         try:
             rules(record)
             task = load_task(name)
-            _complete(bundle, record)
+            _complete(bundle, record, load_reference(task))
             if data.prepared(task):
                 _agree(bundle, record, task)
             else:
@@ -38,11 +40,12 @@ def check(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return bundle.tasks, tuple(remarks)
 
 
-def _complete(bundle: Bundle, record: Record) -> None:
+def _complete(bundle: Bundle, record: Record, reference: Reference | None) -> None:
     """Every run that was scored has its answers; those of the reference have none."""
     answers = bundles.answers(bundle, record.task.name)
+    frozen = {place_of(cell) for cell in reference.cells} if reference else set()
     for name, run in _scored(record):
-        if name not in answers and not _is_frozen(record, run):
+        if name not in answers and not _is_frozen(run, frozen):
             raise RecordError(f"answers: none of {name}, which was scored")
 
 
@@ -65,8 +68,8 @@ def _scored(record: Record) -> Iterator[tuple[str, Run]]:
     return ((name, run) for name, run in bundles.runs(record) if run.status == "ok")
 
 
-def _is_frozen(record: Record, run: Run) -> bool:
+def _is_frozen(run: Run, frozen: Collection[Place]) -> bool:
     """Whether a run may be the reference's own, that no evaluation trains again."""
     if isinstance(run, Cell):
-        return run.kind == "dense" and run.schedule == 1
+        return place_of(run) in frozen
     return isinstance(run, Carried) and run.kind == "erk"

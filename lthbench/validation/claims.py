@@ -13,7 +13,7 @@ from lthbench.errors import RecordError
 from lthbench.paths import canonical_json, digest, shipped
 from lthbench.record import Frozen, Record
 from lthbench.reference import Reference, load_reference
-from lthbench.task import Task, load_task, task_names
+from lthbench.task import Task, load_suite, load_task, suite_names, task_names
 from lthbench.untrusted import shown
 
 NEXT = "make the record by `lthbench evaluate METHOD --final` on a ranked suite"
@@ -43,6 +43,7 @@ def check(record: Record) -> Known:
     """
     known = _known(record.task.name)
     _is_final(record)
+    _has_controls(record)
     _is_of_the_task(record, known)
     _is_of_the_reference(record, known)
     _texts(record)
@@ -84,8 +85,15 @@ def _is_final(record: Record) -> None:
         raise RecordError(
             f"seeds: {shown(str(list(record.seeds)), 60)}, must be the published ones, 0, 1, …"
         )
-    if record.controls != "all":
-        raise RecordError(f'controls: {record.controls!r}, must be "all"; {NEXT}')
+
+
+def _has_controls(record: Record) -> None:
+    """As many as a ranked suite asks for on this task, or all."""
+    suites = [load_suite(name) for name in suite_names()]
+    asked = {suite.controls for suite in suites if suite.ranked and record.task.name in suite.tasks}
+    if record.controls not in (allowed := {"all", *asked}):
+        enough = " or ".join(f'"{controls}"' for controls in sorted(allowed))
+        raise RecordError(f"controls: {record.controls!r}, must be {enough}; {NEXT}")
 
 
 def _is_of_the_task(record: Record, known: Known) -> None:
@@ -100,6 +108,7 @@ def _is_of_the_task(record: Record, known: Known) -> None:
         "threshold": task.score.threshold,
         "steps": task.recipe.steps,
         "every": task.score.every,
+        "seeds": task.seeds,
         "weights": known.reference.dense[0].kept,
         "ladder": task.ladder.untrained if untrained else task.ladder.trained,
     }

@@ -14,7 +14,7 @@ from lthbench.record import Cell, Record
 from lthbench.reference import Reference
 from lthbench.scores import UNTRAINED
 from lthbench.stats import TIE
-from lthbench.task import Task
+from lthbench.task import Task, controlled
 from lthbench.untrusted import shown
 from lthbench.validation import claims, moved, runs
 from lthbench.validation.claims import NEXT, Known, negative_zero
@@ -39,7 +39,7 @@ def body(record: Record, known: Known) -> None:
         RecordError: naming the place, the value and the rule.
     """
     _searches(record, known.task)
-    cells: Cells = {(c.kind, c.density, c.seed, c.schedule): c for c in record.cells}
+    cells: Cells = {place_of(cell): cell for cell in record.cells}
     _complete(record, known.task, cells)
     layers = runs.Layers(known.task)
 
@@ -56,8 +56,13 @@ def body(record: Record, known: Known) -> None:
                 raise RecordError(f"{told(cell)}: {error}") from error
     _starts(record, cells)
     _random(record)
-    _dense(record, known.reference)
+    _shared(record, known.reference)
     moved.check(record, known, cells)
+
+
+def place_of(cell: Cell) -> Place:
+    """Where a cell stands in its record."""
+    return cell.kind, cell.density, cell.seed, cell.schedule
 
 
 def told(cell: Cell) -> str:
@@ -98,16 +103,18 @@ def _complete(record: Record, task: Task, cells: Cells) -> None:
 def _wanted(record: Record, task: Task, cells: Cells) -> Iterator[Place]:
     untrained = any(cell.kind == "untrained" for cell in record.cells)
     rung = task.score.compressed_density
+    rungs = controlled(record.task.ladder, record.controls)
     for seed in record.seeds:
         yield "dense", 1.0, seed, 1
         for density in record.task.ladder:
             yield "ticket", density, seed, 1
-            for kind in UNTRAINED if untrained else ("random", "erk"):
+            for kind in UNTRAINED if untrained else ("random", "erk") if density in rungs else ():
                 yield kind, density, seed, 1
             ticket = cells.get(("ticket", density, seed, 1))
             if ticket is None or ticket.status == "missing":
                 continue
             beside = ["shuffled", *(["reinit"] if ticket.origin != "final" else [])]
+            beside = beside if density in rungs else []
             yield from ((kind, density, seed, 1) for kind in beside)
             if density == rung and not untrained:
                 factors = [n for n in COMPRESSED if ticket.start < task.recipe.steps // n]
@@ -153,10 +160,9 @@ def _random(record: Record) -> None:
             drawn[cell.masks] = told(cell)
 
 
-def _dense(record: Record, reference: Reference) -> None:
-    """With published seeds the dense runs are the reference's own."""
-    frozen = {cell.seed: cell for cell in reference.dense}
+def _shared(record: Record, reference: Reference) -> None:
+    """With published seeds, runs that all methods share are the reference's own."""
+    frozen = {place_of(cell): cell for cell in reference.cells}
     for cell in record.cells:
-        ours = cell.kind == "dense" and cell.schedule == 1
-        if ours and frozen.get(cell.seed, cell) != cell:
+        if frozen.get(place_of(cell), cell) != cell:
             raise RecordError(f"{told(cell)}: not the reference's own run; {NEXT}")

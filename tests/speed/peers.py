@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from lthbench import answers, bench, data, networks
 from lthbench.engine import Evaluation, Examples, Job, as_in_a_worker, choice, plain
-from lthbench.engine.augment import crop_and_flip, tables
+from lthbench.engine.augment import move, tables
 from lthbench.engine.order import batch_size, batches
 from lthbench.paths import data_folder
 from lthbench.task import Recipe, Task, load_task, matching
@@ -252,7 +252,7 @@ def bare_loop(
         for group in optimiser.param_groups:
             group["lr"] = plain.rate(recipe, step)
         if moves:
-            x = there.seen(crop_and_flip(there.x[chosen], moves[step - 1]), dtype)
+            x = there.seen(move(there.x[chosen], moves[step - 1]), dtype)
         else:
             x = there.inputs(chosen, dtype)
         with cast():
