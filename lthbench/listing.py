@@ -10,7 +10,6 @@ from tabulate import tabulate
 
 from lthbench.errors import MethodError, nearest
 from lthbench.method import baseline_names, load_method
-from lthbench.reference import load_reference
 from lthbench.task import (
     Calibration,
     Recipe,
@@ -91,6 +90,8 @@ def _calibrated(task: Task) -> str:
 
 
 def _reference(task: Task) -> str:
+    from lthbench.reference import load_reference
+
     reference = load_reference(task)
     if reference is None:
         return "none for this protocol; retention needs one"

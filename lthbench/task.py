@@ -53,7 +53,7 @@ def _tuples(value: Any) -> Any:
 
 
 class Data(Strict):
-    """Where examples come from and how they are split; see the protocol, "Tasks"."""
+    """Where examples come from and how they are split; see protocol, section 3."""
 
     source: Literal["digits", "mnist1d", "modular-addition", "mnist", "cifar10", "imagenette"]
     classes: Count
