@@ -37,7 +37,8 @@ from lthbench.errors import ResourceError, UsageError
 from lthbench.evaluation import environment
 from lthbench.executors import Executor
 from lthbench.seeds import generator
-from lthbench.task import IMAGES, Task, load_suite, load_task, task_names
+from lthbench.sizes import load_sound
+from lthbench.task import IMAGES, Task, load_suite, task_names
 
 DENSITIES = (1.0, 0.2, 0.05)  # and the sparsest of a task's ladder
 GROUPS = {"cpu": (4,), "cuda": (1, 15, 100)}  # networks that the stacked engine is given at once
@@ -169,7 +170,7 @@ def bench(tasks: Sequence[str], device: str, seconds: float, workers: int) -> Be
         raise UsageError(f"bench: {seconds:g} seconds a row; give more than 0")
     if workers < 0:
         raise UsageError(f"--workers {workers}: 0 or more")
-    loaded = [load_task(name) for name in tasks or _default_tasks(means)]
+    loaded = [load_sound(name) for name in tasks or _default_tasks(means)]
     # What trains on a GPU is one process: more of them would share it.
     workers = workers if means.kind == "cpu" else 0
     rows = asyncio.run(_all(loaded, means, seconds, workers))

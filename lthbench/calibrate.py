@@ -16,7 +16,8 @@ from lthbench import answers, executors, networks, stats
 from lthbench import data as data_module
 from lthbench.engine import Evaluation, Job, Result
 from lthbench.engine.choice import HERE, engine_for
-from lthbench.task import Recipe, Task, load_task
+from lthbench.sizes import load_sound
+from lthbench.task import Recipe, Task
 
 
 def variants(recipe: Recipe) -> dict[str, Recipe]:
@@ -97,7 +98,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=executors.default_workers())
     parser.add_argument("--variant", action="append", default=[], help="only this one")
     options = parser.parse_args()
-    task = load_task(options.task)
+    task = load_sound(options.task)
     seeds = tuple(range(1000, 1000 + options.seeds))
     figures = asyncio.run(calibrate(task, seeds, options.workers, tuple(options.variant)))
     for name, values in figures.items():

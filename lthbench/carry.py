@@ -2,7 +2,7 @@
 
 By the method's own `transfer_ticket` or else by the elastic rule; on two rungs, beside random
 tickets of the target, and on one of them beside the parts that a carried ticket is made of.
-Protocol, "Elastic transfer" and "Scores", row transfer.
+Definitions: protocol, section 9.
 """
 
 from __future__ import annotations

@@ -160,7 +160,9 @@ def evaluate(
         typer.echo(line)
     path = report.write_report(done.out, done.records)
     typer.echo(f"records: {done.out}/<task>/record.json   report: {path}")
-    if final:
+    if final and any(name.endswith(".toml") for name in task or ()):
+        typer.echo("not to be submitted: a task of your own has no board")
+    elif final:
         typer.echo(f"next: lthbench submit {shlex.quote(str(done.out))}")
 
 
@@ -279,9 +281,10 @@ def prepare(
 ) -> None:
     """Download or copy what tasks need, decode it, and check its fingerprints."""
     from lthbench import data
-    from lthbench.task import load_task, task_names
+    from lthbench.sizes import load_sound
+    from lthbench.task import task_names
 
-    for loaded in [load_task(name) for name in task or task_names()]:
+    for loaded in [load_sound(name) for name in task or task_names()]:
         data.prepare(loaded, download=True)
         typer.echo(f"{loaded.name}: ready")
 

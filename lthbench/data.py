@@ -26,6 +26,11 @@ Inputs = NDArray[np.uint8] | NDArray[np.int16]
 HUB = {"mnist": ("ylecun/mnist", "image"), "cifar10": ("uoft-cs/cifar10", "img")}
 FIRST = "first-fingerprints.json"  # beside a source's files, if a task lists no fingerprints
 DAY = 86_400.0  # seconds
+DIGITS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)  # examples of each class
+TRAINING = {
+    **{"digits": sum(DIGITS), "mnist1d": 4_000},
+    **{"mnist": 60_000, "cifar10": 50_000, "imagenette": 9_469},
+}
 IMAGENETTE = 160  # pixels a side of the square images that are kept of it
 
 
@@ -54,7 +59,7 @@ def search(task: Task, seed: int) -> Search:
     part = f"fold{seed % folds}.train" if folds else "train"
     examples = read(task, part)
     order = seeds.generator(seed if folds else 0, "split", "held-out").permutation(len(examples.y))
-    held = task.data.held_out or round(task.data.held_out_fraction * len(examples.y))
+    held = _held_out(task, len(examples.y))
     return Search(_take(examples, np.sort(order[held:])), _take(examples, np.sort(order[:held])))
 
 
@@ -81,6 +86,26 @@ def modular_addition(task: Task, seed: int) -> tuple[Examples, Examples, Example
 
     parts = np.split(order, [trained, trained + held])
     return both_ways(parts[0]), both_ways(parts[1]), both_ways(parts[2])
+
+
+def training_examples(task: Task) -> int:
+    """How many examples a seed trains on, at least: seeds of folds and pairs differ by a few.
+
+    Known without the data, so that a task can be refused before they are fetched.
+    """
+    if task.data.source == "modular-addition":
+        p = task.data.modulus
+        trained = round(task.data.train_fraction * (p * (p + 1) // 2))
+        return 2 * trained - min(p, trained)  # a + a is its own mirror image
+    count, folds = TRAINING[task.data.source], task.data.folds
+    if folds:
+        count -= sum(-(-examples // folds) for examples in DIGITS)  # the largest fold is tested on
+    return count - _held_out(task, count)
+
+
+def _held_out(task: Task, count: int) -> int:
+    """How many of the training part's examples are held out."""
+    return task.data.held_out or round(task.data.held_out_fraction * count)
 
 
 def prepared(task: Task, *, test: bool = True) -> bool:

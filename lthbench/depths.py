@@ -1,6 +1,6 @@
 """The transfer score: what a ticket is worth at the depths it was carried to.
 
-Works on plain tables, as `scores` does. Protocol, "Scores", row transfer.
+Works on plain tables, as `scores` does. Definitions: protocol, section 9.
 """
 
 from __future__ import annotations

@@ -40,7 +40,8 @@ from lthbench.paths import canonical_json, sweep, write_whole
 from lthbench.record import Record, build, write_record
 from lthbench.reference import Reference
 from lthbench.score import Part, Plan
-from lthbench.task import Controls, Suite, Task, load_suite, load_task, suite_names
+from lthbench.sizes import load_sound
+from lthbench.task import Controls, Suite, Task, load_suite, suite_names
 
 DEVELOPMENT, PUBLISHED = 1000, 0  # the first seed of each kind
 R = TypeVar("R")
@@ -218,7 +219,7 @@ def asked(
         raise UsageError(f"--workers {workers}: 0 or more")
     rungs = _controls(chosen.controls if controls is None else controls)
     means = means_of(device, engine, here=here)
-    listed = tuple(load_task(name) for name in tuple(tasks) or chosen.tasks)
+    listed = tuple(load_sound(name) for name in tuple(tasks) or chosen.tasks)
     if engine and not any(engine_for(means, task.network) == engine for task in listed):
         names = ", ".join(task.name for task in listed)
         raise UsageError(

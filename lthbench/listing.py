@@ -1,6 +1,10 @@
-"""Tasks, suites and baselines as text for the terminal. No torch."""
+"""Tasks, suites and baselines as text for the terminal; lists of them without torch."""
 
 from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
@@ -16,6 +20,9 @@ from lthbench.task import (
     suite_names,
     task_names,
 )
+
+if TYPE_CHECKING:
+    from lthbench.sizes import Sizes
 
 
 def all_tasks() -> str:
@@ -33,21 +40,63 @@ def all_tasks() -> str:
 
 
 def one_task(name: str) -> str:
-    """One task's protocol and the calibration that its recipe was frozen with."""
-    task = load_task(name)
+    """One task's protocol, its sizes, and the calibration that its recipe was frozen with."""
+    from lthbench.sizes import load_sound, sizes_of  # torch: the network says what it has
+
+    task = load_sound(name)
+    sizes = sizes_of(task)
     rows = [("task", f"{task.name} (version {task.version})"), ("what", task.title)]
-    rows += [("data", task.data.source), ("classes", str(task.data.classes))]
+    varies = "at least " if task.data.folds or task.data.modulus else ""  # by the seed
+    rows += [("data", f"{task.data.source}, {varies}{sizes.examples:,} training examples")]
+    rows += [("classes", str(task.data.classes))]
     rows += [("network", f"{task.network.family}, depth {task.network.depth}")]
-    rows += [("prunable", ", ".join(task.network.prunable))]
     rows += [("recipe", _recipe(task)), ("score", _score(task))]
-    rows += [("ladder", _densities(task.ladder.trained))]
-    rows += [("untrained", _densities(task.ladder.untrained))]
     rows += [("rewind limit", f"step {task.search.rewind_limit}")]
     rows += [("seeds", f"{task.seeds} published")]
     rows += [("budget", f"{task.search.budget:g} dense trainings")]
+    rows += [("calibrated", _calibrated(task)), ("reference", _reference(task))]
     rows += [("digest", task.digest)]
-    text = tabulate(rows, tablefmt="plain", disable_numparse=True)
-    return text + (_calibration(task.calibration) if task.calibration else "")
+    parts = [tabulate(rows, tablefmt="plain", disable_numparse=True), _tensors(sizes)]
+    parts += [_ladder("rung", task.ladder.trained, sizes.trained)]
+    parts += [_ladder("untrained rung", task.ladder.untrained, sizes.untrained)]
+    parts += [_calibration(task.calibration)] if task.calibration else []
+    return "\n\n".join(parts)
+
+
+def _tensors(sizes: Sizes) -> str:
+    """Every prunable tensor with its shape and its share of N."""
+    total = sizes.prunable
+    rows = [
+        (name, " x ".join(map(str, shape)), f"{math.prod(shape):,}", math.prod(shape) / total)
+        for name, shape in sizes.shapes.items()
+    ]
+    rows += [("N", "", f"{total:,}", 1.0)]
+    told = [(name, shape, count, f"{share:.2%}") for name, shape, count, share in rows]
+    head, align = ("prunable tensor", "shape", "weights", "share"), ("left", *["right"] * 3)
+    return tabulate(told, head, disable_numparse=True, colalign=align)
+
+
+def _ladder(head: str, densities: Sequence[float], counts: Sequence[int]) -> str:
+    """The exact count of weights that each rung keeps."""
+    rows = [(f"{d:.4%}", f"{n:,}") for d, n in zip(densities, counts, strict=True)]
+    align = ("right", "right")
+    return tabulate(rows, (head, "weights kept"), disable_numparse=True, colalign=align)
+
+
+def _calibrated(task: Task) -> str:
+    if task.calibration is None:
+        return "no: with a better recipe dense might not be matched where it is here"
+    return f"yes, against {len(task.calibration.variants) - 1} variants: see below"
+
+
+def _reference(task: Task) -> str:
+    from lthbench.reference import load_reference
+
+    reference = load_reference(task)
+    if reference is None:
+        return "none for this protocol; retention needs one"
+    word = "provisional" if reference.provisional else "frozen"
+    return f"{word}: {len(reference.seeds)} dense seeds ({reference.digest[:8]})"
 
 
 def _recipe(task: Task) -> str:
@@ -74,16 +123,12 @@ def _score(task: Task) -> str:
     return f"share of seeds that reach {task.score.threshold:.0%}, sustained; {every}"
 
 
-def _densities(ladder: tuple[float, ...]) -> str:
-    return ", ".join(f"{density:.1%}" for density in ladder)
-
-
 def _calibration(calibration: Calibration) -> str:
     rows = [(v.variant, *(f"{score:g}" for score in v.score)) for v in calibration.variants]
     seeds = max((len(row) for row in rows), default=1) - 1
     head = ("variant", *(f"seed {number + 1}" for number in range(seeds)))
     table = tabulate(rows, head, disable_numparse=True)
-    return f"\n\ncalibration ({calibration.command})\n{table}\n{calibration.reading}"
+    return f"calibration ({calibration.command})\n{table}\n{calibration.reading}"
 
 
 def all_baselines() -> str:

@@ -1,7 +1,7 @@
 """The noise floor: what another machine, thread count or order of sums moves a count by.
 
 One ticket of each rung is trained several times, each time from weights that are moved by one unit
-in the last place at random (protocol, "Randomness and determinism"):
+in the last place at random (protocol, section 11):
 `python -m lthbench.noise OUT/<task>`, beside the tickets of IMP's final evaluation.
 """
 

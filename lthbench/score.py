@@ -294,7 +294,7 @@ async def _reinit(
     seen: Seen,
     attempt: int,
 ) -> State | None:
-    """The reinit control's start, by origin (protocol, "How a ticket is scored")."""
+    """The reinit control's start, by origin (protocol, section 7)."""
     depth = task.network.depth
     if origin == "final":
         return None

@@ -1,7 +1,7 @@
 """From the cells of a record to its scores: one scorer for the terminal, the report and the board.
 
 Works on plain tables (a record's JSON), so that reading a record and writing one compute the same.
-Definitions: protocol, "Scores".
+Definitions: protocol, section 8.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ def _matching(record: Table, cells: Cells, ladder: list[float]) -> dict[str, flo
 
 
 def _speed(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
-    """Iterations to match, by the kind of the task (protocol, "Scores")."""
+    """Iterations to match, by the kind of the task (protocol, section 8.4)."""
     if is_untrained(record):
         return {}
     if _share(record):

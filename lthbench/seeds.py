@@ -1,6 +1,6 @@
 """Named random streams: every number that lthbench draws comes from one seed and a name.
 
-Streams in use (protocol, "Randomness and determinism"):
+Streams in use (protocol, section 11):
 
 ====================== =============================================================
 names                  what is drawn from it

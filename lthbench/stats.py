@@ -1,4 +1,4 @@
-"""Scores and intervals over seeds, pure functions on numpy arrays: protocol, Scores, Statistics.
+"""Scores and intervals over seeds, pure functions on numpy arrays (protocol, section 8).
 
 Accuracies, differences of accuracies, levels and margins are fractions (0.98); only the loss L is
 in points (100 times a fraction). Along a ladder densities run from dense to sparse. Values are one
@@ -83,7 +83,7 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 
     values: [seeds], any unit; level in (0, 1). Equal values give an interval of width zero, so a
     yes or no of each seed needs clopper_pearson: t covers 23 % there at a share of .95, five seeds.
-    Raises ValueError for no values or a non-finite one. Source: protocol, Statistics.
+    Raises ValueError for no values or a non-finite one. Source: protocol, section 10.1.
     """
     array = _seeds("values", values)
     if array.size < MIN_SEEDS:
@@ -96,7 +96,7 @@ def paired_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) ->
     """Mean of first - second over seeds with its two-sided t interval.
 
     first, second: [seeds] in the same order of seeds, any one unit; level in (0, 1).
-    Raises ValueError for unequal lengths or a non-finite value. Source: protocol, Statistics.
+    Raises ValueError for unequal lengths or a non-finite value. Source: protocol, section 10.1.
     """
     return t_interval(_paired("first", first, "second", second), level)
 
@@ -107,7 +107,7 @@ def suite_interval(tasks: Sequence[ArrayLike], level: float = 0.95) -> Interval:
     tasks: for each task its values [seeds], all in one unit; level in (0, 1). n counts the
     (task, seed) units. No interval where a task has fewer than three seeds.
     Raises ValueError for no tasks, an empty one or a non-finite value.
-    Source: protocol, Statistics.
+    Source: protocol, section 10.1.
     """
     arrays = [_seeds(f"tasks[{k}]", values) for k, values in enumerate(tasks)]
     if not arrays:
@@ -123,7 +123,7 @@ def one_sided(values: ArrayLike, alpha: float = ALPHA) -> tuple[float, float] | 
     """Lower and upper one-sided t bound of a mean, each at alpha on its own.
 
     values: [seeds], any unit; alpha in (0, 1). (None, None) below three seeds.
-    Raises ValueError for no values or a non-finite one. Source: protocol, Statistics.
+    Raises ValueError for no values or a non-finite one. Source: protocol, section 10.1.
     """
     array = _seeds("values", values)
     _open_unit("alpha", alpha)
@@ -137,7 +137,7 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
     """Share k / n of a count with its exact binomial interval.
 
     0 <= k <= n, n at least 1; level in (0, 1); a fraction. Raises ValueError outside these.
-    Source: protocol, Statistics; Clopper and Pearson 1934.
+    Source: protocol, section 10.1; Clopper and Pearson 1934.
     """
     from scipy import special
 
@@ -153,7 +153,7 @@ def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
 def binomial_se(p: float, n: int) -> float:
     """Standard error of an accuracy p read off n test examples.
 
-    p and the result are fractions, n at least 1; ValueError outside. Source: protocol, Statistics.
+    p and the result are fractions, n at least 1, or ValueError. Source: protocol, section 10.1.
     """
     if n < 1:
         raise ValueError(f"n: is {n}, needs at least one example")
@@ -165,7 +165,7 @@ def mean_bounds(values: FloatArray, level: float) -> tuple[FloatArray, FloatArra
     """Mean, lower and upper t bound over the last axis: t_interval for many boards at once.
 
     values: [..., seeds] with at least two seeds, finite; results: [...]. ValueError for a level
-    outside (0, 1). Source: protocol, Statistics.
+    outside (0, 1). Source: protocol, section 10.1.
     """
     _open_unit("level", level)
     mean, error = _mean_and_error(values)
@@ -180,7 +180,7 @@ def suite_bounds(
 
     tasks: for each task [..., seeds] with at least two seeds, finite; results: [...].
     s.e.^2 = sum s_k^2 / n_k / K^2, degrees of freedom by Welch and Satterthwaite. ValueError for a
-    level outside (0, 1). Source: protocol, Statistics; Welch 1947.
+    level outside (0, 1). Source: protocol, section 10.1; Welch 1947.
     """
     _open_unit("level", level)
     moments = [_mean_and_error(values) for values in tasks]
@@ -207,7 +207,7 @@ def log_density_weights(densities: ArrayLike) -> FloatArray:
     """Trapezoid weights of the rungs in log density, summing to 1; a single rung weighs 1.
 
     densities: [rungs] in (0, 1], strictly decreasing; result: [rungs]. Raises ValueError for
-    another order or range. Source: protocol, Scores, retention.
+    another order or range. Source: protocol, section 8.2.
     """
     ladder = _ladder(densities)
     if ladder.size == 1:
@@ -222,7 +222,7 @@ def loss_points(dense: float, accuracies: ArrayLike, weights: ArrayLike) -> Floa
 
     dense: D, a fraction; accuracies: [seeds, rungs], fractions; weights: [rungs], not negative,
     summing to 1; result: [seeds]. Raises ValueError for points instead of fractions, shapes that
-    do not fit, or other weights. Source: protocol, Scores, retention.
+    do not fit, or other weights. Source: protocol, section 8.2.
     """
     table = _fractions("accuracies", _table("accuracies", accuracies))
     shares = _finite("weights", weights)
@@ -239,7 +239,7 @@ def retention(loss: ArrayLike, loss_random: float) -> FloatArray:
 
     loss: L in points, any shape (usually [seeds]); loss_random: the frozen mean L of `erk` tickets
     in points; result: the shape of loss, no unit. Raises ValueError for loss_random not above 0.
-    Source: protocol, Scores, retention.
+    Source: protocol, section 8.2.
     """
     losses = _finite("loss", loss)
     if not (np.isfinite(loss_random) and loss_random > 0):
@@ -252,7 +252,7 @@ def rankable(loss_random: ArrayLike) -> bool:
 
     loss_random: L of `erk` tickets in points, [seeds]. True where the mean is at least 2 points
     and at least 10 of its own standard errors; False below two seeds, which have no standard
-    error. Raises ValueError for a non-finite value. Source: protocol, Scores, retention.
+    error. Raises ValueError for a non-finite value. Source: protocol, section 8.2.
     """
     losses = _seeds("loss_random", loss_random)
     if losses.size < 2:
@@ -271,7 +271,7 @@ def margin(dense_accuracies: ArrayLike, test_size: int, arithmetic: bool = False
     examples. One dense s.d., at least one binomial s.e. of the test set, at most half a point; the
     cap wins where the binomial s.e. is above it. Arithmetic tasks have none: 0, as many seeds
     generalise as dense's. Raises ValueError for fewer seeds or a value outside 0..1.
-    Source: protocol, Scores, matching density.
+    Source: protocol, section 8.3.
     """
     accuracies = _fractions("dense_accuracies", _seeds("dense_accuracies", dense_accuracies))
     if arithmetic:
@@ -290,7 +290,7 @@ def matching_density(densities: ArrayLike, differences: ArrayLike, margin: float
     paired by seed; margin: a fraction, not negative. Rungs are tested from dense to sparse, each
     one-sided at .05, so that stopping at the first failure keeps the error of the whole at .05.
     Proved: lower bound above -margin. Not refuted: upper bound not below -margin. Both None below
-    three seeds. Raises ValueError for shapes that do not fit. Source: protocol, Scores.
+    three seeds. Raises ValueError for shapes that do not fit. Source: protocol, section 8.3.
     """
     ladder = _ladder(densities)
     table = _fractions("differences", _table("differences", differences, ladder.size), low=-1.0)
@@ -314,7 +314,7 @@ def matching_count(
     bool [seeds], the same seeds. Rungs from dense to sparse, up to the first failure; a count is
     no test, so both members are equal. Both None below three seeds, and where no dense seed
     generalised: there is nothing to match. Raises ValueError for shapes or types that do not fit.
-    Source: protocol, Scores, matching density.
+    Source: protocol, section 8.3.
     """
     ladder = _ladder(densities)
     table, dense = np.asarray(generalised), np.asarray(dense_generalised)
@@ -339,7 +339,7 @@ def first_sustained(correct: ArrayLike, total: int, level: float, run: int = 3) 
 
     correct: [evaluations], whole counts of 0..total; level: a fraction. None: never, or crossed
     with fewer than run - 1 evaluations left to confirm it (censored).
-    Raises ValueError for counts out of range. Source: protocol, Scores, iterations to match.
+    Raises ValueError for counts out of range. Source: protocol, section 8.4.
     """
     if total < 1 or run < 1:
         raise ValueError(f"total, run: are {total}, {run}, both must be at least 1")
@@ -382,7 +382,7 @@ def iterations_to_match(
     ticket_steps, dense_steps: [seeds], step of the first sustained match counted from theta_0, in
     the same order of seeds, None = censored; steps: T. The difference is in steps, negative where
     the ticket is faster; reached counts the ticket's seeds that matched by T.
-    Raises ValueError for unequal lengths or a negative step. Source: protocol, Scores.
+    Raises ValueError for unequal lengths or a negative step. Source: protocol, section 8.4.
     """
     if steps < 1:
         raise ValueError(f"steps: is {steps}, must be at least 1")
@@ -400,7 +400,7 @@ def compressed_match(
     tickets: divisor (8, 4, 2, 1: schedules of T/8, ...) to accuracies [seeds], fractions; dense:
     accuracies at T of the same seeds; margin: a fraction. Matches: mean difference not below
     -margin. Raises ValueError for lengths that do not fit or a divisor below 1.
-    Source: protocol, Scores, iterations to match.
+    Source: protocol, section 8.4.
     """
     reference = _fractions("dense", _seeds("dense", dense))
     if not 0 <= margin <= 1:
@@ -423,7 +423,7 @@ def identity_gap(ticket: ArrayLike, control: ArrayLike | None, level: float = 0.
 
     ticket, control: [seeds] in the same order of seeds, any one unit; level in (0, 1). None where
     the control is None: not available. Without variance p is t's limit: 0 above zero, else 1.
-    Raises ValueError for unequal lengths or a non-finite value. Source: protocol, Scores.
+    Raises ValueError for unequal lengths or a non-finite value. Source: protocol, section 8.5.
     """
     if control is None:
         return None
@@ -441,7 +441,7 @@ def identity_matters(shuffled: Gap | None, reinit: Gap | None) -> bool | None:
     """Whether ticket is above both the shuffled and the reinit control at one-sided .05.
 
     shuffled, reinit: from identity_gap. None where a control is not available or has too few seeds
-    for a test: it never counts for the ticket. Source: protocol, Scores, identity gap.
+    for a test: it never counts for the ticket. Source: protocol, section 8.5.
     """
     if shuffled is None or reinit is None or shuffled.p is None or reinit.p is None:
         return None
@@ -453,7 +453,7 @@ def winning(matches: bool, shuffled: Gap | None, reinit: Gap | None) -> bool | N
 
     matches: the rung is at or before the matching density; shuffled, reinit: its gaps from
     identity_gap. None where it matches and a control is not available.
-    Source: protocol, Scores, matching density.
+    Source: protocol, section 8.3.
     """
     return identity_matters(shuffled, reinit) if matches else False
 
@@ -462,7 +462,7 @@ def sign_flip(ticket: ArrayLike, control: ArrayLike) -> float:
     """Exact one-sided p of "not above zero" by flipping the signs of the paired differences.
 
     ticket, control: [seeds], at most 16. The least p is 2**-n, so n = 5 can reach .031. Used where
-    scores are 0 or 1 a seed and t means little. Source: protocol, Statistics.
+    scores are 0 or 1 a seed and t means little. Source: protocol, section 10.2.
     """
     differences = _paired("ticket", ticket, "control", control)
     n = differences.size
@@ -476,7 +476,7 @@ def sign_flip(ticket: ArrayLike, control: ArrayLike) -> float:
 def predicted(values: ArrayLike, reference: ArrayLike, level: float = 0.99) -> bool:
     """Whether the mean of new values lies in the reference's t prediction interval.
 
-    values: [runs]; reference: [runs], at least 3. Source: protocol, Scores, frozen reference.
+    values: [runs]; reference: [runs], at least 3. Source: protocol, section 6.
     """
     new, old = _seeds("values", values), _seeds("reference", reference)
     mean, error = (float(moment) for moment in _mean_and_error(old))

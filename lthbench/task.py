@@ -10,12 +10,19 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lthbench.errors import TaskError, nearest
 from lthbench.paths import canonical_json, digest, shipped
 
-Fraction = Annotated[float, Field(gt=0, le=1)]
+
+def _no_percent(density: float) -> float:
+    if density > 1:
+        raise ValueError(f"a density is a fraction: for {density:g} % write {density / 100:.6g}")
+    return density
+
+
+Fraction = Annotated[float, Field(gt=0), AfterValidator(_no_percent)]
 Count = Annotated[int, Field(gt=0)]
 PUBLISHED = 5  # seeds of a task that names no other number
 FREE = ("title", "calibration")  # of a task: not part of its protocol
@@ -46,7 +53,7 @@ def _tuples(value: Any) -> Any:
 
 
 class Data(Strict):
-    """Where examples come from and how they are split; see the protocol, "Tasks"."""
+    """Where examples come from and how they are split; see protocol, section 3."""
 
     source: Literal["digits", "mnist1d", "modular-addition", "mnist", "cifar10", "imagenette"]
     classes: Count
@@ -191,7 +198,7 @@ class Transfer(Strict):
 
     source: Count
     targets: tuple[Count, Count]
-    densities: tuple[float, float]
+    densities: tuple[Fraction, Fraction]
 
     @model_validator(mode="after")
     def _moves(self) -> Transfer:

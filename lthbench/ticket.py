@@ -117,7 +117,7 @@ def origin(
         elsewhere: theta_0 and theta_k of the same seed at other depths.
 
     Returns:
-        The origin and the step that training begins at (protocol, "What a method may do"): "init",
+        The origin and the step that training begins at (protocol, section 5): "init",
         "rewind", "signs", "scaled" (of untrained tickets: theta_0 times one positive factor a
         tensor), "transferred" (tensor by tensor one of a theta elsewhere), "final" or "free".
         Pruned positions are zeroed before comparing; all comparisons are of bits.

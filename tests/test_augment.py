@@ -183,5 +183,7 @@ def test_fed_signals_are_those_of_the_tables() -> None:
     recipe = tiny.recipe(augment="shift")
     drawn = list(tables(recipe, 30, 3, ORDER, 2, 9))
     rows = list(batches(recipe, 30, 3, ORDER, 2, 9))
-    for (inputs, _), table, chosen in zip(fed(data, recipe, 3, ORDER, 2, 9), drawn, rows, strict=True):
+    for (inputs, _), table, chosen in zip(
+        fed(data, recipe, 3, ORDER, 2, 9), drawn, rows, strict=True
+    ):
         assert torch.equal(inputs, shift(x[chosen], table) * 0.5)

@@ -214,6 +214,33 @@ TASKS = {
         "source = 1\ntargets = [2, 3]\ndensities = [0.5, 0.3]",
         r"transfer\.densities 0\.3: not a rung",
     ),
+    "a pattern that is misspelt": (
+        'prunable = ["hidden.*.weight"',
+        'prunable = ["hiden.*.weight"',
+        r'^lthbench: tiny-digits\.toml \[network\] prunable: "hiden\.\*\.weight" matches no tensor '
+        r"\(did you mean hidden\.0\.weight\?\)",
+    ),
+    "biases": (
+        'prunable = ["hidden.*.weight"',
+        'prunable = ["*"',
+        r'"\*" matches hidden\.0\.bias; only',
+    ),
+    "percents": ("[0.5, 0.2, 0.1]", "[50.0, 20.0, 10.0]", r"for 50 % write 0\.5, not 50\.0"),
+    "no weight left": (
+        "[0.5, 0.2, 0.1]",
+        "[0.5, 0.2, 0.0001]",
+        r"0\.0001 keeps none of 2,080 weights",
+    ),
+    "one count": (
+        "[0.5, 0.2, 0.1]",
+        "[0.5, 0.2, 0.19999]",
+        r"0\.2 and 0\.19999 keep the same 416 of",
+    ),
+    "a large batch": (
+        "batch = 60",
+        "batch = 1291",
+        r"1,291 is more than the 1,290 training examples",
+    ),
 }
 
 

@@ -17,7 +17,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "paths", "seeds", "guard", "untrusted"),
     ("task", "masks", "states", "wire", "arrays", "container"),
     ("networks", "data", "stats", "process", "branch"),
-    ("engine", "meter", "store", "ticket", "depths", "requests", "packed"),
+    ("engine", "meter", "store", "ticket", "depths", "requests", "packed", "sizes"),
     ("executors", "scores"),
     ("together",),
     (
@@ -27,10 +27,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("find", "tables", "cluster", "bundle"),
     ("score", "handover", "starts"),
     (
-        *("calibrate", "carry", "check", "listing", "new", "noise"),
+        *("calibrate", "carry", "check", "new", "noise"),
         *("packing", "progress", "reference", "rehearsal", "report", "rescore"),
     ),
-    ("evaluation", "validation"),
+    ("evaluation", "validation", "listing"),
     ("board",),
     ("zoo",),
     ("verify", "compare", "evidence", "citing"),

@@ -193,7 +193,7 @@ def test_reading_a_task_loads_no_torch() -> None:
         ("rewind_limit = 0", "rewind_limit = 151", "at most a tenth of recipe.steps"),
         ("trained = [0.262144,", "trained = [0.1,", "trained: densities must fall"),
         ("trained = [0.262144,", "trained = [0.134217728,", "trained: densities must fall"),
-        ("untrained = [0.8, ", "untrained = [1.5, ", "[ladder.untrained] 0: input should be less"),
+        ("untrained = [0.8, ", "untrained = [1.5, ", "for 1.5 % write 0.015"),
         ("untrained = [0.8, ", "untrained = [0.0, ", "untrained"),
         ("name = ", "nam = ", "nam: unknown key (did you mean name?)"),
         ('name = "mlp-digits"', 'name = "mlp-digit"', "must be the file's name"),

@@ -4,8 +4,8 @@ The unit is a (task, seed) pair: the harness draws seeds and streams, so contend
 suite's score is the plain mean over tasks of the mean over seeds, and a difference of two scores is
 told in its standard errors, as `stats.suite_interval` computes them. If two contenders were alike,
 the sign of each unit's difference would be a coin; the same coins are thrown for all pairs of a
-board, so that the largest of all statistics knows how they hang together. Protocol, "Statistics";
-Westfall & Young 1993.
+board, so that the largest of all statistics knows how they hang together; protocol, section 10.2,
+and Westfall & Young 1993.
 
 The statistic is squared, T^2, and its variance is at least `LEAST_VARIANCE` of the mean square: a
 difference that is the same on every seed has a large T, not an infinite one, and none has T = 0.

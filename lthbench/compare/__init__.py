@@ -1,7 +1,7 @@
 """Two methods side by side, seed by seed: `lthbench compare A B`.
 
 The harness draws seeds and streams, so what two records share is compared in pairs. Records of two
-versions of a protocol are never compared. Definitions: protocol, "Statistics".
+versions of a protocol are never compared. Definitions: protocol, section 10.
 """
 
 from __future__ import annotations

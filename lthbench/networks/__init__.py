@@ -76,14 +76,20 @@ def initial(spec: Network, depth: int, seed: int, *stream: str) -> State:
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in build(spec, depth).state_dict().items():
-        rows = [init for init in spec.init if matching((name,), init.tensors)]
-        if len(rows) != 1:
-            raise TaskError(
-                f"[network.init] {name}: {len(rows)} rows match; each tensor needs exactly one"
-            )
-        values = _draw(rows[0], tuple(tensor.shape), seeds.generator(seed, "init", *stream, name))
+        generator = seeds.generator(seed, "init", *stream, name)
+        values = _draw(init_of(spec, name), tuple(tensor.shape), generator)
         tensors[name] = torch.from_numpy(values.astype(np.float32))
     return State(tensors, step=0)
+
+
+def init_of(spec: Network, name: str) -> Init:
+    """The initial distribution of a tensor; TaskError unless exactly one row matches its name."""
+    rows = [init for init in spec.init if matching((name,), init.tensors)]
+    if len(rows) != 1:
+        raise TaskError(
+            f"[network.init] {name}: {len(rows)} rows match; each tensor needs exactly one"
+        )
+    return rows[0]
 
 
 def load(spec: Network, depth: int, state: State) -> nn.Module:

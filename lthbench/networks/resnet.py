@@ -18,7 +18,6 @@ from lthbench.networks.stages import Stage, numbered
 from lthbench.task import Network
 
 
-
 class Norm(nn.Module):
     """Batch norm whose state is float32 alone: torch's own counts batches in an integer."""
 
