@@ -19,7 +19,7 @@ from lthbench import arrays, container, packed, scores
 from lthbench.errors import RecordError
 from lthbench.packed import Ticket, rung_name
 from lthbench.paths import canonical_json, digest
-from lthbench.record import BUNDLE_LIMIT, SIZE_LIMIT, Record, Run, difference
+from lthbench.record import BUNDLE_LIMIT, SIZE_LIMIT, Record, Run, difference, file_bytes
 from lthbench.untrusted import NEXT, canonical, shown
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def record(bundle: Bundle, task: str) -> Record:
     table = canonical(data, where, SIZE_LIMIT)
     try:
         found = Record.model_validate(table)
-        again = canonical_json(found.model_dump(mode="json"))
+        again = file_bytes(found)
         computed = scores.aggregate(found.model_dump(mode="json"))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -19,7 +19,7 @@ from lthbench.errors import TicketError
 from lthbench.masks import Masks, Rule, Shapes, counts, keep_top, layer_counts
 from lthbench.seeds import generator
 
-__all__ = ["fresh_signs", "random_masks", "rescaled", "shuffled"]
+__all__ = ["fresh_magnitudes", "fresh_signs", "random_masks", "rescaled", "shuffled"]
 
 # The protocol's names of the two kinds of random ticket.
 _KINDS: dict[Rule, str] = {"uniform": "random", "erk": "erk"}
@@ -128,6 +128,23 @@ def fresh_signs(
         magnitude = values.abs()
         signed = torch.where(negative, -magnitude, magnitude)
         result[name] = torch.where(mask.to(values.device), signed, values)
+    return result
+
+
+def fresh_magnitudes(
+    signs: Mapping[str, Tensor], fresh: Mapping[str, Tensor], prunable: Iterable[str]
+) -> dict[str, Tensor]:
+    """Give the prunable tensors of ``fresh`` the signs of ``signs``; the rest of it is handed on.
+
+    What a ticket owes to the signs of its start alone (Zhou et al. 2019, "Deconstructing lottery
+    tickets"). A weight of 0 counts as positive. Results are on the CPU, in the dtypes of ``fresh``.
+    Raises TicketError for a missing tensor or shapes that differ.
+    """
+    result = dict(fresh)
+    for name in prunable:
+        like = _like(signs, name, fresh).detach().cpu()
+        magnitude = fresh[name].detach().cpu().abs()
+        result[name] = torch.where(like < 0, -magnitude, magnitude)
     return result
 
 

@@ -108,7 +108,7 @@ def guessed_step(task: Task) -> float:
 def scoring_steps(task: Task, seeds: int, controls: str, compressed: bool) -> float:
     """Model-steps that scoring a whole ladder takes: dense, tickets, controls, short schedules."""
     rungs = len(task.ladder.trained)
-    runs = 1.0 + rungs + 4 * (rungs if controls == "all" else 1)
+    runs = 1.0 + rungs + 5 * (rungs if controls == "all" else 1)
     if compressed and task.score.compressed_density:
         runs += 3 * (1 / 8 + 1 / 4 + 1 / 2)
     return runs * seeds * task.recipe.steps

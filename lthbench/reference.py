@@ -25,6 +25,7 @@ from lthbench.record import (
     Record,
     Short,
     TransferEntry,
+    file_bytes,
     read_record,
 )
 from lthbench.task import Task
@@ -45,7 +46,7 @@ class Values(MayTransfer):
 class Reference(MayTransfer):
     """One task's reference on both sets, with the dense runs that records pair with."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     task: Short
     version: int
     task_digest: Hex
@@ -61,7 +62,7 @@ class Reference(MayTransfer):
 
     @property
     def digest(self) -> str:
-        return digest(canonical_json(self.model_dump(mode="json")))
+        return digest(file_bytes(self))
 
     def frozen(self, shown: Literal["held_out", "test"]) -> Frozen:
         """What a record holds of it."""
@@ -101,7 +102,7 @@ def build(record: Record, noise: Mapping[str, Any] | None = None) -> Reference:
     table = record.model_dump(mode="json")
     dense = tuple(c for c in record.cells if c.kind == "dense" and c.schedule == 1)
     return Reference(
-        schema_version=1,
+        schema_version=2,
         task=record.task.name,
         version=record.task.version,
         task_digest=record.task.digest,
@@ -206,7 +207,7 @@ def main() -> None:
     record = read_record(folder / "record.json")
     reference = build(record, _noise(folder / "noise.json", record))
     path = shipped("leaderboard") / "reference" / f"{record.task.name}.json"
-    write_whole(path, canonical_json(reference.model_dump(mode="json")))
+    write_whole(path, file_bytes(reference))
     print(path)
 
 
