@@ -325,7 +325,9 @@ def _check_answers(bundle: Bundle, record: Record) -> None:
             raise RecordError(f"{where}: is not what the record has of it; {NEXT}")
     for name, parts in counted.items():
         where = f"{_place(bundle, task, CURVES)}: {shown(name)}"
-        if len({len(curve) for curve in parts.values()}) > 1:
+        fits = parts.get("train")  # where no score reads more of it, counted at the end alone
+        whole = [c for part, c in parts.items() if part != "train" or len(c) != 1]
+        if len({len(curve) for curve in whole}) > 1 or (fits is not None and not len(fits)):
             raise RecordError(f"{where}: its curves are not of one length; {NEXT}")
         if name in given and parts.keys() != record.sizes[str(cells[name].seed)].keys():
             raise RecordError(f"{where}: must have a curve for each set of examples; {NEXT}")

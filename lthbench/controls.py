@@ -132,19 +132,23 @@ def fresh_signs(
 
 
 def fresh_magnitudes(
-    signs: Mapping[str, Tensor], fresh: Mapping[str, Tensor], prunable: Iterable[str]
+    start: Mapping[str, Tensor],
+    fresh: Mapping[str, Tensor],
+    masks: Masks,
+    prunable: Iterable[str],
 ) -> dict[str, Tensor]:
-    """Give the prunable tensors of ``fresh`` the signs of ``signs``; the rest of it is handed on.
+    """Give each kept entry of ``fresh`` the sign that it has in ``start``.
 
     What a ticket owes to the signs of its start alone (Zhou et al. 2019, "Deconstructing lottery
-    tickets"). A weight of 0 counts as positive. Results are on the CPU, in the dtypes of ``fresh``.
-    Raises TicketError for a missing tensor or shapes that differ.
+    tickets"). A weight of 0 counts as positive. The rest of ``fresh`` is handed on; results are on
+    the CPU. Raises TicketError for a missing tensor or shapes that differ.
     """
     result = dict(fresh)
     for name in prunable:
-        like = _like(signs, name, fresh).detach().cpu()
-        magnitude = fresh[name].detach().cpu().abs()
-        result[name] = torch.where(like < 0, -magnitude, magnitude)
+        mask, like = _like(masks, name, fresh).cpu(), _like(start, name, fresh).detach().cpu()
+        values = fresh[name].detach().cpu()
+        signed = torch.where(like < 0, -values.abs(), values.abs())
+        result[name] = torch.where(mask, signed, values)
     return result
 
 

@@ -353,7 +353,8 @@ def reinitialised(
     tensors = fresh.tensors()
     if own:
         tensors = start.tensors() | {name: tensors[name] for name in chosen}
-    return State(controls.fresh_magnitudes(start.tensors(), tensors, chosen), start.step)
+    signed_anew = controls.fresh_magnitudes(start.tensors(), tensors, chosen, chosen)
+    return State(signed_anew, start.step)
 
 
 def another(
