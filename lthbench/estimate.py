@@ -379,7 +379,12 @@ async def _long_enough(most: int, spent: Any) -> int:
 
 
 async def _round(
-    executor: Executor, job: Job, steps: int, workers: int, seen: Seen, looks: Evaluation | None
+    executor: Executor,
+    job: Job,
+    steps: int,
+    workers: int,
+    seen: Seen,
+    looks: Evaluation | None = None,
 ) -> Spent:
     """The mean over workers of the same job, one for each at the same time."""
     jobs = [replace(job, until=steps, key=f"{steps}-{number}") for number in range(workers)]

@@ -150,7 +150,9 @@ def _measures(record: Table, cells: Cells, ladder: Sequence[float]) -> list[dict
         fits = [cell["correct"]["train"][-1] / record["sizes"][str(cell["seed"])]["train"]
                 for cell in ok if cell["correct"].get("train")]  # fmt: skip
         told = {name: [c[name] for c in ok if c.get(name) is not None] for name in MEASURES}
-        means = {name: sum(v) / len(v) if v else None for name, v in {"train": fits, **told}.items()}
+        means = {
+            name: sum(v) / len(v) if v else None for name, v in {"train": fits, **told}.items()
+        }
         return {"density": density, **means}
 
     return [row("dense", 1.0), *(row("ticket", density) for density in ladder)]

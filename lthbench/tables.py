@@ -497,13 +497,13 @@ def failure(cell: Cell | Carried) -> str:
 
 def tables(record: Record) -> tuple[Table, ...]:
     """Every table of a record, the first one first."""
-    return (*_scored(record), *measures(record))
+    return (*_scored(record, CONTROLS), *measures(record))
 
 
-def _scored(record: Record) -> tuple[Table, ...]:
-    """The tables of scores, which a terminal shows too."""
+def _scored(record: Record, beside: Sequence[str]) -> tuple[Table, ...]:
+    """The tables of scores, which a terminal shows too, with these controls beside the ticket."""
     first = (as_they_stand(record),) if is_untrained(record) else ()
-    return (*first, against(record), identity(record), *speed(record), *carried(record))
+    return (*first, against(record, beside), identity(record), *speed(record), *carried(record))
 
 
 def _controls(record: Record, among: Sequence[str]) -> list[str]:
@@ -532,9 +532,9 @@ def _accuracies(record: Record) -> str:
     return f"{what}: mean of {n} seeds, ± half its 95 % t interval"
 
 
-def against(record: Record) -> Table:
+def against(record: Record, beside: Sequence[str] = CONTROLS) -> Table:
     """One row a rung: the ticket, its difference from dense, the controls."""
-    shown = _controls(record, CONTROLS[:2] if is_untrained(record) else CONTROLS)
+    shown = _controls(record, CONTROLS[:2] if is_untrained(record) else beside)
     rows = [
         (
             percent(rung["density"]),
@@ -868,7 +868,8 @@ def _compressed(record: Record, found: Mapping[str, Any]) -> Table:
 def terminal(record: Record, width: int = WIDTH) -> str:
     """What `lthbench evaluate` prints; characters that every code page of a terminal has."""
     good, dense, controls, cost = answers(record)
-    first, *others = _scored(record)
+    # One control more would not fit beside the others; its gap stands in the table of gaps.
+    first, *others = _scored(record, [kind for kind in CONTROLS if kind != "reinit-signs"])
     lines = [title(record), ""]
     lines += [_line(answer, width) for answer in (good, dense, controls)]
     lines += ["", _text(first, width), ""]

@@ -22,12 +22,12 @@ from lthbench import depths, scores
 from lthbench.board.entries import Board, Entry, State
 from lthbench.board.ledger import Ledger
 from lthbench.paths import canonical_json, digest, write_whole
-from lthbench.record import SCHEMA, Record, record_digest
+from lthbench.record import SCHEMA, Record, file_bytes, record_digest
 from lthbench.record import build as build_record
 from lthbench.reference import Reference
 from lthbench.reference import build as build_reference
 from lthbench.task import Task, load_suite, load_task, task_names
-from tests.records import ACCURACY, GENERALISATION, _generator, _grokking, _learning
+from tests.records import ACCURACY, GENERALISATION, _generator, _grokking, _learning, as_file
 
 LITE = load_suite("lite").tasks
 NOTHING = "0" * 64
@@ -127,7 +127,7 @@ def synthetic_board(
     for name in tasks:
         reference = reference_of(name, seed)
         path = folder / "reference" / f"{name}.json"
-        write_whole(path, canonical_json(reference.model_dump(mode="json")))
+        write_whole(path, file_bytes(reference))
     jobs = [
         (folder, name, seed, numbers, distinct, tuple(levels))
         for at, name in enumerate(tasks)
@@ -508,7 +508,7 @@ def _write(job: tuple[Path, str, int, range, int | None, tuple[int, ...]]) -> di
     told = {}
     for number in numbers:
         method = method_of(number, seed, levels)
-        raw = canonical_json(_whole(name, seed, method, number, distinct))
+        raw = canonical_json(as_file(_whole(name, seed, method, number, distinct)))
         found = digest(raw)
         path = folder / "records" / name / f"{method.name}--{found[:8]}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from lthbench import scores, stats
 from lthbench.paths import digest
-from lthbench.record import Record, build
+from lthbench.record import Carried, Record, build
 
 Kind = Literal["accuracy", "generalisation"]
 
@@ -126,6 +126,35 @@ def synthetic_record(
         "times": {"find_seconds": 812.5, "score_seconds": 301.25},
     }
     return build(table)
+
+
+def as_file(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's table as its file has it: of the runs what is as usual is left out."""
+    usual = {
+        name: list(field.default) if isinstance(field.default, tuple) else field.default
+        for name, field in Carried.model_fields.items()
+        if not field.is_required()
+    }
+
+    def lean(run: Any) -> Any:
+        if not isinstance(run, dict):
+            return run
+        return {
+            name: value
+            for name, value in run.items()
+            if name not in usual or type(value) is not type(usual[name]) or value != usual[name]
+        }
+
+    made = {**table, "cells": [lean(run) for run in table["cells"]]}
+    if table.get("transfer"):
+        moved = table["transfer"]
+        made["transfer"] = {**moved, "cells": [lean(run) for run in moved["cells"]]}
+    return made
+
+
+def as_table(raw: bytes) -> dict[str, Any]:
+    """The whole table of a record's file, with all that it leaves out."""
+    return Record.model_validate_json(raw).model_dump(mode="json")
 
 
 def _places(wanted: Wanted) -> list[tuple[str, float, int, int]]:

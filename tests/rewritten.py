@@ -11,6 +11,7 @@ from typing import Any
 
 from lthbench import scores
 from lthbench.paths import canonical_json, digest
+from tests.records import as_file, as_table
 from tests.searching import ROOT
 
 Json = dict[str, Any]
@@ -34,8 +35,8 @@ def _bytes(kind: str) -> bytes:
         ),
         "carried": lambda table: bool(table.get("transfer", {}).get("cells")),
     }
-    found = [path.read_bytes() for path in shipped_records()]
-    return min((raw for raw in found if fits[kind](json.loads(raw))), key=len)
+    found = [as_table(path.read_bytes()) for path in shipped_records()]
+    return min((canonical_json(table) for table in found if fits[kind](table)), key=len)
 
 
 def table_of(kind: str = "small") -> Json:
@@ -53,7 +54,7 @@ def written(folder: Path, table: Json, *, scored: bool = False) -> Path:
     """
     if scored:
         table = {**table, "aggregates": scores.aggregate(table)}
-    raw = canonical_json(table)
+    raw = canonical_json(as_file(table))
     path = (
         folder / str(table["task"]["name"]) / f"{table['method']['name']}--{digest(raw)[:8]}.json"
     )

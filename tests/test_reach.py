@@ -186,9 +186,9 @@ def test_nodes_of_an_mlp_are_those_that_inputs_reach_and_that_reach_a_class(
     assert networks.effective_nodes(networks.effective(spec, 2, masks)) == len(on_a_path)
 
 
-def walked(start: set[tuple[int, int]], edges: set[tuple[tuple[int, int], tuple[int, int]]]) -> set[
-    tuple[int, int]
-]:
+def walked(
+    start: set[tuple[int, int]], edges: set[tuple[tuple[int, int], tuple[int, int]]]
+) -> set[tuple[int, int]]:
     """All nodes that these edges lead to, step by step."""
     known = set(start)
     while new := {b for a, b in edges if a in known} - known:

@@ -123,7 +123,7 @@ class Evaluation:
     last: tuple[str, ...] = ()
 
     def due(self, job: Job) -> dict[int, dict[str, Examples]]:
-        """The sets that a job is counted on, by step; one that only evaluates is counted at once."""
+        """The sets that a job is counted on, by step; one that only evaluates, where it is."""
         sets = self.sets[job.seed]
         only = job.until == job.start.step
         steps = {job.until} if only else {n for n in self.at if job.start.step < n <= job.until}
@@ -190,7 +190,7 @@ def one_by_one(
     data: Mapping[int, Examples],
     evaluation: Evaluation | None,
 ) -> Iterator[tuple[str, Result]]:
-    """An engine of a function that trains one job on its examples, and counts it where it is due."""
+    """An engine of a function that trains one job on its examples, counted where it is due."""
     for job in jobs:
         began = time.perf_counter()
         result = train(job, data[job.seed], evaluation.due(job) if evaluation else {})

@@ -19,13 +19,13 @@ class _Reached(torch.autograd.Function):
         return (x > 0).to(x.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return (gradient > 0).to(gradient.dtype)
 
 
 def reached(x: Tensor) -> Tensor:
     """1 where x is positive, else 0; the same of the gradient that comes back through it."""
-    found: Tensor = _Reached.apply(x)  # type: ignore[no-untyped-call]
+    found: Tensor = _Reached.apply(x)
     return found
 
 
