@@ -89,7 +89,7 @@ class Seen:
 def last_of(task: Task) -> tuple[str, ...]:
     """The sets that a run is counted on at its end alone: when it memorises is told of arithmetic
     tasks only, how well it fits of every task."""
-    return () if task.score.kind == "generalisation" else ("train",)
+    return ("train",) if task.score.kind == "accuracy" else ()
 
 
 def see(task: Task, seeds: Sequence[int], plan: Plan, means: Means = HERE) -> Seen:

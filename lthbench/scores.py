@@ -150,10 +150,9 @@ def _measures(record: Table, cells: Cells, ladder: Sequence[float]) -> list[dict
         fits = [cell["correct"]["train"][-1] / record["sizes"][str(cell["seed"])]["train"]
                 for cell in ok if cell["correct"].get("train")]  # fmt: skip
         told = {name: [c[name] for c in ok if c.get(name) is not None] for name in MEASURES}
-        means = {
-            name: sum(v) / len(v) if v else None for name, v in {"train": fits, **told}.items()
-        }
-        return {"density": density, **means}
+        means = {n: sum(v) / len(v) if v else None for n, v in {"train": fits, **told}.items()}
+        whole = {n: round(v) for n, v in means.items() if n.startswith("flops") and v is not None}
+        return {"density": density, **means, **whole}
 
     return [row("dense", 1.0), *(row("ticket", density) for density in ladder)]
 

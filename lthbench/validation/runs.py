@@ -82,7 +82,7 @@ def _lengths(run: Run, kind: str, task: Task, record: Record) -> dict[str, int]:
     whole = 1 if kind in UNTRAINED else task.recipe.steps // every - run.start // every
     subject = kind in ("dense", "ticket", "untrained")
     kept = dict.fromkeys(parts, whole)
-    if "train" in kept and not (subject and task.score.kind == "generalisation"):
+    if "train" in kept and (not subject or task.score.kind == "accuracy"):
         kept["train"] = 1
     if not subject and kind not in ("erk", "direct"):
         kept["held_out"] = min(whole, LAST_COUNTS)
