@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lthbench import record as records
 from lthbench import scores
 from lthbench.errors import RecordError
-from lthbench.paths import canonical_json
+from lthbench.paths import canonical_json, shipped
 from lthbench.record import (
     Record,
     build,
@@ -304,6 +304,41 @@ def test_a_records_file_is_read_as_a_folder_of_one(tmp_path: Path) -> None:
     assert read_records(path) == [record]
     with pytest.raises(RecordError, match="no records here"):
         read_records(tmp_path)
+
+
+def test_a_record_of_the_schema_before_is_one_of_this_with_nothing_measured(
+    tmp_path: Path,
+) -> None:
+    """All that was known stays, what was not measured is null, and a second time changes nothing."""
+    new = ("flops_inference", "flops_training", "distance", "effective_nodes")
+    table = synthetic_record(3).model_dump(mode="json")
+    table["cells"] = [
+        {name: value for name, value in cell.items() if name not in new}
+        for cell in table["cells"]
+        if cell["kind"] != "reinit-signs"
+    ]
+    for cell in table["cells"]:
+        del cell["correct"]["train"]
+    for sizes in table["sizes"].values():
+        del sizes["train"]
+    old = tmp_path / "imp--01234567.json"
+    old.write_bytes(canonical_json({**table, "schema_version": 1, "scorer": 5}))
+    path = rescored(old)
+    again = read_record(path).model_dump(mode="json")
+    assert again["schema_version"] == 2
+    for before, now in zip(table["cells"], again["cells"], strict=True):
+        assert {name: now[name] for name in before} == before
+        assert [now[name] for name in new] == [None] * 4
+    assert {row["distance"] for row in again["aggregates"]["measures"]} == {None}
+    assert rescored(path) == path
+
+
+def test_a_reference_of_the_schema_before_keeps_its_values(tmp_path: Path) -> None:
+    path = shipped("leaderboard") / "reference" / "mlp-digits.json"
+    table = json.loads(path.read_bytes())
+    old = tmp_path / path.name
+    old.write_bytes(canonical_json({**table, "schema_version": 1}))
+    assert rescored(old) == old and old.read_bytes() == path.read_bytes()
 
 
 def test_a_record_is_scored_again_from_its_counts(tmp_path: Path) -> None:
