@@ -309,7 +309,7 @@ def test_a_records_file_is_read_as_a_folder_of_one(tmp_path: Path) -> None:
 def test_a_record_of_the_schema_before_is_one_of_this_with_nothing_measured(
     tmp_path: Path,
 ) -> None:
-    """All that was known stays, what was not measured is null, and a second time changes nothing."""
+    """All that was known stays, and what was not measured is null."""
     new = ("flops_inference", "flops_training", "distance", "effective_nodes")
     table = synthetic_record(3).model_dump(mode="json")
     table["cells"] = [

@@ -29,6 +29,7 @@ from lthbench.validation import (
     validate,
 )
 from tests.golden_aggregates import cases, golden
+from tests.records import as_file, as_table
 from tests.rewritten import Json, cell, cells, changed, shipped_records, table_of, written
 from tests.submitted import DIGITS, House, at_home, house
 
@@ -522,11 +523,11 @@ def raised(members: dict[str, bytes]) -> None:
     from lthbench import arrays, scores
 
     name = f"{DIGITS}/record.json"
-    table = json.loads(members[name])
+    table = as_table(members[name])
     one = cell(table, "ticket", seed=0)
     one["correct"]["test"][-1] += 1
     table["aggregates"] = scores.aggregate(table)
-    members[name] = canonical_json(table)
+    members[name] = canonical_json(as_file(table))
     header, curves = arrays.loads(members[f"{DIGITS}/curves.safetensors"], "curves")
     place = f"ticket/{one['density']!r}/0/1/test"
     curves[place] = curves[place].copy()
