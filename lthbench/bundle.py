@@ -19,7 +19,7 @@ from lthbench import arrays, container, packed, scores
 from lthbench.errors import RecordError
 from lthbench.packed import Ticket, rung_name
 from lthbench.paths import canonical_json, digest
-from lthbench.record import BUNDLE_LIMIT, SIZE_LIMIT, Record, Run, difference
+from lthbench.record import BUNDLE_LIMIT, SIZE_LIMIT, Record, Run, difference, file_bytes
 from lthbench.untrusted import NEXT, canonical, shown
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def record(bundle: Bundle, task: str) -> Record:
     table = canonical(data, where, SIZE_LIMIT)
     try:
         found = Record.model_validate(table)
-        again = canonical_json(found.model_dump(mode="json"))
+        again = file_bytes(found)
         computed = scores.aggregate(found.model_dump(mode="json"))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
@@ -325,7 +325,9 @@ def _check_answers(bundle: Bundle, record: Record) -> None:
             raise RecordError(f"{where}: is not what the record has of it; {NEXT}")
     for name, parts in counted.items():
         where = f"{_place(bundle, task, CURVES)}: {shown(name)}"
-        if len({len(curve) for curve in parts.values()}) > 1:
+        fits = parts.get("train")  # where no score reads more of it, counted at the end alone
+        whole = [c for part, c in parts.items() if part != "train" or len(c) != 1]
+        if len({len(curve) for curve in whole}) > 1 or (fits is not None and not len(fits)):
             raise RecordError(f"{where}: its curves are not of one length; {NEXT}")
         if name in given and parts.keys() != record.sizes[str(cells[name].seed)].keys():
             raise RecordError(f"{where}: must have a curve for each set of examples; {NEXT}")

@@ -19,7 +19,7 @@ from lthbench.errors import TicketError
 from lthbench.masks import Masks, Rule, Shapes, counts, keep_top, layer_counts
 from lthbench.seeds import generator
 
-__all__ = ["fresh_signs", "random_masks", "rescaled", "shuffled"]
+__all__ = ["fresh_magnitudes", "fresh_signs", "random_masks", "rescaled", "shuffled"]
 
 # The protocol's names of the two kinds of random ticket.
 _KINDS: dict[Rule, str] = {"uniform": "random", "erk": "erk"}
@@ -128,6 +128,27 @@ def fresh_signs(
         magnitude = values.abs()
         signed = torch.where(negative, -magnitude, magnitude)
         result[name] = torch.where(mask.to(values.device), signed, values)
+    return result
+
+
+def fresh_magnitudes(
+    start: Mapping[str, Tensor],
+    fresh: Mapping[str, Tensor],
+    masks: Masks,
+    prunable: Iterable[str],
+) -> dict[str, Tensor]:
+    """Give each kept entry of ``fresh`` the sign that it has in ``start``.
+
+    What a ticket owes to the signs of its start alone (Zhou et al. 2019, "Deconstructing lottery
+    tickets"). A weight of 0 counts as positive. The rest of ``fresh`` is handed on; results are on
+    the CPU. Raises TicketError for a missing tensor or shapes that differ.
+    """
+    result = dict(fresh)
+    for name in prunable:
+        mask, like = _like(masks, name, fresh).cpu(), _like(start, name, fresh).detach().cpu()
+        values = fresh[name].detach().cpu()
+        signed = torch.where(like < 0, -values.abs(), values.abs())
+        result[name] = torch.where(mask, signed, values)
     return result
 
 

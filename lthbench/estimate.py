@@ -81,6 +81,7 @@ class Pace:
 
     Attributes:
         steps: by density, rising; between two it is on the line.
+        fit: a look at the sets that are looked at once, where a training ends.
     """
 
     steps: tuple[tuple[float, Spent], ...]
@@ -88,6 +89,7 @@ class Pace:
     job: Spent
     flops: float  # of a step
     gpu: float | None  # seconds of a step on the GPU that is here
+    fit: Spent = Spent(0.0, 0.0)
 
     def step(self, density: float) -> Spent:
         """One step of a network so dense."""
@@ -338,12 +340,16 @@ async def _pace(
 ) -> Pace:
     """Time a worker's step, evaluation and job, with every worker at work."""
 
+    def looks_at(steps: int) -> Evaluation:
+        return Evaluation(seen.sets, tuple(range(1, steps + 1)), score.last_of(task))
+
     async def timed(dense: float, evaluated: bool) -> tuple[Spent, Spent]:
         """A run of a few steps, and each of the steps that follow."""
         job = _job(task, seed, seen.means, dense)
 
         async def spent(steps: int) -> Spent:
-            return await _round(executor, job, steps, workers, seen, evaluated)
+            looks = looks_at(steps) if evaluated else None
+            return await _round(executor, job, steps, workers, seen, looks)
 
         base = _median([await spent(WARM) for _ in range(ROUNDS)])
         steps = await _long_enough(task.recipe.steps, spent)
@@ -356,13 +362,15 @@ async def _pace(
     found = {dense: await timed(dense, False) for dense in densities}
     base, step = found[middle]
     looks = (await timed(middle, True))[1] - step
-    known = sum(len(examples.y) for examples in seen.sets[seed].values())
+    at_end = score.last_of(task)
+    known = sum(len(some.y) for name, some in seen.sets[seed].items() if name not in at_end)
+    fit = sum(len(seen.sets[seed][name].y) for name in at_end) / known
     share = (known + (_tested(task, seed, seen) if plan.final else 0)) / known
     fixed = base - step.times(WARM)
     train = seen.train[seed]
     gpu = _gpu_step(_job(task, seed, seen.means, middle), train)
     steps = tuple((dense, each) for dense, (_, each) in found.items())
-    return Pace(steps, looks.times(share), fixed, _flops(task, train), gpu)
+    return Pace(steps, looks.times(share), fixed, _flops(task, train), gpu, looks.times(fit))
 
 
 async def _long_enough(most: int, spent: Any) -> int:
@@ -378,11 +386,15 @@ async def _long_enough(most: int, spent: Any) -> int:
 
 
 async def _round(
-    executor: Executor, job: Job, steps: int, workers: int, seen: Seen, evaluated: bool = False
+    executor: Executor,
+    job: Job,
+    steps: int,
+    workers: int,
+    seen: Seen,
+    looks: Evaluation | None = None,
 ) -> Spent:
     """The mean over workers of the same job, one for each at the same time."""
     jobs = [replace(job, until=steps, key=f"{steps}-{number}") for number in range(workers)]
-    looks = Evaluation(seen.sets, tuple(range(1, steps + 1))) if evaluated else None
     began, walls = _processor(), []
     async for _, result in executor.results(jobs, seen.train, looks):
         walls.append(result.seconds)
@@ -467,7 +479,7 @@ async def _row(
     search = pace.training(found.trained) + pace.job.times(jobs)
     search += pace.evaluation.times(found.accuracies)
     scoring = pace.training(cells.trained) + pace.job.times(cells.runs)
-    scoring += pace.evaluation.times(cells.runs * len(task.grid))
+    scoring += pace.evaluation.times(cells.runs * len(task.grid)) + pace.fit.times(cells.runs)
     core = n * (search.processor + found.processor + cells.planning.processor)
     # A seed's search is a chain: workers beyond the seeds wait. Scoring is one list of jobs.
     # What a method computes in its own process, it does beside the other seeds' on the same cores.

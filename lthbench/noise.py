@@ -69,7 +69,7 @@ async def counted(
             what = task.network, depth, moved, masks, task.recipe, steps, seed, score.ORDER, key
             jobs.append(Job(*what, engine=by))
     executor = executors.local(workers, means)
-    looks = Evaluation(seen.sets, (steps,))
+    looks = Evaluation(seen.sets, (steps,))  # the training part too, which no floor is told of
     found: dict[str, dict[str, int]] = {}
     try:
         async for key, result in executor.results(jobs, seen.train, looks):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lthbench import answers, arrays, bundle, packed, starts, wire
 from lthbench.errors import RecordError, ResourceError
 from lthbench.paths import cache, canonical_json, digest
-from lthbench.record import Record
+from lthbench.record import Record, file_bytes
 from lthbench.score import SHARED
 from lthbench.store import Store
 from lthbench.task import Task, load_task
@@ -98,7 +98,7 @@ def task_of(record: Record) -> Task:
 
 def _of_task(folder: Path, record: Record) -> Iterator[tuple[str, bytes]]:
     bare = record.model_copy(update={"bundle": None})
-    yield bundle.RECORD, canonical_json(bare.model_dump(mode="json"))
+    yield bundle.RECORD, file_bytes(bare)
     task = task_of(record)
     for cell in record.cells:
         if cell.kind != "ticket" or cell.schedule != 1 or cell.status == "missing":

@@ -27,7 +27,7 @@ from lthbench.paths import canonical_json, digest, write_whole
 from lthbench.task import PUBLISHED, Controls, Schedule, Strict
 from lthbench.untrusted import shown
 
-SCHEMA = 1
+SCHEMA = 2
 SIZE_LIMIT = 2 * 2**20  # bytes of a record that is read at all
 SEEDS, RUNGS = 1000, 100  # at most: what is computed from a file must end
 KEYS, TOLD = 50_000, 1000  # at most: keys of a record, mistakes that are looked through
@@ -40,11 +40,12 @@ Url = Annotated[str, Field(max_length=400, pattern=r"^https://[A-Za-z0-9][!#-;=?
 Density = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0, le=10**12)]
 Natural = Annotated[int, Field(ge=0, le=10**12)]
+Flops = Annotated[int, Field(ge=0, le=10**24)]
 Item = TypeVar("Item")
 # JSON's lists are tuples here; the first item that does not fit is enough.
 Row = Annotated[tuple[Item, ...], Field(strict=False, fail_fast=True)]
 Kind = Literal[
-    "dense", "ticket", "shuffled", "reinit", "random", "erk",
+    "dense", "ticket", "shuffled", "reinit", "reinit-signs", "random", "erk",
     "untrained", "untrained_random",  # read as they stand
 ]  # fmt: skip
 
@@ -105,25 +106,46 @@ class TaskEntry(Table):
 
 
 class Run(Table):
-    """One training: which network, and its correct answers on each set along the grid."""
+    """One training: which network, and its correct answers on each set along the grid.
+
+    A file leaves out what is as usual, that is, what has a value here.
+
+    Attributes:
+        schedule: the whole schedule in 1/n of the steps.
+        effective, effective_nodes: kept weights, and nodes, on a path from input to output
+            (`networks.effective`); tickets only.
+        flops_inference: operations of one example's forward pass through the masked network
+            (`networks.sparse_flops`); None of a run from before these were counted, whose training
+            part was not counted at the end either, and of a missing one.
+        flops_training: of the whole training: 3 * inference * examples of a step * steps.
+        distance: ||theta_T - theta_start||_2 over the kept prunable weights, in six digits; None
+            also where no end was reached.
+        layers: kept weights of each tensor; tickets only.
+        correct: correct answers by set; "train" is whole where a score reads it, else the last.
+        own_shuffle: tensors that are their own shuffle.
+    """
 
     seed: Natural
     density: Density
-    schedule: Literal[1, 2, 4, 8]  # the whole schedule in 1/n of the steps
+    schedule: Literal[1, 2, 4, 8] = 1
     requested: Natural
     kept: Natural
-    effective: Natural | None
-    layers: dict[Short, Natural]  # kept weights of each tensor; tickets only
-    masks: Hex | None
+    effective: Natural | None = None
+    effective_nodes: Natural | None = None
+    flops_inference: Flops | None = None
+    flops_training: Flops | None = None
+    distance: Annotated[float, Field(ge=0)] | None = None
+    layers: dict[Short, Natural] = {}
+    masks: Hex | None = None
     weights: Hex
-    origin: Literal["init", "rewind", "signs", "scaled", "transferred", "final", "free"]
-    start: Natural
-    division: Literal["init", "rewind", "open", "reference"]
+    origin: Literal["init", "rewind", "signs", "scaled", "transferred", "final", "free"] = "init"
+    start: Natural = 0
+    division: Literal["init", "rewind", "open", "reference"] = "init"
     correct: dict[Short, Row[int]]
-    status: Literal["ok", "diverged", "failed", "missing"]
-    reason: Text
-    attempt: Natural
-    own_shuffle: Row[Short]  # tensors that are their own shuffle
+    status: Literal["ok", "diverged", "failed", "missing"] = "ok"
+    reason: Text = ""
+    attempt: Natural = 0
+    own_shuffle: Row[Short] = ()
 
 
 class Cell(Run):
@@ -192,7 +214,7 @@ class BundleEntry(Table):
 class Record(Table):
     """One method on one task: every cell, and the aggregates that follow from them."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     method: MethodEntry
     task: TaskEntry
     final: bool
@@ -248,6 +270,8 @@ class Record(Table):
             )
         if not 0 <= (run.effective or 0) <= run.kept <= weights:
             raise ValueError(f"seed {run.seed} {kind}: kept or effective is out of range")
+        if (run.effective_nodes or 0) > (run.effective or 0):
+            raise ValueError(f"seed {run.seed} {kind}: more effective nodes than weights")
 
 
 def build(table: Mapping[str, Any]) -> Record:
@@ -256,19 +280,24 @@ def build(table: Mapping[str, Any]) -> Record:
     return Record.model_validate({**whole, "aggregates": scores.aggregate(whole)})
 
 
+def file_bytes(table: BaseModel) -> bytes:
+    """The bytes of a record's or a reference's file: canonical JSON without what is as usual."""
+    return canonical_json(table.model_dump(mode="json", exclude_defaults=True))
+
+
 def comparable(record: Record) -> bytes:
     """What must be equal in two runs of the same thing: all but environment and times."""
     return canonical_json(record.model_dump(mode="json", exclude={"environment", "times"}))
 
 
 def record_digest(record: Record) -> str:
-    """sha256 of the whole canonical record."""
-    return digest(canonical_json(record.model_dump(mode="json")))
+    """sha256 of the record's file."""
+    return digest(file_bytes(record))
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write the canonical JSON whole."""
-    write_whole(path, canonical_json(record.model_dump(mode="json")))
+    """Write a record's file whole."""
+    write_whole(path, file_bytes(record))
 
 
 def read_record(path: Path) -> Record:

@@ -26,6 +26,7 @@ from lthbench.record import (
     Record,
     Short,
     TransferEntry,
+    file_bytes,
     read_record,
 )
 from lthbench.task import Task
@@ -51,7 +52,7 @@ class Reference(MayTransfer):
         controls: its erk and random runs, all of which ended; older references have none.
     """
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     task: Short
     version: int
     task_digest: Hex
@@ -68,7 +69,7 @@ class Reference(MayTransfer):
 
     @property
     def digest(self) -> str:
-        return digest(canonical_json(self.model_dump(mode="json")))
+        return digest(file_bytes(self))
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -111,7 +112,7 @@ def build(record: Record, noise: Mapping[str, Any] | None = None) -> Reference:
     table = record.model_dump(mode="json")
     dense = tuple(c for c in record.cells if c.kind == "dense" and c.schedule == 1)
     return Reference(
-        schema_version=1,
+        schema_version=2,
         task=record.task.name,
         version=record.task.version,
         task_digest=record.task.digest,
@@ -217,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     record = read_record(folder / "record.json")
     reference = build(record, _noise(folder / "noise.json", record))
     path = shipped("leaderboard") / "reference" / f"{record.task.name}.json"
-    write_whole(path, canonical_json(reference.model_dump(mode="json")))
+    write_whole(path, file_bytes(reference))
     print(path)
 
 

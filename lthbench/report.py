@@ -45,15 +45,20 @@ COLOURS = {
     "untrained_random": "#7d8a2e",
     "shuffled": "#c27400",
     "reinit": "#b5489f",
+    "reinit-signs": "#8468d6",
     "random": "#7d8a2e",
     "erk": "#16918a",
     "dense": "#808080",
 }
 SYMBOLS = {
     "ticket": "circle", "untrained": "star", "shuffled": "square", "reinit": "diamond",
+    "reinit-signs": "diamond-open",
     "random": "triangle-up", "erk": "triangle-down", "untrained_random": "triangle-up",
 }  # fmt: skip
-DASHES = {"shuffled": "dash", "reinit": "dot", "random": "longdash", "erk": "dashdot"}
+DASHES = {
+    "shuffled": "dash", "reinit": "dot", "reinit-signs": "longdashdot", "random": "longdash",
+    "erk": "dashdot",
+}  # fmt: skip
 RAMP = ("#3b7dd8", "#8468d6", "#b84fa6", "#d2553f", "#c27400")  # from dense to sparse
 TICKS = 7  # densities that an axis names at most
 Trace = dict[str, Any]

@@ -20,6 +20,7 @@ from lthbench.answers import Search
 from lthbench.engine import Evaluation, Examples, Job, Result
 from lthbench.engine.choice import HERE, VERSIONS, Means, arithmetic, engine_for
 from lthbench.engine.norms import BATCHES
+from lthbench.engine.order import batch_size
 from lthbench.errors import MethodError, RecordError
 from lthbench.executors import Executor
 from lthbench.paths import cache
@@ -30,6 +31,8 @@ from lthbench.task import Controls, Task, controlled
 ORDER = ("score/data",)
 COMPRESSED = (8, 4, 2)
 LAST_COUNTS = 5
+REINITS = ("reinit", "reinit-signs")  # the ticket's masks, weights drawn anew
+MEASURES = 2  # raised when more is kept of a scored run: those of before are trained again
 ATTEMPTS = 3  # a failed control or dense run is drawn again, twice at most
 # The same for every method: run once, kept in the cache.
 SHARED = ("dense", "random", "erk", "untrained_random")
@@ -92,6 +95,12 @@ class Seen:
         return {str(s): {p: len(e.y) for p, e in sets.items()} for s, sets in self.sets.items()}
 
 
+def last_of(task: Task) -> tuple[str, ...]:
+    """The sets that a run is counted on at its end alone: when it memorises is told of arithmetic
+    tasks only, how well it fits of every task."""
+    return ("train",) if task.score.kind == "accuracy" else ()
+
+
 def see(task: Task, seeds: Sequence[int], plan: Plan, means: Means = HERE) -> Seen:
     """Open the examples that a plan needs; the test split only where it is final."""
     train, sets = {}, {}
@@ -104,9 +113,7 @@ def see(task: Task, seeds: Sequence[int], plan: Plan, means: Means = HERE) -> Se
     for seed in seeds:
         search = data_module.search(task, seed)
         train[seed] = one(search.train)
-        sets[seed] = {"held_out": one(search.held_out)}
-        if task.score.kind == "generalisation":
-            sets[seed]["train"] = train[seed]
+        sets[seed] = {"held_out": one(search.held_out), "train": train[seed]}
         if plan.final:
             sets[seed]["test"] = one(testset.test_examples(task, seed))
     return Seen(train, sets, means)
@@ -188,7 +195,7 @@ async def score_cells(
         by_steps.setdefault(waited[0].job.recipe.steps, []).append(waited[0].job)
     for steps in sorted(by_steps, reverse=True):  # the longest first: the workers end together
         at = tuple(n * steps // len(task.grid) for n in range(1, len(task.grid) + 1))
-        evaluation = Evaluation(seen.sets, at)
+        evaluation = Evaluation(seen.sets, at, last_of(task))
         async for key, result in executor.results(by_steps[steps], seen.train, evaluation):
             for entry in waiting[key]:
                 _write(_store(entry.kind, folder, seen.means), key, result)
@@ -201,7 +208,8 @@ def _store(kind: str, folder: Path, means: Means) -> store.Store:
 
 
 def _write(place: store.Store, key: str, result: Result) -> None:
-    header = {"status": result.status, "reason": result.reason, "seconds": result.seconds}
+    names = ("status", "reason", "seconds", "distance")
+    header = {name: getattr(result, name) for name in names}
     answered = {part: p for part, p in result.predictions.items() if part == "test"}
     tensors = wire.prefixed("correct", result.correct) | wire.prefixed("predictions", answered)
     place.put(key, header, tensors)
@@ -209,7 +217,8 @@ def _write(place: store.Store, key: str, result: Result) -> None:
 
 def _read(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Result:
     correct = wire.under("correct", tensors)
-    return Result(None, correct, {}, header["status"], header["reason"], header["seconds"])
+    facts = {name: header[name] for name in ("status", "reason", "seconds", "distance")}
+    return Result(None, correct, **facts)
 
 
 async def planned(
@@ -258,7 +267,7 @@ async def _rung(
     plan: Plan,
     seen: Seen,
 ) -> list[Entry]:
-    """The ticket of one rung with its shuffled and reinit controls."""
+    """The ticket of one rung with its controls; only trained ones are drawn anew but for signs."""
     header, chosen, stored = answers.read_ticket(folder / "tickets" / f"seed{seed}", density)
     theta = networks.initial(task.network, task.network.depth, seed)
     start = State(stored, header["start"]) if stored else theta
@@ -278,14 +287,16 @@ async def _rung(
             task, "shuffled", density, seed, start, shuffled, seen, {**table, "own_shuffle": own}
         )
     )
-    fresh = await _reinit(task, header["origin"], seed, start, chosen, executor, seen, 0)
-    if fresh is not None:
-        entries.append(entry_of(task, "reinit", density, seed, fresh, chosen, seen, table))
+    for kind in REINITS if header["trained"] else REINITS[:1]:
+        fresh = await _reinit(task, kind, header["origin"], seed, start, chosen, executor, seen, 0)
+        if fresh is not None:
+            entries.append(entry_of(task, kind, density, seed, fresh, chosen, seen, table))
     return entries
 
 
 async def _reinit(
     task: Task,
+    kind: str,
     origin: str,
     seed: int,
     start: State,
@@ -294,22 +305,59 @@ async def _reinit(
     seen: Seen,
     attempt: int,
 ) -> State | None:
-    """The reinit control's start, by origin (protocol, section 7)."""
-    depth = task.network.depth
+    """The start of a reinit control, or of one that keeps the signs (protocol, section 7)."""
     if origin == "final":
         return None
-    if origin in ("signs", "free"):
+    other: State | None = None
+    if origin == "rewind" or (origin == "transferred" and start.step):
+        seed_of_it = seed + 10_000 * (attempt + 1)  # a seed that is no other run's
+        theta = networks.initial(task.network, task.network.depth, seed_of_it)
+        job = answers.training(task, seed_of_it, theta, None, start.step, means=seen.means)
+        assert executor is not None
+        train = {seed_of_it: answers.examples(task, data_module.search(task, seed_of_it).train)}
+        async for _, result in executor.results([job], train, None):
+            other = result.state
+        if other is None:
+            return None
+    return reinitialised(task, kind, origin, seed, start, chosen, attempt, other)
+
+
+def reinitialised(
+    task: Task,
+    kind: str,
+    origin: str,
+    seed: int,
+    start: State,
+    chosen: Masks,
+    attempt: int,
+    other: State | None = None,
+) -> State:
+    """Where a control starts whose weights are drawn anew under a ticket's own masks.
+
+    "reinit": of a ticket at theta_0 another draw of theta_0, at theta_k another seed's theta_k; of
+    one with weights of its own (origins signs and free) the same magnitudes with fresh signs, all
+    else the ticket's. "reinit-signs": the ticket's signs, and the magnitudes that reinit has; of a
+    ticket with weights of its own those of another draw of theta_0, scaled to the ticket's norm in
+    each tensor, all else the ticket's. Other draws have a stream for each of the two kinds; in
+    arithmetic tasks, and of a scaled theta_0, they have the ticket's norms.
+
+    Args:
+        start: the ticket's; of weights of its own only the kept entries matter.
+        other: another seed's theta_k, of a ticket at theta_k.
+    """
+    own, signed = origin in ("signs", "free"), kind == "reinit-signs"
+    if own and not signed:
         drawn = controls.fresh_signs(start.tensors(), chosen, chosen, seed, attempt=attempt)
         return State(drawn, start.step)
-    if origin == "rewind" or (origin == "transferred" and start.step):
-        other = seed + 10_000 * (attempt + 1)  # a seed that is no other run's
-        theta = networks.initial(task.network, depth, other)
-        job = answers.training(task, other, theta, None, start.step, means=seen.means)
-        assert executor is not None
-        train = {other: answers.examples(task, data_module.search(task, other).train)}
-        async for _, result in executor.results([job], train, None):
-            return result.state
-    return another(task, seed, start, chosen, "reinit", attempt, rescale=origin == "scaled")
+    rescale = own or origin == "scaled"
+    fresh = other or another(task, seed, start, chosen, kind, attempt, rescale=rescale)
+    if not signed:
+        return fresh
+    tensors = fresh.tensors()
+    if own:
+        tensors = start.tensors() | {name: tensors[name] for name in chosen}
+    signed_anew = controls.fresh_magnitudes(start.tensors(), tensors, chosen, chosen)
+    return State(signed_anew, start.step)
 
 
 def another(
@@ -397,11 +445,16 @@ def entry_of(
         _size(shape) for shape in networks.shapes(task.network, task.network.depth).values()
     )
     facts |= {"masks": None, "kept": total, "effective": None, "layers": {}, "total": total}
+    facts["effective_nodes"] = None
     if chosen is not None:
         facts |= {"masks": masks.digest(chosen), "kept": masks.kept(chosen)}
     if chosen is not None and kind in ("ticket", "untrained") and schedule == 1:
         alive = networks.effective(task.network, task.network.depth, dict(chosen))
         facts |= {"effective": masks.kept(alive), "layers": masks.counts(chosen)}
+        facts["effective_nodes"] = networks.effective_nodes(alive)
+    forward = networks.sparse_flops(task.network, task.network.depth, chosen or {})
+    examples = batch_size(recipe, len(seen.train[seed].y)) * (until - start.step)
+    facts |= {"flops_inference": forward, "flops_training": 3 * forward * examples}
     facts["weights"] = start.digest
     key = store.key(
         data_and_network=task.training_digest,
@@ -413,6 +466,7 @@ def entry_of(
         until=until,
         order=list(ORDER),
         counted=[sorted(seen.sets[seed]), len(task.grid)],
+        measures=MEASURES,
         engine=VERSIONS[by],
         device=seen.means.kind,
         **({"norm_batches": norm_batches} if norm_batches else {}),
@@ -441,10 +495,10 @@ async def drawn_again(
         shapes = networks.shapes(task.network, task.network.depth)
         rule: Any = "erk" if entry.kind == "erk" else "uniform"
         (chosen,) = controls.random_masks(shapes, [entry.density], job.seed, rule, attempt=attempt)
-    elif entry.kind == "reinit":
+    elif entry.kind in REINITS:
         own = starts["ticket", entry.density, job.seed, 1]
-        origin = entry.table["origin"]
-        start = await _reinit(task, origin, job.seed, own, chosen, executor, seen, attempt)
+        kind, origin = entry.kind, entry.table["origin"]
+        start = await _reinit(task, kind, origin, job.seed, own, chosen, executor, seen, attempt)
     else:
         return None
     if start is None:
@@ -468,6 +522,10 @@ def cell_of(entry: Entry, result: Result) -> dict[str, Any]:
         "requested": round(entry.density * facts["total"]),
         "kept": facts["kept"],
         "effective": facts["effective"],
+        "effective_nodes": facts["effective_nodes"],
+        "flops_inference": facts["flops_inference"],
+        "flops_training": facts["flops_training"],
+        "distance": None if result.distance is None else float(f"{result.distance:.6g}"),
         "layers": facts["layers"],
         "masks": facts["masks"],
         "weights": facts["weights"],
@@ -484,7 +542,7 @@ def cell_of(entry: Entry, result: Result) -> dict[str, Any]:
 
 
 def _kept_counts(counts: dict[str, list[int]], entry: Entry) -> dict[str, list[int]]:
-    """What a record keeps, under 200 kB: whole curves where a score needs them, else the end.
+    """What a record keeps, under 300 kB: whole curves where a score needs them, else the end.
 
     The training curve tells when a run memorised, for dense and tickets. The reference needs the
     held-out curves of erk and of direct tickets too. A compressed run is judged by its end alone.
@@ -492,7 +550,7 @@ def _kept_counts(counts: dict[str, list[int]], entry: Entry) -> dict[str, list[i
     if entry.schedule > 1:
         return {part: curve[-1:] for part, curve in counts.items()}
     subject = entry.kind in ("dense", "ticket", "untrained")
-    kept = {part: curve for part, curve in counts.items() if subject or part != "train"}
+    kept = {p: curve if subject or p != "train" else curve[-1:] for p, curve in counts.items()}
     if "test" in kept and not subject and entry.kind not in ("erk", "direct"):
         kept["held_out"] = kept["held_out"][-LAST_COUNTS:]
     return kept
@@ -521,6 +579,7 @@ def missing_cell(task: Task, kind: str, density: float, seed: int, why: str) -> 
     return {
         "seed": seed, "kind": kind, "density": density, "schedule": 1,
         "requested": round(density * weights_total(task)), "kept": 0, "effective": None,
+        "effective_nodes": None, "flops_inference": None, "flops_training": None, "distance": None,
         "layers": {}, "masks": None, "weights": theta.digest, "origin": "init", "start": 0,
         "division": "init", "correct": {}, "status": "missing", "reason": why[:400],
         "attempt": 0, "own_shuffle": [],

@@ -14,9 +14,11 @@ from lthbench import depths, stats
 from lthbench.stats import Gap, Interval
 from lthbench.task import PUBLISHED
 
-VERSION = 5
+VERSION = 6
 LAST = 5  # evaluations averaged where a recipe ends at a constant rate
-CONTROLS = ("shuffled", "reinit", "random", "erk")
+CONTROLS = ("shuffled", "reinit", "reinit-signs", "random", "erk")
+IDENTITY = ("shuffled", "reinit", "reinit-signs")  # which weights; signs and magnitudes; magnitudes
+MEASURES = ("distance", "flops_inference", "flops_training", "effective_nodes")
 UNTRAINED = ("untrained", "untrained_random")  # read as they stand
 Table = Mapping[str, Any]
 
@@ -33,6 +35,7 @@ def aggregate(record: Table) -> dict[str, Any]:
         **_loss(record, cells, ladder),
         "matching": _matching(record, cells, ladder),
         "speed": _speed(record, cells, ladder),
+        "measures": _measures(record, cells, ladder),
         "cost": _interval([search["cost"] for search in record["searches"]]),
         "division": _division(record),
         "complete": _complete(record, cells, ladder),
@@ -113,7 +116,7 @@ def _dense(record: Table, cells: Cells) -> list[float] | None:
 def _rung(record: Table, cells: Cells, density: float) -> dict[str, Any]:
     ticket, dense = _values(record, cells, "ticket", density), _dense(record, cells)
     controls = {kind: _values(record, cells, kind, density) for kind in CONTROLS}
-    gaps = {kind: _gap(record, ticket, controls[kind]) for kind in ("shuffled", "reinit")}
+    gaps = {kind: _gap(record, ticket, controls[kind]) for kind in IDENTITY}
     found = [cells.get(("ticket", density, seed, 1)) for seed in record["seeds"]]
     tickets = [cell for cell in found if cell is not None]
     effective = [c["effective"] / c["kept"] for c in tickets if c["effective"] is not None]
@@ -123,13 +126,35 @@ def _rung(record: Table, cells: Cells, density: float) -> dict[str, Any]:
         "ticket": _interval(ticket, _share(record)),
         "difference": _difference(ticket, dense, _share(record)),
         **{kind: _interval(values, _share(record)) for kind, values in controls.items()},
-        "gap_shuffled": _gap_table(gaps["shuffled"]),
-        "gap_reinit": _gap_table(gaps["reinit"]),
+        **{gap_name(kind): _gap_table(gap) for kind, gap in gaps.items()},
         "identity_matters": matters,
         "effective": sum(effective) / len(effective) if effective else None,
         "collapsed": sum(c["effective"] == 0 for c in tickets),
         "failed": sum(c["status"] != "ok" for c in tickets),
     }
+
+
+def gap_name(kind: str) -> str:
+    """The key of ticket minus a control, among the aggregates of a rung."""
+    return f"gap_{kind.replace('-', '_')}"
+
+
+def _measures(record: Table, cells: Cells, ladder: Sequence[float]) -> list[dict[str, Any]]:
+    """Of dense and of each rung's trained tickets what no score reads, each a mean over the seeds
+    that tell of it, None where none does: accuracy on the training part at T, learning distance,
+    operations of inference and of training, effective nodes."""
+
+    def row(kind: str, density: float) -> dict[str, Any]:
+        found = [cells.get((kind, density, seed, 1)) for seed in record["seeds"]]
+        ok = [cell for cell in found if cell is not None and cell["status"] == "ok"]
+        fits = [cell["correct"]["train"][-1] / record["sizes"][str(cell["seed"])]["train"]
+                for cell in ok if cell["correct"].get("train")]  # fmt: skip
+        told = {name: [c[name] for c in ok if c.get(name) is not None] for name in MEASURES}
+        means = {n: sum(v) / len(v) if v else None for n, v in {"train": fits, **told}.items()}
+        whole = {n: round(v) for n, v in means.items() if n.startswith("flops") and v is not None}
+        return {"density": density, **means, **whole}
+
+    return [row("dense", 1.0), *(row("ticket", density) for density in ladder)]
 
 
 def _share(record: Table) -> bool:

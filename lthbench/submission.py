@@ -18,8 +18,15 @@ from lthbench import branch
 from lthbench.errors import RecordError, ResourceError, UsageError
 from lthbench.method import baseline_names
 from lthbench.packing import AGAIN, BUNDLE, pack
-from lthbench.paths import canonical_json, digest, write_whole
-from lthbench.record import BUNDLE_LIMIT, BundleEntry, Record, read_record, record_digest
+from lthbench.paths import digest, write_whole
+from lthbench.record import (
+    BUNDLE_LIMIT,
+    BundleEntry,
+    Record,
+    file_bytes,
+    read_record,
+    record_digest,
+)
 from lthbench.task import load_suite, suite_names
 from lthbench.untrusted import shown
 from lthbench.validation import check_bundle, check_record
@@ -117,7 +124,7 @@ def submit(out: Path, urls: Sequence[str], repository: Path | None) -> Submitted
     packed = pack(out, records)
     entry = _entry(packed, urls)
     named = [record.model_copy(update={"bundle": entry}) for record in records]
-    files = {_file(record): canonical_json(record.model_dump(mode="json")) for record in named}
+    files = {_file(record): file_bytes(record) for record in named}
     with _draft(out) as draft:
         write_whole(draft / BUNDLE, packed)
         remarks = check_bundle(draft / BUNDLE)[1]

@@ -163,7 +163,7 @@ def difference(record: Record, found: Found) -> str:
 
 def gap(record: Record, rung: Mapping[str, Any], control: str) -> str:
     """Ticket minus control, paired; both differences of two seeds."""
-    found = rung[f"gap_{control}"]
+    found = rung[scores.gap_name(control)]
     if found is None:
         return NA
     pairs = zip(rung["ticket"]["values"], rung[control]["values"], strict=True)
@@ -501,8 +501,19 @@ def failure(cell: Cell | Carried) -> str:
 
 def tables(record: Record) -> tuple[Table, ...]:
     """Every table of a record, the first one first."""
+    return (*_scored(record, CONTROLS), *measures(record))
+
+
+def _scored(record: Record, beside: Sequence[str]) -> tuple[Table, ...]:
+    """The tables of scores, which a terminal shows too, with these controls beside the ticket."""
     first = (as_they_stand(record),) if is_untrained(record) else ()
-    return (*first, against(record), identity(record), *speed(record), *carried(record))
+    return (*first, against(record, beside), identity(record), *speed(record), *carried(record))
+
+
+def _controls(record: Record, among: Sequence[str]) -> list[str]:
+    """These controls but for one that no rung has because it was none when the record was made."""
+    rungs = record.aggregates["rungs"]
+    return [k for k in among if k != "reinit-signs" or any(rung[k] is not None for rung in rungs)]
 
 
 def _means(record: Record) -> str:
@@ -525,9 +536,9 @@ def _accuracies(record: Record) -> str:
     return f"{what}: mean of {n} seeds, ± half its 95 % t interval"
 
 
-def against(record: Record) -> Table:
+def against(record: Record, beside: Sequence[str] = CONTROLS) -> Table:
     """One row a rung: the ticket, its difference from dense, the controls."""
-    shown = CONTROLS[:2] if is_untrained(record) else CONTROLS
+    shown = _controls(record, CONTROLS[:2] if is_untrained(record) else beside)
     rows = [
         (
             percent(rung["density"]),
@@ -634,13 +645,14 @@ def _floored(record: Record, rows: Sequence[Mapping[str, Any]]) -> list[int]:
 
 def identity(record: Record) -> Table:
     """One row a rung: which weights, which values, and how many of them count."""
+    shown = _controls(record, scores.IDENTITY)
     yes_or_no = {True: "yes", False: "no", None: NA}
     unknown, tested = bool(matching_available(record)), len(record.seeds) >= least_tested(record)
     rows = []
     for rung in record.aggregates["rungs"]:
         gaps: list[str] = []
-        for control in ("shuffled", "reinit"):
-            p = _p(rung[f"gap_{control}"])
+        for control in shown:
+            p = _p(rung[scores.gap_name(control)])
             gaps += [gap(record, rung, control), *([p] if tested else [])]
         effective = rung["effective"]
         rows.append(
@@ -655,18 +667,68 @@ def identity(record: Record) -> Table:
     of = unit(record)
     p_head = ("p",) if tested else ()
     head = (
-        *("density, %", f"−\u00a0shuffled, {of}", *p_head, f"−\u00a0reinit, {of}", *p_head),
+        "density, %",
+        *(text for kind in shown for text in (f"−\u00a0{kind}, {of}", *p_head)),
         *("identity matters", "winning", "effective density, %"),
     )
     caption = "Ticket minus its controls, paired by seed: which weights, which values"
-    verdict = f"p is one-sided; identity matters if both are below {stats.ALPHA:g}. "
+    verdict = (
+        "p is one-sided; identity matters if those of shuffled and reinit are below "
+        f"{stats.ALPHA:g}. "
+    )
     if not tested:
         verdict = f"Identity matters is a test, which needs {least_tested(record)} seeds. "
+    signs = (
+        "Shuffled: which weights; reinit: their values, signs and magnitudes; reinit-signs: their "
+        "magnitudes alone, so that what it has above reinit the signs are worth. "
+    )
     note = (
-        f"{verdict}Winning: it matches dense too. "
+        f"{signs if 'reinit-signs' in shown else ''}{verdict}Winning: it matches dense too. "
         "Effective density counts weights on a path from input to output."
     )
     return Table(caption, head, tuple(rows), note)
+
+
+def measures(record: Record) -> Iterable[Table]:
+    """One row for dense and for each rung: how well it fits, how far it went, what it takes."""
+    found = record.aggregates["measures"]
+    known = [name for name in MEASURES if any(row[name] is not None for row in found)]
+    if not known:
+        return
+    rows = [
+        (
+            "dense" if row["density"] == 1 and not place else percent(row["density"]),
+            *(NA if row[name] is None else MEASURES[name][1](row[name]) for name in known),
+        )
+        for place, row in enumerate(found)
+    ]
+    caption = "Fit, learning distance, operations and nodes: means over seeds"
+    after = " after training" if is_untrained(record) else ""
+    note = (
+        f"Of dense and the ticket{after}. Train accuracy: at T, on the examples that it learned "
+        "from, none augmented. Learning distance: how far kept weights end from where they began, "
+        "Euclidean. FLOPs: of one example's forward pass, a multiply-add two, pruned weights none, "
+        "and of the training, three such passes an example. Effective nodes: units, channels and "
+        "tokens on a path from input to output."
+    )
+    yield Table(caption, ("density, %", *(MEASURES[name][0] for name in known)), tuple(rows), note)
+
+
+def _operations(count: float) -> str:
+    """In three digits, with a prefix: 532 k, 5.32 M."""
+    size, prefix = next(((s, p) for s, p in PREFIXES if count >= s), (1.0, ""))
+    return f"{count / size:.3g} {prefix}".rstrip()
+
+
+PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
+# Heading of each measure, and how it is written.
+MEASURES: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "train": ("train accuracy, %", lambda share: number(100 * share, 2)),
+    "distance": ("learning distance", lambda value: f"{value:.3g}"),
+    "flops_inference": ("FLOPs, inference", _operations),
+    "flops_training": ("FLOPs, training", _operations),
+    "effective_nodes": ("effective nodes", lambda count: number(count, 0)),
+}
 
 
 def _p(found: Found) -> str:
@@ -810,7 +872,8 @@ def _compressed(record: Record, found: Mapping[str, Any]) -> Table:
 def terminal(record: Record, width: int = WIDTH) -> str:
     """What `lthbench evaluate` prints; characters that every code page of a terminal has."""
     good, dense, controls, cost = answers(record)
-    first, *others = tables(record)
+    # One control more would not fit beside the others; its gap stands in the table of gaps.
+    first, *others = _scored(record, [kind for kind in CONTROLS if kind != "reinit-signs"])
     lines = [title(record), ""]
     lines += [_line(answer, width) for answer in (good, dense, controls)]
     lines += ["", _text(first, width), ""]

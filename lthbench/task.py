@@ -151,6 +151,10 @@ class Recipe(Strict):
             raise ValueError("warm_up, drops and steps must rise in this order")
         return self
 
+    def batch_size(self, examples: int) -> int:
+        """Examples in one step, of so many to train on."""
+        return self.batch or examples - round(self.leave_out * examples)
+
     def lasting(self, steps: int) -> Recipe:
         """The whole schedule in another number of steps."""
         drops = tuple(drop * steps // self.steps for drop in self.drops)

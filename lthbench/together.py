@@ -7,8 +7,8 @@ result depends on which jobs went together.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from lthbench.engine import Evaluation, Examples, Job, Result
 from lthbench.executors import Executor
@@ -89,7 +89,7 @@ class Together:
         evaluation = None
         if looks:
             sets = {seed: named for look in looks for seed, named in look.sets.items()}
-            evaluation = Evaluation(sets, looks[0].at)
+            evaluation = replace(looks[0], sets=sets)
         try:
             async for key, result in self._executor.results(jobs, data, evaluation):
                 owners.pop(key).arrived.put_nowait((key, result))
@@ -101,8 +101,8 @@ class Together:
 
 def _alike(requests: Sequence[_Request]) -> list[list[_Request]]:
     """Requests that are looked at alike: a list has one evaluation, or none."""
-    found: dict[tuple[int, ...] | None, list[_Request]] = {}
+    found: dict[Hashable, list[_Request]] = {}
     for request in requests:
-        at = request.evaluation.at if request.evaluation else None
-        found.setdefault(at, []).append(request)
+        look = request.evaluation
+        found.setdefault(look and (look.at, look.last), []).append(request)
     return list(found.values())

@@ -9,8 +9,8 @@ from typing import Any
 
 from lthbench import bundle
 from lthbench.board import ledger as ledgers
-from lthbench.paths import canonical_json, digest
-from lthbench.record import BundleEntry, Record
+from lthbench.paths import digest
+from lthbench.record import BundleEntry, Record, file_bytes
 from tests.submitted import at_home, furnish, house
 
 
@@ -26,7 +26,7 @@ def entry_of(
     named = BundleEntry(sha256=found.sha256, size=found.size, urls=urls)
     update = {"bundle": named, **(changed or {})}
     record: Record = bundle.record(found, task).model_copy(update=update)
-    data = canonical_json(record.model_dump(mode="json"))
+    data = file_bytes(record)
     name = f"{record.method.name}--{digest(data)[:8]}"
     path = share / "_share" / "leaderboard" / "records" / task / f"{name}.json"
     path.parent.mkdir(exist_ok=True)

@@ -22,12 +22,12 @@ from lthbench import depths, scores
 from lthbench.board.entries import Board, Entry, State
 from lthbench.board.ledger import Ledger
 from lthbench.paths import canonical_json, digest, write_whole
-from lthbench.record import SCHEMA, Record, record_digest
+from lthbench.record import SCHEMA, Record, file_bytes, record_digest
 from lthbench.record import build as build_record
 from lthbench.reference import Reference
 from lthbench.reference import build as build_reference
 from lthbench.task import PUBLISHED, Task, load_suite, load_task, task_names
-from tests.records import ACCURACY, GENERALISATION, _generator, _grokking, _learning
+from tests.records import ACCURACY, GENERALISATION, _generator, _grokking, _learning, as_file
 
 LITE = load_suite("lite").tasks
 NOTHING = "0" * 64
@@ -48,8 +48,8 @@ WEIGHTS: Mapping[str, Mapping[int, int]] = {
 # Those whose records stay under 200 kB with what was carried to other depths.
 CARRYING = ("lenet300-mnist", "mlp-digits", "mlp-modadd59", "resnet20-cifar10", "vit-tiny-cifar10")
 SIZES = {
-    "mlp-digits": {"held_out": 144, "test": 360},
-    "vit-tiny-imagenette": {"held_out": 947, "test": 3925},
+    "mlp-digits": {"held_out": 144, "test": 360, "train": 1293},
+    "vit-tiny-imagenette": {"held_out": 947, "test": 3925, "train": 8522},
     "mlp-modadd59": {"train": 1744, "held_out": 176, "test": 1561},
     "transformer-modadd59": {"train": 2439, "held_out": 104, "test": 938},
     "transformer-modadd113": {"train": 3800, "held_out": 450, "test": 4060},
@@ -84,6 +84,7 @@ class Protocol:
     fingerprints: Mapping[str, str]
     tensors: tuple[str, ...]
     carried: Mapping[str, Any] | None  # source, targets, densities and sizes
+    batch: int = 60  # examples in a step
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def synthetic_board(
     for name in tasks:
         reference = reference_of(name, seed)
         path = folder / "reference" / f"{name}.json"
-        write_whole(path, canonical_json(reference.model_dump(mode="json")))
+        write_whole(path, file_bytes(reference))
     jobs = [
         (folder, name, seed, numbers, distinct, tuple(levels))
         for at, name in enumerate(tasks)
@@ -222,7 +223,7 @@ def protocol(name: str) -> Protocol:
     return Protocol(
         entry={**made, "name": name, "digest": digest(name.encode())},
         untrained=(0.8, 0.64, 0.512, 0.32768),
-        sizes=sizes if "mod" in name else {"held_out": 5000, "test": 10000},
+        sizes=sizes if "mod" in name else {"held_out": 5000, "test": 10000, "train": 55000},
         fingerprints={"generated": digest(f"data {name}".encode())},
         tensors=("hidden.0.weight", "head.weight"),
         carried=None,
@@ -239,6 +240,7 @@ def _real(task: Task) -> Protocol:
             "densities": list(moved.densities),
             "sizes": {str(target): weights[target] for target in moved.targets},
         }
+    sizes = SIZES.get(task.name, {"held_out": 5000, "test": 10000, "train": 55000})
     prints = dict(task.data.fingerprints) or {"generated": digest(f"data {task.name}".encode())}
     return Protocol(
         entry={
@@ -256,10 +258,11 @@ def _real(task: Task) -> Protocol:
             "ladder": list(task.ladder.trained),
         },
         untrained=task.ladder.untrained,
-        sizes=SIZES.get(task.name, {"held_out": 5000, "test": 10000}),
+        sizes=sizes,
         fingerprints=prints,
         tensors=("hidden.0.weight", "neck.weight", "head.weight"),
         carried=carried,
+        batch=task.recipe.batch_size(sizes["train"]),
     )
 
 
@@ -302,10 +305,9 @@ def _own_places(task: Protocol, method: Method, seeds: int) -> list[Place]:
     """What is trained for one method alone."""
     ladder = task.untrained if method.untrained else task.entry["ladder"]
     kinds = ["reinit", "shuffled", "ticket"]
-    if method.untrained:
-        kinds += ["untrained", "untrained_random"]
+    kinds += ["untrained", "untrained_random"] if method.untrained else ["reinit-signs"]
     if method.division == "reference":
-        kinds.remove("reinit")
+        kinds = [kind for kind in kinds if not kind.startswith("reinit")]
     places = [Place(kind, d, s) for s in range(seeds) for d in ladder for kind in kinds]
     if _compresses(task) and not method.untrained:
         rung = ladder[min(1, len(ladder) - 1)]
@@ -352,8 +354,8 @@ def _looks_like(place: Place, quality: float) -> tuple[str, float]:
     """The kind that a training learns like, and the density that it is as good as."""
     if place.kind in ("ticket", "carried", "direct"):
         return "ticket", min(1.0, place.density * quality)
-    if place.kind == "reinit":
-        return "reinit", min(1.0, place.density * quality**0.5)
+    if place.kind.startswith("reinit"):
+        return place.kind, min(1.0, place.density * quality**0.5)
     if place.kind in depths.PARTS:
         return "shuffled", place.density
     return place.kind, place.density
@@ -381,6 +383,8 @@ def _cell(
     division = method.division if method and own else "init"
     start = task.entry["every"] if division == "rewind" else 0
     carried = place.kind in ("carried", "weights-only")
+    steps = task.entry["steps"] // place.schedule - start
+    steps = 0 if place.kind.startswith("untrained") else steps
     name = repr((seed, method.name if method else "shared", place))
     share = kept // len(task.tensors)
     layers = dict.fromkeys(task.tensors, share)
@@ -393,13 +397,17 @@ def _cell(
         "requested": kept,
         "kept": kept,
         "effective": (kept - kept // 50 if place.density < 0.02 else kept) if subject else None,
+        "effective_nodes": round(500 * place.density**0.3) if subject else None,
+        "flops_inference": 2 * kept,
+        "flops_training": 6 * kept * task.batch * steps,
+        "distance": float(f"{20 * place.density**0.4 * steps / task.entry['steps']:.6g}"),
         "layers": layers if subject else {},
         "masks": None if place.kind == "dense" else digest(name.encode()),
         "weights": digest(repr((place.seed, place.depth, start)).encode()),
         "origin": "transferred" if carried else ORIGINS[division],
         "start": start,
         "division": division,
-        "correct": _kept_counts(place, counts, bool(start)),
+        "correct": _kept_counts(place, counts, bool(start), task.entry["kind"]),
         "status": "ok",
         "reason": "",
         "attempt": 0,
@@ -411,14 +419,15 @@ def _cell(
 
 
 def _kept_counts(
-    place: Place, counts: Mapping[str, np.ndarray], late: bool
+    place: Place, counts: Mapping[str, np.ndarray], late: bool, kind: str
 ) -> dict[str, list[int]]:
     """What a record keeps of the curves, as `score` keeps it."""
     if place.schedule > 1 or place.kind.startswith("untrained"):
-        parts = [part for part in counts if part != "train"]
-        return {part: counts[part][-1:].tolist() for part in parts}
+        return {part: curve[-1:].tolist() for part, curve in counts.items()}
     subject = place.kind in ("dense", "ticket")
-    curves = {p: c[1:] if late else c for p, c in counts.items() if subject or p != "train"}
+    curves = {p: c[1:] if late else c for p, c in counts.items()}
+    if not subject or kind == "accuracy":
+        curves["train"] = curves["train"][-1:]
     if not subject and place.kind not in ("erk", "direct"):
         curves["held_out"] = curves["held_out"][-5:]
     return {part: curve.tolist() for part, curve in curves.items()}
@@ -501,7 +510,7 @@ def _write(job: tuple[Path, str, int, range, int | None, tuple[int, ...]]) -> di
     told = {}
     for number in numbers:
         method = method_of(number, seed, levels)
-        raw = canonical_json(_whole(name, seed, method, number, distinct))
+        raw = canonical_json(as_file(_whole(name, seed, method, number, distinct)))
         found = digest(raw)
         path = folder / "records" / name / f"{method.name}--{found[:8]}.json"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,8 +15,8 @@ import torch
 
 from lthbench import arrays, controls, masks, networks, packed, testset
 from lthbench import bundle as bundles
-from lthbench.paths import canonical_json
-from lthbench.record import build
+from lthbench.record import build, file_bytes
+from lthbench.score import REINITS
 from lthbench.task import Task, load_task
 
 Table = dict[str, Any]
@@ -63,13 +63,17 @@ class Forger:
         torn = {name: torch.from_numpy(np.array(mask)) for name, mask in ticket[1].items()}
         shuffled, _ = controls.shuffled(torn, seed)
         alive = networks.effective(self.task.network, self.task.network.depth, dict(torn))
+        flops = networks.sparse_flops(self.task.network, self.task.network.depth, torn)
         for cell in self.cells(seed=seed, density=density):
-            if cell["kind"] in ("ticket", "untrained", "reinit"):
+            if cell["kind"] in ("ticket", "untrained", *REINITS):
                 cell["masks"] = masks.digest(torn)
+                steps = cell["flops_training"] // cell["flops_inference"]
+                cell["flops_inference"], cell["flops_training"] = flops, steps * flops
             if cell["kind"] == "shuffled":
                 cell["masks"] = masks.digest(shuffled)
             if cell["kind"] in ("ticket", "untrained") and cell["schedule"] == 1:
                 cell["layers"], cell["effective"] = masks.counts(torn), masks.kept(alive)
+                cell["effective_nodes"] = networks.effective_nodes(alive)
 
     def raised(self, cell: Table, by: int) -> None:
         """So many more right answers at the end (or fewer), in every file that tells of them."""
@@ -88,9 +92,7 @@ class Forger:
     def made(self, path: Path) -> Path:
         """The forged bundle: aggregates computed again, a manifest that fits."""
         table = {k: v for k, v in self.record.items() if k not in ("aggregates", "scorer")}
-        self.members[f"{self.task.name}/{bundles.RECORD}"] = canonical_json(
-            build(table).model_dump(mode="json")
-        )
+        self.members[f"{self.task.name}/{bundles.RECORD}"] = file_bytes(build(table))
         for file, held in ((bundles.ANSWERS, self.answers), (bundles.CURVES, self.curves)):
             self.members[f"{self.task.name}/{file}"] = arrays.dumps({}, held)
         path.write_bytes(bundles.contain(self.members))

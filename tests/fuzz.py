@@ -31,9 +31,10 @@ import numpy as np
 from lthbench import arrays, bundle, container, packed
 from lthbench.errors import LthbenchError
 from lthbench.paths import canonical_json, digest
-from lthbench.record import read_record
+from lthbench.record import file_bytes, read_record
 from lthbench.seeds import generator
 from lthbench.validation import check_bundle, check_record
+from tests.records import as_file
 from tests.submitted import DIGITS, MODADD, at_home, house
 
 Members = dict[str, bytes]
@@ -311,7 +312,7 @@ def _read_bundle(path: Path, data: bytes) -> bool:
     again[bundle.SOURCE] = bundle.source(whole).encode()
     for task in whole.tasks:
         record = bundle.record(whole, task).model_dump(mode="json")
-        again[f"{task}/record.json"] = canonical_json(record)
+        again[f"{task}/record.json"] = canonical_json(as_file(record))
         again[f"{task}/answers.safetensors"] = arrays.dumps({}, bundle.answers(whole, task))
         again[f"{task}/curves.safetensors"] = arrays.dumps({}, bundle.curves(whole, task))
         for seed, density in bundle.tickets(whole, task):
@@ -355,7 +356,7 @@ def record_case(draw: Draw, folder: Path) -> tuple[str, bool]:
         path.unlink()
     if not as_read:
         raise Wrong("the rules take what the reader refuses")
-    if canonical_json(record.model_dump(mode="json")) != broken:
+    if file_bytes(record) != broken:
         raise Wrong("what was read is not what stands there")
     return kind, True
 

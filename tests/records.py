@@ -11,7 +11,7 @@ import numpy as np
 
 from lthbench import scores, stats
 from lthbench.paths import digest
-from lthbench.record import Record, build
+from lthbench.record import Carried, Record, build
 from lthbench.task import Controls, controlled
 
 Kind = Literal["accuracy", "generalisation"]
@@ -27,14 +27,14 @@ GENERALISATION: dict[str, Any] = {
     "steps": 1000, "every": 10, "weights": 43904, "ladder": [0.8**n for n in (3, 6, 9)],
 }  # fmt: skip
 SIZES = {
-    "accuracy": {"held_out": 5000, "test": 10000},
+    "accuracy": {"held_out": 5000, "test": 10000, "train": 55000},
     "generalisation": {"train": 1770, "held_out": 170, "test": 1541},
 }
 DENSE = 0.984
 # Points that each kind of network loses below a density, by halvings below it.
 LOSES = {
     "ticket": (0.08, 0.0035), "reinit": (0.2, 0.006), "shuffled": (0.3, 0.008),
-    "erk": (0.3, 0.0095), "random": (0.4, 0.016),
+    "reinit-signs": (0.15, 0.005), "erk": (0.3, 0.0095), "random": (0.4, 0.016),
 }  # fmt: skip
 Place = tuple[str, float, int]  # kind, density, seed
 
@@ -128,15 +128,44 @@ def synthetic_record(
     return build(table)
 
 
+def as_file(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A record's table as its file has it: of the runs what is as usual is left out."""
+    usual = {
+        name: list(field.default) if isinstance(field.default, tuple) else field.default
+        for name, field in Carried.model_fields.items()
+        if not field.is_required()
+    }
+
+    def lean(run: Any) -> Any:
+        if not isinstance(run, dict):
+            return run
+        return {
+            name: value
+            for name, value in run.items()
+            if name not in usual or type(value) is not type(usual[name]) or value != usual[name]
+        }
+
+    made = {**table, "cells": [lean(run) for run in table["cells"]]}
+    if table.get("transfer"):
+        moved = table["transfer"]
+        made["transfer"] = {**moved, "cells": [lean(run) for run in moved["cells"]]}
+    return made
+
+
+def as_table(raw: bytes) -> dict[str, Any]:
+    """The whole table of a record's file, with all that it leaves out."""
+    return Record.model_validate_json(raw).model_dump(mode="json")
+
+
 def _places(wanted: Wanted) -> list[tuple[str, float, int, int]]:
     """Kind, density, seed and schedule of every cell, in a record's order."""
     places = []
     for seed in wanted.seeds:
         places.append(("dense", 1.0, seed, 1))
         for density in wanted.task["ladder"]:
-            kinds = ["erk", "random", "reinit", "shuffled", "ticket"]
+            kinds = ["erk", "random", "reinit", "reinit-signs", "shuffled", "ticket"]
             if wanted.division == "reference":
-                kinds.remove("reinit")
+                kinds = [kind for kind in kinds if not kind.startswith("reinit")]
             chosen = kinds if density in wanted.controlled else ["ticket"]
             places += [(kind, density, seed, 1) for kind in chosen]
         if wanted.compressed:
@@ -177,6 +206,10 @@ def _cell(
         "requested": kept,
         "kept": kept,
         "effective": effective if kind == "ticket" else None,
+        "effective_nodes": round(500 * density**0.3) if kind == "ticket" else None,
+        "flops_inference": 2 * kept,
+        "flops_training": 6 * kept * 60 * (task["steps"] // schedule - start),
+        "distance": float(f"{20 * density**0.4 / schedule:.6g}"),
         "layers": {"hidden.0.weight": kept // 2, "head.weight": kept - kept // 2}
         if kind == "ticket"
         else {},
@@ -185,12 +218,21 @@ def _cell(
         "origin": origins[wanted.division] if rewound else "init",
         "start": start,
         "division": wanted.division if rewound else "init",
-        "correct": {part: row[1:] if start else row for part, row in counts.items()},
+        "correct": _kept(counts, kind, task, bool(start)),
         "status": "ok",
         "reason": "",
         "attempt": 0,
         "own_shuffle": ["head.weight"] if kind == "shuffled" and density > 0.5 else [],
     }
+
+
+def _kept(
+    counts: Mapping[str, list[int]], kind: str, task: Mapping[str, Any], late: bool
+) -> dict[str, list[int]]:
+    """The curves past the start; of the training part the end alone where no score reads more."""
+    subject = kind in ("dense", "ticket") and task["kind"] == "generalisation"
+    kept = {part: row if subject or part != "train" else row[-1:] for part, row in counts.items()}
+    return {part: row[1:] if late and len(row) > 1 else row for part, row in kept.items()}
 
 
 def _counts(

@@ -11,8 +11,8 @@ from lthbench.board import ledger as ledgers
 from lthbench.board.ledger import Ledger
 from lthbench.evidence import figures, verdicts
 from lthbench.evidence import files as evidence
-from lthbench.paths import canonical_json, digest, write_whole
-from lthbench.record import Record, build
+from lthbench.paths import digest, write_whole
+from lthbench.record import Record, build, file_bytes
 from lthbench.task import load_task
 from tests.boards import LITE, Method, board_record, synthetic_board
 
@@ -111,7 +111,7 @@ def _compare_masks(folder: Path, one: Any, other: Any) -> None:
 
 def add(folder: Path, record: Record) -> str:
     """Put a record's file where it belongs; returns its digest."""
-    raw = canonical_json(record.model_dump(mode="json"))
+    raw = file_bytes(record)
     name = f"{record.method.name}--{digest(raw)[:8]}.json"
     write_whole(folder / "records" / record.task.name / name, raw)
     return digest(raw)

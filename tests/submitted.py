@@ -25,7 +25,7 @@ from lthbench.find import _finished
 from lthbench.method import load_method
 from lthbench.packing import pack
 from lthbench.paths import canonical_json
-from lthbench.record import Record
+from lthbench.record import Record, file_bytes
 from lthbench.reference import build
 from lthbench.task import load_task
 from tests.searching import ROOT, search
@@ -114,7 +114,7 @@ def freeze(record: Record, share: Path) -> None:
     floors = [2.0] * len(record.task.ladder)
     reference = build(record, {"held_out": floors, "test": floors})
     path = share / "_share" / "leaderboard" / "reference" / f"{record.task.name}.json"
-    path.write_bytes(canonical_json(reference.model_dump(mode="json")))
+    path.write_bytes(file_bytes(reference))
 
 
 @contextmanager

@@ -132,7 +132,8 @@ def test_a_unit_without_inputs_emits_its_bias() -> None:
 
 def test_counts_and_answers_are_those_of_the_plain_engine(held: bool) -> None:
     data, other = tiny.examples(), tiny.examples(count=200, seed=5)
-    evaluation = Evaluation({0: {"held_out": other, "train": data}}, (10, 20, 45, 50, 80))
+    sets = {"held_out": other, "train": data}
+    evaluation = Evaluation({0: sets}, (10, 20, 45, 50, 80), ("train",))
     job = doubled("adam")
     ours, theirs = by("compact", job, data, evaluation), by("plain", job, data, evaluation)
     for part in evaluation.sets[0]:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lthbench.controls import fresh_signs, random_masks, rescaled, shuffled
+from lthbench.controls import fresh_magnitudes, fresh_signs, random_masks, rescaled, shuffled
 from lthbench.errors import TicketError
 from lthbench.masks import Rule, counts, digest, kept, layer_counts, nested, target_count
 from tests import strategies
@@ -210,6 +210,19 @@ def test_fresh_signs_keep_magnitudes(seed: int, masks: dict[str, Tensor]) -> Non
         assert torch.equal(result[name][~mask], start[name][~mask])
         assert torch.equal(result[name][mask], full[name][mask])
         assert torch.equal(start[name], given_start[name])
+
+
+def test_fresh_magnitudes_keep_the_signs_of_what_is_kept() -> None:
+    start = {"w": torch.tensor([-2.0, 3.0, 0.0, -0.5, 1.0]), "b": torch.tensor([5.0])}
+    fresh = {"w": torch.tensor([0.1, -0.2, -0.3, 0.4, -0.5]), "b": torch.tensor([6.0])}
+    masks = {"w": torch.tensor([True, True, True, True, False])}
+    result = fresh_magnitudes(start, fresh, masks, ["w"])
+    assert result["w"].tolist() == pytest.approx([-0.1, 0.2, 0.3, -0.4, -0.5])
+    assert result["b"].tolist() == [6.0]  # what is not pruned is the fresh draw's
+    other = {**start, "w": torch.tensor([-2.0, 3.0, 0.0, -0.5, -1.0])}
+    assert torch.equal(fresh_magnitudes(other, fresh, masks, ["w"])["w"], result["w"])
+    with pytest.raises(TicketError, match="w has shape"):
+        fresh_magnitudes({"w": torch.zeros(3)}, fresh, masks, ["w"])
 
 
 def test_fresh_signs_are_fair_and_forget_the_old_ones() -> None:

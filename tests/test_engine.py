@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache
@@ -235,8 +236,14 @@ def test_an_evaluation_changes_no_bit(family: str) -> None:
     of = tiny.network(family)
     job = tiny.job(family, masks=tiny.masks(of, of.depth))
     plainly = state_of(trained(job, data))
-    evaluation = Evaluation({0: {"held_out": other, "again": data}}, tuple(range(1, 101)))
-    assert state_of(trained(job, data, evaluation)).digest == plainly.digest
+    seen = {"held_out": other, "again": data, "train": data}
+    evaluation = Evaluation({0: seen}, tuple(range(1, 101)), ("train",))
+    result = trained(job, data, evaluation)
+    assert state_of(result).digest == plainly.digest
+    assert {part: len(counts) for part, counts in result.correct.items()} == {
+        "held_out": 100, "again": 100, "train": 1,
+    }  # fmt: skip
+    assert result.correct["train"].tolist() == result.correct["again"].tolist()[-1:]
 
 
 def test_steps_train_and_evaluations_do_not(at_every_forward: Callable[[Look], None]) -> None:
@@ -265,6 +272,38 @@ def test_counts_are_those_of_a_naive_recount() -> None:
             assert int(result.correct[name][-1]) == right
             assert len(result.correct[name]) == until // 20
     assert right > 33 / tiny.CLASSES * 1.5
+
+
+@pytest.mark.parametrize("until", [0, 5, 20])
+def test_a_set_is_counted_once_where_a_training_ends(until: int) -> None:
+    """Whether or not others are counted there."""
+    data = tiny.examples()
+    sets = {"held_out": tiny.examples(seed=1), "train": data}
+    result = trained(tiny.job(until=until), data, Evaluation({0: sets}, (10, 20), ("train",)))
+    lengths = {part: len(counts) for part, counts in result.correct.items()}
+    assert lengths == {"train": 1} | {0: {"held_out": 1}, 5: {}, 20: {"held_out": 2}}[until]
+    assert int(result.correct["train"][0]) == sum(
+        a == int(y)
+        for a, y in zip(
+            answered(tiny.job(until=until), state_of(result), data), data.y, strict=True
+        )
+    )
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_learning_distance_is_that_of_kept_prunable_weights(family: str, masked: bool) -> None:
+    data, of = tiny.examples(family, 40), tiny.network(family)
+    masks = tiny.masks(of, of.depth) if masked else None
+    job = tiny.job(family, masks=masks, until=5)
+    result = trained(job, data)
+    end, squares = state_of(result), []
+    for name in networks.shapes(of, of.depth):
+        moved = (end[name].double() - job.start[name].double()).flatten().tolist()
+        kept = masks[name].flatten().tolist() if masks else [True] * len(moved)
+        squares += [m * m for m, k in zip(moved, kept, strict=True) if k]
+    assert result.distance == pytest.approx(math.sqrt(math.fsum(squares)), rel=1e-12)
+    assert trained(tiny.job(family, masks=masks, until=0), data).distance == 0
 
 
 def answered(job: Job, state: State, examples: Examples) -> list[int]:

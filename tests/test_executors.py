@@ -28,6 +28,7 @@ Found = dict[str, tuple[Any, ...]]
 EVALUATION = Evaluation(
     {seed: {"held_out": tiny.examples(seed=9), "more": tiny.examples(seed=8)} for seed in (0, 1)},
     (5, 10),
+    ("more",),
 )
 DATA = {seed: tiny.examples(seed=seed) for seed in (0, 1)}
 LONG = tiny.recipe(steps=10**7, schedule="constant", rate=1e-4)
@@ -56,7 +57,12 @@ def told(result: Result) -> tuple[Any, ...]:
     """All of a result but its seconds."""
     digest = result.state.digest if result.state is not None else None
     tables = (result.correct, result.predictions)
-    return (result.status, digest, *({n: t.tolist() for n, t in sorted(x.items())} for x in tables))
+    return (
+        result.status,
+        digest,
+        result.distance,
+        *({n: t.tolist() for n, t in sorted(x.items())} for x in tables),
+    )
 
 
 async def collected(

@@ -203,16 +203,16 @@ def test_a_search_that_is_stored_whole_is_not_foreseen_again(tmp_path: Path, tim
 
 
 def test_scoring_is_counted_by_its_runs() -> None:
-    """Dense, three tickets, four controls on one rung or on three; short schedules of three."""
+    """Dense, three tickets, five controls on one rung or on three; short schedules of three."""
     whole = TASKS[0].recipe.steps
-    assert scoring_steps(TASKS[0], 2, "one rung", False) == 2 * 8 * whole
-    assert scoring_steps(TASKS[0], 2, "all", True) == 2 * 16 * whole  # it has no short schedules
+    assert scoring_steps(TASKS[0], 2, "one rung", False) == 2 * 9 * whole
+    assert scoring_steps(TASKS[0], 2, "all", True) == 2 * 19 * whole  # it has no short schedules
     lenet = load_task("lenet300-mnist")
-    assert scoring_steps(lenet, 5, "all", True) == 5 * (31 + 3 * 7 / 8) * 12_000
+    assert scoring_steps(lenet, 5, "all", True) == 5 * (37 + 3 * 7 / 8) * 12_000
     # Every second rung: three of six, and no reinit in short schedules on another rung.
     rung = lenet.score.compressed_density in lenet.ladder.trained[1::2]
     short = (2 + rung) * 7 / 8
-    assert scoring_steps(lenet, 5, "alternate", True) == 5 * (7 + 4 * 3 + short) * 12_000
+    assert scoring_steps(lenet, 5, "alternate", True) == 5 * (7 + 5 * 3 + short) * 12_000
 
 
 @pytest.mark.parametrize("direct", [False, True])

@@ -15,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lthbench import record as records
+from lthbench import scores
 from lthbench.errors import RecordError
-from lthbench.paths import canonical_json
+from lthbench.paths import canonical_json, shipped
 from lthbench.record import (
     Record,
     build,
     comparable,
+    file_bytes,
     read_record,
     read_records,
     record_digest,
@@ -28,11 +30,12 @@ from lthbench.record import (
 )
 from lthbench.rescore import rescored
 from lthbench.score import _kept_counts
-from tests.records import ACCURACY, GENERALISATION, synthetic_record
+from tests.records import ACCURACY, GENERALISATION, as_file, synthetic_record
 from tests.strategies import moderate
 
-LIMIT = 200_000  # bytes of a record of five seeds
-TRANSFORMER = {"ladder": [0.8**n for n in (3, 6, 9, 12, 15, 18)], "steps": 1500, "every": 15}
+LIMIT = 300_000  # bytes of a record of ten seeds
+# Six rungs, fifty evaluations.
+TRANSFORMER = {"ladder": [0.8**n for n in (1, 2, 3, 4, 5, 6)], "steps": 1500, "every": 30}
 Json = dict[str, Any]
 Place = tuple[str | int, ...]
 
@@ -65,7 +68,7 @@ def test_what_is_written_is_read(record: Record, tmp_path_factory: pytest.TempPa
     write_record(path, record)
     again = read_record(path)
     assert again == record
-    assert canonical_json(again.model_dump(mode="json")) == path.read_bytes()
+    assert canonical_json(as_file(again.model_dump(mode="json"))) == path.read_bytes()
     assert (comparable(again), record_digest(again)) == (comparable(record), record_digest(record))
 
 
@@ -175,11 +178,15 @@ BAD: dict[str, tuple[Place, Any, str]] = {
         ("cells", 3, "correct", "test", 0), 10_001, "counts exceed the set test"),
     "fewer than none": (("cells", 3, "correct", "test", 0), -1, "counts exceed the set test"),
     "half an answer": (("cells", 3, "correct", "test", 0), 0.5, "cells.3.correct.test.0: "),
-    "a set without a size": (("cells", 3, "correct", "train"), [1], "exceed the set train"),
+    "a set without a size": (("cells", 3, "correct", "other"), [1], "exceed the set other"),
     "another seed's cell": (("cells", 3, "seed"), 99, "none of the record's"),
     "another density": (("cells", 3, "requested"), 7, "requested is not density * N"),
     "more kept than there are": (("cells", 3, "kept"), 266_201, "kept or effective is out of"),
     "more effective than kept": (("cells", 5, "effective"), 266_200, "kept or effective is out"),
+    "more nodes than weights": (
+        ("cells", 6, "effective_nodes"), 136_295, "more effective nodes than weights"),
+    "a negative distance": (("cells", 3, "distance"), -1.0, "cells.3.distance: "),
+    "operations in parts": (("cells", 3, "flops_inference"), 0.5, "cells.3.flops_inference: "),
     "density of nothing": (("cells", 3, "density"), 0.0, "cells.3.density: "),
     "unknown key": (("colour",), "red", "colour: Extra inputs are not permitted"),
     "unknown key within": (("task", "momentun"), 1, "task.momentun: Extra inputs"),
@@ -259,16 +266,18 @@ def test_a_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     [("accuracy", {}), ("generalisation", {}), ("generalisation", TRANSFORMER)],
     ids=["lenet300-mnist", "mlp-modadd59", "transformer-modadd59"],
 )
-def test_a_record_of_five_seeds_is_small(kind: Any, task: Json) -> None:
-    """With what `score` keeps of the curves, on the longest ladders of suite lite."""
-    table = synthetic_record(kind=kind, task=task).model_dump(mode="json")
+def test_a_record_of_ten_seeds_is_small(kind: Any, task: Json) -> None:
+    """With what `score` keeps of the curves, all controls on the longest ladders of suite lite."""
+    table = synthetic_record(kind=kind, seeds=10, task=task).model_dump(mode="json")
     for cell in table["cells"]:
         cell["layers"] = {f"blocks.0.{n}.weight": 12345 for n in range(8)} if cell["layers"] else {}
         cell["correct"] = _kept_counts(cell["correct"], SimpleNamespace(**cell))  # type: ignore[arg-type]
     for name in ("aggregates", "schema_version", "scorer"):
         table.pop(name)
     record = build(table)
-    assert len(canonical_json(record.model_dump(mode="json"))) < LIMIT
+    kinds = {cell.kind for cell in record.cells}
+    assert kinds == {"dense", "ticket", *scores.CONTROLS}
+    assert len(file_bytes(record)) < LIMIT
 
 
 def test_validating_needs_no_torch(tmp_path: Path, whole: Json) -> None:
@@ -295,6 +304,41 @@ def test_a_records_file_is_read_as_a_folder_of_one(tmp_path: Path) -> None:
     assert read_records(path) == [record]
     with pytest.raises(RecordError, match="no records here"):
         read_records(tmp_path)
+
+
+def test_a_record_of_the_schema_before_is_one_of_this_with_nothing_measured(
+    tmp_path: Path,
+) -> None:
+    """All that was known stays, and what was not measured is null."""
+    new = ("flops_inference", "flops_training", "distance", "effective_nodes")
+    table = synthetic_record(3).model_dump(mode="json")
+    table["cells"] = [
+        {name: value for name, value in cell.items() if name not in new}
+        for cell in table["cells"]
+        if cell["kind"] != "reinit-signs"
+    ]
+    for cell in table["cells"]:
+        del cell["correct"]["train"]
+    for sizes in table["sizes"].values():
+        del sizes["train"]
+    old = tmp_path / "imp--01234567.json"
+    old.write_bytes(canonical_json({**table, "schema_version": 1, "scorer": 5}))
+    path = rescored(old)
+    again = read_record(path).model_dump(mode="json")
+    assert again["schema_version"] == 2
+    for before, now in zip(table["cells"], again["cells"], strict=True):
+        assert {name: now[name] for name in before} == before
+        assert [now[name] for name in new] == [None] * 4
+    assert {row["distance"] for row in again["aggregates"]["measures"]} == {None}
+    assert rescored(path) == path
+
+
+def test_a_reference_of_the_schema_before_keeps_its_values(tmp_path: Path) -> None:
+    path = shipped("leaderboard") / "reference" / "mlp-digits.json"
+    table = json.loads(path.read_bytes())
+    old = tmp_path / path.name
+    old.write_bytes(canonical_json({**table, "schema_version": 1}))
+    assert rescored(old) == old and old.read_bytes() == path.read_bytes()
 
 
 def test_a_record_is_scored_again_from_its_counts(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from lthbench.errors import RecordError
 from lthbench.paths import canonical_json, digest
 from lthbench.record import difference
 from lthbench.validation import check_bundle, check_record, validate
+from tests.records import as_file, as_table
 from tests.rewritten import Json, cell, changed, table_of, written
 from tests.strategies import moderate
 from tests.submitted import DIGITS, at_home, house
@@ -189,7 +190,7 @@ def test_anything_anywhere_ends_in_a_line(
     assert finding.what.isprintable()
     if finding.ok:
         assert (
-            difference(scores.aggregate(json.loads(path.read_bytes())), table["aggregates"], "")
+            difference(scores.aggregate(as_table(path.read_bytes())), table["aggregates"], "")
             is None
             or scored
         )
@@ -197,7 +198,7 @@ def test_anything_anywhere_ends_in_a_line(
 
 # --- bytes -----------------------------------------------------------------------------------
 
-WHOLE = canonical_json(TABLES["small"])
+WHOLE = canonical_json(as_file(TABLES["small"]))
 
 
 def instead(old: bytes, new: bytes) -> bytes:

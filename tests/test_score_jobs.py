@@ -31,7 +31,7 @@ from tests.searching import ROOT, search
 
 SEED = 1000
 ALL, ONE = Plan(compressed=False), Plan(controls="one rung", compressed=False)
-KINDS = ("ticket", "shuffled", "reinit", "random", "erk")
+KINDS = ("ticket", "shuffled", "reinit", "reinit-signs", "random", "erk")
 ORIGINS = (
     "import torch\n"
     "from lthbench import Ticket, keep_top\n"
@@ -90,8 +90,11 @@ class Told(Here):
                 yield job.key, Result(None, status="diverged", reason="as it was told")
                 continue
             sets = evaluation.sets[job.seed] if evaluation else {}
-            count = sum(job.start.step < at <= job.until for at in evaluation.at) if sets else 0
-            yield job.key, Result(job.start, {part: torch.ones(count).long() for part in sets})
+            counts: dict[str, int] = Counter()
+            for due in evaluation.due(job).values() if evaluation else ():
+                counts.update(due.keys())
+            correct = {part: torch.ones(counts[part]).long() for part in sets}
+            yield job.key, Result(job.start, correct, distance=0.0)
 
 
 def found(
@@ -237,7 +240,7 @@ def test_another_start_by_origin(origin: str, digits: Task, tmp_path: Path) -> N
         assert ticket.table["weights"] == ticket.job.start.digest
         theta = networks.initial(digits.network, digits.network.depth, SEED)
         assert not torch.equal(ticket.job.start["head.weight"], theta["head.weight"])
-        assert not [entry for entry in chosen if entry.kind == "reinit"]
+        assert not [entry for entry in chosen if entry.kind in score.REINITS]
         return
     reinit = of(chosen, "reinit", 0.2)
     assert reinit.table["masks"] == ticket.table["masks"]
@@ -250,6 +253,32 @@ def test_another_start_by_origin(origin: str, digits: Task, tmp_path: Path) -> N
             assert torch.equal(ours.abs(), fresh.abs())
         else:
             assert abs(torch.corrcoef(torch.stack([ours, fresh]))[0, 1]) < 0.5
+
+
+@pytest.mark.parametrize("origin", ["init", "rewind", "signs", "free"])
+def test_signs_stay_and_magnitudes_are_fresh(origin: str, digits: Task, tmp_path: Path) -> None:
+    """Under the ticket's masks at its step; what is not pruned is as in the reinit control."""
+    chosen = entries(digits, tmp_path, ALL, "origins", origin=origin)
+    ticket, reinit, signs = (of(chosen, k, 0.2) for k in ("ticket", *score.REINITS))
+    assert signs.table["masks"] == ticket.table["masks"]
+    assert signs.job.start.step == ticket.job.start.step
+    assert signs.job.start.digest != reinit.job.start.digest
+    assert ticket.job.masks is not None
+    for name, tensor in signs.job.start.items():
+        mask = ticket.job.masks.get(name)
+        if mask is None:
+            assert torch.equal(tensor, reinit.job.start[name])
+            continue
+        ours, fresh = ticket.job.start[name][mask], tensor[mask]
+        assert torch.equal(torch.signbit(ours), torch.signbit(fresh))
+        if origin == "rewind":  # of the same other seed
+            assert torch.equal(fresh.abs(), reinit.job.start[name][mask].abs())
+        together = torch.stack([ours.abs(), fresh.abs()])
+        assert len(fresh.abs().unique()) > 0.9 * len(fresh)  # a distribution's, not one magnitude
+        if origin != "signs":  # whose magnitudes are one
+            assert abs(torch.corrcoef(together)[0, 1]) < 0.5
+        if origin in ("signs", "free"):
+            assert norm(fresh) == pytest.approx(norm(ours), rel=1e-6)
 
 
 def test_a_rewound_control_is_another_seed_at_that_step(digits: Task, tmp_path: Path) -> None:
@@ -277,11 +306,11 @@ def test_in_sums_another_start_has_the_tickets_norm(sums: Task, tmp_path: Path) 
     """Scale alone moves when a network generalises."""
     chosen = entries(sums, tmp_path, ALL, "magnitude_init")
     for density in sums.ladder.trained:
-        ticket, reinit = of(chosen, "ticket", density), of(chosen, "reinit", density)
+        ticket, *others = (of(chosen, kind, density) for kind in ("ticket", *score.REINITS))
         assert ticket.job.masks is not None
         for name, mask in ticket.job.masks.items():
-            wanted, own = norm(ticket.job.start[name][mask]), norm(reinit.job.start[name][mask])
-            assert own == pytest.approx(wanted, rel=1e-6)
+            wanted, *own = (norm(one.job.start[name][mask]) for one in (ticket, *others))
+            assert own == pytest.approx([wanted] * 2, rel=1e-6)
 
 
 # --- the stream ------------------------------------------------------------------------------
@@ -308,7 +337,7 @@ def test_scoring_has_an_order_of_its_own(digits: Task, sums: Task, tmp_path: Pat
 # --- failures --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["shuffled", "reinit", "random", "erk"])
+@pytest.mark.parametrize("kind", ["shuffled", "reinit", "reinit-signs", "random", "erk"])
 @pytest.mark.parametrize("failures", [1, 2, 3])
 @pytest.mark.parametrize("name", ["digits", "sums"])
 def test_a_failed_control_is_drawn_again(
@@ -336,28 +365,30 @@ def test_a_failed_control_is_drawn_again(
     assert len(tried) == min(failures + 1, ATTEMPTS)
     assert cell["attempt"] == len(tried) - 1
     assert cell["status"] == ("ok" if failures < ATTEMPTS else "diverged")
-    drawn = "weights" if kind == "reinit" else "masks"
-    digests = [
-        job.start.digest if kind == "reinit" else masks.digest(job.masks or {}) for job in tried
-    ]
+    fresh = kind in score.REINITS
+    drawn = "weights" if fresh else "masks"
+    digests = [job.start.digest if fresh else masks.digest(job.masks or {}) for job in tried]
     assert len(set(digests)) == len(tried)
     assert cell[drawn] == digests[-1]
     original = of(first, kind, density)
     assert {masks.kept(job.masks or {}) for job in tried} == {original.table["kept"]}
     assert {job.order for job in tried} == {ORDER}
-    if kind == "reinit" and name == "sums":
+    if fresh and name == "sums":
         for part, mask in (original.job.masks or {}).items():
             wanted = norm(original.job.start[part][mask])
             for job in tried:
                 assert norm(job.start[part][mask]) == pytest.approx(wanted, rel=1e-6)
 
 
+@pytest.mark.parametrize("kind", score.REINITS)
 @pytest.mark.parametrize("origin", ["rewind", "signs", "free"])
-def test_every_kind_of_start_is_drawn_again(origin: str, digits: Task, tmp_path: Path) -> None:
+def test_every_kind_of_start_is_drawn_again(
+    origin: str, kind: str, digits: Task, tmp_path: Path
+) -> None:
     searches = found(digits, tmp_path, "origins", origin=origin)
     seen = see(digits, (SEED,), ONE)
     first = asyncio.run(planned(digits, searches, tmp_path, Here(), ONE, seen))
-    failing = of(first, "reinit", 0.2)
+    failing = of(first, kind, 0.2)
     starts = {e.place: e.job.start for e in first if e.kind == "ticket"}
     drawn = asyncio.run(score.drawn_again(digits, failing, starts, Here(), seen))
     assert drawn is not None
@@ -411,14 +442,15 @@ def test_nothing_is_trained_twice(digits: Task, tmp_path: Path, cache: Path) -> 
         return cells, told
 
     cells, told = go(tmp_path / "a", "erk")
-    assert len(told.jobs) == len(cells) == 8
+    assert len(told.jobs) == len(cells) == 9
     again, told = go(tmp_path / "a", "erk")
     assert told.jobs == []
     assert again == cells
     assert {now for _, now in ran} == {False}
     _, told = go(tmp_path / "b", "magnitude_init")
-    assert Counter(what for what, now in ran if now) == {"ticket": 3, "shuffled": 1, "reinit": 1}
-    assert len(told.jobs) == 5
+    own = {"ticket": 3, "shuffled": 1, "reinit": 1, "reinit-signs": 1}
+    assert Counter(what for what, now in ran if now) == own
+    assert len(told.jobs) == 6
 
 
 def test_the_frozen_dense_run_is_not_trained(digits: Task, tmp_path: Path) -> None:
@@ -463,8 +495,8 @@ def test_frozen_random_controls_are_not_trained_where_they_are_wanted(
 KEPT = [
     ("dense", 1, ("train", "held_out", "test"), 20),
     ("ticket", 1, ("train", "held_out", "test"), 20),
-    ("erk", 1, ("held_out", "test"), 20),
-    ("shuffled", 1, ("held_out", "test"), score.LAST_COUNTS),
+    ("erk", 1, ("train", "held_out", "test"), 20),
+    ("shuffled", 1, ("train", "held_out", "test"), score.LAST_COUNTS),
     ("ticket", 8, ("train", "held_out", "test"), 1),
 ]
 
@@ -473,13 +505,15 @@ KEPT = [
 def test_what_is_kept_of_a_curve(
     kind: str, schedule: int, parts: tuple[str, ...], held: int
 ) -> None:
-    """Whole where a score needs it; the end of the held-out curve beside a test curve."""
+    """Whole where a score needs it; the end of the held-out curve beside a test curve, and of the
+    training part's in controls."""
     curve = list(range(20))
     counts = {"train": curve, "held_out": curve, "test": curve}
     entry: Any = SimpleNamespace(kind=kind, schedule=schedule)
     kept = score._kept_counts(counts, entry)
     assert tuple(kept) == parts
     assert kept["held_out"] == curve[-held:]
+    assert kept["train"] == (curve if held == 20 and kind != "erk" else curve[-1:])
     assert kept["test"] == (curve if schedule == 1 else curve[-1:])
     alone = score._kept_counts({"held_out": curve}, entry)
     assert alone["held_out"] == (curve if schedule == 1 else curve[-1:])
@@ -509,7 +543,7 @@ def test_no_example_is_trained_and_counted(
         assert ("test" in sets) is final
         if final:
             assert not (train | sets["held_out"]) & sets["test"]
-        assert ("train" in sets) is (name == "sums")
+        assert sets["train"] == train
         assert seen.sizes()[str(seed)] == {part: len(examples) for part, examples in sets.items()}
 
 
@@ -533,7 +567,7 @@ def test_a_final_run_names_a_missing_test_file(digits: Task, cache: Path) -> Non
     data.prepare(digits, download=False)
     for path in cache.rglob("*test*"):
         path.unlink()
-    assert see(digits, (0,), Plan()).sizes() == {"0": {"held_out": 143}}
+    assert see(digits, (0,), Plan()).sizes() == {"0": {"held_out": 143, "train": 1290}}
     with pytest.raises(DataError, match=r"fold0\.test\.safetensors is not there; run `lthbench da"):
         see(digits, (0,), Plan(final=True))
 
@@ -543,12 +577,16 @@ def test_a_short_real_run(sums: Task, tmp_path: Path, cache: Path) -> None:
     searches = found(sums, tmp_path)
     seen = see(sums, (SEED,), ONE)
     cells = asyncio.run(score.score(sums, searches, tmp_path, Here(), ONE, seen))
-    assert [cell["status"] for cell in cells] == ["ok"] * 7
+    assert [cell["status"] for cell in cells] == ["ok"] * 8
     sizes = seen.sizes()[str(SEED)]
     for cell in cells:
         subject = cell["kind"] in ("dense", "ticket")
-        assert set(cell["correct"]) == {"held_out"} | ({"train"} if subject else set())
+        assert set(cell["correct"]) == {"held_out", "train"}
+        assert (cell["effective_nodes"] is not None) is (cell["kind"] == "ticket")
+        batch = sums.recipe.batch_size(sizes["train"])
+        assert cell["flops_training"] == 3 * cell["flops_inference"] * batch * sums.recipe.steps
+        assert cell["distance"] > 0
         for part, counts in cell["correct"].items():
-            assert len(counts) == len(sums.grid)
+            assert len(counts) == (len(sums.grid) if subject or part != "train" else 1)
             assert all(0 <= count <= sizes[part] for count in counts)
         assert cell["kept"] == cell["requested"]

@@ -19,6 +19,7 @@ from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageErro
 from lthbench.paths import canonical_json, digest
 from lthbench.record import record_digest
 from lthbench.submission import submit
+from tests.records import as_table
 from tests.submitted import DIGITS, MODADD, at_home, house
 
 URL = "https://example.org/files/bundle.zip"
@@ -72,7 +73,7 @@ def test_what_it_leaves(out: Path) -> None:
     assert (done.bundle.sha256, done.bundle.size) == (digest(packed), len(packed))
     assert done.bundle.urls == (URL,)
     for path, record in zip(done.records, house().records, strict=True):
-        whole = json.loads(path.read_bytes())
+        whole = as_table(path.read_bytes())
         assert whole.pop("bundle") == {
             "sha256": digest(packed), "size": len(packed), "urls": [URL],
         }  # fmt: skip

@@ -180,7 +180,7 @@ def test_two_seeds_show_both_values_and_no_interval() -> None:
 def test_what_is_not_available_is_no_zero() -> None:
     """Rungs without a control, and verdicts without seeds or a reference."""
     record = synthetic_record(**RECORDS["development"])
-    assert tables.against(record).rows[0][3:] == ("n/a",) * 4
+    assert tables.against(record).rows[0][3:] == ("n/a",) * 5
     assert tables.against(record).rows[-2][3] != "n/a"
     assert all(row[-3:-1] == ("n/a", "n/a") for row in tables.identity(record).rows)
     five = tables.identity(synthetic_record(reference=False))
@@ -224,7 +224,7 @@ def test_a_collapsed_ticket_is_told() -> None:
     cells = json.loads(as_json(record))["cells"]
     for cell in cells:
         if (cell["kind"], cell["density"], cell["seed"]) == ("ticket", SPARSEST, 0):
-            cell["effective"] = 0
+            cell["effective"] = cell["effective_nodes"] = 0
     text = tables.terminal(rebuilt(record, cells=cells))
     assert "1 at 0.59 % density: no path is left" in line(text, "Collapsed")
 

@@ -32,6 +32,7 @@ from lthbench.validation import (
     validate,
 )
 from tests.golden_aggregates import cases, golden
+from tests.records import as_file, as_table
 from tests.rewritten import Json, cell, cells, changed, shipped_records, table_of, written
 from tests.submitted import DIGITS, House, at_home, house
 
@@ -225,6 +226,25 @@ BROKEN: dict[str, tuple[str, Callable[[Json], object], str]] = {
     "no ticket": ("small", lambda t: drop(t, "ticket"), "no ticket at density"),
     "no shuffled": ("small", lambda t: drop(t, "shuffled"), "no shuffled at density"),
     "no reinit": ("small", lambda t: drop(t, "reinit"), "no reinit at density"),
+    "no reinit-signs": ("measured", lambda t: drop(t, "reinit-signs"), "no reinit-signs at"),
+    "signs that nobody asked for": ("small", lambda t: t["cells"].append(
+        {**cell(t, "reinit"), "kind": "reinit-signs"}), "nothing asks for it"),
+    "other operations of training": ("measured", lambda t: first_ticket(t).update(
+        flops_training=first_ticket(t)["flops_training"] + 1), "flops_training"),
+    "operations in part": ("measured", lambda t: first_ticket(t).update(
+        flops_training=None), "operations in part"),
+    "no distance": ("measured", lambda t: first_ticket(t).update(distance=None), "distance must"),
+    "a distance alone": ("small", lambda t: first_ticket(t).update(distance=1.0), "distance must"),
+    "nodes alone": ("small", lambda t: first_ticket(t).update(effective_nodes=3), "of its nodes"),
+    "no nodes": ("measured", lambda t: first_ticket(t).update(effective_nodes=None), "nodes must"),
+    "no node on a path": ("measured", lambda t: first_ticket(t).update(
+        effective_nodes=0), "but 0 effective nodes"),
+    "nodes of a control": ("measured", lambda t: cell(t, "erk").update(
+        effective_nodes=1), "which tickets alone do"),
+    "nothing of the fit": ("measured", lambda t: first_ticket(t)["correct"].pop(
+        "train"), "0 counts of train"),
+    "the signs of nobody": ("measured", lambda t: cell(t, "reinit-signs").update(
+        weights=first_ticket(t)["weights"]), "starts from theta_0"),
     "no random": ("small", lambda t: drop(t, "random"), "no random at density"),
     "no erk": ("small", lambda t: drop(t, "erk"), "no erk at density"),
     "no dense": ("small", lambda t: drop(t, "dense"), "no dense at density"),
@@ -567,11 +587,11 @@ def raised(members: dict[str, bytes]) -> None:
     from lthbench import arrays, scores
 
     name = f"{DIGITS}/record.json"
-    table = json.loads(members[name])
+    table = as_table(members[name])
     one = cell(table, "ticket", seed=0)
     one["correct"]["test"][-1] += 1
     table["aggregates"] = scores.aggregate(table)
-    members[name] = canonical_json(table)
+    members[name] = canonical_json(as_file(table))
     header, curves = arrays.loads(members[f"{DIGITS}/curves.safetensors"], "curves")
     place = f"ticket/{one['density']!r}/0/1/test"
     curves[place] = curves[place].copy()

@@ -28,6 +28,7 @@ from lthbench.packing import pack
 from lthbench.paths import canonical_json, digest
 from lthbench.record import Cell, Record
 from lthbench.reference import build, load_reference
+from lthbench.score import REINITS
 from lthbench.task import Task, load_task
 from lthbench.verify import Verified, again, reproduce, retrain, sandbox, verify
 from lthbench.verify.found import Finding, Say, quiet
@@ -185,7 +186,7 @@ def test_rewound_tickets_hold(at_home: Shop) -> None:
     done = verify(str(at_home.oneshot), 2, beacon=BEACON, workers=0, cells=16)
     done.demand()
     kinds = {row["kind"] for row in done.reports[0]["cells"]}
-    assert {"ticket", "reinit", "shuffled"} <= kinds
+    assert "ticket" in kinds and kinds & {"reinit", "reinit-signs", "shuffled"}
     assert "6 at theta_k need training" in done.text()
 
 
@@ -200,7 +201,7 @@ def test_every_candidate_comes_out_as_claimed(at_home: Shop, here: None) -> None
     bundle = bundles.read(at_home.oneshot)
     record = bundles.record(bundle, DIGITS)
     cells = levels.candidates(record)
-    assert {cell.kind for cell in cells} == {"ticket", "shuffled", "reinit", "random", "erk"}
+    assert {cell.kind for cell in cells} == {"ticket", *levels.CONTROLS[:-1]}
     for cell, now in zip(
         cells, retrain.trained_again(bundle, load_task(DIGITS), cells, 0), strict=True
     ):
@@ -216,7 +217,7 @@ def test_level_one_says_what_it_saw(at_home: Shop) -> None:
     assert done.ok
     text = done.text()
     assert "6 tickets: masks, counts, layers and paths" in text
-    assert "30 controls drawn again" in text
+    assert "36 controls drawn again" in text
     assert done.reports[0]["beacon"] == ""
     assert json.loads(done.json())["ok"] is True
 
@@ -270,7 +271,7 @@ def test_counts_raised_by_half_a_point(at_home: Shop, here: None, tmp_path: Path
     forger = Forger.of(at_home.oneshot, DIGITS)
     size = forger.record["sizes"]["0"]["test"]
     by = round(0.005 * size)
-    for kind in ("ticket", "shuffled", "reinit", "random", "erk"):
+    for kind in ("ticket", *levels.CONTROLS[:-1]):
         for cell in forger.cells(kind=kind, schedule=1):
             forger.raised(cell, by)
     forged = forger.made(tmp_path / "forged.zip")
@@ -284,7 +285,7 @@ def test_counts_raised_by_half_a_point(at_home: Shop, here: None, tmp_path: Path
 def test_a_control_that_is_made_worse(at_home: Shop, here: None, tmp_path: Path) -> None:
     """Lower controls would make a ticket matter more."""
     forger = Forger.of(at_home.oneshot, DIGITS)
-    for kind in ("shuffled", "reinit", "random", "erk"):
+    for kind in levels.CONTROLS[:-1]:
         for cell in forger.cells(kind=kind, schedule=1):
             forger.raised(cell, -(cell["correct"]["test"][-1] // 2))
     refused(forger.made(tmp_path / "forged.zip"), 2, "largest .z.", 2)
@@ -311,6 +312,39 @@ def test_a_path_that_is_not_there(at_home: Shop, tmp_path: Path) -> None:
     (cell,) = forger.cells(kind="ticket", seed=0, density=0.1, schedule=1)
     cell["effective"] -= 1
     refused(forger.made(tmp_path / "forged.zip"), 1, "on a path", 1)
+
+
+@pytest.mark.parametrize(
+    ("what", "why"), [("flops_inference", "operations; of its masks"), ("effective_nodes", "nodes")]
+)
+def test_fewer_operations_and_more_nodes_than_the_masks_have(
+    what: str, why: str, at_home: Shop, tmp_path: Path
+) -> None:
+    forger = Forger.of(at_home.oneshot, DIGITS)
+    (cell,) = forger.cells(kind="ticket", seed=0, density=0.1, schedule=1)
+    steps = cell["flops_training"] // cell["flops_inference"]
+    cell[what] += 1
+    cell["flops_training"] = steps * cell["flops_inference"]
+    refused(forger.made(tmp_path / "forged.zip"), 1, why, 1)
+
+
+@pytest.mark.parametrize("rung", [0, 1, 2])  # of origins init, signs and free
+@pytest.mark.parametrize("kind", REINITS)
+def test_weights_drawn_anew_that_are_another_draw(kind: str, rung: int, tmp_path: Path) -> None:
+    """A worse start than the seed's would make the ticket matter more."""
+    home = submitted.house()
+    with submitted.at_home(home.share, home.cache):
+        forger = Forger.of(home.bundle, DIGITS)
+        density = forger.task.ladder.trained[rung]
+        (other,) = forger.cells(kind=kind, seed=1, density=density, schedule=1)
+        for cell in forger.cells(kind=kind, seed=0, density=density):
+            cell["weights"] = other["weights"]
+        forged = forger.made(tmp_path / "forged.zip")
+        if (kind, other["origin"]) == ("reinit", "free"):  # needs weights that no bundle holds
+            assert verify(str(forged), 1).ok
+            return
+        why = f"{kind} at density {density:g}: not the weights that its draw 0 gives"
+        refused(forged, 1, why, 1)
 
 
 def test_a_changed_byte(at_home: Shop, tmp_path: Path) -> None:

@@ -310,10 +310,11 @@ def test_a_job_crosses_a_pipe(masked: str | None) -> None:
 @pytest.mark.parametrize("state", [None, State({"w": torch.ones(2)}, 4), State({}, 0)])
 def test_a_result_crosses_a_pipe(state: State | None) -> None:
     counts, answers = {"a/b": torch.tensor([1, 2])}, {"a/b": torch.tensor([7], dtype=torch.uint8)}
-    result = Result(state, counts, answers, "failed", "for a reason", 1.25)
+    result = Result(state, counts, answers, "failed", "for a reason", 1.25, distance=0.1)
     header, tensors = wire.loads(wire.dumps(*packing.pack_result("key", result)))
     arrived = packing.unpack_result(header, tensors)
     assert header["key"] == "key"
     assert (arrived.status, arrived.reason, arrived.seconds) == ("failed", "for a reason", 1.25)
+    assert arrived.distance == 0.1
     assert alike(arrived.correct, counts) and alike(arrived.predictions, answers)
     assert (arrived.state and arrived.state.digest) == (state and state.digest)

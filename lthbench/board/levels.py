@@ -21,7 +21,7 @@ from lthbench.reference import Reference
 from lthbench.task import Task
 
 LEAST, DRAWN = 8, 16  # cells of level 2: at least, and unless told otherwise
-CONTROLS = ("shuffled", "reinit", "random", "erk", "untrained_random")
+CONTROLS = ("shuffled", "reinit", "reinit-signs", "random", "erk", "untrained_random")
 TICKETS = ("ticket", "untrained")
 OWN_WEIGHTS = ("transferred", "final", "free")  # a bundle does not hold what they prune
 SPREAD = 1.41  # of a difference of two counts that have one spread

@@ -8,6 +8,7 @@ after the other, within the noise floor for one that batches them.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lthbench import states
+from lthbench import networks, states
 from lthbench.states import State
 from lthbench.task import Network, Recipe
 
@@ -111,15 +112,34 @@ def _figure(value: float | Sequence[float], dtype: torch.dtype, like: Tensor) ->
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Named sets of examples for each seed, and the steps at which correct answers are counted."""
+    """Named sets of examples for each seed, and the steps at which correct answers are counted.
+
+    Attributes:
+        last: names of sets that are counted once, where a training ends.
+    """
 
     sets: Mapping[int, Mapping[str, Examples]]
     at: tuple[int, ...]
+    last: tuple[str, ...] = ()
+
+    def due(self, job: Job) -> dict[int, dict[str, Examples]]:
+        """The sets that a job is counted on, by step; one that only evaluates, where it is."""
+        sets = self.sets[job.seed]
+        only = job.until == job.start.step
+        steps = {job.until} if only else {n for n in self.at if job.start.step < n <= job.until}
+        curves = {name: some for name, some in sets.items() if name not in self.last}
+        found = {step: dict(curves) for step in steps}
+        if self.last:
+            found[job.until] = dict(sets if job.until in steps else {n: sets[n] for n in self.last})
+        return found
 
     def to(self, device: torch.device | str) -> Evaluation:
         """The same sets on a device."""
         moved = {s: {n: e.to(device) for n, e in sets.items()} for s, sets in self.sets.items()}
         return replace(self, sets=moved)
+
+
+Looks = Mapping[int, Mapping[str, Examples]]  # what is counted, by step
 
 
 @dataclass(frozen=True)
@@ -131,6 +151,8 @@ class Result:
         correct: counts of correct answers (int64) for each set, at each evaluated step past the
             start, in order.
         predictions: the last evaluation's answers (uint8) for each set.
+        distance: learning distance, the Euclidean norm of what the kept prunable weights moved from
+            start to end; None where there is no end.
         status: "diverged" if a loss or a weight was not finite; "failed" with its reason.
         note: what a user should know of how it was trained; no part of the result.
     """
@@ -142,9 +164,11 @@ class Result:
     reason: str = ""
     seconds: float = 0.0
     note: str = ""
+    distance: float | None = None
 
 
 def outcome(
+    job: Job,
     state: State,
     loss: bool,
     correct: Mapping[str, Tensor],
@@ -156,22 +180,36 @@ def outcome(
         loss: whether the last loss that was looked at is finite.
     """
     if loss and all(bool(tensor.isfinite().all()) for tensor in state.values()):
-        return Result(state, correct, predictions)
+        return Result(state, correct, predictions, distance=learning_distance(job, state))
     return Result(None, correct, predictions, "diverged", "a loss or a weight was not finite")
 
 
 def one_by_one(
-    train: Callable[[Job, Examples, Mapping[str, Examples], Sequence[int]], Result],
+    train: Callable[[Job, Examples, Looks], Result],
     jobs: Iterable[Job],
     data: Mapping[int, Examples],
     evaluation: Evaluation | None,
 ) -> Iterator[tuple[str, Result]]:
-    """An engine of a function that trains one job on its examples, with its sets and steps."""
+    """An engine of a function that trains one job on its examples, counted where it is due."""
     for job in jobs:
         began = time.perf_counter()
-        sets = evaluation.sets[job.seed] if evaluation else {}
-        result = train(job, data[job.seed], sets, evaluation.at if evaluation else ())
+        result = train(job, data[job.seed], evaluation.due(job) if evaluation else {})
         yield job.key, replace(result, seconds=time.perf_counter() - began)
+
+
+def learning_distance(job: Job, end: State) -> float:
+    """||theta_T - theta_start||_2 over the kept prunable weights, in float64.
+
+    How far a network learns from where it starts (Neyshabur et al. 2019, "The role of
+    over-parametrization in generalization of neural networks").
+    """
+    shapes = networks.shapes(job.network, job.depth) if job.masks is None else job.masks
+    total = 0.0
+    for name in shapes:
+        moved = end[name].double() - job.start[name].double()
+        kept = moved if job.masks is None else moved[job.masks[name]]
+        total += float(kept.square().sum())
+    return math.sqrt(total)
 
 
 def count_correct(answers: Tensor, examples: Examples) -> int:

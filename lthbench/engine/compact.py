@@ -20,7 +20,16 @@ import torch
 from torch import Tensor
 
 from lthbench import networks
-from lthbench.engine import Evaluation, Examples, Job, Result, count_correct, one_by_one, outcome
+from lthbench.engine import (
+    Evaluation,
+    Examples,
+    Job,
+    Looks,
+    Result,
+    count_correct,
+    one_by_one,
+    outcome,
+)
 from lthbench.engine.augment import fed
 from lthbench.engine.plain import CHECKED_EVERY, EVALUATED_TOGETHER, PRECISIONS, loss_of, rate
 from lthbench.states import State
@@ -46,15 +55,14 @@ def run(
 
 
 @torch.no_grad()
-def _train(job: Job, data: Examples, sets: Mapping[str, Examples], at: Sequence[int]) -> Result:
+def _train(job: Job, data: Examples, due: Looks) -> Result:
     dtype = PRECISIONS[job.recipe.precision]
     network = _Network(job, dtype)
     update = _Update(network, job.recipe)
-    due = set(at)
-    correct: dict[str, list[int]] = {name: [] for name in sets}
+    correct: dict[str, list[int]] = {name: [] for sets in due.values() for name in sets}
     predictions: dict[str, Tensor] = {}
     if job.until == job.start.step:
-        predictions = _evaluate(network, dtype, sets, correct)
+        predictions |= _evaluate(network, dtype, due.get(job.until, {}), correct)
     smoothing, loss = job.recipe.label_smoothing, torch.zeros(())
     steps = fed(data, job.recipe, job.seed, job.order, job.start.step, job.until, dtype)
     for step, (x, y) in enumerate(steps, start=job.start.step + 1):
@@ -66,10 +74,10 @@ def _train(job: Job, data: Examples, sets: Mapping[str, Examples], at: Sequence[
         if step % CHECKED_EVERY == 0 and not math.isfinite(loss.item()):
             break
         if step in due:
-            predictions = _evaluate(network, dtype, sets, correct)
+            predictions |= _evaluate(network, dtype, due[step], correct)
     state = State(network.state(), job.until)
     counts = {name: torch.tensor(values) for name, values in correct.items()}
-    return outcome(state, bool(loss.isfinite()), counts, predictions)
+    return outcome(job, state, bool(loss.isfinite()), counts, predictions)
 
 
 def _loss_gradient(logits: Tensor, y: Tensor, smoothing: float) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lthbench.engine import Evaluation, Examples, Job, count_correct, plain
+from lthbench.engine import Evaluation, Examples, Job, Looks, count_correct, plain
 from lthbench.engine.batched import Stack
 from lthbench.engine.feeding import seen_as
 
@@ -19,16 +19,20 @@ class Counts:
 
     def __init__(self, stack: Stack, jobs: Sequence[Job], evaluation: Evaluation | None) -> None:
         self.stack = stack
-        self.sets: list[Mapping[str, Examples]] = [
-            evaluation.sets[job.seed] if evaluation else {} for job in jobs
+        looks = [evaluation.due(job) if evaluation else {} for job in jobs]
+        # Of each job, by steps of its own.
+        self.sets: list[Looks] = [
+            {step - job.start.step: sets for step, sets in due.items()}
+            for job, due in zip(jobs, looks, strict=True)
         ]
         self._due: dict[int, list[int]] = {}
-        for j, job in enumerate(jobs):
-            for step in set(evaluation.at if evaluation else ()):
-                if job.start.step < step <= job.until:
-                    self._due.setdefault(step - job.start.step, []).append(j)
+        for j, due in enumerate(self.sets):
+            for step in due:
+                self._due.setdefault(step, []).append(j)
         self._waiting: list[tuple[int, int, Answers]] = []
-        self._correct: list[dict[str, list[int]]] = [{n: [] for n in some} for some in self.sets]
+        self._correct: list[dict[str, list[int]]] = [
+            {name: [] for sets in due.values() for name in sets} for due in looks
+        ]
         self._last: list[Answers] = [{} for _ in jobs]
 
     def due(self, step: int) -> list[int]:
@@ -36,9 +40,9 @@ class Counts:
         return self._due.get(step, [])
 
     def take(self, jobs: Sequence[int], step: int) -> None:
-        """Answers of these jobs as they are now, after so many steps."""
+        """Answers of these jobs as they are now, after so many steps, to what is due then."""
         if jobs:
-            found = answers(self.stack, jobs, [self.sets[j] for j in jobs])
+            found = answers(self.stack, jobs, [self.sets[j][step] for j in jobs])
             self._waiting += [(j, step, some) for j, some in zip(jobs, found, strict=True)]
 
     def keep(self, broken: Mapping[int, int]) -> None:
@@ -46,9 +50,9 @@ class Counts:
         for j, step, found in self._waiting:
             if j in broken and step >= broken[j]:
                 continue
-            self._last[j] = found
+            self._last[j] |= found
             for name, some in found.items():
-                self._correct[j][name].append(count_correct(some, self.sets[j][name]))
+                self._correct[j][name].append(count_correct(some, self.sets[j][step][name]))
         self._waiting = []
 
     def correct(self, j: int) -> dict[str, Tensor]:

@@ -43,7 +43,7 @@ def by_step(
 
 def batch_size(recipe: Recipe, examples: int) -> int:
     """Examples in one step."""
-    return recipe.batch or examples - round(recipe.leave_out * examples)
+    return recipe.batch_size(examples)
 
 
 def steps_per_table(recipe: Recipe, examples: int) -> int:

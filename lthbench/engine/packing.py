@@ -75,7 +75,11 @@ async def pack_chunk(
             str(seed): {part: await tell(some) for part, some in evaluation.sets[seed].items()}
             for seed in seeds
         }
-        chunk["evaluation"] = {"sets": sets, "at": list(evaluation.at)}
+        chunk["evaluation"] = {
+            "sets": sets,
+            "at": list(evaluation.at),
+            "last": list(evaluation.last),
+        }
     return chunk, tensors
 
 
@@ -95,7 +99,8 @@ def unpack_chunk(
         int(seed): {part: known[name] for part, name in named.items()}
         for seed, named in header["evaluation"]["sets"].items()
     }
-    return jobs, data, Evaluation(sets, tuple(header["evaluation"]["at"]))
+    at, last = (tuple(header["evaluation"][name]) for name in ("at", "last"))
+    return jobs, data, Evaluation(sets, at, last)
 
 
 def pack_result(key: str, result: Result) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -106,6 +111,7 @@ def pack_result(key: str, result: Result) -> tuple[dict[str, Any], dict[str, Ten
         "reason": result.reason,
         "seconds": result.seconds,
         "note": result.note,
+        "distance": result.distance,
         "step": result.state.step if result.state is not None else None,
     }
     tensors = wire.prefixed("state", result.state or {})
@@ -124,4 +130,5 @@ def unpack_result(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> R
         header["reason"],
         header["seconds"],
         header["note"],
+        header["distance"],
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -16,6 +16,7 @@ from lthbench.engine import (
     Evaluation,
     Examples,
     Job,
+    Looks,
     Result,
     count_correct,
     norms,
@@ -42,7 +43,7 @@ def run(
     return one_by_one(_train, jobs, data, evaluation)
 
 
-def _train(job: Job, data: Examples, sets: Mapping[str, Examples], at: Sequence[int]) -> Result:
+def _train(job: Job, data: Examples, due: Looks) -> Result:
     dtype = PRECISIONS[job.recipe.precision]
     network = networks.load(job.network, job.depth, job.start).to(data.x.device, dtype)
     mixed = _mixed(job.network, data.x.device, dtype)
@@ -52,15 +53,14 @@ def _train(job: Job, data: Examples, sets: Mapping[str, Examples], at: Sequence[
     optimiser = _optimiser(network, job.recipe)
     masked = _Masked(network, optimiser, masks)
     masked.apply()
-    due = set(at)
-    correct: dict[str, list[int]] = {name: [] for name in sets}
+    correct: dict[str, list[int]] = {name: [] for sets in due.values() for name in sets}
     predictions: dict[str, Tensor] = {}
     if job.until == job.start.step:
         span = (job.start.step, job.start.step + job.norm_batches)
         shown = fed(data, job.recipe, job.seed, job.order, *span, dtype)
         with mixed():
             norms.estimate(network, (x for x, _ in shown))
-        predictions = _evaluate(network, dtype, mixed, sets, correct)
+        predictions |= _evaluate(network, dtype, mixed, due.get(job.until, {}), correct)
     steps = fed(data, job.recipe, job.seed, job.order, job.start.step, job.until, dtype)
     network.train()
     loss = torch.zeros(())
@@ -76,11 +76,11 @@ def _train(job: Job, data: Examples, sets: Mapping[str, Examples], at: Sequence[
         if step % CHECKED_EVERY == 0 and not math.isfinite(loss.item()):
             break
         if step in due:
-            predictions = _evaluate(network, dtype, mixed, sets, correct)
+            predictions |= _evaluate(network, dtype, mixed, due[step], correct)
     last = {n: t.detach().cpu().contiguous() for n, t in network.state_dict().items()}
     state = State(last, job.until)
     counts = {name: torch.tensor(values) for name, values in correct.items()}
-    return outcome(state, bool(loss.isfinite()), counts, predictions)
+    return outcome(job, state, bool(loss.isfinite()), counts, predictions)
 
 
 def _wide(network: Network) -> bool:

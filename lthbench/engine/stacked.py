@@ -160,10 +160,9 @@ def _trained(
 
     if not any(group.lengths):
         group.settle_norms()
-        everyone = list(range(len(jobs)))
-        counts.take(everyone, 0)
+        counts.take(counts.due(0), 0)
         counts.keep({})
-        yield from results(everyone)
+        yield from results(range(len(jobs)))
         return
     ahead = group.feed.ahead()
     for first in range(0, max(group.lengths), BLOCK):
@@ -182,7 +181,7 @@ def _trained(
 def _result(group: Group, counts: Counts, j: int) -> Result:
     state = group.stack.state(j, group.jobs[j].until)
     loss = math.isfinite(group.last[j])
-    return outcome(state, loss, counts.correct(j), counts.predictions(j))
+    return outcome(group.jobs[j], state, loss, counts.correct(j), counts.predictions(j))
 
 
 class Group:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 import torch
@@ -58,7 +60,28 @@ def depths_told(spec: Network) -> str:
 
 
 def flops(spec: Network, depth: int) -> int:
-    """Floating-point operations of one example's forward pass through the dense network."""
+    """Floating-point operations of one example's forward pass through the dense network.
+
+    A multiply-add counts as two. Matrix products and convolutions are counted, as by
+    `torch.utils.flop_counter`; biases, norms, activations and the looking up of tokens are not.
+    """
+    return _counted(spec, depth)[0]
+
+
+def sparse_flops(spec: Network, depth: int, masks: Mapping[str, Tensor]) -> int:
+    """Floating-point operations of one example's forward pass through the masked network.
+
+    A nominal count, of no kernel: that of the dense network less two for each pruned weight and
+    each place where it is used (the tokens of a sequence, the pixels of a convolution's output,
+    padding included). What has no mask counts as `flops` has it.
+    """
+    total, uses = _counted(spec, depth)
+    return total - sum(2 * uses[n] * int((~mask).sum()) for n, mask in masks.items())
+
+
+@cache
+def _counted(spec: Network, depth: int) -> tuple[int, dict[str, int]]:
+    """Operations of a dense forward pass, and how often each prunable tensor is used in it."""
     from torch.utils.flop_counter import FlopCounterMode
 
     module = build(spec, depth)
@@ -66,7 +89,12 @@ def flops(spec: Network, depth: int) -> int:
         x = torch.zeros(1, 2, dtype=torch.int64) if hasattr(module, "embed") else module.ones()  # type: ignore[operator]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(x)
-    return int(counter.get_total_flops())
+    by_layer = {name: sum(c.values()) for name, c in counter.get_flop_counts().items()}
+    uses = {}
+    for name, shape in shapes(spec, depth).items():
+        layer = f"{type(module).__name__}.{name.rpartition('.')[0]}"
+        uses[name] = by_layer.get(layer, 0) // (2 * math.prod(shape))
+    return int(counter.get_total_flops()), uses
 
 
 def initial(spec: Network, depth: int, seed: int, *stream: str) -> State:
@@ -104,8 +132,9 @@ def load(spec: Network, depth: int, state: State) -> nn.Module:
 def effective(spec: Network, depth: int, masks: dict[str, Tensor]) -> dict[str, Tensor]:
     """The kept weights on some path from the input to the output (Vysogorets & Kempe 2021).
 
-    Counts paths with the network made linear and positive: a weight is on a path exactly if the
-    number of paths changes with it. Constants, such as biases, begin no path.
+    With the network made linear and positive a weight is on a path exactly if the output's
+    derivative by it is positive, at any depth (`networks.reach`). Constants, such as biases, begin
+    no path.
     """
     module = build(spec, depth).double().to_empty(device="cpu")
     weights = {}
@@ -114,9 +143,20 @@ def effective(spec: Network, depth: int, masks: dict[str, Tensor]) -> dict[str, 
         ones = torch.zeros_like(tensor) if name.endswith("bias") else torch.ones_like(tensor)
         weights[name] = (ones if kept is None else kept.double()).requires_grad_()
     paths = module.paths(weights)  # type: ignore[operator]
-    chosen = {name: weights[name] for name in masks}
-    gradients = torch.autograd.grad(paths, list(chosen.values()))
-    return {name: (g > 0) & masks[name] for name, g in zip(chosen, gradients, strict=True)}
+    chosen = [weights[name] for name in masks]
+    gradients = torch.autograd.grad(paths, chosen, materialize_grads=True, allow_unused=True)
+    return {name: (g > 0) & masks[name] for name, g in zip(masks, gradients, strict=True)}
+
+
+def effective_nodes(alive: Mapping[str, Tensor]) -> int:
+    """The nodes on some path from the input to the output, of the weights that `effective` gives.
+
+    A node is a row of a prunable tensor: a unit of a Linear layer (in attention each of the
+    queries', keys' and values'), a channel of a convolution, a token of an embedding. A weight on a
+    path leads into a node that lies on it, so that the nodes are the rows with such a weight: no
+    row is counted that nothing leads into, or out of. Classes count, features of the input do not.
+    """
+    return sum(int(kept.reshape(len(kept), -1).any(1).sum()) for kept in alive.values())
 
 
 def _draw(init: Init, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:

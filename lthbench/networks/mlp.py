@@ -6,7 +6,7 @@ features is the stem, in a network on pairs the first of the equal layers.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lthbench.networks.flows import through
 from lthbench.networks.hooks import untouched
+from lthbench.networks.reach import reached
 from lthbench.networks.stages import Stage, numbered
 from lthbench.task import Network
 
@@ -44,10 +45,10 @@ class MLP(nn.Module):
         return torch.ones(1, self.inputs)
 
     def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The number of paths from input to output, for non-negative weights by name."""
-        ones = torch.ones(1, self.inputs, dtype=torch.float64)
-        counted: Tensor = torch.func.functional_call(self, dict(weights), (ones,))
-        return counted.sum()  # ReLU passes what is not negative
+        """The classes that a path leads to, for non-negative weights by name (`reach`)."""
+        neck = ("neck",) if self.neck is not None else ()
+        hidden = (*(f"hidden.{n}" for n in range(len(self.hidden))), *neck)
+        return _chain(torch.ones(1, self.inputs, dtype=torch.float64), hidden, weights)
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The synaptic flow R of non-negative weights by name: what the all-ones input brings."""
@@ -104,10 +105,10 @@ class PairMLP(nn.Module):
         return torch.full((1, 2, self.tokens), 1 / self.tokens)
 
     def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The number of paths from input to output, for non-negative weights by name."""
-        ones = torch.ones(1, 2, self.tokens, dtype=torch.float64)
-        counted: Tensor = torch.func.functional_call(self, dict(weights), (ones,))
-        return counted.sum()
+        """The classes that a path leads to, for non-negative weights by name (`reach`)."""
+        tokens = torch.ones(1, 2, self.tokens, dtype=torch.float64)
+        embedded = reached(tokens @ weights["embed.weight"]).flatten(1)
+        return _chain(embedded, [f"hidden.{n}" for n in range(len(self.hidden))], weights)
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The synaptic flow R of non-negative weights by name: what the all-ones input brings."""
@@ -118,6 +119,13 @@ class PairMLP(nn.Module):
         """Every hidden layer: two embeddings side by side are as wide as a layer."""
         square = 2 * spec.embedding == spec.width
         return (numbered("hidden.", range(0 if square else 1, depth)),)
+
+
+def _chain(x: Tensor, hidden: Iterable[str], weights: Mapping[str, Tensor]) -> Tensor:
+    """What inputs (1, n) bring through these layers and the head, summed; biases begin no path."""
+    for name in hidden:
+        x = reached(F.linear(x, weights[f"{name}.weight"]))
+    return reached(F.linear(x, weights["head.weight"])).sum()
 
 
 def _hidden(inputs: int, width: int, depth: int) -> nn.ModuleList:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lthbench.networks.reach import reached
 from lthbench.networks.stages import Stage, numbered
 from lthbench.task import Network
 
@@ -35,7 +36,7 @@ class Norm(nn.Module):
     def forward(self, x: Tensor, linear: bool = False) -> Tensor:
         """(batch, width, height, width of the image), normalised; or only times the scale."""
         if linear:
-            return x * self.weight[:, None, None]
+            return x * self.weight.view(-1, *[1] * (x.ndim - 2))
         statistics = self.running_mean, self.running_var
         return F.batch_norm(
             x, *statistics, self.weight, self.bias, self.training, self.momentum, eps=1e-5
@@ -80,14 +81,14 @@ class ResNet(nn.Module):
         )
         self.head = nn.Linear(widths[-1], spec.classes)
 
-    def forward(self, x: Tensor, linear: bool = False) -> Tensor:
+    def forward(self, x: Tensor, linear: bool = False, only_reach: bool = False) -> Tensor:
         """(batch, channels, side, side) or (batch, side) to (batch, classes)."""
         if x.ndim == 2:
             x = x[:, None, None]
         x = F.relu(self.norm(self.stem(x), linear))
         for blocks in self.stage:
             for block in blocks:  # type: ignore[attr-defined]
-                x = block(x, linear)
+                x = block(reached(x) if only_reach else x, linear)
         logits: Tensor = self.head(x.mean((2, 3)))
         return logits
 
@@ -96,19 +97,21 @@ class ResNet(nn.Module):
         return torch.ones(self.image)
 
     def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The number of paths from input to output over the pixels of the last stage.
+        """Positive where a path leads to a class, for non-negative weights by name (`reach`).
 
-        For non-negative weights by name; a shortcut without weights is a path of its own.
+        A shortcut without weights is a path of its own.
         """
-        return self._linear(weights, torch.float64)
+        return self._linear(weights, torch.float64, only_reach=True)
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The synaptic flow R of non-negative weights by name; norms are times scale."""
         return self._linear(weights, weights["head.weight"].dtype)
 
-    def _linear(self, weights: Mapping[str, Tensor], dtype: torch.dtype) -> Tensor:
+    def _linear(
+        self, weights: Mapping[str, Tensor], dtype: torch.dtype, only_reach: bool = False
+    ) -> Tensor:
         ones = self.ones().to(weights["head.weight"].device, dtype)
-        linear = {"linear": True}
+        linear = {"linear": True, "only_reach": only_reach}
         counted: Tensor = torch.func.functional_call(self, dict(weights), (ones,), linear)
         return counted.sum()  # ReLU passes what is not negative
 

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from lthbench.networks.flows import through
 from lthbench.networks.hooks import untouched
+from lthbench.networks.reach import attended, reached
 from lthbench.networks.stages import Stage, numbered
 from lthbench.task import Network
 
-Attend = Literal["softmax", "paths", "flow"]  # what weighs the values; the last two are linear
+Attend = Literal["softmax", "flow"]  # what weighs the values; the last is linear
 
 
 class Block(nn.Module):
@@ -42,9 +43,7 @@ class Block(nn.Module):
         k, v = self._split(self.key(x)), self._split(self.value(x))
         scores = q @ k.transpose(-1, -2)  # (batch, heads, n - reads, n)
         causal = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1 + reads)
-        if attend == "paths":  # values pass whatever the scores; scores count where a value passes
-            attention = (1 + scores).masked_fill(causal, 0)
-        elif attend == "flow":  # linear in query and in key; n^2 as there are n of each
+        if attend == "flow":  # linear in query and in key; n^2 as there are n of each
             attention = scores.div(x.shape[1] ** 2).masked_fill(causal, 0)
         else:
             scores = scores.div(math.sqrt(q.shape[-1])).masked_fill(causal, -math.inf)
@@ -120,8 +119,7 @@ class Transformer(nn.Module):
                 places = torch.arange(0, len(rows), self.tokens, device=x.device)
                 return first.gather(rows, x + places, reads)
             embedded = self.embed(x)
-        embedded = embedded if attend == "paths" else embedded + self.position
-        read: Tensor = first(embedded, reads, attend)
+        read: Tensor = first(embedded + self.position, reads, attend)
         return read
 
     def _is_plain(self, first: nn.Module) -> bool:
@@ -136,20 +134,32 @@ class Transformer(nn.Module):
         return torch.full((1, 3, self.tokens), 1 / self.tokens)
 
     def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The number of paths from a or b to the output, for non-negative weights by name.
+        """The classes that a path from a or b leads to, for non-negative weights by name (`reach`).
 
         Attention counts as (1 + q k') v: query and key are on a path where value and output are.
-        "=" is a constant, so what holds it alone is no path; a path is counted once for each
-        place where it reads a or b.
+        "=" is a constant, so what holds it alone is no path; positions count as biases do, not at
+        all.
         """
-        numbers = torch.zeros(1, 3, self.tokens, dtype=torch.float64)
+        numbers = torch.zeros(3, self.tokens, dtype=torch.float64)
         equals = numbers.clone()
-        numbers[:, :2, :-1], equals[:, 2, -1] = 1, 1
-        scale = torch.ones((), dtype=torch.float64, requires_grad=True)
-        x = equals + scale * numbers
-        counted = torch.func.functional_call(self, dict(weights), (x,), {"attend": "paths"})
-        # The derivative has positive terms alone; a difference of two counts would be rounded.
-        return torch.autograd.grad(counted.sum(), scale, create_graph=True)[0]
+        numbers[:2, :-1], equals[2, -1] = 1, 1
+        x = torch.stack([numbers + equals, numbers]) @ weights["embed.weight"]
+        for number, block in enumerate(self.blocks):
+            of, last = f"blocks.{number}.", number + 1 == len(self.blocks)
+            x = reached(x)
+            kept = x[:, 2:] if last else x  # only the last position is read
+
+            def heads(of_what: Tensor, name: str, of: str = of, block: nn.Module = block) -> Tensor:
+                split: Tensor = block._split(F.linear(of_what, weights[f"{of}{name}.weight"]))  # type: ignore[operator]
+                return split
+
+            seen = torch.ones(kept.shape[1], 3, dtype=torch.float64).tril(3 - kept.shape[1])
+            mixed = attended(heads(kept, "query"), heads(x, "key"), heads(x, "value"), seen)
+            mixed = reached(mixed.transpose(1, 2).flatten(2))
+            x = reached(kept + F.linear(mixed, weights[f"{of}output.weight"]))
+            up = reached(F.linear(x, weights[f"{of}up.weight"]))
+            x = x + F.linear(up, weights[f"{of}down.weight"])
+        return reached(F.linear(reached(x)[1], weights["head.weight"])).sum()
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The synaptic flow R of non-negative weights by name: the all-ones input's summed output.

@@ -8,12 +8,12 @@ import and is imported by what builds the network.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lthbench.networks.reach import attended, reached
 from lthbench.networks.stages import Stage, numbered
 from lthbench.task import Network
 
@@ -48,18 +48,28 @@ class ViT(nn.Module):
         return torch.ones(self.image)
 
     def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The number of paths from the image to the output, up to a positive factor.
+        """The classes that a path from the image leads to, for non-negative weights by name.
 
-        For non-negative weights by name. Attention counts as (1 + q k') v: query and key are on a
-        path where value and output are. The class token is a constant: what holds it alone is no
-        path; positions count as biases do, not at all.
+        As `reach` tells. Attention counts as (1 + q k') v: query and key are on a path where value
+        and output are. The class token is a constant: what holds it alone is no path; positions
+        count as biases do, not at all.
         """
-        scale = torch.ones((), dtype=torch.float64, requires_grad=True)
         patches = self._patches(weights, self.ones().double())
-        tokens = torch.cat([weights["cls_token"], scale * patches], 1)
-        counted = self._linear(weights, tokens, "paths")
-        # The derivative has positive terms alone; a difference of two counts would be rounded.
-        return torch.autograd.grad(counted.sum(), scale, create_graph=True)[0]
+        first = weights["cls_token"]
+        x = torch.cat(
+            [torch.cat([first, patches], 1), torch.cat([torch.zeros_like(first), patches], 1)]
+        )
+        for number in range(len(self.blocks)):  # type: ignore[arg-type]
+            of = f"blocks.{number}."
+            x = reached(x)
+            q, k, v = self._heads(weights, of, x * weights[f"{of}norm1.weight"])
+            mixed = reached(attended(q, k, v).transpose(1, 2).flatten(2))
+            x = reached(x + F.linear(mixed, weights[f"{of}attn.proj.weight"]))
+            y = x * weights[f"{of}norm2.weight"]
+            up = reached(F.linear(y, weights[f"{of}mlp.fc1.weight"]))
+            x = x + F.linear(up, weights[f"{of}mlp.fc2.weight"])
+        y = reached(x)[1, :1] * weights["norm.weight"]
+        return reached(F.linear(y, weights["head.weight"])).sum()
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
         """The synaptic flow R of non-negative weights by name: the all-ones input's summed output.
@@ -68,31 +78,32 @@ class ViT(nn.Module):
         """
         ones = self.ones().to(weights["head.weight"])
         tokens = torch.cat([weights["cls_token"], self._patches(weights, ones)], 1)
-        return self._linear(weights, tokens + weights["pos_embed"], "flow").sum()
-
-    def _patches(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """(1, channels, side, side) to (1, patches, width), without the bias."""
-        patches = F.conv2d(x, weights["patch_embed.proj.weight"], stride=self.patch)
-        return patches.flatten(2).transpose(1, 2)
-
-    def _linear(
-        self, weights: Mapping[str, Tensor], x: Tensor, attend: Literal["paths", "flow"]
-    ) -> Tensor:
-        """Logits (1, classes) of tokens (1, n, width), everything made linear and positive."""
+        x = tokens + weights["pos_embed"]
         for number in range(len(self.blocks)):  # type: ignore[arg-type]
             of = f"blocks.{number}."
-            y = _scaled(x, weights[f"{of}norm1.weight"])
-            both = F.linear(y, weights[f"{of}attn.qkv.weight"])
-            shape = (*both.shape[:2], 3, self.heads, -1)
-            q, k, v = both.view(shape).permute(2, 0, 3, 1, 4)  # (1, heads, n, width / heads) each
-            scores = q @ k.transpose(-1, -2)
-            attention = 1 + scores if attend == "paths" else scores / x.shape[1] ** 2
+            q, k, v = self._heads(weights, of, _scaled(x, weights[f"{of}norm1.weight"]))
+            attention = q @ k.transpose(-1, -2) / x.shape[1] ** 2
             mixed = (attention @ v).transpose(1, 2).flatten(2)
             x = x + F.linear(mixed, weights[f"{of}attn.proj.weight"])
             y = _scaled(x, weights[f"{of}norm2.weight"])
             up = F.linear(y, weights[f"{of}mlp.fc1.weight"])
             x = x + F.linear(up, weights[f"{of}mlp.fc2.weight"])
-        return F.linear(_scaled(x, weights["norm.weight"])[:, 0], weights["head.weight"])
+        x = _scaled(x, weights["norm.weight"])
+        return F.linear(x[:, 0], weights["head.weight"]).sum()
+
+    def _patches(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """(1, channels, side, side) to (1, patches, width), without the bias."""
+        convolve = F.conv1d if x.ndim == 3 else F.conv2d
+        patches = convolve(x, weights["patch_embed.proj.weight"], stride=self.patch)
+        return patches.flatten(2).transpose(1, 2)
+
+    def _heads(self, weights: Mapping[str, Tensor], of: str, x: Tensor) -> Tensor:
+        """Queries, keys and values of tokens (batch, n, width), without the biases.
+
+        (3, batch, heads, n, width / heads).
+        """
+        both = F.linear(x, weights[f"{of}attn.qkv.weight"])
+        return both.view(*both.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
 
     @staticmethod
     def stages(spec: Network, depth: int) -> tuple[Stage, ...]:

@@ -123,8 +123,8 @@ def lean(record: Record) -> dict[str, Any]:
 
 
 def lean_aggregates(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Aggregates without those of controls."""
-    made = dict(table)
+    """Aggregates without those of controls, and without what the entry's own page alone shows."""
+    made = {name: found for name, found in table.items() if name != "measures"}
     made["rungs"] = [{k: rung[k] for k in ("density", "ticket")} for rung in made["rungs"]]
     if made.get("transfer"):
         rows = made["transfer"]["rows"]

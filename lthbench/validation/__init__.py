@@ -13,8 +13,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lthbench.errors import CheckFailed, LthbenchError, RecordError, UsageError
-from lthbench.paths import canonical_json, digest
-from lthbench.record import Record, check_aggregates, parse_record, read_bytes, read_record
+from lthbench.paths import digest
+from lthbench.record import (
+    Record,
+    check_aggregates,
+    file_bytes,
+    parse_record,
+    read_bytes,
+    read_record,
+)
 from lthbench.untrusted import shown
 from lthbench.validation import rules as record_rules
 from lthbench.validation.claims import check as check_claims
@@ -138,7 +145,7 @@ def check_record(path: Path) -> Record:
     try:
         known = check_claims(record)
         table = record.model_dump(mode="json")
-        _check_canonical(table, data)
+        _check_canonical(record, data)
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from error
     check_place(path, record, digest(data))
@@ -179,15 +186,15 @@ def check_bundle(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return check(path)
 
 
-def _check_canonical(table: object, data: bytes) -> None:
+def _check_canonical(record: Record, data: bytes) -> None:
     try:
-        same = canonical_json(table) == data
+        same = file_bytes(record) == data
     except (ValueError, RecursionError) as error:
         raise RecordError(f"holds what is no JSON: {shown(str(error))}") from error
     if not same:
         raise RecordError(
-            "not in canonical form (sorted keys once each, no spaces, plain numbers, one last "
-            "newline); take the file as `lthbench` wrote it"
+            "not in canonical form (sorted keys once each, none that is as usual, no spaces, plain "
+            "numbers, one last newline); take the file as `lthbench` wrote it"
         )
 
 

@@ -94,7 +94,8 @@ def _run(
     tickets: Cells,
 ) -> None:
     check_run(cell, task, record)
-    if cell.layers or cell.effective is not None or cell.own_shuffle or cell.schedule != 1:
+    effective = cell.effective is not None or cell.effective_nodes is not None
+    if cell.layers or effective or cell.own_shuffle or cell.schedule != 1:
         raise RecordError("tells of its tensors or schedule, which tickets alone do")
     place = (cell.depth, cell.density, cell.seed)
     own = cell.status == "missing" or cell.kind in ("erk", "layers", "mask-only")

@@ -104,6 +104,8 @@ def _wanted(record: Record, task: Task, cells: Cells) -> Iterator[Place]:
     untrained = any(cell.kind == "untrained" for cell in record.cells)
     rung = task.score.compressed_density
     rungs = controlled(record.task.ladder, record.controls)
+    # Records from before operations were counted have no control of the signs either.
+    measured = any(c.flops_inference is not None for c in record.cells if c.kind == "ticket")
     for seed in record.seeds:
         yield "dense", 1.0, seed, 1
         for density in record.task.ladder:
@@ -113,12 +115,13 @@ def _wanted(record: Record, task: Task, cells: Cells) -> Iterator[Place]:
             ticket = cells.get(("ticket", density, seed, 1))
             if ticket is None or ticket.status == "missing":
                 continue
-            beside = ["shuffled", *(["reinit"] if ticket.origin != "final" else [])]
+            reinits = runs.REINITS[: 1 if untrained or not measured else 2]
+            beside = ["shuffled", *(reinits if ticket.origin != "final" else ())]
             beside = beside if density in rungs else []
             yield from ((kind, density, seed, 1) for kind in beside)
             if density == rung and not untrained:
                 factors = [n for n in COMPRESSED if ticket.start < task.recipe.steps // n]
-                for kind in ("ticket", *beside[1:]):
+                for kind in ("ticket", *beside[1:2]):
                     yield from ((kind, density, seed, factor) for factor in factors)
         if rung and not untrained:
             yield from (("dense", 1.0, seed, factor) for factor in COMPRESSED)
@@ -130,7 +133,7 @@ def _starts(record: Record, cells: Cells) -> None:
     known: dict[tuple[int, int], str] = {}
     for cell in record.cells:
         at = cell.seed, cell.start
-        if cell.kind == "reinit" or cell.origin not in ("init", "rewind"):
+        if cell.kind in runs.REINITS or cell.origin not in ("init", "rewind"):
             continue
         if known.setdefault(at, cell.weights) != cell.weights:
             raise RecordError(f"{told(cell)}: its theta_{cell.start} is not that of other cells")
@@ -141,7 +144,7 @@ def _starts(record: Record, cells: Cells) -> None:
                 "seed has weights of its own"
             )
     for cell in record.cells:
-        if (cell.kind == "reinit" or cell.origin not in ("init", "rewind")) and (
+        if (cell.kind in runs.REINITS or cell.origin not in ("init", "rewind")) and (
             seen.get(cell.weights) is not None
         ):
             raise RecordError(

@@ -11,6 +11,7 @@ from lthbench.scores import UNTRAINED
 from lthbench.task import Task, matching
 from lthbench.untrusted import shown
 
+REINITS = ("reinit", "reinit-signs")  # the ticket's masks, weights drawn anew
 LAST_COUNTS = 5  # of the held-out curve of controls
 ATTEMPTS = 3
 TENSOR = re.compile(r"[A-Za-z0-9_.]{1,120}")
@@ -23,6 +24,7 @@ def check_run(run: Run, task: Task, record: Record) -> None:
     kind: str = run.kind  # type: ignore[attr-defined]
     if (run.status == "ok") == bool(run.reason):
         raise RecordError(f"is {run.status}, reason {shown(run.reason)!r}")
+    _check_measures(run, kind, task, record)
     if run.status == "missing":
         nothing = (run.kept, run.effective, run.layers, run.masks, run.correct)
         if kind not in ("ticket", "untrained", "carried") or nothing != (0, None, {}, None, {}):
@@ -40,10 +42,35 @@ def check_run(run: Run, task: Task, record: Record) -> None:
         found = len(run.correct.get(part, ()))
         if found > length or (run.status == "ok" and found < length):
             raise RecordError(f"{found} counts of {part}, {length} evaluations are kept of it")
-    if run.status == "ok" and (lost := lengths.keys() - run.correct):
+    # What was not measured is not there: a run of before was not counted on its training part.
+    needed = lengths.keys() - ({"train"} if run.flops_inference is None else set())
+    if run.status == "ok" and (lost := needed - run.correct.keys()):
         raise RecordError(f"no counts of {min(lost)}")
     if extra := run.correct.keys() - lengths:
         raise RecordError(f"counts of {shown(min(extra))}, which are not kept")
+
+
+def _check_measures(run: Run, kind: str, task: Task, record: Record) -> None:
+    """What is told of a run beside its counts: all of it or nothing, and no more than it did."""
+    forward, whole = run.flops_inference, run.flops_training
+    told = [value is not None for value in (forward, whole)]
+    if len(set(told)) > 1 or (run.status == "missing" and any(told)):
+        raise RecordError("tells of its operations in part, or though it is missing")
+    if (run.distance is None) != (not told[0] or run.status != "ok"):
+        raise RecordError("distance must be told of every run that ended and is measured, alone")
+    if forward is None or whole is None:
+        if run.effective_nodes is not None:
+            raise RecordError("tells of its nodes, but not of its operations")
+        return
+    steps = 0 if kind in UNTRAINED else task.recipe.steps // run.schedule - run.start
+    train = record.sizes[str(run.seed)].get("train", 0)
+    if train and whole != 3 * forward * task.recipe.batch_size(train) * steps:
+        raise RecordError(
+            f"flops_training {whole}: must be 3 * {forward} of inference * "
+            f"{task.recipe.batch_size(train)} examples * {steps} steps"
+        )
+    if not steps and run.distance:
+        raise RecordError(f"distance {run.distance:g} without a step")
 
 
 def _lengths(run: Run, kind: str, task: Task, record: Record) -> dict[str, int]:
@@ -54,7 +81,9 @@ def _lengths(run: Run, kind: str, task: Task, record: Record) -> dict[str, int]:
     every = task.score.every
     whole = 1 if kind in UNTRAINED else task.recipe.steps // every - run.start // every
     subject = kind in ("dense", "ticket", "untrained")
-    kept = {part: whole for part in parts if subject or part != "train"}
+    kept = dict.fromkeys(parts, whole)
+    if "train" in kept and (not subject or task.score.kind == "accuracy"):
+        kept["train"] = 1
     if not subject and kind not in ("erk", "direct"):
         kept["held_out"] = min(whole, LAST_COUNTS)
     return kept
@@ -87,12 +116,18 @@ class Layers:
         """One cell's; only tickets tell of them."""
         own = cell.kind in ("ticket", "untrained") and cell.schedule == 1
         if not own or cell.status == "missing":
-            if cell.layers or cell.effective is not None:
+            if cell.layers or cell.effective is not None or cell.effective_nodes is not None:
                 raise RecordError("tells of its tensors, which tickets alone do")
             return
         if cell.effective is None or sum(cell.layers.values()) != cell.kept:
             raise RecordError(f"its tensors keep {sum(cell.layers.values())} weights, it "
                               f"keeps {cell.kept}")  # fmt: skip
+        if (cell.effective_nodes is None) != (cell.flops_inference is None):
+            raise RecordError("its effective nodes must be told if anything is measured")
+        if bool(cell.effective) != bool(cell.effective_nodes) and cell.effective_nodes is not None:
+            raise RecordError(
+                f"{cell.effective} effective weights, but {cell.effective_nodes} effective nodes"
+            )
         names = frozenset(cell.layers)
         if self.names is None:
             self._check_names(names)
@@ -149,13 +184,14 @@ def beside_its_ticket(cell: Cell, cells: Cells, layers: Layers) -> None:
         layers.check_shuffle(cell, ticket)
     elif cell.masks != ticket.masks:
         raise RecordError("has other masks than its ticket")
-    if cell.kind == "untrained" and (cell.layers, cell.effective) != (
+    if cell.kind == "untrained" and (cell.layers, cell.effective, cell.effective_nodes) != (
         ticket.layers,
         ticket.effective,
+        ticket.effective_nodes,
     ):
         raise RecordError("has other tensors than its ticket")
-    if cell.kind == "reinit":
-        first = cells["reinit", cell.density, cell.seed, 1]
+    if cell.kind in REINITS:
+        first = cells[cell.kind, cell.density, cell.seed, 1]
         if cell.weights == ticket.weights:
             raise RecordError("starts from the ticket's own weights")
         if cell.attempt == first.attempt and cell.weights != first.weights:

@@ -77,10 +77,13 @@ async def _entry(bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen:
     ticket = held(bundle, task, seed, density)
     start = ticket.start or await _late(task, ticket, executor, seen)
     chosen = masks_of(task, kind, density, seed, attempt, ticket)
-    if kind == "reinit":
-        fresh = reinit_start(task, ticket, start, attempt)
-        other = seed + OTHER * (attempt + 1)
-        start = fresh or await _theta(task, other, ticket.step, executor, seen)
+    if kind in score.REINITS:
+        fresh = reinit_start(task, kind, ticket, start, attempt)
+        if fresh is None:
+            other = await _theta(task, seed + OTHER * (attempt + 1), ticket.step, executor, seen)
+            fresh = reinit_start(task, kind, ticket, start, attempt, other)
+        assert fresh is not None
+        start = fresh
     table = {"origin": ticket.origin, "start": ticket.step}
     entry = score.entry_of(task, kind, density, seed, start, chosen, seen, table, until=until)
     return replace(entry, attempt=attempt)

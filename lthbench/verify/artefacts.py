@@ -15,6 +15,7 @@ from lthbench.board.entries import Entry
 from lthbench.bundle import Bundle
 from lthbench.errors import RecordError, TicketError
 from lthbench.record import Cell, Record
+from lthbench.score import REINITS
 from lthbench.task import Task
 from lthbench.ticket import Ticket
 from lthbench.verify.found import Finding
@@ -90,16 +91,22 @@ def _masks(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]) 
         yield from (f"{_at(c)}: not the ticket's masks" for c in mine if c.masks != name)
         alive = networks.effective(task.network, task.network.depth, dict(one.masks))
         known = masks.kept(one.masks), masks.kept(alive), masks.counts(one.masks)
+        flops = networks.sparse_flops(task.network, task.network.depth, one.masks)
+        nodes = networks.effective_nodes(alive)
         for cell in mine:
             subject = cell.kind in ("ticket", "untrained") and cell.schedule == 1
             said = cell.kept, cell.effective, dict(cell.layers)
+            if cell.flops_inference not in (None, flops):
+                yield f"{_at(cell)}: {cell.flops_inference} operations; of its masks {flops}"
+            if cell.effective_nodes not in (None, nodes):
+                yield f"{_at(cell)}: {cell.effective_nodes} effective nodes; of its masks {nodes}"
             if cell.status != "missing" and said != (known if subject else (known[0], None, {})):
                 yield f"{_at(cell)}: kept {said[0]}, on a path {said[1]}; its masks: {known[:2]}"
 
 
 def _is_of(place: Place, seed: int, density: float) -> bool:
     """Whether a cell has a ticket's own masks."""
-    return place[0] in ("ticket", "untrained", "reinit") and place[1:3] == (density, seed)
+    return place[0] in ("ticket", "untrained", *REINITS) and place[1:3] == (density, seed)
 
 
 def _starts(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]) -> Iterator[str]:
@@ -151,16 +158,17 @@ def _controls(
     problems, drawn, late = [], 0, 0
     for (kind, density, seed, _), cell in cells.items():
         one = tickets.get((seed, density))
-        if kind not in ("shuffled", "reinit", *RULES) or (kind not in RULES and one is None):
+        if kind not in ("shuffled", *REINITS, *RULES) or (kind not in RULES and one is None):
             continue
         chosen = masks_of(task, kind, density, seed, cell.attempt, one)
         if cell.masks != masks.digest(chosen) or cell.kept != masks.kept(chosen):
             problems.append(f"{_at(cell)}: not the masks that its draw {cell.attempt} gives")
         drawn += 1
-        if kind != "reinit" or one is None:
+        if kind not in REINITS or one is None:
             continue
-        start = one.start and reinit_start(task, one, one.start, cell.attempt)
-        if start is None or one.origin == "free":
+        start = one.start and reinit_start(task, kind, one, one.start, cell.attempt)
+        # A free ticket's reinit has its magnitudes, of which a bundle holds the kept ones alone.
+        if start is None or (one.origin == "free" and kind == "reinit"):
             late += 1
         elif cell.weights != start.digest:
             problems.append(f"{_at(cell)}: not the weights that its draw {cell.attempt} gives")

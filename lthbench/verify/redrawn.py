@@ -76,17 +76,23 @@ def masks_of(
     return chosen
 
 
-def reinit_start(task: Task, ticket: Held, start: State, attempt: int) -> State | None:
-    """Where a reinit control starts; None where dense training of another seed must tell it.
+def reinit_start(
+    task: Task,
+    kind: str,
+    ticket: Held,
+    start: State,
+    attempt: int,
+    other: State | None = None,
+) -> State | None:
+    """Where a control with weights drawn anew starts; None where another seed must tell it.
 
     Of weights of the ticket's own the kept entries are right, which is all that a training sees.
+
+    Args:
+        other: another seed's theta_k, where it is known.
     """
-    if ticket.origin in ("signs", "free"):
-        signed = controls.fresh_signs(
-            start.tensors(), ticket.masks, ticket.masks, ticket.seed, attempt=attempt
-        )
-        return State(signed, start.step)
-    if ticket.step:
+    if ticket.step and other is None and ticket.origin not in ("signs", "free"):
         return None
-    rescale = ticket.origin == "scaled"
-    return score.another(task, ticket.seed, start, ticket.masks, "reinit", attempt, rescale=rescale)
+    return score.reinitialised(
+        task, kind, ticket.origin, ticket.seed, start, ticket.masks, attempt, other
+    )
