@@ -96,7 +96,7 @@ def see(task: Task, seeds: Sequence[int], plan: Plan, means: Means = HERE) -> Se
         search = data_module.search(task, seed)
         train[seed] = one(search.train)
         sets[seed] = {"held_out": one(search.held_out)}
-        if task.score.kind == "generalisation":
+        if task.score.kind == "area":
             sets[seed]["train"] = train[seed]
         if plan.final:
             sets[seed]["test"] = one(testset.test_examples(task, seed))
@@ -322,7 +322,7 @@ def another(
     """Another draw of theta_0 for a control, in arithmetic tasks with the kept norms of `start`."""
     depth = task.network.depth
     fresh = networks.initial(task.network, depth, seed, "control", kind, str(attempt))
-    if task.score.kind == "generalisation" or rescale:  # scale alone moves grokking
+    if task.score.kind == "area" or rescale:  # scale alone moves grokking
         tensors = controls.rescaled(fresh.tensors(), start.tensors(), chosen, list(chosen))
         return State(tensors, 0)
     return fresh

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -145,9 +146,10 @@ class Recipe(Strict):
 
 
 class Score(Strict):
-    """What is read from a run: accuracy at T, or whether it generalised by T."""
+    """What is read from a run: accuracy at T, or its average over the logarithm of the step."""
 
-    kind: Literal["accuracy", "generalisation"]
+    kind: Literal["accuracy", "area"]
+    # Accuracy from which a run has memorised or generalised, in tables of area tasks.
     threshold: float = Field(gt=0, lt=1, default=0.95)
     every: Count  # steps between evaluations
     compressed_density: float = Field(ge=0, lt=1, default=0.0)  # 0: no compressed schedules
@@ -234,6 +236,8 @@ class Task(Strict):
         if self.recipe.augment != "none" and self.network.family not in IMAGES:
             raise ValueError(f"recipe.augment is for networks on images: {', '.join(IMAGES)}")
         rung = self.score.compressed_density
+        if rung and self.score.kind == "area":  # of a compressed run the end alone is kept
+            raise ValueError("score.compressed_density: must be 0 where score.kind is area")
         if rung and rung not in self.ladder.trained:
             raise ValueError("score.compressed_density must be a rung of ladder.trained")
         moved = self.transfer
@@ -262,7 +266,13 @@ class Task(Strict):
     @property
     def grid(self) -> tuple[int, ...]:
         """The steps at which a scored run is evaluated, T last."""
-        return tuple(range(self.score.every, self.recipe.steps + 1, self.score.every))
+        return grid(self.score.every, self.recipe.steps)
+
+
+@lru_cache(maxsize=64)
+def grid(every: int, steps: int) -> tuple[int, ...]:
+    """The steps at which a run of so many steps is evaluated, the last one among them."""
+    return tuple(range(every, steps + 1, every))
 
 
 class Suite(Strict):
