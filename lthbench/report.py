@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lthbench import scores, stats
+from lthbench import scores, stats, summary
 from lthbench.errors import RecordError
 from lthbench.paths import PACKAGE, canonical_json, write_whole
 from lthbench.record import Cell, Record, record_digest
@@ -130,6 +130,7 @@ def html(folder: Path, records: Sequence[Record]) -> str:
         method=", ".join(names),
         described=described(records[0]),
         sections=[_section(folder, index, record) for index, record in enumerate(records)],
+        said=[summary.sentence(record) for record in records],
         mean=_mean_retention(records),
         retention=any(record.aggregates["retention"] for record in records),
         area=any(is_area(record) for record in records),

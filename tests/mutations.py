@@ -439,11 +439,11 @@ MUTATIONS = (
         ("test_verify.py::test_counts_beyond_their_noise",),
     ),
     Mutation(
-        "Fisher's tail begins too late",
+        "an area's noise is never less than a point",
         "lthbench/board/levels.py",
-        "for k in range(ours, upper + 1)",
-        "for k in range(ours + 1, upper + 1)",
-        ("test_verify.py::test_fisher",),
+        "    return max(example, known[rung])",
+        "    return max(1.0, known[rung])",
+        ("test_verify.py::test_areas_are_compared_in_points_of_noise",),
     ),
     Mutation(
         "optimism is not minded",
