@@ -17,7 +17,7 @@ from lthbench import data as data_module
 from lthbench.engine import Evaluation, Job, Result
 from lthbench.engine.choice import HERE, engine_for
 from lthbench.sizes import load_sound
-from lthbench.task import Recipe, Task
+from lthbench.task import Recipe, Task, grid
 
 
 def variants(recipe: Recipe) -> dict[str, Recipe]:
@@ -38,13 +38,13 @@ def variants(recipe: Recipe) -> dict[str, Recipe]:
 
 
 def measured(task: Task, recipe: Recipe, result: Result, held_out: int) -> float:
-    """Held-out accuracy at the end; or the generalising step, the recipe's last if it never did."""
+    """The score on the held-out part: accuracy at the end, or the area."""
     counts = result.correct["held_out"].tolist() if "held_out" in result.correct else []
     if result.state is None:
-        return float(recipe.steps if task.score.kind == "generalisation" else task.chance)
-    if task.score.kind == "generalisation":
-        index = stats.first_sustained(counts, held_out, task.score.threshold)
-        return float(recipe.steps if index is None else (index + 1) * task.score.every)
+        return float(task.chance)
+    if task.score.kind == "area":
+        steps = grid(task.score.every, recipe.steps)
+        return stats.area([count / held_out for count in counts], steps)
     last = counts[-5:] if recipe.schedule == "constant" else counts[-1:]
     return float(statistics.mean(last) / held_out)
 
@@ -64,7 +64,7 @@ async def calibrate(
         for name, recipe in variants(task.recipe).items():
             if only and name not in only:
                 continue
-            at = tuple(range(task.score.every, recipe.steps + 1, task.score.every))
+            at = grid(task.score.every, recipe.steps)
             jobs = [
                 Job(
                     task.network,

@@ -124,7 +124,7 @@ def evaluate(
             "the source that is evaluated",
             err=True,
         )
-    from lthbench import progress, report, tables
+    from lthbench import progress, report, summary, tables
     from lthbench.evaluation import evaluate as run
 
     with progress.shown() as told:
@@ -151,6 +151,7 @@ def evaluate(
             direct=direct,
             progress=told,
         )
+    typer.echo(summary.text(done.records))
     for record in done.records:
         typer.echo(tables.terminal(record))
         typer.echo()
@@ -321,7 +322,7 @@ def report(
 ) -> None:
     """Print the tables of an evaluation again, in another form, or write its report.html."""
     from lthbench import report as reports
-    from lthbench import tables
+    from lthbench import summary, tables
     from lthbench.record import read_records
 
     if latex + markdown + json + html > 1:
@@ -332,9 +333,14 @@ def report(
     if html:
         typer.echo(reports.write_report(out, records))
         return
-    form = tables.latex if latex else tables.markdown if markdown else tables.terminal
+    if json:
+        for record in records:
+            typer.echo(reports.as_json(record).rstrip("\n"))
+        return
+    form = "latex" if latex else "markdown" if markdown else "terminal"
+    typer.echo(summary.text(records, form))
     for record in records:
-        typer.echo(reports.as_json(record).rstrip("\n") if json else form(record))
+        typer.echo(getattr(tables, form)(record))
 
 
 def _named(

@@ -15,7 +15,7 @@ from lthbench import stats
 Table = Mapping[str, Any]
 Score = Callable[[Table], float]  # of one cell, 0 to 1
 Points = np.ndarray[Any, np.dtype[np.float64]]
-Told = Callable[[Sequence[float] | None, bool], dict[str, Any] | None]
+Told = Callable[[Sequence[float] | None], dict[str, Any] | None]
 TICKETS = ("carried", "direct")  # a failed one scores chance
 PARTS = ("layers", "mask-only", "weights-only")  # what a carried ticket is taken apart into
 GAIN = 1.0  # points that IMP must surely gain over random before a share of it is told
@@ -29,11 +29,11 @@ def key(depth: int, density: float) -> str:
 def transfer(record: Table, score: Score, interval: Told) -> dict[str, Any] | None:
     """The transfer score of a record; None if it carried no ticket.
 
-    Points are of accuracy, or of the share of seeds that generalised. A failed ticket scores chance
-    (`score` sees to it); a failed control makes its comparison None.
+    Points are hundredths of the task's score. A failed ticket scores chance (`score` sees to it); a
+    failed control makes its comparison None.
 
     Args:
-        interval: values of seeds, and whether they are scores, to a mean and its interval.
+        interval: values of seeds to a mean and its interval.
     """
     moved = record.get("transfer")
     if moved is None:
@@ -54,7 +54,7 @@ def transfer(record: Table, score: Score, interval: Told) -> dict[str, Any] | No
     above = _points(carried, random)
     return {
         "rows": rows,
-        "points": interval(None if above is None else above.mean(0).tolist(), False),
+        "points": interval(None if above is None else above.mean(0).tolist()),
         "gain": _gain(above, places, record),
         "reason": moved["reason"],
     }
@@ -73,8 +73,8 @@ def _row(
     return {
         "depth": depth,
         "density": density,
-        **{kind: interval(scores, True) for kind, scores in found.items()},
-        "points": interval(None if above is None else above[0].tolist(), False),
+        **{kind: interval(scores) for kind, scores in found.items()},
+        "points": interval(None if above is None else above[0].tolist()),
     }
 
 

@@ -120,7 +120,7 @@ def _score(task: Task) -> str:
     every = f"evaluated every {task.score.every} steps"
     if task.score.kind == "accuracy":
         return f"accuracy at the end; {every}"
-    return f"share of seeds that reach {task.score.threshold:.0%}, sustained; {every}"
+    return f"accuracy averaged over log step (area); {every}"
 
 
 def _calibration(calibration: Calibration) -> str:

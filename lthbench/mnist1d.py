@@ -51,14 +51,16 @@ def generate() -> tuple[Signal, NDArray[np.int64]]:
     labels = np.repeat(np.arange(len(templates)), each)
     order = random.permutation(EXAMPLES)
     signals = signals[order]
-    return (signals - signals.mean()) / signals.std(), labels[order]
+    whole: Signal = (signals - signals.mean()) / signals.std()
+    return whole, labels[order]
 
 
 def _standardised() -> Signal:
     """Templates of mean 0 and deviation 1 / 6 that begin at 0, (10, 12)."""
     x = np.asarray(TEMPLATES, dtype=np.float64)
     x = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
-    return (x - x[:, :1]) / 6.0
+    started: Signal = (x - x[:, :1]) / 6.0
+    return started
 
 
 def _disturbed(template: Signal, random: RandomState) -> Signal:

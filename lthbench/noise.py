@@ -1,4 +1,4 @@
-"""The noise floor: what another machine, thread count or order of sums moves a count by.
+"""The noise floor: what another machine, thread count or order of sums moves a score by.
 
 One ticket of each rung is trained several times, each time from weights that are moved by one unit
 in the last place at random (protocol, section 11):
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lthbench import answers, data, executors, networks, score, seeds
+from lthbench import answers, data, executors, networks, score, seeds, stats
 from lthbench.engine import Evaluation, Job
 from lthbench.engine.choice import Means, engine_for, means_of
 from lthbench.errors import ResourceError
@@ -26,9 +26,8 @@ from lthbench.states import State
 from lthbench.task import Task, load_task
 
 DRAWS = 10
-LEAST = 1.0  # examples: a floor is never below one
 
-Counts = dict[str, list[list[int]]]  # by set of examples: for each rung, the count of each draw
+Scores = dict[str, list[list[float]]]  # by set of examples: for each rung, the score of each draw
 
 
 def nudged(start: State, seed: int, draw: int) -> State:
@@ -41,15 +40,32 @@ def nudged(start: State, seed: int, draw: int) -> State:
     return State(moved, start.step)
 
 
-def floor(counts: Sequence[int]) -> float:
-    """The standard deviation of counts that differ by noise alone, at least one example."""
-    return max(LEAST, statistics.stdev(counts))
+def floor(scores: Sequence[float], least: float) -> float:
+    """The standard deviation of scores that differ by noise alone, at least `least`."""
+    return max(least, statistics.stdev(scores))
 
 
-async def counted(
+def unit(task: Task, size: int) -> float:
+    """What a score of 1 comes to in the floor's unit: examples of an accuracy, points of an area.
+
+    Args:
+        size: examples of the set.
+    """
+    return 100.0 if task.score.kind == "area" else float(size)
+
+
+def _points(task: Task, counts: Sequence[int], size: int) -> float:
+    """A run's area in points; what lies before its start is the same for all draws, here 0."""
+    before = [0.0] * (len(task.grid) - len(counts))
+    return unit(task, size) * stats.area([*before, *(n / size for n in counts)], task.grid)
+
+
+async def scored(
     task: Task, seed: int, tickets: Path, workers: int, means: Means, draws: int = DRAWS
-) -> Counts:
-    """Correct answers at T of each rung's ticket, from that many starts.
+) -> tuple[Scores, dict[str, int]]:
+    """The score of each rung's ticket from that many starts, and how many examples each set has.
+
+    Scores are correct answers at T, or in area tasks A x 100 (`unit`).
 
     Args:
         tickets: the folder of that seed's tickets.
@@ -69,13 +85,18 @@ async def counted(
             what = task.network, depth, moved, masks, task.recipe, steps, seed, score.ORDER, key
             jobs.append(Job(*what, engine=by))
     executor = executors.local(workers, means)
-    looks = Evaluation(seen.sets, (steps,))  # the training part too, which no floor is told of
-    found: dict[str, dict[str, int]] = {}
+    area = task.score.kind == "area"
+    looks = Evaluation(seen.sets, task.grid if area else (steps,))
+    sizes = {part: len(examples.y) for part, examples in seen.sets[seed].items()}
+    found: dict[str, dict[str, float]] = {}
     try:
         async for key, result in executor.results(jobs, seen.train, looks):
             if result.status != "ok":
                 raise ResourceError(f"{task.name}: run {key} diverged; a floor needs all of them")
-            found[key] = {part: int(counts[-1]) for part, counts in result.correct.items()}
+            found[key] = {
+                part: _points(task, counts.tolist(), sizes[part]) if area else int(counts[-1])
+                for part, counts in result.correct.items()
+            }
     finally:
         await executor.close()
     return {
@@ -84,7 +105,7 @@ async def counted(
             for rung in task.ladder.trained
         ]
         for part in ("held_out", "test")
-    }
+    }, sizes
 
 
 def main() -> None:
@@ -100,10 +121,14 @@ def main() -> None:
     means = means_of(options.device, None)
     crew = executors.default_workers(means) if options.workers is None else options.workers
     tickets = options.folder / "tickets" / f"seed{seed}"
-    counts = asyncio.run(counted(task, seed, tickets, crew, means))
-    floors = {part: [floor(rung) for rung in rungs] for part, rungs in counts.items()}
+    scores, sizes = asyncio.run(scored(task, seed, tickets, crew, means))
+    # Never below one example, in the floor's own unit.
+    floors = {
+        part: [floor(rung, unit(task, sizes[part]) / sizes[part]) for rung in rungs]
+        for part, rungs in scores.items()
+    }
     path = options.folder / "noise.json"
-    made = {"task": task.digest, "seed": seed, "counts": counts, "floors": floors}
+    made = {"task": task.digest, "seed": seed, "scores": scores, "floors": floors}
     write_whole(path, canonical_json(made))
     print(path)
 

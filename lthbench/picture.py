@@ -108,7 +108,7 @@ def draw(title: str, curves: Sequence[Curve], dense: float) -> str:
 def _step(least: float) -> float:
     """The smallest of 1, 2, 5 times a power of ten that is not below this."""
     power = 10 ** math.floor(math.log10(max(least, 1e-3)))
-    return next(n * power for n in (1, 2, 5, 10) if n * power >= least)
+    return next(float(n * power) for n in (1, 2, 5, 10) if n * power >= least)
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

@@ -83,7 +83,7 @@ class TaskEntry(Table):
     name: Short
     version: Count
     digest: Hex
-    kind: Literal["accuracy", "generalisation"]
+    kind: Literal["accuracy", "area"]
     schedule: Schedule
     chance: float
     threshold: float

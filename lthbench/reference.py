@@ -62,7 +62,7 @@ class Reference(MayTransfer):
     dense: tuple[Cell, ...]
     controls: tuple[Cell, ...] | None = None
     transfer: TransferEntry | None = None  # erk's and IMP's own cells at the targets
-    noise: dict[Literal["held_out", "test"], tuple[float, ...]] | None = None  # counts, by rung
+    noise: dict[Literal["held_out", "test"], tuple[float, ...]] | None = None  # floors by rung
     sizes: dict[str, dict[str, int]]
     environment: dict[str, Short]
     record: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # digest of IMP's comparable record
@@ -105,7 +105,8 @@ def build(record: Record, noise: Mapping[str, Any] | None = None) -> Reference:
     """The reference from IMP's final record; erk's tickets are the record's erk controls.
 
     Args:
-        noise: the standard deviations of `lthbench.noise` for each set of examples.
+        noise: the standard deviations of `lthbench.noise` for each set of examples: in examples, or
+            in points in area tasks.
     """
     if record.method.name != "imp" or not record.final or record.controls != "all":
         raise RecordError("a reference is made from `lthbench evaluate imp --final --controls all`")
@@ -175,17 +176,15 @@ def _values(table: Mapping[str, Any], part: str) -> Values:
     ladder = table["task"]["ladder"]
     weights = stats.log_density_weights(ladder)
     dense = of("dense", 1.0)
-    mean = sum(dense) / len(dense)
 
     def loss(kind: str) -> tuple[float, ...]:
         rows = zip(*(of(kind, density) for density in ladder), strict=True)
-        return tuple(stats.loss_points(mean, [list(row) for row in rows], weights).tolist())
+        return tuple(stats.loss_points(dense, [list(row) for row in rows], weights).tolist())
 
     sizes = [sets[part] for sets in table["sizes"].values()]
-    arithmetic = table["task"]["kind"] == "generalisation"
     return Values(
         dense=tuple(dense),
-        margin=stats.margin(dense, min(sizes), arithmetic),
+        margin=stats.margin(dense, min(sizes)),
         loss_random=loss("erk"),
         loss_imp=loss("ticket"),
         transfer=_at_targets(table, part),  # type: ignore[arg-type]

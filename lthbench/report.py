@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lthbench import scores, stats
+from lthbench import scores, stats, summary
 from lthbench.errors import RecordError
 from lthbench.paths import PACKAGE, canonical_json, write_whole
 from lthbench.record import Cell, Record, record_digest
@@ -24,8 +24,9 @@ from lthbench.tables import (
     answers,
     decimals,
     interval,
-    is_share,
+    is_area,
     is_untrained,
+    measure,
     number,
     percent,
     plain,
@@ -134,7 +135,10 @@ def html(folder: Path, records: Sequence[Record]) -> str:
         method=", ".join(names),
         described=described(records[0]),
         sections=[_section(folder, index, record) for index, record in enumerate(records)],
+        said=[summary.sentence(record) for record in records],
         mean=_mean_retention(records),
+        retention=any(record.aggregates["retention"] for record in records),
+        area=any(is_area(record) for record in records),
         assets=ASSETS,
         na=NA,
         alpha=stats.ALPHA,
@@ -159,13 +163,15 @@ def described(record: Record) -> list[tuple[str, str]]:
     return [*facts, *([("options", options)] if options else [])]
 
 
-def _mean_retention(records: Sequence[Record]) -> tuple[str, str] | None:
-    """The plain mean over several tasks with its interval; None unless all have a retention."""
-    found = [record.aggregates["retention"] for record in records]
-    if len(records) < 2 or any(retention is None for retention in found):
+def _mean_retention(records: Sequence[Record]) -> tuple[str, str, str] | None:
+    """The plain mean over the tasks that carry a retention, its interval, and their names."""
+    found = {record.task.name: record.aggregates["retention"] for record in records}
+    told = {name: retention["values"] for name, retention in found.items() if retention}
+    if len(told) < 2:
         return None
-    mean = stats.suite_interval([retention["values"] for retention in found])
-    return number(mean.mean, 2), interval(vars(mean), 2)
+    mean = stats.suite_interval(list(told.values()))
+    names = "these" if len(told) == len(records) else ", ".join(map(plain, told))
+    return number(mean.mean, 2), interval(vars(mean), 2), names
 
 
 def _section(folder: Path, index: int, record: Record) -> Section:
@@ -201,22 +207,18 @@ def figures(record: Record) -> Iterable[Figure]:
     if is_untrained(record):
         yield _as_it_stands(record)
     yield _by_density(record)
-    if not is_share(record) and any(r["difference"] for r in record.aggregates["rungs"]):
+    if any(r["difference"] for r in record.aggregates["rungs"]):
         yield _from_dense(record)
 
 
 def _by_density(record: Record) -> Figure:
-    rungs, share = record.aggregates["rungs"], is_share(record)
+    rungs, what = record.aggregates["rungs"], measure(record)
     traces: list[Trace] = []
     for kind in (*reversed(CONTROLS), "ticket"):
         points = [(100 * rung["density"], rung[kind]) for rung in rungs if rung[kind] is not None]
-        traces += _series(kind, points, banded=kind == "ticket" or not share)
-    y = "seeds that generalised, %" if share else f"accuracy, % ({_set(record)})"
-    caption = (
-        "Seeds that generalised against density"
-        if share
-        else "Accuracy against density, ticket beside its controls and dense"
-    )
+        traces += _series(kind, points)
+    y = f"{what}, % ({_set(record)})"
+    caption = f"{what.capitalize()} against density, ticket beside its controls and dense"
     drawn = layout(density_axis(record.task.ladder), {"title": {"text": y}, "tickformat": "~g"})
     traces = _levels(record) + traces
     return Figure("density", f"{caption}. {_bands(record)}", tuple(traces), drawn)
@@ -230,7 +232,7 @@ def _as_it_stands(record: Record) -> Figure:
     traces = [] if dense is None else [_flat("dense", ends, 100 * dense["mean"], "dense, trained")]
     for kind, key in (("untrained_random", "random"), ("untrained", "ticket")):
         points = [(100 * rung["density"], rung[key]) for rung in rungs if rung[key] is not None]
-        traces += _series(kind, points, banded=True)
+        traces += _series(kind, points)
     y = {"title": {"text": f"accuracy, % ({_set(record)})"}, "tickformat": "~g"}
     few = len(record.seeds) < stats.MIN_SEEDS
     caption = "Accuracy of untrained tickets against density, beside a random mask at theta_0. " + (
@@ -247,8 +249,6 @@ def _bands(record: Record) -> str:
     """What the shaded areas are."""
     if len(record.seeds) < stats.MIN_SEEDS:
         return "Lines join means, points are single seeds; too few seeds for intervals."
-    if is_share(record):
-        return "Shaded: the ticket's 95 % interval; those of the controls are in the table."
     return "Shaded: 95 % intervals over seeds."
 
 
@@ -271,11 +271,11 @@ def _from_dense(record: Record) -> Figure:
         axis,
         {"title": {"text": "ticket − dense, points"}, "tickformat": "~g"},
     )
-    traces = (*margin, zero, *_series("ticket", points, banded=True))
+    traces = (*margin, zero, *_series("ticket", points))
     return Figure("difference", caption, traces, drawn, small=True)
 
 
-def _series(kind: str, points: Sequence[tuple[float, Any]], *, banded: bool) -> list[Trace]:
+def _series(kind: str, points: Sequence[tuple[float, Any]]) -> list[Trace]:
     """A line through means, with a band where there are intervals, with seeds where not."""
     if not points:
         return []
@@ -303,8 +303,6 @@ def _series(kind: str, points: Sequence[tuple[float, Any]], *, banded: bool) -> 
     }
     if not whole:
         return [line, *_single(kind, points)]
-    if not banded:
-        return [line]
     low, high = (
         [100 * found[end if found["low"] is not None else "mean"] for _, found in points]
         for end in ("low", "high")
@@ -363,7 +361,7 @@ def _levels(record: Record) -> list[Trace]:
     ends = [10**end for end in axis["range"]]
     dense, traces = record.aggregates["dense"], []
     if dense is not None:
-        if dense["low"] is not None and not is_share(record):
+        if dense["low"] is not None:
             traces.append(_shade("dense", ends, 100 * dense["low"], 100 * dense["high"]))
         traces.append(_flat("dense", ends, 100 * dense["mean"], "dense"))
     if record.reference is not None:
@@ -430,12 +428,12 @@ def layout(x: Mapping[str, Any], y: Mapping[str, Any]) -> dict[str, Any]:
 
 def training(record: Record) -> Figure:
     """Accuracy over steps, dense and the ticket of every rung; two sets where a run groks."""
-    share = is_share(record)
-    parts = ("train", record.shown) if share else (record.shown,)
+    area = is_area(record)
+    parts = ("train", record.shown) if area else (record.shown,)
     traces: list[Trace] = []
     for part in parts:
         for name, colour, curve in _runs(record, part):
-            dashed = share and part == "train"
+            dashed = part == "train"
             traces.append(_curve(name, colour, curve, dashed=dashed, faint=name == "dense"))
     caption = f"Accuracy on the {_set(record)} over training steps, mean over seeds."
     x: dict[str, Any] = {
@@ -444,7 +442,7 @@ def training(record: Record) -> Figure:
         "unifiedhovertitle": {"text": "step %{x:,d}"},
     }
     y: dict[str, Any] = {"title": {"text": "accuracy, %"}, "tickformat": "~g"}
-    if share:
+    if area:
         caption = (
             f"Accuracy over training steps, mean over seeds: solid on the {_set(record)}, dotted "
             "on the training examples."
@@ -523,7 +521,7 @@ def _focus(traces: Sequence[Trace]) -> list[float] | None:
 
 def _training_table(record: Record) -> Table:
     """The figures of the training curves."""
-    parts = ("train", record.shown) if is_share(record) else (record.shown,)
+    parts = ("train", record.shown) if is_area(record) else (record.shown,)
     runs = [
         (f"{name}, training" if part == "train" else name, curve)
         for part in parts
@@ -574,7 +572,6 @@ def _cells(record: Record) -> Table:
 def _cell_row(record: Record, table: Mapping[str, Any], cell: Cell) -> tuple[str, ...]:
     value = scores.score_of(table, cell.model_dump(mode="json"))
     schedule = "T" if cell.schedule == 1 else f"T/{cell.schedule}"
-    compressed_share = is_share(record) and cell.schedule > 1
     return (
         str(cell.seed),
         cell.kind,
@@ -584,7 +581,7 @@ def _cell_row(record: Record, table: Mapping[str, Any], cell: Cell) -> tuple[str
         NA if cell.effective is None else f"{cell.effective:,}",
         cell.origin,
         str(cell.start),
-        NA if compressed_share else number(100 * value, decimals(record)),
+        number(100 * value, decimals(record)),
         cell.status + (f": {plain(cell.reason)}" if cell.reason else ""),
     )
 

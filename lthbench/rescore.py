@@ -1,51 +1,51 @@
 """Writes records and references anew when scorer or schema have changed.
 
-`python -m lthbench.rescore PATH…`, references before the records that were scored by them.
+`python -m lthbench.rescore PATH…`
 
 A record holds every count, so its scores follow from it alone: nothing is trained, and the counts
-stay as they are. Files of schema 1 become files of schema 2, in which what was not measured then
-is null. Records are named by their digest, which changes with the scores.
+stay as they are. Files of schema 1 become files of schema 2, in which what was not measured then is
+null. A record is named by its digest, which changes with the scores. A reference that one of the
+records was made into is made again first, and records are scored against it.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
-from lthbench.errors import RecordError, TaskError
-from lthbench.paths import write_whole
-from lthbench.record import SCHEMA, Frozen, Record, build, file_bytes, record_digest, write_record
-from lthbench.reference import Reference, load_reference
-from lthbench.task import load_task
+from lthbench import reference
+from lthbench.errors import RecordError
+from lthbench.paths import shipped, write_whole
+from lthbench.record import SCHEMA, Record, build, file_bytes, record_digest, write_record
+from lthbench.task import load_task, task_names
 
 COMPUTED = {"aggregates", "scorer", "schema_version"}
 
 
-def rescored(path: Path) -> Path:
-    """Score one published record again, under its new name; the old file is removed last.
-
-    A reference keeps its name, and its values.
-    """
+def read(path: Path) -> dict[str, Any]:
+    """A record's table without what is computed of it, with what its file leaves out as usual."""
     try:
         table = json.loads(path.read_bytes())
-        if isinstance(table, dict) and "dense" in table and "values" in table:
-            reference = Reference.model_validate({**table, "schema_version": SCHEMA})
-            write_whole(path, file_bytes(reference))
-            return path
         if not isinstance(table, dict) or "cells" not in table:
-            raise RecordError(f"{path}: neither a record nor a reference")
-        # What a file leaves out as usual, the scorer reads.
+            raise RecordError(f"{path}: not a record")
         record = Record.model_validate({**table, "schema_version": SCHEMA})
     except (ValidationError, ValueError, OSError) as error:
         raise RecordError(f"{path}: not a record: {str(error).splitlines()[0]}") from error
-    frozen = record.reference and _reference(record, record.reference)
-    whole: Mapping[str, Any] = record.model_dump(mode="json", exclude=COMPUTED)
-    record = build({**whole, "reference": frozen and frozen.model_dump(mode="json")})
+    return record.model_dump(mode="json", exclude=COMPUTED)
+
+
+def rescored(path: Path) -> Path:
+    """Score one published record again, under its new name; the old file is removed last."""
+    table = read(path)
+    frozen = _reference(table)
+    if table["reference"] is not None and frozen is not None:
+        table["reference"] = frozen.frozen(table["shown"]).model_dump(mode="json")
+    record = build(table)
     new = path.with_name(f"{record.method.name}--{record_digest(record)[:8]}.json")
     write_record(new, record)
     if new != path:
@@ -53,22 +53,42 @@ def rescored(path: Path) -> Path:
     return new
 
 
-def _reference(record: Record, frozen: Frozen) -> Frozen:
-    """The shipped reference by its present digest, where its values are the record's."""
-    try:
-        shipped = load_reference(load_task(record.task.name))
-    except TaskError:  # of a task of somebody's own
-        return frozen
-    now = shipped.frozen(record.shown) if shipped else frozen
-    return now if now.model_copy(update={"digest": frozen.digest}) == frozen else frozen
+def references(paths: Iterable[Path]) -> list[Path]:
+    """Make those references again that were made from one of these records; returns their files."""
+    written = []
+    for path in paths:
+        table = read(path)
+        old = _reference(table) if table["method"]["name"] == "imp" else None
+        if old is not None and _starts(old.dense) == _starts((record := build(table)).cells):
+            new = reference.build(record, dict(old.noise) if old.noise else None)  # type: ignore[arg-type]
+            place = shipped("leaderboard") / "reference" / f"{record.task.name}.json"
+            write_whole(place, file_bytes(new))
+            written.append(place)
+    return written
+
+
+def _reference(table: dict[str, Any]) -> reference.Reference | None:
+    """The present reference of a record's own protocol."""
+    name = table["task"]["name"]
+    task = load_task(name) if name in task_names() else None
+    same = task is not None and task.digest == table["task"]["digest"]
+    return reference.load_reference(task) if task is not None and same else None
+
+
+def _starts(cells: Iterable[Any]) -> list[tuple[int, str, Any]]:
+    """What tells dense runs of one record from those of another."""
+    return [(c.seed, c.weights, c.correct) for c in cells if (c.kind, c.schedule) == ("dense", 1)]
 
 
 def main() -> None:
-    """Score every record that is named, and print where it went."""
+    """Score the named records again."""
     parser = argparse.ArgumentParser(prog="python -m lthbench.rescore", description=__doc__)
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
-    for path in parser.parse_args().paths:
-        print(f"{path} -> {rescored(path).name}")
+    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH")
+    options = parser.parse_args()
+    for path in references(options.paths):
+        print(path)
+    for path in options.paths:
+        print(rescored(path))
 
 
 if __name__ == "__main__":

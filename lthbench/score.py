@@ -373,7 +373,7 @@ def another(
     """Another draw of theta_0 for a control, in arithmetic tasks with the kept norms of `start`."""
     depth = task.network.depth
     fresh = networks.initial(task.network, depth, seed, "control", kind, str(attempt))
-    if task.score.kind == "generalisation" or rescale:  # scale alone moves grokking
+    if task.score.kind == "area" or rescale:  # scale alone moves grokking
         tensors = controls.rescaled(fresh.tensors(), start.tensors(), chosen, list(chosen))
         return State(tensors, 0)
     return fresh

@@ -6,13 +6,14 @@ Definitions: protocol, section 8.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from lthbench import depths, stats
-from lthbench.stats import Gap, Interval
-from lthbench.task import PUBLISHED
+from lthbench.stats import FloatArray, Gap, Interval
+from lthbench.task import PUBLISHED, grid
 
 VERSION = 6
 LAST = 5  # evaluations averaged where a recipe ends at a constant rate
@@ -29,7 +30,7 @@ def aggregate(record: Table) -> dict[str, Any]:
     cells = _index(record)
     rungs = [_rung(record, cells, density) for density in ladder]
     result = {
-        "dense": _interval(_dense(record, cells), _share(record)),
+        "dense": _interval(_dense(record, cells)),
         "reproduces": _reproduces(record, cells),
         "rungs": rungs,
         **_loss(record, cells, ladder),
@@ -56,18 +57,46 @@ def is_untrained(record: Table) -> bool:
 
 
 def score_of(record: Table, cell: Table, part: str | None = None) -> float:
-    """One run's score: its accuracy, or for arithmetic tasks 1 if it generalised by T, else 0.
+    """One run's score, 0 to 1: its accuracy at T, or the area of its curve.
 
     A network that is read as it stands has one evaluation, and so its accuracy in every task.
+    Raises ValueError for a curve with fewer evaluations than its area needs.
     """
     shown = part or record["shown"]
-    if record["task"]["kind"] != "generalisation" or cell.get("kind") in UNTRAINED:
-        return accuracy_of(record, cell, shown)
-    counts = cell["correct"].get(shown, ())
+    if record["task"]["kind"] == "area" and cell.get("kind") not in UNTRAINED:
+        return area_of(record, cell, shown)
+    return accuracy_of(record, cell, shown)
+
+
+def area_of(record: Table, cell: Table, part: str) -> float:
+    """One run's accuracy averaged over log step (`stats.area`); a failed run scores chance."""
+    counts = cell["correct"].get(part, ())
     if cell["status"] != "ok" or not counts:
-        return 0.0
-    size = record["sizes"][str(cell["seed"])][shown]
-    return float(stats.first_sustained(counts, size, record["task"]["threshold"]) is not None)
+        return float(record["task"]["chance"])
+    size = record["sizes"][str(cell["seed"])][part]
+    steps = grid(record["task"]["every"], record["task"]["steps"])
+    known = [count / size for count in counts]
+    missing = cell.get("start", 0) // record["task"]["every"]
+    return stats.area([*_before(record, cell, part, missing), *known], steps)
+
+
+def _before(record: Table, cell: Table, part: str, count: int) -> list[float]:
+    """What a run that starts at step k has to its credit at the evaluations up to k.
+
+    The way to theta_k is the dense network's, so these count as those of the same seed's dense run
+    on the scoring stream: a ticket is not charged for the steps that it did not take, nor paid for
+    them beyond what dense has. Where there is no such run, as at another depth, chance.
+    """
+    if not count:
+        return []
+    of = () if "depth" in cell else record.get("cells", ())
+    for dense in of:
+        if (dense["kind"], dense["seed"], dense["schedule"]) == ("dense", cell["seed"], 1):
+            read = dense["correct"].get(part, ()) if dense["status"] == "ok" else ()
+            if len(read) >= count:
+                size = record["sizes"][str(cell["seed"])][part]
+                return [correct / size for correct in read[:count]]
+    return [float(record["task"]["chance"])] * count
 
 
 def accuracy_of(record: Table, cell: Table, part: str) -> float:
@@ -105,8 +134,8 @@ def _values(
     tried = schedule == 1 and any(place[0] == "ticket" for place in cells)
     if all(cell is None for cell in found) and not tried:
         return None
-    worst = 0.0 if record["task"]["kind"] == "generalisation" else float(record["task"]["chance"])
-    return [worst if cell is None else cell["score"] for cell in found]
+    chance = float(record["task"]["chance"])
+    return [chance if cell is None else cell["score"] for cell in found]
 
 
 def _dense(record: Table, cells: Cells) -> list[float] | None:
@@ -116,16 +145,16 @@ def _dense(record: Table, cells: Cells) -> list[float] | None:
 def _rung(record: Table, cells: Cells, density: float) -> dict[str, Any]:
     ticket, dense = _values(record, cells, "ticket", density), _dense(record, cells)
     controls = {kind: _values(record, cells, kind, density) for kind in CONTROLS}
-    gaps = {kind: _gap(record, ticket, controls[kind]) for kind in IDENTITY}
+    gaps = {kind: _gap(ticket, controls[kind]) for kind in IDENTITY}
     found = [cells.get(("ticket", density, seed, 1)) for seed in record["seeds"]]
     tickets = [cell for cell in found if cell is not None]
     effective = [c["effective"] / c["kept"] for c in tickets if c["effective"] is not None]
     matters = stats.identity_matters(gaps["shuffled"], gaps["reinit"])
     return {
         "density": density,
-        "ticket": _interval(ticket, _share(record)),
-        "difference": _difference(ticket, dense, _share(record)),
-        **{kind: _interval(values, _share(record)) for kind, values in controls.items()},
+        "ticket": _interval(ticket),
+        "difference": _difference(ticket, dense),
+        **{kind: _interval(values) for kind, values in controls.items()},
         **{gap_name(kind): _gap_table(gap) for kind, gap in gaps.items()},
         "identity_matters": matters,
         "effective": sum(effective) / len(effective) if effective else None,
@@ -157,19 +186,8 @@ def _measures(record: Table, cells: Cells, ladder: Sequence[float]) -> list[dict
     return [row("dense", 1.0), *(row("ticket", density) for density in ladder)]
 
 
-def _share(record: Table) -> bool:
-    """Whether scores are 0 or 1 a seed, whose interval is that of a count."""
-    return bool(record["task"]["kind"] == "generalisation")
-
-
-def _gap(record: Table, ticket: list[float] | None, control: list[float] | None) -> Gap | None:
-    if ticket is None or control is None:
-        return None
-    gap = stats.identity_gap(ticket, control)
-    if gap is None or not _share(record):
-        return gap
-    p = _sign_test(ticket, control) if gap.interval.n >= stats.MIN_COUNTED else None
-    return Gap(_without_bounds(gap.interval), p)
+def _gap(ticket: list[float] | None, control: list[float] | None) -> Gap | None:
+    return None if ticket is None or control is None else stats.identity_gap(ticket, control)
 
 
 def division(origin_name: str, k: int) -> str:
@@ -180,30 +198,70 @@ def division(origin_name: str, k: int) -> str:
     return known.get(origin_name, "open")
 
 
-def _sign_test(ticket: list[float], control: list[float]) -> float:
-    """Exact one-sided p by flipping signs, for scores of 0 and 1: a coin for each that differs."""
-    above = sum(t > c for t, c in zip(ticket, control, strict=True))
-    differ = sum(t != c for t, c in zip(ticket, control, strict=True))
-    return sum(math.comb(differ, k) for k in range(above, differ + 1)) * 0.5**differ
-
-
 def _loss(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
-    """L a seed in points, and retention against the frozen L of `erk` tickets."""
-    reference = record["reference"]
-    table = _ladder_table(record, cells, ladder)
-    if reference is None or table is None or is_untrained(record):  # another ladder
-        return {"loss": None, "retention": None, "rankable": None}
-    weights = stats.log_density_weights(ladder)
-    dense = sum(reference["dense"]) / len(reference["dense"])
-    loss = stats.loss_points(dense, table, weights)
-    random = sum(reference["loss_random"]) / len(reference["loss_random"])
-    rankable = stats.rankable(reference["loss_random"])
-    retention = stats.retention(loss, random).tolist() if random > 0 else None
-    return {
-        "loss": _interval(loss.tolist()),
-        "retention": _interval(retention),
-        "rankable": rankable,
+    """L a seed in points, and what it is set against: random pruning's own loss, or its tickets.
+
+    Retention divides by the frozen L of `erk` tickets, which must be large enough for that; what
+    tickets are above `erk` in points is told of every record that has anything to tell it by.
+    """
+    told: dict[str, Any] = {"loss": None, "retention": None, "rankable": None, "above_erk": None}
+    table, dense = _ladder_table(record, cells, ladder), _dense(record, cells)
+    if table is None or is_untrained(record):  # another ladder
+        return told
+    loss = None
+    if dense is not None:
+        loss = stats.loss_points(dense, table, stats.log_density_weights(ladder))
+        told["loss"] = _interval(loss.tolist())
+    random = None if record["reference"] is None else record["reference"]["loss_random"]
+    if random is not None:
+        told["rankable"] = stats.rankable(random)
+        if told["rankable"] and loss is not None:
+            of = stats.retention(loss, sum(random) / len(random))
+            told["retention"] = _interval(of.tolist())
+    return {**told, "above_erk": _above_erk(record, cells, ladder, loss)}
+
+
+def _above_erk(
+    record: Table, cells: Cells, ladder: list[float], loss: FloatArray | None
+) -> dict[str, Any] | None:
+    """Ticket less `erk` in points, by seed: a mean over rungs by their weights in log density.
+
+    The record's own `erk` tickets where every rung has them; else the reference's, whose mean loss
+    stands beside this record's; else those of the rungs that have them.
+    """
+    pairs = {
+        density: (ticket, erk)
+        for density in ladder
+        if (ticket := _values(record, cells, "ticket", density)) is not None
+        and (erk := _values(record, cells, "erk", density)) is not None
     }
+    reference = record["reference"]
+    if len(pairs) < len(ladder) and reference is not None and loss is not None:
+        random = sum(reference["loss_random"]) / len(reference["loss_random"])
+        return {**(_interval((random - loss).tolist()) or {}), "densities": ladder}
+    if not pairs:
+        return None
+    weights = stats.log_density_weights(list(pairs))
+    scored = np.array(list(pairs.values()), dtype=np.float64)  # [rungs, 2, seeds]
+    above = 100 * (weights @ (scored[:, 0] - scored[:, 1]))
+    return {**(_interval(above.tolist()) or {}), "densities": list(pairs)}
+
+
+def headline(aggregates: Table) -> dict[str, Any] | None:
+    """What a record comes to in one figure: retention, or what stands for it.
+
+    "what" says which: "retention"; on tasks that cannot carry it "above erk", in points; of
+    untrained tickets "accuracy" at their best rung, a fraction. None where there is no ticket, or
+    nothing to set it against.
+    """
+    if "untrained" in aggregates:
+        found = aggregates["untrained"]
+        (told,) = [r["ticket"] for r in found["rungs"] if r["density"] == found["headline"]]
+        return {"what": "accuracy", **told}
+    for what, key in (("retention", "retention"), ("above erk", "above_erk")):
+        if aggregates.get(key):
+            return {"what": what, **aggregates[key]}
+    return None
 
 
 def _ladder_table(record: Table, cells: Cells, ladder: list[float]) -> list[list[float]] | None:
@@ -215,18 +273,13 @@ def _ladder_table(record: Table, cells: Cells, ladder: list[float]) -> list[list
 
 def _matching_is_told(record: Table, cells: Cells) -> bool:
     """Whether there is all that a matching density needs: dense runs, a margin, three seeds."""
-    judged = (_share(record) or record["reference"] is not None) and not is_untrained(record)
+    judged = record["reference"] is not None and not is_untrained(record)
     return judged and _dense(record, cells) is not None and len(record["seeds"]) >= stats.MIN_SEEDS
 
 
 def _matching(record: Table, cells: Cells, ladder: list[float]) -> dict[str, float | None]:
     table, dense = _ladder_table(record, cells, ladder), _dense(record, cells)
-    if table is None or dense is None or is_untrained(record):
-        return {"proved": None, "not_refuted": None}
-    if _share(record):
-        generalised = [[value == 1 for value in row] for row in table]
-        return _plain(stats.matching_count(ladder, generalised, [value == 1 for value in dense]))
-    if record["reference"] is None:
+    if table is None or dense is None or is_untrained(record) or record["reference"] is None:
         return {"proved": None, "not_refuted": None}
     differences = [[a - d for a in row] for row, d in zip(table, dense, strict=True)]
     return _plain(stats.matching_density(ladder, differences, record["reference"]["margin"]))
@@ -236,7 +289,7 @@ def _speed(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
     """Iterations to match, by the kind of the task (protocol, section 8.4)."""
     if is_untrained(record):
         return {}
-    if _share(record):
+    if record["task"]["kind"] == "area":
         level = record["task"]["threshold"]
         runs = [cells.get(("dense", 1.0, seed, 1)) for seed in record["seeds"]]
         dense = {
@@ -281,7 +334,10 @@ def _grokking(
 
     def moments(part: str) -> dict[str, Any]:
         ours = [_first(record, run, part, level) for run in runs]
-        return {**_steps_table(stats.iterations_to_match(ours, dense[part], steps)), "steps": ours}
+        found = stats.iterations_to_match(ours, dense[part], steps)
+        later = stats.log2_difference(ours, dense[part], steps)
+        told = {"mean": found.mean, "reached": found.reached, "n": found.n, "steps": ours}
+        return {**told, "log2_difference": _plain(_of_unequal(later))}
 
     memorised, generalised = moments("train"), moments(record["shown"])
     delay = _delay(memorised["steps"], generalised["steps"], steps)
@@ -361,16 +417,8 @@ def _complete(record: Table, cells: Cells, ladder: Sequence[float]) -> bool:
 
 
 def _transfer(record: Table) -> dict[str, Any]:
-    def interval(values: Sequence[float] | None, score: bool) -> dict[str, Any] | None:
-        return _interval(values, score and _share(record))
-
-    found = depths.transfer(record, lambda cell: score_of(record, cell), interval)
-    if found is None:
-        return {}
-    if _share(record):
-        for row in (*found["rows"], found):  # differences of 0s and 1s have no interval
-            row["points"] = row["points"] and {**row["points"], "low": None, "high": None}
-    return {"transfer": found}
+    found = depths.transfer(record, lambda cell: score_of(record, cell), _interval)
+    return {} if found is None else {"transfer": found}
 
 
 def _untrained(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
@@ -416,39 +464,27 @@ def _steps_table(found: stats.IterationsToMatch) -> dict[str, Any]:
     return {**vars(found), "difference": _plain(found.difference)}
 
 
-def _difference(
-    a: list[float] | None, b: list[float] | None, share: bool = False
-) -> dict[str, Any] | None:
+def _difference(a: list[float] | None, b: list[float] | None) -> dict[str, Any] | None:
     if a is None or b is None:
         return None
-    values = [x - y for x, y in zip(a, b, strict=True)]
-    if not share:
-        return _interval(values)
-    return {**_plain(_without_bounds(stats.t_interval(values))), "values": values}
-
-
-def _without_bounds(interval: Interval) -> Interval:
-    """The mean alone: a t interval means little for differences of 0s and 1s."""
-    return Interval(interval.mean, None, None, interval.n)
+    return _interval([x - y for x, y in zip(a, b, strict=True)])
 
 
 def _of_unequal(interval: Interval) -> Interval:
-    """Without bounds if all values are equal, as 0s and 1s often are: that tells no spread."""
+    """Without bounds if all values are equal: that tells no spread."""
     if interval.low is None or interval.high is None:
         return interval
-    return _without_bounds(interval) if stats.alike((interval.low, interval.high)) else interval
+    if not stats.alike((interval.low, interval.high)):
+        return interval
+    return Interval(interval.mean, None, None, interval.n)
 
 
 def _gap_table(gap: Gap | None) -> dict[str, Any] | None:
     return None if gap is None else {**_plain(_of_unequal(gap.interval)), "p": gap.p}
 
 
-def _interval(values: Sequence[float] | None, share: bool = False) -> dict[str, Any] | None:
-    """Mean, interval and the values themselves; Clopper-Pearson for a share of seeds."""
+def _interval(values: Sequence[float] | None) -> dict[str, Any] | None:
+    """Mean, interval and the values themselves."""
     if values is None or not len(values):
         return None
-    if share and len(values) >= stats.MIN_SEEDS:
-        interval: Interval = stats.clopper_pearson(round(sum(values)), len(values))
-    else:
-        interval = _of_unequal(stats.t_interval(values))
-    return {**_plain(interval), "values": list(values)}
+    return {**_plain(_of_unequal(stats.t_interval(values))), "values": list(values)}

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,9 +22,6 @@ FloatArray = NDArray[np.float64]
 MIN_SEEDS = 3  # below this both values are shown and no interval
 ALPHA = 0.05  # one-sided error of every yes or no
 MARGIN_CAP = 0.005  # half a point
-MIN_COUNTED = (
-    5  # scores of 0 or 1: an exact test of fewer cannot reach ALPHA, for 2**-n is above it
-)
 RANKABLE_POINTS = 2.0
 RANKABLE_ERRORS = 10.0
 # Accuracies are counts over test sets of far fewer than a million examples, so means closer than
@@ -81,8 +79,7 @@ def alike(values: ArrayLike) -> bool:
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
     """Mean over seeds with its two-sided t interval.
 
-    values: [seeds], any unit; level in (0, 1). Equal values give an interval of width zero, so a
-    yes or no of each seed needs clopper_pearson: t covers 23 % there at a share of .95, five seeds.
+    values: [seeds], any unit; level in (0, 1). Equal values give an interval of width zero.
     Raises ValueError for no values or a non-finite one. Source: protocol, section 10.1.
     """
     array = _seeds("values", values)
@@ -131,23 +128,6 @@ def one_sided(values: ArrayLike, alpha: float = ALPHA) -> tuple[float, float] | 
         return None, None
     lower, upper = _one_sided_bounds(array, alpha)
     return float(lower), float(upper)
-
-
-def clopper_pearson(k: int, n: int, level: float = 0.95) -> Interval:
-    """Share k / n of a count with its exact binomial interval.
-
-    0 <= k <= n, n at least 1; level in (0, 1); a fraction. Raises ValueError outside these.
-    Source: protocol, section 10.1; Clopper and Pearson 1934.
-    """
-    from scipy import special
-
-    if n < 1 or not 0 <= k <= n:
-        raise ValueError(f"k, n: are {k}, {n}, need 0 <= k <= n and n at least 1")
-    _open_unit("level", level)
-    tail = (1 - level) / 2
-    low = float(special.betaincinv(k, n - k + 1, tail)) if k > 0 else 0.0
-    high = float(special.betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
-    return Interval(k / n, low, high, n)
 
 
 def binomial_se(p: float, n: int) -> float:
@@ -200,6 +180,39 @@ def suite_bounds(
     return mean, mean - half, mean + half
 
 
+# Area
+
+
+def area(accuracies: ArrayLike, steps: Sequence[int]) -> float:
+    """Accuracy averaged over the logarithm of the step, from the first evaluation to the last.
+
+    accuracies: [evaluations], fractions; steps: when each was read, strictly increasing, from 1 on.
+    A = sum_i a_i log(t'_{i+1} / t'_i) / log(T / t_1): each accuracy holds between the midpoints t'
+    in log step to its neighbours, the first from t_1 and the last to T on. A fraction; a curve that
+    rises ten times sooner gains 1 / log10(T / t_1). A single evaluation is its own average. Raises
+    ValueError for lengths that do not fit, points instead of fractions, or steps in another order.
+    Source: protocol, section 8.1.
+    """
+    curve = _fractions("accuracies", _seeds("accuracies", accuracies))
+    weights = _log_step_weights(tuple(steps))
+    if len(weights) != curve.size:
+        raise ValueError(f"accuracies: {curve.size}, needs one for each of {len(weights)} steps")
+    # Summed exactly: no processor's own order of sums moves a score.
+    return math.fsum(w * a for w, a in zip(weights, curve.tolist(), strict=True))
+
+
+@lru_cache(maxsize=64)  # of few grids, asked for by every run
+def _log_step_weights(steps: tuple[int, ...]) -> tuple[float, ...]:
+    """What each evaluation counts for in the area; summing to 1."""
+    if not steps or steps[0] < 1 or any(a >= b for a, b in pairwise(steps)):
+        raise ValueError(f"steps: {steps[:4]}… must strictly increase, from 1 on")
+    if len(steps) == 1:
+        return (1.0,)
+    logs = [math.log(step) for step in steps]
+    edges = [logs[0], *((a + b) / 2 for a, b in pairwise(logs)), logs[-1]]
+    return tuple((b - a) / (logs[-1] - logs[0]) for a, b in pairwise(edges))
+
+
 # Retention
 
 
@@ -217,21 +230,24 @@ def log_density_weights(densities: ArrayLike) -> FloatArray:
     return np.asarray(halves / halves.sum(), dtype=np.float64)
 
 
-def loss_points(dense: float, accuracies: ArrayLike, weights: ArrayLike) -> FloatArray:
-    """Each seed's loss L = 100 sum_j w_j (D - a_j), in points; negative above dense.
+def loss_points(dense: ArrayLike, scores: ArrayLike, weights: ArrayLike) -> FloatArray:
+    """Each seed's loss L = 100 sum_j w_j (d - a_j), in points; negative above dense.
 
-    dense: D, a fraction; accuracies: [seeds, rungs], fractions; weights: [rungs], not negative,
-    summing to 1; result: [seeds]. Raises ValueError for points instead of fractions, shapes that
-    do not fit, or other weights. Source: protocol, section 8.2.
+    dense: the score d of the same seed's dense run, [seeds], fractions; scores: [seeds, rungs],
+    fractions; weights: [rungs], not negative, summing to 1; result: [seeds]. Raises ValueError for
+    points instead of fractions, shapes that do not fit, or other weights.
+    Source: protocol, section 8.2.
     """
-    table = _fractions("accuracies", _table("accuracies", accuracies))
+    table = _fractions("scores", _table("scores", scores))
+    level = _fractions("dense", _seeds("dense", dense))
     shares = _finite("weights", weights)
-    _fractions("dense", dense)
+    if level.size != table.shape[0]:
+        raise ValueError(f"dense: {level.size} seeds, needs one for each of {table.shape[0]}")
     if shares.shape != table.shape[1:]:
         raise ValueError(f"weights: shape {shares.shape}, needs one for each of {table.shape[1]}")
     if shares.min() < 0 or abs(shares.sum() - 1) > TIE:
         raise ValueError(f"weights: {shares.tolist()} must not be negative and must sum to 1")
-    return np.asarray(100 * ((dense - table) @ shares), dtype=np.float64)
+    return np.asarray(100 * (level - table @ shares), dtype=np.float64)
 
 
 def retention(loss: ArrayLike, loss_random: float) -> FloatArray:
@@ -264,22 +280,19 @@ def rankable(loss_random: ArrayLike) -> bool:
 # Matching
 
 
-def margin(dense_accuracies: ArrayLike, test_size: int, arithmetic: bool = False) -> float:
+def margin(dense_scores: ArrayLike, test_size: int) -> float:
     """How far below dense still matches, as a fraction.
 
-    dense_accuracies: [seeds], fractions, at least two seeds (provisional below 10); test_size: test
-    examples. One dense s.d., at least one binomial s.e. of the test set, at most half a point; the
-    cap wins where the binomial s.e. is above it. Arithmetic tasks have none: 0, as many seeds
-    generalise as dense's. Raises ValueError for fewer seeds or a value outside 0..1.
-    Source: protocol, section 8.3.
+    dense_scores: accuracies or areas, [seeds], fractions, at least two seeds (provisional below
+    10); test_size: test examples. One dense s.d., at least one binomial s.e. of the test set, at
+    most half a point; the cap wins where the binomial s.e. is above it. Raises ValueError for fewer
+    seeds or a value outside 0..1. Source: protocol, section 8.3.
     """
-    accuracies = _fractions("dense_accuracies", _seeds("dense_accuracies", dense_accuracies))
-    if arithmetic:
-        return 0.0
-    if accuracies.size < 2:
-        raise ValueError("dense_accuracies: one seed has no s.d., needs at least two")
-    mean, error = _mean_and_error(accuracies)
-    deviation = float(error) * float(np.sqrt(accuracies.size))
+    scores = _fractions("dense_scores", _seeds("dense_scores", dense_scores))
+    if scores.size < 2:
+        raise ValueError("dense_scores: one seed has no s.d., needs at least two")
+    mean, error = _mean_and_error(scores)
+    deviation = float(error) * float(np.sqrt(scores.size))
     return min(max(deviation, binomial_se(float(mean), test_size)), MARGIN_CAP)
 
 
@@ -303,32 +316,6 @@ def matching_density(densities: ArrayLike, differences: ArrayLike, margin: float
         proved=_last_before_failure(ladder, _above(lower, -margin)),
         not_refuted=_last_before_failure(ladder, _at_least(upper, -margin)),
     )
-
-
-def matching_count(
-    densities: ArrayLike, generalised: ArrayLike, dense_generalised: ArrayLike
-) -> Matching:
-    """The sparsest density at which as many seeds generalise as dense's (arithmetic tasks).
-
-    densities: [rungs], strictly decreasing; generalised: bool [seeds, rungs]; dense_generalised:
-    bool [seeds], the same seeds. Rungs from dense to sparse, up to the first failure; a count is
-    no test, so both members are equal. Both None below three seeds, and where no dense seed
-    generalised: there is nothing to match. Raises ValueError for shapes or types that do not fit.
-    Source: protocol, section 8.3.
-    """
-    ladder = _ladder(densities)
-    table, dense = np.asarray(generalised), np.asarray(dense_generalised)
-    if table.dtype != np.bool_ or dense.dtype != np.bool_:
-        raise ValueError(f"generalised: types {table.dtype} and {dense.dtype}, must both be bool")
-    if dense.ndim != 1 or table.shape != (dense.size, ladder.size):
-        raise ValueError(
-            f"generalised: shape {table.shape} with dense {dense.shape}, "
-            f"must be [seeds, {ladder.size}] with [seeds]"
-        )
-    if dense.size < MIN_SEEDS or not dense.any():
-        return Matching(None, None)
-    density = _last_before_failure(ladder, table.sum(axis=0) >= dense.sum())
-    return Matching(density, density)
 
 
 # Speed
@@ -390,6 +377,25 @@ def iterations_to_match(
     difference = paired_interval(ticket, _restricted("dense_steps", dense_steps, steps))
     reached = sum(step is not None and step <= steps for step in ticket_steps)
     return IterationsToMatch(float(ticket.mean()), difference, reached, ticket.size)
+
+
+def log2_difference(
+    ticket_steps: Sequence[int | None], dense_steps: Sequence[int | None], steps: int
+) -> Interval:
+    """Paired difference of log2 of min(t, T), ticket - dense: -1 is twice as soon.
+
+    ticket_steps, dense_steps: [seeds], step of the first sustained match, in the same order of
+    seeds, None = censored; steps: T. Raises ValueError for unequal lengths or a step below 1.
+    Source: protocol, section 8.4.
+    """
+    restricted = (
+        _restricted(name, values, steps)
+        for name, values in (("ticket_steps", ticket_steps), ("dense_steps", dense_steps))
+    )
+    ticket, dense = restricted
+    if min(ticket.min(), dense.min()) < 1:
+        raise ValueError("ticket_steps, dense_steps: a step below 1 has no logarithm here")
+    return paired_interval(np.log2(ticket), np.log2(dense))
 
 
 def compressed_match(
@@ -461,8 +467,8 @@ def winning(matches: bool, shuffled: Gap | None, reinit: Gap | None) -> bool | N
 def sign_flip(ticket: ArrayLike, control: ArrayLike) -> float:
     """Exact one-sided p of "not above zero" by flipping the signs of the paired differences.
 
-    ticket, control: [seeds], at most 16. The least p is 2**-n, so n = 5 can reach .031. Used where
-    scores are 0 or 1 a seed and t means little. Source: protocol, section 10.2.
+    ticket, control: [seeds], at most 16. The least p is 2**-n, so n = 5 can reach .031.
+    Source: protocol, section 10.2.
     """
     differences = _paired("ticket", ticket, "control", control)
     n = differences.size

@@ -6,6 +6,7 @@ what a terminal or LaTeX cannot show is replaced on the way out.
 
 from __future__ import annotations
 
+import math
 import re
 import textwrap
 import unicodedata
@@ -135,9 +136,14 @@ def ranks_left(rank: tuple[int, int]) -> str:
     return f"{rank[0]}–{rank[1]}"
 
 
-def is_share(record: Record) -> bool:
-    """Whether a seed's score is 0 or 1: it generalised or not."""
-    return record.task.kind == "generalisation"
+def is_area(record: Record) -> bool:
+    """Whether a run's score is its accuracy averaged over log step, not accuracy at T."""
+    return record.task.kind == "area"
+
+
+def measure(record: Record) -> str:
+    """What a run's score is called."""
+    return "area" if is_area(record) else "accuracy"
 
 
 def decimals(record: Record) -> int:
@@ -147,18 +153,13 @@ def decimals(record: Record) -> int:
 
 
 def score(record: Record, found: Found) -> str:
-    """A rung's score: percent with its interval, or k of n seeds with theirs."""
-    if found is None or not is_share(record):
-        return estimate(found, decimals(record))
-    count = f"{round(sum(found['values']))}/{found['n']}"
-    return count if found["low"] is None else f"{count} {interval(found, 0, 100)}"
+    """A rung's score: percent with its interval."""
+    return estimate(found, decimals(record))
 
 
 def difference(record: Record, found: Found) -> str:
-    """A paired difference: points with its interval, or a number of seeds."""
-    if found is None or not is_share(record):
-        return estimate(found, decimals(record), signed=True)
-    return number(found["mean"] * found["n"], 0, signed=True)
+    """A paired difference: points with its interval."""
+    return estimate(found, decimals(record), signed=True)
 
 
 def gap(record: Record, rung: Mapping[str, Any], control: str) -> str:
@@ -168,11 +169,6 @@ def gap(record: Record, rung: Mapping[str, Any], control: str) -> str:
         return NA
     pairs = zip(rung["ticket"]["values"], rung[control]["values"], strict=True)
     return difference(record, {**found, "values": [a - b for a, b in pairs]})
-
-
-def unit(record: Record) -> str:
-    """What differences are measured in."""
-    return "seeds" if is_share(record) else "points"
 
 
 def listing(numbers: Sequence[int]) -> str:
@@ -211,26 +207,32 @@ def _sparsest(record: Record) -> Mapping[str, Any] | None:
 
 
 def _how_good(record: Record) -> Answer:
-    question, retention = "How good", record.aggregates["retention"]
-    if retention is not None:
+    question, found = "How good", scores.headline(record.aggregates)
+    if found is None:
+        return _at_sparsest(record, question)
+    notes = []
+    if record.aggregates["loss"] is not None:
         loss = estimate(record.aggregates["loss"], 2, 1, brackets=True)
-        notes = [
-            f"loss L {loss} points against dense over the ladder",
-            "1 is lossless, 0 no better than random pruning",
-        ]
-        if not record.aggregates["rankable"]:
-            notes.append("not ranked here: random pruning loses too little on this task")
-        value, spread = _split(estimate(retention, 2, 1, brackets=True), "")
+        notes.append(f"loss L {loss} points against dense over the ladder")
+    if found["what"] == "retention":
+        notes.append("1 is lossless, 0 no better than random pruning")
+        value, spread = _split(estimate(found, 2, 1, brackets=True), "")
         return Answer(question, "retention", value, spread.strip(), tuple(notes))
-    why = "no frozen reference for this protocol"
-    if record.reference is not None:
-        why = "random pruning loses nothing here" if _sparsest(record) else "no ticket"
+    some = len(found["densities"]) < len(record.task.ladder)
+    over = ", ".join(percent(d) for d in found["densities"])
+    notes.insert(0, f"mean over {f'the rungs at {over} %' if some else 'the ladder'}")
+    text = estimate(found, decimals(record), 1, signed=True, brackets=True)
+    return Answer(question, "ticket − erk", *_split(text, "points"), tuple(notes))
+
+
+def _at_sparsest(record: Record, question: str) -> Answer:
+    """The score at the sparsest rung, of a record with nothing to set its ladder against."""
     rung = _sparsest(record)
     if rung is None:
-        return Answer(question, "retention", NA, "", (why,))
-    what = "seeds generalised" if is_share(record) else f"% accuracy on the {_set(record)}"
-    value, spread = _split(score(record, rung["ticket"]), what)
-    return Answer(question, _at(rung), value, spread, (f"retention n/a: {why}",))
+        return Answer(question, "score", NA, "", ("no ticket",))
+    value, spread = _split(score(record, rung["ticket"]), f"% {measure(record)}, {_set(record)}")
+    why = "there is neither a frozen reference nor an erk control to set the ladder against"
+    return Answer(question, _at(rung), value, spread, (why,))
 
 
 def _at(rung: Mapping[str, Any]) -> str:
@@ -246,11 +248,6 @@ def _split(text: str, what: str) -> tuple[str, str]:
     return text, what
 
 
-def least_tested(record: Record) -> int:
-    """How many seeds the test of the identity gaps needs."""
-    return stats.MIN_COUNTED if is_share(record) else stats.MIN_SEEDS
-
-
 def _set(record: Record) -> str:
     return SHOWN[record.shown]
 
@@ -262,32 +259,24 @@ def matching_available(record: Record) -> str:
     dense = record.aggregates["dense"]
     if dense is None:
         return "a dense run failed"
-    if is_share(record):
-        return "" if any(dense["values"]) else "no dense seed generalised"
     return "" if record.reference is not None else "no frozen reference for this protocol"
 
 
 def _against_dense(record: Record) -> Answer:
     question, dense = "Against dense", record.aggregates["dense"]
-    level = f"dense {score(record, dense)}{'' if is_share(record) else ' %'}"
+    level = f"dense {score(record, dense)} %"
     why, rung = matching_available(record), _sparsest(record)
     if why or rung is None:
         notes = (f"matching density n/a: {why or 'no ticket'}", level)
         if rung is None or rung["difference"] is None:
             return Answer(question, "matches dense down to", NA, "", notes)
         text = difference(record, rung["difference"])
-        return Answer(question, _at(rung), *_split(text, f"{unit(record)} from dense"), notes)
+        return Answer(question, _at(rung), *_split(text, "points from dense"), notes)
     matching = record.aggregates["matching"]
     proved, open_to = (
         "no rung" if matching[name] is None else f"{percent(matching[name])} %"
         for name in ("proved", "not_refuted")
     )
-    if is_share(record) and matching["proved"] is None:
-        fewer = f"fewer seeds generalised than of dense networks: {level}"
-        return Answer(question, "matches dense down to", proved, "", (fewer,))
-    if is_share(record):
-        same = f"as many seeds generalised as of dense networks: {level}"
-        return Answer(question, "matches dense down to", proved, "density", (same,))
     assert record.reference is not None
     margin = number(100 * record.reference.margin, 2)
     notes = (f"{open_to} not refuted (margin {margin} points)", level)
@@ -316,11 +305,10 @@ def _against_controls(record: Record) -> Answer:
 
 def _undecided(record: Record, question: str, rung: Mapping[str, Any]) -> Answer:
     """The gaps of a record that has too few seeds, or too few controls, for a verdict."""
-    least = least_tested(record)
-    few = len(record.seeds) < least
-    why = f"needs {least} seeds" if few else "a control is not available"
-    value, spread = _split(gap(record, rung, "shuffled"), f"{unit(record)}, ticket − shuffled")
-    reinit = f"ticket − reinit {gap(record, rung, 'reinit')} {unit(record)}"
+    few = len(record.seeds) < stats.MIN_SEEDS
+    why = f"needs {stats.MIN_SEEDS} seeds" if few else "a control is not available"
+    value, spread = _split(gap(record, rung, "shuffled"), "points, ticket − shuffled")
+    reinit = f"ticket − reinit {gap(record, rung, 'reinit')} points"
     notes = (reinit, f"whether identity matters: n/a, {why}")
     return Answer(question, _at(rung), value, spread, notes)
 
@@ -328,7 +316,7 @@ def _undecided(record: Record, question: str, rung: Mapping[str, Any]) -> Answer
 def _gaps(record: Record, rung: Mapping[str, Any]) -> str:
     return (
         f"ticket\u00a0−\u00a0shuffled {gap(record, rung, 'shuffled')}, "
-        f"ticket\u00a0−\u00a0reinit {gap(record, rung, 'reinit')} {unit(record)} {_at(rung)}"
+        f"ticket\u00a0−\u00a0reinit {gap(record, rung, 'reinit')} points {_at(rung)}"
     )
 
 
@@ -341,8 +329,11 @@ def _as_it_stands(record: Record) -> tuple[Answer, Answer, Answer]:
     if not record.final:
         chosen += ", which is shown here too"
     good = f"% accuracy on the {_set(record)}, no weight trained"
-    trains = f"after training {score(record, trained['ticket'])}{'' if is_share(record) else ' %'}"
-    beyond = f"after training {difference(record, trained['difference'])} {unit(record)}"
+    area = " area" if is_area(record) else ""
+    trains = f"after training {score(record, trained['ticket'])} %{area}"
+    beyond = (
+        f"after training {difference(record, trained['difference'])} points{area and ' of'}{area}"
+    )
     dense, apart = (estimate(best[k], digits, signed=k != "dense") for k in ("dense", "difference"))
     above = estimate(best["above_random"], digits, signed=True)
     tested = (f"p {probability(best['p'])}",) if best["p"] is not None else ()
@@ -412,7 +403,7 @@ def _standing(record: Record) -> Iterable[Remark]:
     else:
         yield Remark("Seeds", f"development {seeds}: not for publication", warns=True)
     dense = record.aggregates["dense"]
-    if dense is not None and not is_share(record):
+    if dense is not None and not is_area(record):
         error = number(100 * stats.binomial_se(dense["mean"], sizes[0]), 2)
         examples += f" (binomial s.e. at dense's accuracy: {error} points)"
     yield Remark("Examples", examples)
@@ -436,7 +427,7 @@ def _machine(record: Record) -> Remark:
 
 def _frozen(record: Record) -> Remark:
     if record.reference is None:
-        return Remark("Reference", "none for this protocol; retention needs one", warns=True)
+        return Remark("Reference", "none for this protocol", warns=True)
     seeds, short = len(record.reference.dense), record.reference.digest[:8]
     text = f"{seeds} dense seeds ({short})"
     if record.aggregates.get("transfer") and record.reference.transfer is None:
@@ -516,24 +507,20 @@ def _controls(record: Record, among: Sequence[str]) -> list[str]:
     return [k for k in among if k != "reinit-signs" or any(rung[k] is not None for rung in rungs)]
 
 
-def _means(record: Record) -> str:
-    """What a cell of the accuracy table holds."""
-    n = len(record.seeds)
-    if is_share(record):
-        what = f"seeds that generalised on the {_set(record)}"
-        return f"{what}, of {n}" + (", with its 95 % interval in %" if n > 2 else "")
-    return _accuracies(record)
-
-
-def _accuracies(record: Record) -> str:
-    """The same where a score is an accuracy."""
-    n = len(record.seeds)
-    what = f"accuracy on the {_set(record)}, %"
+def _means(record: Record, what: str = "") -> str:
+    """What a cell of a table of scores holds."""
+    n, what = len(record.seeds), f"{what or measure(record)} on the {_set(record)}, %"
     if n == 1:
         return f"{what}: one seed, no interval"
     if n == 2:
         return f"{what}: both seeds, no interval"
     return f"{what}: mean of {n} seeds, ± half its 95 % t interval"
+
+
+AREA = (
+    "Area: a run's accuracy averaged over the logarithm of the step, from the first evaluation to "
+    "T. A run that generalises ten times sooner has {} points more."
+)
 
 
 def against(record: Record, beside: Sequence[str] = CONTROLS) -> Table:
@@ -550,8 +537,10 @@ def against(record: Record, beside: Sequence[str] = CONTROLS) -> Table:
     ]
     subject = "Ticket after training," if is_untrained(record) else "Ticket"
     caption = f"{subject} against dense and the controls: {_means(record)}"
-    head = ("density, %", "ticket", f"−\u00a0dense, {unit(record)}", *shown)
-    return Table(caption, head, tuple(rows))
+    head = ("density, %", "ticket", "−\u00a0dense, points", *shown)
+    span = math.log10(record.task.steps / record.task.every)
+    note = AREA.format(number(100 / span, 0)) if is_area(record) and span else ""
+    return Table(caption, head, tuple(rows), note)
 
 
 def as_they_stand(record: Record) -> Table:
@@ -573,7 +562,7 @@ def as_they_stand(record: Record) -> Table:
         *("density, %", "untrained", "−\u00a0dense, points"),
         *("random mask", "−\u00a0random mask, points", *(["p"] if tested else [])),
     )
-    caption = f"Ticket as it stands, no weight trained: {_accuracies(record)}"
+    caption = f"Ticket as it stands, no weight trained: {_means(record, 'accuracy')}"
     best = percent(found["headline"])
     note = f"The rung at {best} % is the best on the held-out part. Dense is trained."
     return Table(caption, head, tuple(rows), note)
@@ -591,22 +580,15 @@ def carried(record: Record) -> Iterable[Table]:
             percent(row["density"]),
             score(record, row["carried"]),
             score(record, row["erk"]),
-            _above(record, row["points"]),
+            estimate(row["points"], decimals(record), 1, signed=True),
             *("" if row[kind] is None else score(record, row[kind]) for kind in extra),
         )
         for row in found["rows"]
     ]
-    head = ("depth", "density, %", "carried", "erk", f"−\u00a0erk, {unit(record)}", *extra)
+    head = ("depth", "density, %", "carried", "erk", "−\u00a0erk, points", *extra)
     rule = "by the elastic rule" if moved.rule == "elastic" else "by the method's own rule"
     caption = f"Tickets of depth {moved.source} carried {rule}: {_means(record)}"
     yield Table(caption, head, tuple(rows), _worth(record, found))
-
-
-def _above(record: Record, found: Found) -> str:
-    """Points above random, or the number of seeds."""
-    if found is None or not is_share(record):
-        return estimate(found, decimals(record), 1, signed=True)
-    return number(found["mean"] / 100 * found["n"], 0, signed=True)
 
 
 EXTRA = ("direct", *depths.PARTS)
@@ -616,13 +598,9 @@ def _worth(record: Record, found: Mapping[str, Any]) -> str:
     """The transfer score, and what the parts of a carried ticket are."""
     points, digits = found["points"], decimals(record)
     above = estimate(points, digits, 1, signed=True, brackets=True)
-    if points is not None and is_share(record):
-        above = number(points["mean"], digits, signed=True)
     text = f"Transfer score: {above} points above erk, mean over depths and rungs."
     if found["gain"] is not None:
         text += f" That is {100 * found['gain']:.0f} % of what IMP gains when it searches there."
-    for depth in _floored(record, found["rows"]):
-        text += f" At depth {depth} neither IMP nor random generalises: nothing can be told there."
     return (
         f"{text} What the ticket is made of: layers: random masks with its layers' densities, and "
         "weights drawn anew; mask-only: its masks, and those weights; weights-only: its weights, "
@@ -630,24 +608,11 @@ def _worth(record: Record, found: Mapping[str, Any]) -> str:
     )
 
 
-def _floored(record: Record, rows: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Depths where nothing generalised: of the reference neither IMP nor random, nothing here."""
-    frozen = (record.reference and record.reference.transfer) or {}
-
-    def nothing(row: Mapping[str, Any]) -> bool:
-        known = frozen.get(depths.key(row["depth"], row["density"]))
-        here = [row[kind]["mean"] for kind in ("carried", *EXTRA) if row[kind]]
-        return known is not None and not any(map(any, (*known.values(), here)))
-
-    told = dict.fromkeys(row["depth"] for row in rows) if is_share(record) else {}
-    return [depth for depth in told if all(nothing(row) for row in rows if row["depth"] == depth)]
-
-
 def identity(record: Record) -> Table:
     """One row a rung: which weights, which values, and how many of them count."""
     shown = _controls(record, scores.IDENTITY)
     yes_or_no = {True: "yes", False: "no", None: NA}
-    unknown, tested = bool(matching_available(record)), len(record.seeds) >= least_tested(record)
+    unknown, tested = bool(matching_available(record)), len(record.seeds) >= stats.MIN_SEEDS
     rows = []
     for rung in record.aggregates["rungs"]:
         gaps: list[str] = []
@@ -664,11 +629,10 @@ def identity(record: Record) -> Table:
                 NA if effective is None else percent(effective * rung["density"]),
             )
         )
-    of = unit(record)
     p_head = ("p",) if tested else ()
     head = (
         "density, %",
-        *(text for kind in shown for text in (f"−\u00a0{kind}, {of}", *p_head)),
+        *(text for kind in shown for text in (f"−\u00a0{kind}, points", *p_head)),
         *("identity matters", "winning", "effective density, %"),
     )
     caption = "Ticket minus its controls, paired by seed: which weights, which values"
@@ -677,7 +641,7 @@ def identity(record: Record) -> Table:
         f"{stats.ALPHA:g}. "
     )
     if not tested:
-        verdict = f"Identity matters is a test, which needs {least_tested(record)} seeds. "
+        verdict = f"Identity matters is a test, which needs {stats.MIN_SEEDS} seeds. "
     signs = (
         "Shuffled: which weights; reinit: their values, signs and magnitudes; reinit-signs: their "
         "magnitudes alone, so that what it has above reinit the signs are worth. "
@@ -777,7 +741,7 @@ def _grokking(record: Record, found: Mapping[str, Any]) -> Table:
         rows.append((name, *told, later, delay))
     head = (
         *("density, %", "memorising step", "generalising step"),
-        *("−\u00a0dense, steps", "delay, steps"),
+        *("of dense's step", "delay, steps"),
     )
     level, steps = f"{100 * record.task.threshold:g} %", f"{record.task.steps:,}"
     caption = f"When a run memorises and when it generalises: {level} accuracy, sustained"
@@ -785,7 +749,8 @@ def _grokking(record: Record, found: Mapping[str, Any]) -> Table:
         f"Memorising: on the training examples; generalising: on the {_set(record)}. >: never by "
         f"T = {steps}. ≥, ≤, ≈: restricted means, in which T stands for a run that never did, and "
         f"{record.task.every:,} for one that had by the first evaluation; in brackets the seeds "
-        "that did. Delay: over the seeds that memorised."
+        "that did. Of dense's step: the ratio of generalising steps, their geometric mean. "
+        "Delay: over the seeds that memorised."
     )
     return Table(caption, head, tuple(rows), note)
 
@@ -829,14 +794,22 @@ def _by_seed(
 
 
 def _grokked_later(row: Mapping[str, Any], dense: Mapping[str, Any] | None) -> str:
-    """Generalising step of a ticket less dense's; marked where runs were cut off at T."""
+    """Generalising step of a ticket over dense's; marked where runs were cut off at T."""
     ours = row["generalised"]
     theirs = dense["generalised"] if dense else ours
     if not ours["reached"] and not theirs["reached"]:
         return NA
     cut = ours["reached"] < ours["n"], theirs["reached"] < theirs["n"]
     mark = {(True, False): "≥ ", (False, True): "≤ ", (True, True): "≈ "}.get(cut, "")
-    return mark + _later(ours)
+    return mark + ratio(ours["log2_difference"])
+
+
+def ratio(found: Mapping[str, Any]) -> str:
+    """A difference of log2 steps as the ratio of the steps, with its interval."""
+    ends = {
+        key: None if found[key] is None else 2.0 ** found[key] for key in ("mean", "low", "high")
+    }
+    return f"{number(ends['mean'] or 0.0, 2)} {interval(ends, 2)}".rstrip()
 
 
 def _steps(record: Record, found: Mapping[str, Any]) -> Table:

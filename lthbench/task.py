@@ -6,6 +6,7 @@ import difflib
 import tomllib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args
@@ -167,9 +168,10 @@ class Recipe(Strict):
 
 
 class Score(Strict):
-    """What is read from a run: accuracy at T, or whether it generalised by T."""
+    """What is read from a run: accuracy at T, or its average over the logarithm of the step."""
 
-    kind: Literal["accuracy", "generalisation"]
+    kind: Literal["accuracy", "area"]
+    # Accuracy from which a run has memorised or generalised, in tables of area tasks.
     threshold: float = Field(gt=0, lt=1, default=0.95)
     every: Count  # steps between evaluations
     compressed_density: float = Field(ge=0, lt=1, default=0.0)  # 0: no compressed schedules
@@ -256,10 +258,12 @@ class Task(Strict):
             raise ValueError("search.rewind_limit must be 0 or not inside recipe.warm_up")
         images = self.network.family in IMAGES and self.network.rank == 2
         if self.recipe.augment == "crop-flip" and not images:
-            raise ValueError(f'recipe.augment "crop-flip" is for images: {", ".join(IMAGES)}')
+            raise ValueError(f"recipe.augment is for networks on images: {', '.join(IMAGES)}")
         if self.recipe.augment == "shift" and self.data.source != "mnist1d":
             raise ValueError('recipe.augment "shift" is for signals: source "mnist1d"')
         rung = self.score.compressed_density
+        if rung and self.score.kind == "area":  # of a compressed run the end alone is kept
+            raise ValueError("score.compressed_density: must be 0 where score.kind is area")
         if rung and rung not in self.ladder.trained:
             raise ValueError("score.compressed_density must be a rung of ladder.trained")
         moved = self.transfer
@@ -288,7 +292,13 @@ class Task(Strict):
     @property
     def grid(self) -> tuple[int, ...]:
         """The steps at which a scored run is evaluated, T last."""
-        return tuple(range(self.score.every, self.recipe.steps + 1, self.score.every))
+        return grid(self.score.every, self.recipe.steps)
+
+
+@lru_cache(maxsize=64)
+def grid(every: int, steps: int) -> tuple[int, ...]:
+    """The steps at which a run of so many steps is evaluated, the last one among them."""
+    return tuple(range(every, steps + 1, every))
 
 
 Controls = Literal["all", "alternate", "one rung"]

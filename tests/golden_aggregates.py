@@ -25,7 +25,7 @@ UNEVEN = {"ladder": [0.8, 0.512, 0.1], "steps": 2000, "every": 20}
 
 def cases() -> Iterator[tuple[str, Json]]:
     """Name and table of each case."""
-    for kind in ("accuracy", "generalisation"):
+    for kind in ("accuracy", "area"):
         for seeds in (1, 2, 3, 5, 10):
             yield f"{kind} {seeds}", _plain(seeds, kind, seeds)
         yield f"{kind} bad", _plain(20, kind, 5, bad=BAD)
@@ -39,7 +39,7 @@ def cases() -> Iterator[tuple[str, Json]]:
         yield f"{kind} carried bad", _carried(_plain(27, kind, 5), Random(2), "diverged")
     yield "constant", _plain(28, "accuracy", 5, task=CONSTANT)
     yield "constant bad", _plain(29, "accuracy", 6, task=CONSTANT, bad=BAD)
-    yield "uneven", _plain(30, "generalisation", 7, task=UNEVEN)
+    yield "uneven", _plain(30, "area", 7, task=UNEVEN)
     yield "alike", _alike(_plain(31, "accuracy", 5))
 
 

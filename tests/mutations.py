@@ -126,7 +126,7 @@ MUTATIONS = (
     Mutation(
         "another start keeps its own norm",
         "lthbench/score.py",
-        '    if task.score.kind == "generalisation" or rescale:  # scale alone',
+        '    if task.score.kind == "area" or rescale:  # scale alone',
         "    if False:  #",
         ("test_score_jobs.py::test_in_sums_another_start_has_the_tickets_norm",),
     ),
@@ -147,7 +147,7 @@ MUTATIONS = (
     Mutation(
         "a missing rung is left out",
         "lthbench/scores.py",
-        '    return [worst if cell is None else cell["score"] for cell in found]',
+        '    return [chance if cell is None else cell["score"] for cell in found]',
         '    return [cell["score"] for cell in found if cell is not None]',
         ("test_scores.py::test_a_missing_rung_scores_chance_in_every_score",),
     ),
@@ -171,6 +171,34 @@ MUTATIONS = (
         "    return order[max(found)] if found else None",
         "    return order[min(found)] if found else None",
         ("test_scores.py::test_a_division_is_the_most_permissive",),
+    ),
+    Mutation(
+        "an area is the mean of its evaluations",
+        "lthbench/stats.py",
+        "    edges = [logs[0], *((a + b) / 2 for a, b in pairwise(logs)), logs[-1]]",
+        "    edges = logs = list(range(len(steps) + 1))",
+        ("test_stats.py::test_area_by_hand",),
+    ),
+    Mutation(
+        "a late start is paid for what came before it",
+        "lthbench/scores.py",
+        '    return [float(record["task"]["chance"])] * count',
+        "    return [1.0] * count",
+        ("test_scores.py::test_the_area_of_a_late_start_has_denses_evaluations_before_it",),
+    ),
+    Mutation(
+        "losses are taken from the mean of dense",
+        "lthbench/stats.py",
+        "    return np.asarray(100 * (level - table @ shares), dtype=np.float64)",
+        "    return np.asarray(100 * (level.mean() - table @ shares), dtype=np.float64)",
+        ("test_stats.py::test_loss_by_hand",),
+    ),
+    Mutation(
+        "retention is told where it divides by noise",
+        "lthbench/scores.py",
+        '        if told["rankable"] and loss is not None:',
+        "        if loss is not None:",
+        ("test_scores.py::test_where_random_pruning_loses_too_little_tickets_stand_above_erk",),
     ),
     Mutation(
         "retention is clipped at 1",
@@ -411,11 +439,11 @@ MUTATIONS = (
         ("test_verify.py::test_counts_beyond_their_noise",),
     ),
     Mutation(
-        "Fisher's tail begins too late",
+        "an area's noise is never less than a point",
         "lthbench/board/levels.py",
-        "for k in range(ours, upper + 1)",
-        "for k in range(ours + 1, upper + 1)",
-        ("test_verify.py::test_fisher",),
+        "    return max(example, known[rung])",
+        "    return max(1.0, known[rung])",
+        ("test_verify.py::test_areas_are_compared_in_points_of_noise",),
     ),
     Mutation(
         "optimism is not minded",

@@ -14,21 +14,21 @@ from lthbench.paths import digest
 from lthbench.record import Carried, Record, build
 from lthbench.task import Controls, controlled
 
-Kind = Literal["accuracy", "generalisation"]
+Kind = Literal["accuracy", "area"]
 
 ACCURACY: dict[str, Any] = {
     "name": "lenet300-mnist", "version": 1, "digest": digest(b"accuracy"), "kind": "accuracy",
     "schedule": "linear", "chance": 0.1, "threshold": 0.95, "steps": 12000, "every": 600,
     "weights": 266200, "ladder": [0.8**n for n in (3, 7, 11, 15, 19, 23)],
 }  # fmt: skip
-GENERALISATION: dict[str, Any] = {
-    "name": "mlp-modadd59", "version": 1, "digest": digest(b"generalisation"),
-    "kind": "generalisation", "schedule": "constant", "chance": 1 / 59, "threshold": 0.95,
+AREA: dict[str, Any] = {
+    "name": "mlp-modadd59", "version": 1, "digest": digest(b"area"),
+    "kind": "area", "schedule": "constant", "chance": 1 / 59, "threshold": 0.95,
     "steps": 1000, "every": 10, "weights": 43904, "ladder": [0.8**n for n in (3, 6, 9)],
 }  # fmt: skip
 SIZES = {
     "accuracy": {"held_out": 5000, "test": 10000, "train": 55000},
-    "generalisation": {"train": 1770, "held_out": 170, "test": 1541},
+    "area": {"train": 1770, "held_out": 170, "test": 1541},
 }
 DENSE = 0.984
 # Points that each kind of network loses below a density, by halvings below it.
@@ -85,7 +85,7 @@ def synthetic_record(
         sizes: examples of each set that differ from the ordinary ones.
         bad: the status and reason of cells that are not ok, by kind, density and seed.
     """
-    ordinary = ACCURACY if kind == "accuracy" else GENERALISATION
+    ordinary = ACCURACY if kind == "accuracy" else AREA
     first = 0 if final else 1000
     wanted = Wanted(
         task={**ordinary, **(task or {})},
@@ -230,7 +230,7 @@ def _kept(
     counts: Mapping[str, list[int]], kind: str, task: Mapping[str, Any], late: bool
 ) -> dict[str, list[int]]:
     """The curves past the start; of the training part the end alone where no score reads more."""
-    subject = kind in ("dense", "ticket") and task["kind"] == "generalisation"
+    subject = kind in ("dense", "ticket") and task["kind"] == "area"
     kept = {part: row if subject or part != "train" else row[-1:] for part, row in counts.items()}
     return {part: row[1:] if late and len(row) > 1 else row for part, row in kept.items()}
 
@@ -250,7 +250,7 @@ def _counts(
     counts = {}
     shift = dice.normal()
     for part, size in parts.items():
-        if task["kind"] == "generalisation":
+        if task["kind"] == "area":
             curve = _grokking(part, kind, density, grid, shift)
         else:
             curve = _learning(task["chance"], kind, density, grid, shift, schedule)
@@ -273,8 +273,8 @@ def _learning(
 
 def _grokking(part: str, kind: str, density: float, grid: np.ndarray, shift: float) -> np.ndarray:
     """Accuracy over the share of steps: memorises early, generalises late, sparse ones too late."""
-    knee = {"dense": 0.0, "ticket": 0.25, "reinit": 0.4}.get(kind, 0.45)
-    late = 0.5 + 0.06 * shift + (0.35 * max(0.0, math.log2(knee / density)) if knee else 0)
+    knee = {"dense": 0.0, "ticket": 0.3, "reinit": 0.8}.get(kind, 1.0)
+    late = 0.5 + 0.02 * shift + (0.35 * max(0.0, math.log2(knee / density)) if knee else 0)
     middle = 0.05 if part == "train" else late
     return 1 / 59 + (0.998 - 1 / 59) / (1 + np.exp(-(grid - middle) / (0.15 * middle)))
 
@@ -295,6 +295,6 @@ def _reference(wanted: Wanted, parts: Mapping[str, int], draw: int) -> dict[str,
         "digest": digest(b"reference"),
         "provisional": False,
         "dense": dense,
-        "margin": stats.margin(dense, parts[shown], task["kind"] == "generalisation"),
-        "loss_random": stats.loss_points(sum(dense) / 10, erk, weights).tolist(),
+        "margin": stats.margin(dense, parts[shown]),
+        "loss_random": stats.loss_points(dense, erk, weights).tolist(),
     }

@@ -14,6 +14,7 @@ from lthbench.paths import canonical_json, digest
 from lthbench.task import load_task
 from tests.records import as_file, as_table
 from tests.searching import ROOT
+from tests.submitted import carried
 
 Json = dict[str, Any]
 Edit = Callable[[Json], object]
@@ -33,18 +34,17 @@ def _bytes(kind: str) -> bytes:
         "small": lambda table: table["task"]["name"] == "mlp-digits",
         "compressed": lambda table: any(c["schedule"] > 1 for c in table["cells"]),
         "untrained": lambda table: any(c["kind"] == "untrained" for c in table["cells"]),
-        "generalising": lambda table: (
-            table["task"]["name"] == "mlp-modadd59" and table["method"]["name"] == "imp"
-        ),
-        "carried": lambda table: bool(table.get("transfer", {}).get("cells")),
     }
+    if kind == "carried":
+        return canonical_json(carried()[1].model_dump(mode="json"))
     found = [as_table(path.read_bytes()) for path in shipped_records()]
     return min((canonical_json(table) for table in found if fits[kind](table)), key=len)
 
 
 def table_of(kind: str = "small") -> Json:
-    """The table of the smallest record of a kind: small, compressed, untrained, carried,
-    generalising, or the small one as if all were measured that is measured today."""
+    """The table of the smallest record of a kind: small, compressed, untrained, the small one as if
+    all were measured that is measured today; or carried, which is valid in the home of
+    `tests.submitted.carried` alone."""
     table: Json = json.loads(_bytes(kind))
     return table
 

@@ -19,9 +19,10 @@ from lthbench.board.accept import accept
 from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageError
 from lthbench.paths import canonical_json, digest
 from lthbench.record import parse_record, read_record, record_digest
+from lthbench.reference import load_reference
 from lthbench.task import load_task
 from tests.rewritten import Edit, changed, table_of, written
-from tests.submitted import furnish
+from tests.submitted import carried, furnish
 
 ROOT = Path(__file__).resolve().parents[1]
 BUNDLE = {"sha256": "b" * 64, "size": 1000, "urls": []}
@@ -31,7 +32,7 @@ Json = dict[str, Any]
 @pytest.fixture
 def board(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty leaderboard with the shipped references, that this process takes for its own."""
-    references = sorted((paths.shipped("leaderboard") / "reference").glob("*.json"))
+    references = sorted((carried()[0] / "_share" / "leaderboard" / "reference").glob("*.json"))
     home = furnish(tmp_path / "home")
     folder = home / "_share" / "leaderboard"
     for path in references:
@@ -99,7 +100,8 @@ def again(path: Path, told: Json, count: int = 16) -> list[Json]:
     """Rows of the cells that a report's bundle and beacon draw, come out as claimed."""
     record = parse_record(path.read_bytes(), path)
     cells = levels.drawn(levels.candidates(record), count, str(told["bundle"]), told["beacon"])
-    known = levels.floors(load_task(record.task.name), None)
+    task = load_task(record.task.name)
+    known = levels.floors(task, load_reference(task))
     judged = levels.judge(record, [(cell, cell) for cell in cells], known)
     return [asdict(row) for row in judged.cells]
 
@@ -111,7 +113,7 @@ def test_a_record_is_accepted(board: Path) -> None:
     path = put(board)
     (said,) = accept([path])
     found = ledger_of(board)
-    assert said.startswith(f"line 1: {name_of(path)} on mlp-modadd59: accepted; head {found.head}")
+    assert said.startswith(f"line 1: {name_of(path)} on tiny-modadd: accepted; head {found.head}")
     assert [line["act"] for line in found.lines] == ["accept"]
     assert found.lines[0]["entry"] == entry_of(path) == record_digest(read_record(path))
     (entry,) = entries.load(board).entries
@@ -175,7 +177,7 @@ def test_a_record_elsewhere_is_not_taken(board: Path, tmp_path: Path) -> None:
     path = written(tmp_path, table_of("carried"))
     with pytest.raises(RecordError, match="merge its pull request first"):
         accept([path])
-    link = board / "records" / "mlp-modadd59" / path.name
+    link = board / "records" / "tiny-modadd" / path.name
     link.parent.mkdir()
     link.symlink_to(path)
     with pytest.raises(RecordError, match="merge its pull request first"):
@@ -222,7 +224,7 @@ def test_a_report_that_does_not_hold_is_a_challenge(board: Path, tmp_path: Path)
 
 REPORTS: dict[str, tuple[Json, str]] = {
     "another entry": ({"entry": "0" * 64}, "is no accepted entry"),
-    "another task": ({"task": "lenet300-mnist"}, "is of mlp-modadd59"),
+    "another task": ({"task": "lenet300-mnist"}, "is of tiny-modadd"),
     "another bundle": ({"bundle": "c" * 64}, "verify the bundle that the record names"),
     "no bundle": ({"bundle": None}, "verify the bundle that the record names"),
     "a beacon of one's own": ({"beacon": "d" * 64}, "is the digest of no line"),
@@ -265,8 +267,10 @@ UNFOUNDED: dict[str, tuple[Callable[[list[Json]], Any], str]] = {
     "text": (edited(0, retrained="1"), "cannot be read (TypeError)"),
     "half a row": (lambda cells: cells[0].pop("claimed"), "cannot be read (KeyError)"),
     "no row": (lambda cells: cells.__setitem__(0, ["ticket"]), "cannot be read (TypeError)"),
-    "no ticket generalised now": (
-        lambda cells: [row.update(retrained=0.0) for row in cells], "its own cells are refused"),
+    "controls learned all now": (
+        lambda cells: [
+            row.update(retrained=100.0) for row in cells if row["kind"] in levels.CONTROLS
+        ], "its own cells are refused"),
 }  # fmt: skip
 
 
@@ -275,11 +279,11 @@ def test_a_report_is_not_believed_for_its_own_verdict(
     name: str, board: Path, tmp_path: Path
 ) -> None:
     edit, words = UNFOUNDED[name]
-    path = put(board, kind="generalising")
+    path = put(board)
     accept([path])
     accepted = (board / "ledger.jsonl").read_bytes()
     sound = json.loads(report(tmp_path, board, path).read_bytes())["reports"][0]
-    sound["cells"] = again(path, sound, 40)  # all tickets: whatever is drawn, many generalised
+    sound["cells"] = again(path, sound, 40)  # all tickets
     assert accept([], verified=[report(tmp_path, board, path, cells=list(sound["cells"]))])
     (board / "ledger.jsonl").write_bytes(accepted)
     edit(sound["cells"])

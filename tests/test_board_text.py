@@ -74,7 +74,7 @@ def test_every_row_has_its_rank_score_cost_and_level(form: str) -> None:
     for row in early.rows[:3]:
         assert row.rank and row.score and row.score.low is not None
         low, high = row.rank
-        rank = str(low) if low == high else f"{low}{'-' if form == 'terminal' else '–'}{high}"
+        rank = f"{low}{'-' if form == 'terminal' else '–'}{high}"
         rank = rank.replace("–", "--") if form == "latex" else rank
         name = row.contender.name
         name = name.replace("_", r"\_") if form != "terminal" else name

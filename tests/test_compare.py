@@ -26,7 +26,7 @@ from tests.records import synthetic_record
 from tests.submitted import DIGITS, MODADD, at_home, house
 
 ACCURACY = "lenet300-mnist"
-SHARE = "mlp-modadd59"
+AREA = "mlp-modadd59"
 
 
 @cache
@@ -63,7 +63,7 @@ def home() -> Iterator[submitted.House]:
 def test_rungs_are_compared_seed_by_seed() -> None:
     a, b = record(1), record(2)
     (found,) = pair(a, b).tasks
-    assert found.seeds == (0, 1, 2, 3, 4) and not found.share
+    assert found.seeds == (0, 1, 2, 3, 4) and found.measure == "accuracy"
     for rung, one, other in zip(
         found.rungs, a.aggregates["rungs"], b.aggregates["rungs"], strict=True
     ):
@@ -132,8 +132,8 @@ def test_a_suite_is_compared_over_its_shared_tasks() -> None:
     assert f"Mean retention over {', '.join(sorted(LITE))}" in " ".join(found.text().split())
     unranked = dict(sides[0].records)
     weak = unranked[ACCURACY]
-    rankable = {**weak.aggregates, "rankable": False}
-    unranked[ACCURACY] = weak.model_copy(update={"aggregates": rankable})
+    lost = {**weak.aggregates, "retention": None}
+    unranked[ACCURACY] = weak.model_copy(update={"aggregates": lost})
     fewer = of(Side("1", unranked), sides[1])
     assert fewer.difference == stats.suite_interval(
         [task.values for task in found.tasks if task.task != ACCURACY]
@@ -147,12 +147,32 @@ def test_seeds_that_one_lacks_are_left_out() -> None:
     assert [len(rung.values) for rung in found.rungs] == [3] * 6
 
 
-def test_scores_of_zero_and_one_are_told_as_seeds() -> None:
-    found = pair(record(0, SHARE), record(1, SHARE))
-    assert found.tasks[0].share
-    assert "seeds of 5 that generalised" in found.text()
-    first = found.tasks[0].rungs[0]
-    assert set(first.values) <= {-1.0, 0.0, 1.0}
+def test_areas_are_told_as_points() -> None:
+    found = pair(record(0, AREA), record(1, AREA))
+    (task,) = found.tasks
+    assert task.measure == "area" and "area, %" in found.text()
+    values = [
+        r.aggregates["rungs"][0]["ticket"]["values"] for r in (record(0, AREA), record(1, AREA))
+    ]
+    assert task.rungs[0].values == pytest.approx([a - b for a, b in zip(*values, strict=True)])
+
+
+def test_where_there_is_no_retention_points_above_erk_are_compared() -> None:
+    """The word does not occur, and a suite's mean leaves the task out."""
+    one, other = (weak(record(n)) for n in (1, 2))
+    found = pair(one, other)
+    (task,) = found.tasks
+    values = [r.aggregates["above_erk"]["values"] for r in (one, other)]
+    assert task.what == "above erk" and not task.counts
+    assert task.values == pytest.approx([a - b for a, b in zip(*values, strict=True)])
+    assert "above erk, points" in found.text() and "etention" not in found.text()
+
+
+def weak(record: Record) -> Record:
+    """The same against a reference whose random tickets lose too little to divide by."""
+    table = record.model_dump(mode="json")
+    table["reference"]["loss_random"] = [0.5, 0.7, 0.6]
+    return build(table)
 
 
 def test_untrained_tickets_are_compared_as_they_stand() -> None:
@@ -186,7 +206,7 @@ def test_two_versions_of_a_protocol_are_refused() -> None:
 
 def test_records_without_a_common_task_are_refused() -> None:
     with pytest.raises(RecordError, match="no task that both have"):
-        pair(record(1), record(1, SHARE))
+        pair(record(1), record(1, AREA))
 
 
 def test_development_and_final_records_are_refused() -> None:
@@ -201,7 +221,9 @@ def test_another_reference_is_told_and_no_retention_compared() -> None:
     other = b.reference.model_copy(update={"digest": "9" * 64})
     found = pair(a, b.model_copy(update={"reference": other}))
     assert found.tasks[0].headline is None and found.tasks[0].rungs
-    assert "different references" in found.text() and "no retention compared" in found.text()
+    assert "different references" in found.text() and "no headline compared" in " ".join(
+        found.text().split()
+    )
 
 
 def test_what_else_differs_is_told() -> None:

@@ -35,7 +35,7 @@ def score(cell: Any) -> float:
     return float(cell["accuracy"]) if cell["status"] == "ok" else 0.1
 
 
-def told(values: Sequence[float] | None, share: bool) -> dict[str, Any] | None:
+def told(values: Sequence[float] | None) -> dict[str, Any] | None:
     return None if values is None else {"mean": sum(values) / len(values), "values": list(values)}
 
 

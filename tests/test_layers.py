@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports from lower layers alone; a folder is one module. A new module must be added.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "paths", "seeds", "guard", "untrusted"),
-    ("task", "masks", "states", "wire", "arrays", "container"),
+    ("task", "masks", "mnist1d", "states", "wire", "arrays", "container"),
     ("networks", "data", "stats", "process", "branch"),
     ("engine", "meter", "store", "ticket", "depths", "requests", "packed", "sizes"),
     ("executors", "scores"),
@@ -25,12 +25,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         *("method", "record", "testset", "controls", "transfer"),
     ),
     ("find", "tables", "cluster", "bundle"),
-    ("score", "handover", "starts"),
+    ("score", "handover", "starts", "summary"),
     (
         *("calibrate", "carry", "check", "new", "noise"),
-        *("packing", "progress", "reference", "rehearsal", "report", "rescore"),
+        *("packing", "progress", "reference", "rehearsal", "report", "picture"),
     ),
-    ("evaluation", "validation", "listing"),
+    ("evaluation", "validation", "listing", "rescore"),
     ("board",),
     ("zoo",),
     ("verify", "compare", "evidence", "citing"),

@@ -15,11 +15,12 @@ from lthbench import paths
 from lthbench.board import entries, ledger
 from lthbench.board.ledger import NOTHING, Ledger, append, parse, read, text, write
 from lthbench.errors import RecordError
-from lthbench.paths import canonical_json, digest, shipped
+from lthbench.paths import canonical_json, digest
 from lthbench.record import read_record
 from lthbench.validation import spread
 from tests.rewritten import shipped_records, table_of, written
 from tests.strategies import moderate
+from tests.submitted import carried
 
 A, B, C, D = (letter * 64 for letter in "abcd")
 IMP = ("lenet300-mnist", "imp")
@@ -250,7 +251,7 @@ def test_it_is_written_as_it_is_read(tmp_path: Path) -> None:
 def folder(tmp_path: Path, cache: Path) -> Path:
     """A leaderboard with the shipped references, two records of one method, and no ledger yet."""
     place = tmp_path / "leaderboard"
-    shutil.copytree(shipped("leaderboard") / "reference", place / "reference")
+    shutil.copytree(carried()[0] / "_share" / "leaderboard" / "reference", place / "reference")
     table = table_of()
     first = written(place / "records", table)
     table["times"]["find_seconds"] = 1.0
@@ -275,7 +276,7 @@ def test_a_record_without_a_line_is_listed(folder: Path) -> None:
     assert [(e.state, e.level, e.of, e.lines) for e in board.entries] == [
         ("listed", 0, None, ())
     ] * 3
-    assert [e.record.task.name for e in board.entries] == ["mlp-digits"] * 2 + ["mlp-modadd59"]
+    assert [e.record.task.name for e in board.entries] == ["mlp-digits"] * 2 + ["tiny-modadd"]
     assert set(board.references) == {path.stem for path in (folder / "reference").iterdir()}
     for entry in board.entries:
         assert entry.digest == digest((folder / entry.file).read_bytes())

@@ -39,12 +39,15 @@ def test_a_start_is_moved_by_one_unit_in_the_last_place() -> None:
 
 
 def test_a_floor_is_a_standard_deviation_and_at_least_an_example() -> None:
-    assert noise.floor([10, 14, 12]) == statistics.stdev([10, 14, 12])
-    assert noise.floor([5, 5, 5, 5]) == 1.0
+    assert noise.floor([10, 14, 12], 1.0) == statistics.stdev([10, 14, 12])
+    assert noise.floor([5, 5, 5, 5], 1.0) == 1.0
+    assert noise.floor([5.0, 5.01], 0.1) == 0.1
 
 
-def test_floors_are_counted_on_every_rung(tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize("kind", ["accuracy", "area"])
+def test_floors_are_measured_on_every_rung(kind: str, tmp_path: Path, cache: Path) -> None:
     task = load_task(TINY)
+    task = task.model_copy(update={"score": task.score.model_copy(update={"kind": kind})})
     data.prepare(task, download=False)
     shapes = networks.shapes(task.network, task.network.depth)
     for rung, chosen in zip(
@@ -54,11 +57,15 @@ def test_floors_are_counted_on_every_rung(tmp_path: Path, cache: Path) -> None:
     ):
         entry = {"density": rung, "kept": masks.kept(chosen), "start": 0, "origin": "init"}
         answers.write_ticket(tmp_path, entry, chosen, {})
-    counts = asyncio.run(noise.counted(task, 0, tmp_path, 0, Means(), draws=3))
-    assert set(counts) == {"held_out", "test"}
-    for rungs in counts.values():
+    found, sizes = asyncio.run(noise.scored(task, 0, tmp_path, 0, Means(), draws=3))
+    assert set(found) == {"held_out", "test"}
+    for part, rungs in found.items():
         assert [len(rung) for rung in rungs] == [3] * len(task.ladder.trained)
-        assert all(count > 0 for rung in rungs for count in rung)
+        whole = noise.unit(task, sizes[part])
+        assert whole == (100 if task.score.kind == "area" else sizes[part])
+        assert all(0 < score <= whole for rung in rungs for score in rung)
+        if task.score.kind == "accuracy":
+            assert all(score == int(score) for rung in rungs for score in rung)
 
 
 def test_a_reference_takes_floors_up_and_does_without(tmp_path: Path) -> None:

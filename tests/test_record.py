@@ -30,7 +30,7 @@ from lthbench.record import (
 )
 from lthbench.rescore import rescored
 from lthbench.score import _kept_counts
-from tests.records import ACCURACY, GENERALISATION, as_file, synthetic_record
+from tests.records import ACCURACY, AREA, as_file, synthetic_record
 from tests.strategies import moderate
 
 LIMIT = 300_000  # bytes of a record of ten seeds
@@ -43,8 +43,8 @@ Place = tuple[str | int, ...]
 @st.composite
 def drawn_records(draw: st.DrawFn) -> Record:
     """Records of both kinds, with and without a reference, whole and failed."""
-    kind = draw(st.sampled_from(["accuracy", "generalisation"]))
-    whole = ACCURACY if kind == "accuracy" else GENERALISATION
+    kind = draw(st.sampled_from(["accuracy", "area"]))
+    whole = ACCURACY if kind == "accuracy" else AREA
     final, density = draw(st.booleans()), draw(st.sampled_from(whole["ladder"]))
     status = draw(st.sampled_from(["diverged", "failed", "missing"]))
     place = draw(st.sampled_from(["ticket", "shuffled", "dense"])), density, 0 if final else 1000
@@ -153,7 +153,7 @@ def test_an_aggregate_that_is_not_there_is_named(edit: str, whole: Json, tmp_pat
         aggregates.pop("retention")
     aggregates = {} if edit == "emptied" else aggregates | ({"rank": 1} if edit == "added" else {})
     said = refused(tmp_path, {**whole, "aggregates": aggregates})
-    names = {"removed": "retention", "added": "rank", "emptied": "complete"}
+    names = {"removed": "retention", "added": "rank", "emptied": "above_erk"}
     assert said.startswith(f"aggregates.{names[edit]} does not follow from the cells")
 
 
@@ -263,7 +263,7 @@ def test_a_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize(
     ("kind", "task"),
-    [("accuracy", {}), ("generalisation", {}), ("generalisation", TRANSFORMER)],
+    [("accuracy", {}), ("area", {}), ("area", TRANSFORMER)],
     ids=["lenet300-mnist", "mlp-modadd59", "transformer-modadd59"],
 )
 def test_a_record_of_ten_seeds_is_small(kind: Any, task: Json) -> None:

@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lthbench import bundle as bundles
+from lthbench import paths, scores
 from lthbench import record as records
-from lthbench import scores
 from lthbench.errors import RecordError
 from lthbench.paths import canonical_json, digest
 from lthbench.record import difference
@@ -29,7 +29,7 @@ from lthbench.validation import check_bundle, check_record, validate
 from tests.records import as_file, as_table
 from tests.rewritten import Json, cell, changed, table_of, written
 from tests.strategies import moderate
-from tests.submitted import DIGITS, at_home, house
+from tests.submitted import DIGITS, at_home, carried, house
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = ("small", "compressed", "untrained", "carried")
@@ -70,6 +70,12 @@ def put(table: Json, place: Place, value: Any) -> None:
     for key in place[:-1]:
         inner = inner[key]
     inner[place[-1]] = value
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the tiny task has a reference too, so that a record of carried tickets is valid."""
+    monkeypatch.setattr(paths, "PACKAGE", carried()[0])
 
 
 TABLES = {kind: table_of(kind) for kind in KINDS}

@@ -142,7 +142,7 @@ def test_a_record_beside_the_page_is_linked(tmp_path: Path) -> None:
     write_record(tmp_path / record.task.name / "record.json", record)
     links = [a["href"] for tag, a in page(record, folder=tmp_path).elements if tag == "a"]
     assert links == ["lenet300-mnist/record.json"]
-    for other in (synthetic_record(kind="generalisation", seeds=2), hostile()):
+    for other in (synthetic_record(kind="area", seeds=2), hostile()):
         assert [tag for tag, _ in page(other, folder=tmp_path).elements if tag == "a"] == []
 
 
@@ -153,7 +153,7 @@ def test_a_record_beside_the_page_is_linked(tmp_path: Path) -> None:
     "kwargs",
     [
         {},
-        {"kind": "generalisation"},
+        {"kind": "area"},
         {"seeds": 2, "final": False, "controls": "one rung"},
         {"seeds": 1, "reference": False},
         {"division": "rewind", "task": {"schedule": "constant"}},
@@ -175,7 +175,7 @@ def test_every_table_stands_on_the_page(kwargs: dict[str, Any]) -> None:
 
 def test_answers_come_first_for_all_tasks() -> None:
     """With several tasks the first screen tells of each of them."""
-    both = [synthetic_record(), synthetic_record(kind="generalisation")]
+    both = [synthetic_record(), synthetic_record(kind="area")]
     text = page(*both).text
     first_table = text.index("Ticket against dense")
     for record in both:
@@ -248,13 +248,13 @@ def test_a_control_on_one_rung_has_its_interval() -> None:
 
 
 def test_training_curves_are_the_cells() -> None:
-    record = synthetic_record(kind="generalisation")
+    record = synthetic_record(kind="area")
     traces = page(record).data["task0-training"]["traces"]
     dense = [t for t in traces if t["name"] == "dense"]
     assert [t["line"]["dash"] for t in dense] == ["dot", "solid"]  # training, then test
     axes = [
         page(synthetic_record(kind=kind)).data["task0-training"]["layout"]["xaxis"]
-        for kind in ("generalisation", "accuracy")
+        for kind in ("area", "accuracy")
     ]
     assert [axis.get("type") for axis in axes] == ["log", None]
     cells = [c for c in record.cells if c.kind == "dense"]
@@ -309,7 +309,7 @@ def test_data_cannot_leave_their_script() -> None:
 
 def test_nothing_comes_from_another_host() -> None:
     """No address on the page or in our script, and a policy that would refuse it."""
-    records = [synthetic_record(), synthetic_record(kind="generalisation")]
+    records = [synthetic_record(), synthetic_record(kind="area")]
     text = report.html(Path("nowhere"), records)
     own = (PACKAGE / "templates" / "report.js").read_text(encoding="utf-8")
     assert not re.search(r"https?:|//[a-z]|url\(|@import", text)
@@ -333,7 +333,7 @@ def test_a_method_is_named_once_in_its_section() -> None:
 
 def test_tables_are_tables() -> None:
     """A caption each, scopes on heads, and a box that scrolls and can be reached by keyboard."""
-    found = page(synthetic_record(), synthetic_record(kind="generalisation"))
+    found = page(synthetic_record(), synthetic_record(kind="area"))
     tags = [tag for tag, _ in found.elements]
     assert tags.count("table") == tags.count("caption") == len(found.tables)
     assert all("scope" in a for tag, a in found.elements if tag == "th")
@@ -341,7 +341,7 @@ def test_tables_are_tables() -> None:
     assert len(boxes) == tags.count("table")
     assert all(a["tabindex"] == "0" and a["aria-label"] for a in boxes)
     charts = [a for _, a in found.elements if a.get("class") == "plot"]
-    assert len(charts) == len(found.data) == 5
+    assert len(charts) == len(found.data) == 6
     assert all(a["role"] == "img" and a["aria-label"] for a in charts)
     ids = [a["id"] for _, a in found.elements if "id" in a]
     assert len(ids) == len(set(ids))

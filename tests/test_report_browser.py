@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two tasks, one with a failed ticket whose reason is markup."""
     bad = {("ticket", SPARSEST, 1): ("missing", "</script><img src=x onerror=alert(1)>")}
-    records = [synthetic_record(bad=bad), synthetic_record(kind="generalisation")]
+    records = [synthetic_record(bad=bad), synthetic_record(kind="area")]
     return write_report(tmp_path_factory.mktemp("report"), records)
 
 

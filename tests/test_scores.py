@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lthbench import scores, stats
+from lthbench import scores
 from lthbench.scores import aggregate
 from tests.records import synthetic_record
 from tests.strategies import moderate
@@ -95,11 +95,13 @@ def test_five_seeds_by_hand() -> None:
 
 
 def test_loss_and_retention_by_hand() -> None:
-    """Two rungs weigh a half each; D and the loss of random tickets are the frozen ones."""
+    """Two rungs weigh a half each; dense is the seed's own, the loss of random tickets frozen."""
     found = aggregate(table(FIVE))
-    sums = [979 + 940, 981 + 950, 980 + 945, 983 + 955, 982 + 960]
-    losses = [98.0 - s / 20 for s in sums]  # 2.05, 1.45, 1.75, 1.10, 0.90
-    assert found["loss"]["values"] == pytest.approx([2.05, 1.45, 1.75, 1.1, 0.9])
+    losses = [
+        dense / 10 - (first + second) / 20
+        for dense, first, second in zip(FIVE[DENSE], FIVE[FIRST], FIVE[SECOND], strict=True)
+    ]
+    assert found["loss"]["values"] == pytest.approx([1.85, 1.35, 1.75, 1.2, 1.1])
     assert found["loss"]["mean"] == pytest.approx(1.45)
     kept = [1 - loss / RANDOM for loss in losses]
     assert found["retention"]["values"] == pytest.approx(kept)
@@ -131,12 +133,13 @@ def test_two_seeds_have_values_and_no_interval() -> None:
     assert first["identity_matters"] is None
     assert first["winning"] is None
     assert found["matching"] == {"proved": None, "not_refuted": None}
-    assert found["retention"]["mean"] == pytest.approx(1 - (2.05 + 1.45) / 2 / 11)
+    assert found["retention"]["mean"] == pytest.approx(1 - (1.85 + 1.35) / 2 / 11)
 
 
 def test_without_a_reference_nothing_is_read_against_it() -> None:
     found = aggregate({**table(FIVE), "reference": None})
-    assert found["loss"] is found["retention"] is found["rankable"] is None
+    assert found["retention"] is found["rankable"] is found["above_erk"] is None
+    assert found["loss"]["mean"] == pytest.approx(1.45)  # dense is the record's own
     assert found["matching"] == {"proved": None, "not_refuted": None}
     assert found["speed"] == {}
     assert found["rungs"][0]["difference"]["mean"] == pytest.approx(0.001)
@@ -175,15 +178,6 @@ def test_a_missing_rung_scores_chance_in_every_score(spoilt: str | None, seeds: 
     assert found == guessing
 
 
-@pytest.mark.parametrize("spoilt", SPOILT)
-def test_a_missing_rung_has_not_generalised(spoilt: str | None) -> None:
-    good = [[960, 960, 960]] * 5
-    runs = {DENSE: good, FIRST: good, SECOND: [*good[:4], spoilt]}
-    found = aggregate(table(runs, kind="generalisation", schedule="constant"))
-    assert found["rungs"][1]["ticket"]["values"] == [1, 1, 1, 1, 0]
-    assert found["matching"] == {"proved": 0.5, "not_refuted": 0.5}
-
-
 def test_failed_tickets_are_counted() -> None:
     short = [cell(0, "ticket", 0.5, "diverged", schedule=8)]
     found = aggregate(table({**FIVE, SECOND: ["failed", "diverged", 945, 955, None]}, *short))
@@ -205,15 +199,16 @@ def test_a_failed_control_is_not_available(kind: str, spoilt: str | None) -> Non
     assert second == aggregate(table(FIVE))["rungs"][1]
 
 
-@pytest.mark.parametrize("kind", ["accuracy", "generalisation"])
+@pytest.mark.parametrize("kind", ["accuracy", "area"])
 @pytest.mark.parametrize("schedule", ["linear", "constant"])
 @pytest.mark.parametrize("spoilt", ["failed", None])
 def test_a_failed_dense_run_never_counts_for_the_ticket(
     kind: str, schedule: str, spoilt: str | None
 ) -> None:
-    curve = [970, 980, 980]
+    curve = [970] * 7 + [980] * 3
     runs: Runs = {DENSE: [curve] * 4 + [spoilt], FIRST: [curve] * 5, SECOND: [curve] * 5}
-    short = [cell(seed, "ticket", 0.5, 980, schedule=8) for seed in range(5)]
+    few = range(5 if kind == "accuracy" else 0)  # of areas there are no compressed schedules
+    short = [cell(seed, "ticket", 0.5, 980, schedule=8) for seed in few]
     found = aggregate(table(runs, *short, kind=kind, schedule=schedule))
     assert found["dense"] is None
     assert [rung["difference"] for rung in found["rungs"]] == [None, None]
@@ -222,7 +217,7 @@ def test_a_failed_dense_run_never_counts_for_the_ticket(
     assert found["reproduces"] is None
     for judged in found["speed"].values():
         assert all(value is None for value in judged.values())
-    assert found["loss"]["n"] == 5  # against the frozen D
+    assert found["loss"] is found["retention"] is None
 
 
 # --- identity and matching -------------------------------------------------------------------
@@ -251,71 +246,137 @@ def test_matching_and_winning_by_hand() -> None:
     assert level["rungs"][0]["winning"] is False  # matches dense, but so does any start
 
 
-def test_shares_have_the_interval_of_a_count() -> None:
-    """Five of five: Clopper and Pearson's lower bound is .025 to the fifth root."""
-    good, bad = [960, 960, 960], [960, 960, 940]
-    runs = {DENSE: [good] * 5, FIRST: [good] * 5, SECOND: [good, *[bad] * 4]}
-    runs |= {("shuffled", 0.5): [bad] * 5, ("reinit", 0.5): [good, *[bad] * 4]}
-    found = aggregate(table(runs, kind="generalisation", schedule="constant"))
-    first, second = found["rungs"]
-    assert first["ticket"]["mean"] == 1
-    assert first["ticket"]["low"] == pytest.approx(0.025**0.2)
-    assert first["ticket"]["high"] == 1
-    assert second["ticket"]["mean"] == pytest.approx(0.2)
-    assert second["ticket"]["high"] == pytest.approx(0.7164179)
-    assert first["gap_shuffled"]["p"] == 1 / 32
-    assert first["gap_reinit"]["p"] == 1 / 16
-    assert first["identity_matters"] is False
-    assert found["matching"] == {"proved": 0.5, "not_refuted": 0.5}
+# --- area ------------------------------------------------------------------------------------
 
 
-@moderate
-@given(pairs=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=10))
-def test_the_sign_test_lists_all_flips(pairs: list[tuple[int, int]]) -> None:
-    ticket, control = zip(*pairs, strict=True)
-    assert scores._sign_test(ticket, control) == stats.sign_flip(ticket, control)
+def rising(first: int, high: int = 1000, low: int = 0) -> list[int]:
+    """A curve that is high from its first-th evaluation on."""
+    return [high if number >= first else low for number in range(1, 11)]
 
 
-def test_twenty_seeds_generalise_too() -> None:
-    good, bad = [960] * 3, [0] * 3
-    runs = {DENSE: [good] * 20, FIRST: [good] * 20, ("shuffled", 0.5): [bad] * 20}
-    found = aggregate(table(runs, kind="generalisation", schedule="constant"))
-    assert found["rungs"][0]["gap_shuffled"]["p"] == 2.0**-20
+def area_of(first: int) -> float:
+    """The area of such a curve: log10 of T over the middle of the step before and its own."""
+    return 1.0 if first == 1 else math.log10(100 / math.sqrt(10 * first * 10 * (first - 1)))
+
+
+@pytest.mark.parametrize("first", [1, 2, 5, 10])
+def test_a_runs_area_by_hand(first: int) -> None:
+    record = table({FIRST: [rising(first)]}, kind="area", schedule="constant")
+    found = scores.score_of(record, cell(0, "ticket", 0.5, rising(first)))
+    assert found == pytest.approx(area_of(first))
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_a_missing_area_is_chance(spoilt: str | None) -> None:
+    good = [rising(2)] * 5
+    runs = {DENSE: good, FIRST: good, SECOND: [*good[:4], spoilt]}
+    found = aggregate(table(runs, kind="area", schedule="constant"))
+    assert found["rungs"][1]["ticket"]["values"] == pytest.approx([area_of(2)] * 4 + [0.1])
+    assert found["matching"]["proved"] == 0.5
+
+
+def test_a_curve_with_a_gap_has_no_area() -> None:
+    record = table({FIRST: [[960] * 9]}, kind="area", schedule="constant")
+    with pytest.raises(ValueError, match="9, needs one for each of 10 steps"):
+        aggregate(record)
+
+
+def test_the_area_of_a_late_start_has_denses_evaluations_before_it() -> None:
+    """It starts at step 35: those of steps 10 to 30 are dense's of its own seed."""
+    dense = [[100, 200, 300, *[0] * 7], rising(4)]
+    late = [cell(seed, "ticket", 0.5, [1000] * 7, start=35) for seed in range(2)]
+    record = table({DENSE: dense}, *late, kind="area", schedule="constant")
+    whole = [[100, 200, 300, *[1000] * 7], rising(4)]
+    wanted = [scores.score_of(record, cell(0, "ticket", 0.5, run)) for run in whole]
+    assert aggregate(record)["rungs"][0]["ticket"]["values"] == pytest.approx(wanted)
+    # Without a dense run of that seed it had learned nothing yet; at another depth neither.
+    alone = table({DENSE: [None, rising(4)]}, *late, kind="area", schedule="constant")
+    guessing = scores.score_of(record, cell(0, "ticket", 0.5, [100] * 3 + [1000] * 7))
+    assert scores.score_of(alone, late[0]) == pytest.approx(guessing)
+    assert scores.score_of(record, {**late[0], "depth": 3}) == pytest.approx(guessing)
+
+
+def test_losses_gaps_and_margins_are_of_areas() -> None:
+    reference = {"dense": (0.7, 0.71, 0.72), "margin": 0.005, "loss_random": (20.0, 21.0, 22.0)}
+    runs = {
+        DENSE: [rising(n) for n in (3, 4, 5)],
+        FIRST: [rising(n) for n in (2, 3, 4)],
+        SECOND: [rising(n) for n in (6, 7, 9)],
+        ("shuffled", 0.5): [rising(10)] * 3,
+        ("reinit", 0.5): [rising(9)] * 3,
+    }
+    found = aggregate({**table(runs, kind="area", schedule="constant"), "reference": reference})
+    losses = [
+        100 * (area_of(d) - (area_of(a) + area_of(b)) / 2)
+        for d, a, b in ((3, 2, 6), (4, 3, 7), (5, 4, 9))
+    ]
+    assert found["loss"]["values"] == pytest.approx(losses)
+    assert found["retention"]["values"] == pytest.approx([1 - loss / 21 for loss in losses])
+    first = found["rungs"][0]
+    gap = sum(area_of(n) for n in (2, 3, 4)) / 3 - area_of(10)
+    assert first["gap_shuffled"]["mean"] == pytest.approx(gap)
+    assert first["gap_shuffled"]["p"] < 0.05
+    assert first["identity_matters"] is True
+    assert found["matching"]["proved"] == 0.5
+
+
+# --- what stands for retention ---------------------------------------------------------------
+
+WEAK = {**REFERENCE, "loss_random": (1.5, 1.6, 1.7)}  # under two points: nothing to divide by
+ERK = {("erk", 0.5): [960, 961, 962, 963, 964], ("erk", 0.25): [900] * 5}
+
+
+def test_where_random_pruning_loses_too_little_tickets_stand_above_erk() -> None:
+    """Points above this record's own erk tickets, seed by seed, two rungs of a half each."""
+    found = aggregate({**table({**FIVE, **ERK}), "reference": WEAK})
+    assert found["retention"] is None and found["rankable"] is False
+    above = [
+        (first + second - erk - 900) / 20
+        for first, second, erk in zip(FIVE[FIRST], FIVE[SECOND], ERK["erk", 0.5], strict=True)
+    ]
+    assert found["above_erk"]["values"] == pytest.approx(above)
+    assert found["above_erk"]["densities"] == [0.5, 0.25]
+    assert scores.headline(found) == {"what": "above erk", **found["above_erk"]}
+
+
+def test_the_references_erk_stands_in_for_rungs_without_their_own() -> None:
+    found = aggregate({**table({**FIVE, ("erk", 0.25): [900] * 5}), "reference": WEAK})
+    assert found["above_erk"]["values"] == pytest.approx(
+        [1.6 - loss for loss in found["loss"]["values"]]
+    )
+    assert found["above_erk"]["densities"] == [0.5, 0.25]
+
+
+def test_without_a_reference_the_rungs_with_erk_are_told() -> None:
+    found = aggregate({**table({**FIVE, ("erk", 0.25): [900] * 5}), "reference": None})
+    assert found["above_erk"]["values"] == pytest.approx([(n - 900) / 10 for n in FIVE[SECOND]])
+    assert found["above_erk"]["densities"] == [0.25]
+
+
+def test_a_headline_is_retention_where_there_is_one() -> None:
+    found = aggregate(table({**FIVE, **ERK}))
+    assert found["above_erk"] is not None
+    assert scores.headline(found) == {"what": "retention", **found["retention"]}
+    assert scores.headline(aggregate({**table(FIVE), "reference": None})) is None
 
 
 # --- generalisation --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("curve", "expected"),
+    ("curve", "step"),
     [
-        ([0, 950, 950, 950], 1),  # the threshold itself is reached
-        ([0, 950, 949, 950], 0),
-        ([960, 960, 960, 0], 1),  # sustained once is enough
-        ([0, 0, 1000, 1000], 0),  # two are not three
-        ([1000, 1000, 0, 1000], 0),
-        ([], 0),
+        ([0, 950, 950, 950], 20),  # the threshold itself is reached
+        ([0, 950, 949, 950], None),
+        ([960, 960, 960, 0], 10),  # sustained once is enough
+        ([0, 0, 1000, 1000], None),  # two are not three
+        ([1000, 1000, 0, 1000], None),
+        ([], None),
     ],
 )
-def test_generalised_is_three_evaluations_in_a_row(curve: list[int], expected: int) -> None:
-    record = table({FIRST: [curve]}, kind="generalisation", schedule="constant")
-    assert scores.score_of(record, cell(0, "ticket", 0.5, curve)) == expected
-
-
-@pytest.mark.parametrize(("seeds", "p"), [(3, None), (4, None), (5, 2**-5)])
-def test_a_test_that_cannot_be_passed_is_not_made(seeds: int, p: float | None) -> None:
-    """Of three or four yes or no the least p is above .05: nothing is said, neither yes nor no."""
-    record = synthetic_record(kind="generalisation", seeds=seeds).model_dump(mode="json")
-    for run in record["cells"]:
-        good = run["kind"] in ("dense", "ticket")
-        size = record["sizes"][str(run["seed"])]
-        run["correct"] = {n: [size[n] * good] * len(c) for n, c in run["correct"].items()}
-    for rung in aggregate(record)["rungs"]:
-        assert rung["gap_shuffled"]["mean"] == 1
-        assert rung["gap_shuffled"]["p"] == rung["gap_reinit"]["p"] == p
-        assert rung["gap_shuffled"]["low"] is rung["difference"]["low"] is None
-        assert rung["identity_matters"] is (None if p is None else True)
-        assert rung["ticket"]["low"] > 0
+def test_generalised_is_three_evaluations_in_a_row(curve: list[int], step: int | None) -> None:
+    record = table({FIRST: [[0] * 10]}, kind="area", schedule="constant")
+    assert scores._first(record, cell(0, "ticket", 0.5, curve), "test", 0.95) == step
 
 
 def test_grokking_by_hand() -> None:
@@ -331,7 +392,7 @@ def test_grokking_by_hand() -> None:
     dense = [run(seed, "dense", 1.0, 2, 4 + seed) for seed in range(3)]
     tickets = [run(seed, "ticket", 0.5, 1, 3 + seed) for seed in range(2)]
     tickets += [run(2, "ticket", 0.5, 3, 9)]  # too late to be sustained three times
-    record = table({FIRST: [None] * 3}, *dense, *tickets, kind="generalisation")
+    record = table({FIRST: [None] * 3}, *dense, *tickets, kind="area")
     found = aggregate(record)["speed"]["grokking"]
     assert found["1"]["memorised"]["mean"] == 20
     assert found["1"]["generalised"]["mean"] == pytest.approx((40 + 50 + 60) / 3)
@@ -340,7 +401,8 @@ def test_grokking_by_hand() -> None:
     assert ticket["memorised"]["reached"] == 3
     assert ticket["generalised"]["mean"] == pytest.approx((30 + 40 + 100) / 3)
     assert ticket["generalised"]["reached"] == 2
-    assert ticket["generalised"]["difference"]["mean"] == pytest.approx((-10 - 10 + 40) / 3)
+    ratios = math.log2(30 / 40) + math.log2(40 / 50) + math.log2(100 / 60)
+    assert ticket["generalised"]["log2_difference"]["mean"] == pytest.approx(ratios / 3)
     assert ticket["generalised"]["steps"] == [30, 40, None]
     assert ticket["delay"]["steps"] == [20, 30, None]
     assert ticket["delay"]["values"] == [20, 30, 70]  # the last: more than 100 - 30
@@ -359,7 +421,7 @@ def test_who_never_memorised_has_no_delay() -> None:
         tickets = [
             cell(seed, "ticket", 0.5, [1], correct=parts[n]) for seed, n in enumerate(chosen)
         ]
-        record = table({FIRST: [None] * 2}, *dense, *tickets, kind="generalisation")
+        record = table({FIRST: [None] * 2}, *dense, *tickets, kind="area")
         return aggregate(record)["speed"]["grokking"]["0.5"]
 
     assert found(0, 0)["delay"] is None
@@ -484,7 +546,7 @@ def test_a_machine_that_does_not_reproduce_the_reference() -> None:
 
 RECORDS = [
     synthetic_record(1).model_dump(mode="json"),
-    synthetic_record(2, "generalisation", final=False).model_dump(mode="json"),
+    synthetic_record(2, "area", final=False).model_dump(mode="json"),
 ]
 
 

@@ -638,7 +638,7 @@ def compared(*rows: Sequence[float]) -> list[str]:
         stub.name = "x"  # type: ignore[attr-defined]
         stub.aggregates = {"retention": scored(row)}
         stubs.append(stub)
-    grid = comparison._pairs([(stubs[0], stubs[1])], {s.id: s.id for s in stubs})
+    grid = comparison._pairs([(stubs[0], stubs[1])], {s.id: s.id for s in stubs}, "retention")
     return [cell.text for cell in grid.rows[0].cells[2:]]
 
 

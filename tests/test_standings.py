@@ -88,7 +88,7 @@ def test_the_synthetic_board_holds(folder: Path, board: Board) -> None:
         assert record_digest(entry.record) == entry.digest
         assert entry.record.reference == board.references[entry.record.task.name].frozen("test")
         size = (folder / entry.file).stat().st_size
-        assert 60_000 < size < 200_000
+        assert 60_000 < size < 300_000
     told = {entry.id.partition("--")[0]: entry.level for entry in board.entries}
     assert set(told.values()) == {1, 2, 3}
     assert board.ledger == ledger.read(folder / "ledger.jsonl")
@@ -249,9 +249,9 @@ def test_records_of_another_protocol_are_not_mixed() -> None:
     mine = lite(1)
     old = mine[0].record
     older = old.model_copy(update={"task": old.task.model_copy(update={"digest": "0" * 64})})
-    rows = found([entry_of(older, 99), *mine[1:]]).rows
+    rows, version = found([entry_of(older, 99), *mine[1:]]).rows, old.task.version
     assert {row.contender.id.rpartition(".")[2]: row.why_unranked for row in rows} == {
-        "old": f"version 1 of {LITE[0]}; the board is of version 1",
+        "old": f"version {version} of {LITE[0]}; the board is of version {version}",
         rows[0].contender.id: "2 of 3 tasks",
     }
     assert old.reference is not None
@@ -313,11 +313,40 @@ def test_provisional_references_are_told() -> None:
 
 
 def test_equal_values_have_no_interval() -> None:
-    """Shares of seeds are often all alike: an interval of width zero would tell a lie."""
-    rows = [row for at in (1, 2, 4, 5, 6) for row in found(lite(at)).rows]
-    told = [on for row in rows for on in row.tasks.values() if stats.alike(on.values)]
-    assert told
+    """Seeds that are all alike tell no spread: an interval of width zero would tell a lie."""
+    table = record(LITE[0]).model_dump(mode="json")
+    first = {
+        (c["kind"], c["density"], c["schedule"]): c["correct"]
+        for c in table["cells"]
+        if c["seed"] == 0
+    }
+    for cell in table["cells"]:
+        cell["correct"] = first[cell["kind"], cell["density"], cell["schedule"]]
+    table["sizes"] = {seed: table["sizes"]["0"] for seed in table["sizes"]}
+    alike = entry_of(build(table), 99)
+    told = [row.tasks[LITE[0]] for row in found([alike]).rows]
+    assert told and all(stats.alike(on.values) for on in told)
     assert all(on.score and on.score.low is None and on.score.n == 5 for on in told)
+
+
+def test_a_task_without_retention_is_told_in_points_and_never_averaged() -> None:
+    """Its record stands above erk; the suite's score is of the other tasks."""
+    mine, references = lite(1), {name: reference_of(name) for name in LITE}
+    weak = references[LITE[1]].values["test"].model_copy(update={"loss_random": (0.1, 0.2, 0.3)})
+    values = {**references[LITE[1]].values, "test": weak}
+    references[LITE[1]] = references[LITE[1]].model_copy(update={"values": values})
+    table = mine[1].record.model_dump(mode="json")
+    table["reference"] = references[LITE[1]].frozen("test").model_dump(mode="json")
+    other = entry_of(build(table), 99)
+    board = replace(board_of([mine[0], other, mine[2]]), references=references)
+    standing = standings(board, "lite")[0]
+    (row,) = standing.rows
+    on = row.tasks[LITE[1]]
+    assert standing.tasks == (LITE[0], LITE[2])
+    assert on.what == "above erk" and not on.ranked
+    assert list(on.values) == other.record.aggregates["above_erk"]["values"]
+    retentions = [e.record.aggregates["retention"]["values"] for e in (mine[0], mine[2])]
+    assert row.score == stats.suite_interval(retentions)
 
 
 # Suites

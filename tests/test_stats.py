@@ -1,5 +1,8 @@
 """lthbench.stats against scipy.stats, closed forms and properties that must hold for any scores."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import assume, given
@@ -83,22 +86,6 @@ def test_each_one_sided_bound_is_scipys_at_alpha(values: list[float], alpha: flo
     assert stats.one_sided(values, alpha) == pytest.approx((lower, upper), abs=1e-12)
 
 
-@given(st.integers(1, 10_000), st.data(), st.sampled_from([0.9, 0.95, 0.99]))
-def test_clopper_pearson_is_scipys_and_contains_the_share(n: int, data, level: float) -> None:
-    k = data.draw(st.integers(0, n))
-    expected = oracle.binomtest(k, n).proportion_ci(level, method="exact")
-    interval = stats.clopper_pearson(k, n, level)
-    assert bounds(interval) == pytest.approx([k / n, expected.low, expected.high], abs=1e-9)
-    assert 0 <= interval.low <= k / n <= interval.high <= 1
-
-
-def test_clopper_pearson_at_the_ends() -> None:
-    assert stats.clopper_pearson(5, 5).low == pytest.approx(0.025 ** (1 / 5))
-    assert stats.clopper_pearson(5, 5).high == 1
-    assert stats.clopper_pearson(0, 5).high == pytest.approx(1 - 0.025 ** (1 / 5))
-    assert stats.clopper_pearson(0, 5).low == 0
-
-
 def test_binomial_se_by_hand() -> None:
     assert stats.binomial_se(0.9, 10_000) == pytest.approx(0.003)
     assert stats.binomial_se(1, 7) == 0
@@ -157,6 +144,74 @@ def test_many_boards_at_once_are_one_board_each(values: np.ndarray) -> None:
         assert suites[:, k] == pytest.approx(bounds(stats.suite_interval(board)), abs=1e-12)
 
 
+# Area
+
+grids = st.lists(st.integers(1, 10_000), min_size=2, max_size=40, unique=True).map(sorted)
+
+
+@st.composite
+def curves(draw: st.DrawFn) -> tuple[list[float], list[int]]:
+    """Accuracies, and the steps at which they were read."""
+    steps = draw(grids)
+    return draw(st.lists(accuracies, min_size=len(steps), max_size=len(steps))), steps
+
+
+def test_area_by_hand() -> None:
+    """Of 1, 4, 16 and 64 the midpoints are 2, 8 and 32: shares of 1, 2, 2 and 1 sixth."""
+    assert stats.area([0, 0, 1, 1], [1, 4, 16, 64]) == pytest.approx(0.5)
+    assert stats.area([0.6, 0, 0, 0], [1, 4, 16, 64]) == pytest.approx(0.1)
+    assert stats.area([0.3], [7]) == 0.3
+
+
+@given(grids, accuracies)
+def test_area_of_a_constant_curve_is_its_constant(steps: list[int], accuracy: float) -> None:
+    assert stats.area([accuracy] * len(steps), steps) == pytest.approx(accuracy, abs=1e-12)
+
+
+@given(curves(), st.data())
+def test_area_rises_with_each_evaluation(curve: tuple[list[float], list[int]], data) -> None:
+    read, steps = curve
+    at = data.draw(st.integers(0, len(steps) - 1))
+    better = [*read[:at], min(1.0, read[at] + 0.1), *read[at + 1 :]]
+    assert 0 <= stats.area(read, steps) <= 1
+    assert (stats.area(better, steps) > stats.area(read, steps)) == (better != read)
+
+
+@given(st.integers(1, 50), st.sampled_from([10, 100, 1000]))
+def test_a_curve_that_rises_ten_times_sooner_gains_a_decade(rises: int, decades: int) -> None:
+    """On every step from 1 on; what it gains is 1 / log10(T / t_1), but for the grid."""
+    last = 100 * decades
+    steps = range(1, last + 1)
+
+    def rising(at: int) -> float:
+        return stats.area([float(step >= at) for step in steps], steps)
+
+    gain = 1 / np.log10(last)
+    # Half a step before the rise is all that a grid of whole steps can be off by.
+    assert rising(rises) - rising(10 * rises) == pytest.approx(gain, abs=gain / rises)
+
+
+ARCHIVE = Path(__file__).resolve().parents[1] / "leaderboard" / "archive" / "records"
+
+
+@pytest.mark.parametrize("task", ["mlp-modadd59", "transformer-modadd59"])
+def test_half_the_evaluations_would_have_given_the_same_area(task: str) -> None:
+    """Every T/100 is dense enough: on no measured curve do two grids differ by .005."""
+    moved = []
+    for path in sorted((ARCHIVE / task).glob("*.json")):
+        record = json.loads(path.read_bytes())
+        steps = range(record["task"]["every"], record["task"]["steps"] + 1, record["task"]["every"])
+        for cell in record["cells"]:
+            counts = cell["correct"].get("test", ())
+            if len(counts) == len(steps):
+                size = record["sizes"][str(cell["seed"])]["test"]
+                read = [count / size for count in counts]
+                half = stats.area([read[0], *read[1::2]], [steps[0], *steps[1::2]])
+                moved.append(abs(half - stats.area(read, steps)))
+    assert len(moved) > 50
+    assert max(moved) < 0.005
+
+
 # Retention
 
 
@@ -183,14 +238,15 @@ def test_weights_of_an_even_ladder_and_of_one_rung() -> None:
 
 
 def test_loss_by_hand() -> None:
-    losses = stats.loss_points(0.98, [[0.97, 0.96], [0.99, 0.98]], [0.25, 0.75])
-    assert losses == pytest.approx([1.75, -0.25])
+    """Each seed against its own dense run: 96.25 against 98, 98.25 against 99."""
+    losses = stats.loss_points([0.98, 0.99], [[0.97, 0.96], [0.99, 0.98]], [0.25, 0.75])
+    assert losses == pytest.approx([1.75, 0.75])
 
 
 @given(ladders, accuracies, accuracies)
 def test_loss_of_a_constant_accuracy_is_its_distance(ladder, dense: float, accuracy: float) -> None:
     table = np.full((3, len(ladder)), accuracy)
-    losses = stats.loss_points(dense, table, stats.log_density_weights(ladder))
+    losses = stats.loss_points([dense] * 3, table, stats.log_density_weights(ladder))
     assert losses == pytest.approx([100 * (dense - accuracy)] * 3, abs=1e-9)
 
 
@@ -244,7 +300,6 @@ def test_margin_is_a_dense_deviation_within_its_bounds() -> None:
     assert stats.margin(dense, 360) == 0.005  # the cap wins over a binomial s.e. of .016
     assert stats.margin([0.8, 0.9, 1.0], 10_000) == 0.005
     assert stats.margin([1, 1, 1], 10_000) == 0
-    assert stats.margin(dense, 5_000, arithmetic=True) == 0
 
 
 DENSITIES = [0.5, 0.2, 0.1, 0.05]
@@ -295,7 +350,6 @@ def test_matching_without_variance(value: float, expected: tuple[float | None, .
 
 def test_matching_needs_three_seeds() -> None:
     assert stats.matching_density([0.1], [[1.0], [1.0]], 0.005) == stats.Matching(None, None)
-    assert stats.matching_count([0.1], [[True], [True]], [True, True]) == stats.Matching(None, None)
 
 
 @given(hnp.arrays(float, (5, 4), elements=numbers), st.floats(0, 0.5), st.randoms())
@@ -316,23 +370,6 @@ def test_wider_margin_never_matches_less(differences, margin, more) -> None:
     wide = stats.matching_density(DENSITIES, differences, margin + more)
     assert depth(wide.proved) >= depth(narrow.proved)
     assert depth(wide.not_refuted) >= depth(narrow.not_refuted)
-
-
-@pytest.mark.parametrize(
-    ("counts", "dense", "expected"),
-    [
-        ([5, 5, 4, 5], 5, 0.2),
-        ([4, 5, 5, 5], 5, None),
-        ([4, 4, 5, 3], 4, 0.1),
-        ([5, 5, 5, 5], 5, 0.05),
-        ([5, 5, 5, 5], 0, None),  # dense did not generalise: nothing to match
-    ],
-)
-def test_matching_count(counts: list[int], dense: int, expected: float | None) -> None:
-    seeds = np.arange(5)
-    generalised = seeds[:, None] < np.array(counts)
-    pair = stats.matching_count(DENSITIES, generalised, seeds < dense)
-    assert pair == stats.Matching(expected, expected)
 
 
 # Speed
@@ -401,6 +438,19 @@ def test_compressed_match_takes_the_shortest_schedule() -> None:
     assert stats.compressed_match({}, dense, 0.005) is None
 
 
+@given(st.lists(st.integers(1, 500), min_size=2, max_size=8), st.integers(1, 3))
+def test_twice_as_soon_is_one_less(dense: list[int], times: int) -> None:
+    sooner = [step for step in dense]
+    later = [step * 2**times for step in dense]
+    found = stats.log2_difference(sooner, later, 10_000)
+    assert found.mean == pytest.approx(-times)
+
+
+def test_who_never_arrives_stands_at_the_end() -> None:
+    found = stats.log2_difference([None, 25, 200], [50, 50, None], 100)
+    assert found.mean == pytest.approx((1 - 1 + 0) / 3, abs=1e-12)
+
+
 # Identity
 
 
@@ -460,12 +510,13 @@ def test_missing_control_is_not_available() -> None:
         (r"second\[1\]", lambda x: stats.paired_interval([0, 1], [0, x])),
         (r"tasks\[1\]\[0\]", lambda x: stats.suite_interval([[0], [x]])),
         (r"densities\[0\]", lambda x: stats.log_density_weights([x, 0.1])),
-        (r"accuracies\[1, 0\]", lambda x: stats.loss_points(0.9, [[0.9], [x]], [1])),
-        ("dense", lambda x: stats.loss_points(x, [[0.9]], [1])),
-        (r"weights\[0\]", lambda x: stats.loss_points(0.9, [[0.9]], [x])),
+        (r"scores\[1, 0\]", lambda x: stats.loss_points([0.9] * 2, [[0.9], [x]], [1])),
+        (r"dense\[0\]", lambda x: stats.loss_points([x], [[0.9]], [1])),
+        (r"weights\[0\]", lambda x: stats.loss_points([0.9], [[0.9]], [x])),
+        (r"accuracies\[1\]", lambda x: stats.area([0, x], [1, 2])),
         (r"loss\[0\]", lambda x: stats.retention([x], 1)),
         (r"loss_random\[2\]", lambda x: stats.rankable([0, 1, x])),
-        (r"dense_accuracies\[0\]", lambda x: stats.margin([x, 0.9], 100)),
+        (r"dense_scores\[0\]", lambda x: stats.margin([x, 0.9], 100)),
         (r"differences\[0, 0\]", lambda x: stats.matching_density([0.1], [[x], [0], [0]], 0)),
         ("margin", lambda x: stats.matching_density([0.1], [[0], [0], [0]], x)),
         (r"correct\[2\]", lambda x: stats.first_sustained([0, 1, x], 10, 0.5)),
@@ -490,8 +541,10 @@ def test_non_finite_values_are_refused_by_name(name: str, call, bad: float) -> N
         ("level: ", lambda: stats.t_interval([1, 2, 3], 95)),
         ("alpha: ", lambda: stats.one_sided([1, 2, 3], 0)),
         ("3 and 2 seeds", lambda: stats.paired_interval([1, 2, 3], [1, 2])),
-        ("k, n: ", lambda: stats.clopper_pearson(6, 5)),
-        ("k, n: ", lambda: stats.clopper_pearson(0, 0)),
+        ("2, needs one for each of 3", lambda: stats.area([0, 1], [1, 2, 3])),
+        ("strictly increase", lambda: stats.area([0, 1], [2, 2])),
+        ("strictly increase", lambda: stats.area([0, 1], [0, 2])),
+        ("fractions, not points", lambda: stats.area([0, 97], [1, 2])),
         ("n: is 0", lambda: stats.binomial_se(0.5, 0)),
         ("fractions, not points", lambda: stats.binomial_se(98, 100)),
         ("densities: .* fall", lambda: stats.log_density_weights([0.1, 0.2])),
@@ -499,24 +552,24 @@ def test_non_finite_values_are_refused_by_name(name: str, call, bad: float) -> N
         ("densities: .* fall", lambda: stats.log_density_weights([0.1, 0])),
         ("densities: .* fall", lambda: stats.log_density_weights([51.2, 26.2])),
         ("densities: shape", lambda: stats.log_density_weights([])),
-        ("fractions, not points", lambda: stats.loss_points(0.98, [[97.0]], [1])),
-        ("fractions, not points", lambda: stats.loss_points(98, [[0.97]], [1])),
-        ("sum to 1", lambda: stats.loss_points(0.98, [[0.9, 0.9]], [1, 1])),
-        ("not be negative", lambda: stats.loss_points(0.98, [[0.9, 0.9]], [2, -1])),
-        ("weights: shape", lambda: stats.loss_points(0.98, [[0.9, 0.9]], [1])),
-        ("dense_accuracies: one seed", lambda: stats.margin([0.9], 100)),
+        ("fractions, not points", lambda: stats.loss_points([0.98], [[97.0]], [1])),
+        ("fractions, not points", lambda: stats.loss_points([98], [[0.97]], [1])),
+        ("sum to 1", lambda: stats.loss_points([0.98], [[0.9, 0.9]], [1, 1])),
+        ("not be negative", lambda: stats.loss_points([0.98], [[0.9, 0.9]], [2, -1])),
+        ("dense: 2 seeds", lambda: stats.loss_points([0.98] * 2, [[0.9]], [1])),
+        ("weights: shape", lambda: stats.loss_points([0.98], [[0.9, 0.9]], [1])),
+        ("dense_scores: one seed", lambda: stats.margin([0.9], 100)),
         ("fractions, not points", lambda: stats.matching_density([0.1], [[-2.0]], 0)),
         ("differences: shape", lambda: stats.matching_density([0.1], [[0, 0]], 0)),
         ("margin: ", lambda: stats.matching_density([0.1], [[0]], -0.1)),
         ("margin: ", lambda: stats.compressed_match({1: [1]}, [1], 5)),
-        ("must both be bool", lambda: stats.matching_count([0.1], [[0.9]], [True])),
-        ("generalised: shape", lambda: stats.matching_count([0.1], [[True]], [True, True])),
         ("leaves 0..10", lambda: stats.first_sustained([11], 10, 0.5)),
         ("whole counts", lambda: stats.first_sustained([0.97], 10, 0.5)),
         ("total, run", lambda: stats.first_sustained([0], 10, 0.5, run=0)),
         ("fractions, not points", lambda: stats.first_sustained([0], 10, 95)),
         ("steps: is 0", lambda: stats.iterations_to_match([1], [1], 0)),
         ("step -1 is negative", lambda: stats.iterations_to_match([-1], [1], 9)),
+        ("step below 1", lambda: stats.log2_difference([0], [1], 9)),
         ("divisor", lambda: stats.compressed_match({0: [0.9]}, [0.9], 0)),
     ],
 )

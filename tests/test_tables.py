@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import pytest
 
-from lthbench import depths, scores, stats, tables
+from lthbench import scores, stats, tables
 from lthbench.record import Record, build, read_record, write_record
 from lthbench.report import as_json
 from tests.records import ACCURACY, synthetic_record
@@ -19,9 +19,9 @@ from tests.records import ACCURACY, synthetic_record
 SPARSEST = 0.8**23
 RECORDS: dict[str, dict[str, Any]] = {
     "final": {},
-    "grokking": {"kind": "generalisation"},
+    "grokking": {"kind": "area"},
     "development": {"seeds": 2, "final": False, "controls": "one rung"},
-    "grokking-development": {"kind": "generalisation", "seeds": 2, "final": False},
+    "grokking-development": {"kind": "area", "seeds": 2, "final": False},
     "no-reference": {"seeds": 2, "reference": False},
     "one-seed": {"seeds": 1},
     "rewind": {"division": "rewind", "task": {"schedule": "constant"}},
@@ -246,20 +246,21 @@ def test_the_division_is_told(division: Any) -> None:
 # Arithmetic tasks
 
 
-def test_arithmetic_counts_seeds() -> None:
-    """k of n with the interval of a count, differences in seeds."""
-    record = synthetic_record(kind="generalisation")
+def test_arithmetic_tells_areas() -> None:
+    """As accuracies are: mean, half its interval, points from dense; a note says what it is."""
+    record = synthetic_record(kind="area")
     table = tables.against(record)
     for rung, row in zip(record.aggregates["rungs"], table.rows, strict=True):
-        ticket = rung["ticket"]
-        low, high = round(100 * ticket["low"]), round(100 * ticket["high"])
-        assert row[1] == f"{round(sum(ticket['values']))}/5 [{low}, {high}]"
-        assert int(row[2].replace("−", "-")) == round(5 * rung["difference"]["mean"])
-    assert "−\u00a0dense, seeds" in table.head
+        ticket, apart = rung["ticket"], rung["difference"]
+        half = 50 * (ticket["high"] - ticket["low"])
+        assert row[1] == f"{100 * ticket['mean']:.2f} ±{half:.2f}"
+        assert row[2].replace("−", "-").startswith(f"{100 * apart['mean']:+.2f} ±")
+    assert "area on the test split, %" in table.caption
+    assert "ten times sooner has 50 points more" in table.note  # of two decades
 
 
 def test_arithmetic_tells_step_and_delay() -> None:
-    record = synthetic_record(kind="generalisation")
+    record = synthetic_record(kind="area")
     (table,) = tables.speed(record)
     assert table.head[1:3] == ("memorising step", "generalising step")
     found = record.aggregates["speed"]["grokking"]["1"]
@@ -270,12 +271,12 @@ def test_arithmetic_tells_step_and_delay() -> None:
 
 
 def test_what_was_there_at_the_first_evaluation_came_by_it() -> None:
-    record = synthetic_record(kind="generalisation", task={"every": 100})
+    record = synthetic_record(kind="area", task={"every": 100})
     row = tables._grokking(record, grokking([400] * 5, [400] * 5)).rows[0]
     assert row[1:3] == ("≤ 100 (5/5)", "400 (5/5)")
     assert row[4] == "≥ 300 (5/5)"
     two = tables._grokking(record, grokking([400, None], [400, 500])).rows
-    assert two[1][1:] == ("≤ 100 / ≤ 100", "400 / > 1,000", "≥ +250", "≥ 300 / > 900")
+    assert two[1][1:] == ("≤ 100 / ≤ 100", "400 / > 1,000", "≥ 1.41", "≥ 300 / > 900")
     one = grokking([400, 100], [400, 500])
     one["0.134218"]["memorised"]["steps"] = [200, 100]
     rows = tables._grokking(record, one).rows
@@ -283,18 +284,45 @@ def test_what_was_there_at_the_first_evaluation_came_by_it() -> None:
     assert rows[1][4] == "300 / 0"  # of the helper's; neither is a bound
 
 
-def test_where_nothing_generalises_nothing_is_told() -> None:
-    record = synthetic_record(kind="generalisation")
-    assert record.reference is not None
-    frozen = {depths.key(1, 0.5): {"erk": (0.0,) * 5, "imp": (0.0,) * 5}}
-    floor = record.model_copy(
-        update={"reference": record.reference.model_copy(update={"transfer": frozen})}
+def weak(**given: Any) -> Record:
+    """A record whose reference's random tickets lose too little to divide by."""
+    table = synthetic_record(**given).model_dump(mode="json")
+    if table["reference"] is not None:
+        table["reference"]["loss_random"] = [0.5, 0.7, 0.6]
+    return build(table)
+
+
+@pytest.mark.parametrize("kind", ["accuracy", "area"])
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+@pytest.mark.parametrize("reference", [True, False])
+@pytest.mark.parametrize("controls", ["all", "one rung"])
+def test_where_there_is_no_retention_the_word_is_not_said(
+    kind: Literal["accuracy", "area"], seeds: int, reference: bool, controls: Any
+) -> None:
+    record = weak(kind=kind, seeds=seeds, reference=reference, controls=controls)
+    above = record.aggregates["above_erk"]
+    assert record.aggregates["retention"] is None
+    (good, *_) = tables.answers(record)
+    assert good.name == "ticket − erk"
+    first = f"{above['mean'] if seeds > 2 else above['values'][0]:+.2f}".replace("-", "−")
+    assert good.value.startswith(first)
+    some = controls == "one rung" and not reference
+    assert good.notes[0].startswith("mean over the rungs at" if some else "mean over the ladder")
+    for text in (tables.terminal(record), tables.markdown(record), tables.latex(record)):
+        assert "etention" not in text
+        assert "not ranked here" not in text
+
+
+def test_without_reference_and_controls_the_sparsest_rung_is_told() -> None:
+    table = synthetic_record(reference=False).model_dump(mode="json")
+    table["cells"] = [cell for cell in table["cells"] if cell["kind"] != "erk"]
+    record = build(table)
+    (good, *_) = tables.answers(record)
+    assert good.name == f"at {tables.percent(SPARSEST)} % density"
+    assert good.notes == (
+        "there is neither a frozen reference nor an erk control to set the ladder against",
     )
-    none = dict.fromkeys(("erk", *tables.EXTRA))
-    row = {"depth": 1, "density": 0.5, **none, "carried": {"mean": 0.0}}
-    assert tables._floored(floor, [row]) == [1]
-    assert tables._floored(floor, [{**row, "carried": {"mean": 1.0}}]) == []
-    assert tables._floored(record, [row]) == []  # no reference there
+    assert "etention" not in tables.terminal(record)
 
 
 def test_fewer_seeds_than_a_ranked_suite_has_are_incomplete() -> None:
@@ -308,9 +336,9 @@ def test_fewer_seeds_than_a_ranked_suite_has_are_incomplete() -> None:
     assert "No transfer" not in told(final=False)
 
 
-@pytest.mark.parametrize("kind", ["accuracy", "generalisation"])
+@pytest.mark.parametrize("kind", ["accuracy", "area"])
 def test_a_record_reads_the_same_from_its_file(
-    kind: Literal["accuracy", "generalisation"], tmp_path: Path
+    kind: Literal["accuracy", "area"], tmp_path: Path
 ) -> None:
     """A file has its keys in the order of their letters, tables theirs by density."""
     record = synthetic_record(kind=kind)
@@ -320,21 +348,21 @@ def test_a_record_reads_the_same_from_its_file(
 
 def test_what_never_came_is_told_as_more_than_t() -> None:
     """None of five, some, all; a difference of what was cut off says which way it errs."""
-    record = synthetic_record(kind="generalisation")
+    record = synthetic_record(kind="area")
     rows = {row[0]: row for row in tables._grokking(record, grokking([None] * 5, [400] * 5)).rows}
-    assert rows["13.4"][1:] == ("100 (5/5)", "> 1,000 (0/5)", "≥ +600 ±0", "> 900 (0/5)")
+    assert rows["13.4"][1:] == ("100 (5/5)", "> 1,000 (0/5)", "≥ 2.50", "> 900 (0/5)")
     some = [400, 400, 400, 400, None]
     rows = {row[0]: row for row in tables._grokking(record, grokking(some, [400] * 5)).rows}
-    assert rows["13.4"][2:] == ("≥ 520 (4/5)", "≥ +120 ±333", "≥ 420 (4/5)")
+    assert rows["13.4"][2:] == ("≥ 520 (4/5)", "≥ 1.20 [0.72, 2.00]", "≥ 420 (4/5)")
     rows = {row[0]: row for row in tables._grokking(record, grokking([400] * 5, some)).rows}
     assert rows["dense"][2] == "≥ 520 (4/5)"
-    assert rows["13.4"][2:] == ("400 (5/5)", "≤ −120 ±333", "300 (5/5)")
+    assert rows["13.4"][2:] == ("400 (5/5)", "≤ 0.83 [0.50, 1.38]", "300 (5/5)")
     rows = {row[0]: row for row in tables._grokking(record, grokking(some, some)).rows}
-    assert rows["13.4"][3] == "≈ 0 ±0"
+    assert rows["13.4"][3] == "≈ 1.00"
     nobody = tables._grokking(record, grokking([None] * 5, [None] * 5)).rows
     assert nobody[1][3] == tables.NA
     two = tables._grokking(record, grokking([400, None], [400, 500])).rows
-    assert two[1][1:] == ("100 / 100", "400 / > 1,000", "≥ +250", "300 / > 900")
+    assert two[1][1:] == ("100 / 100", "400 / > 1,000", "≥ 1.41", "300 / > 900")
     text = tables._text(tables._grokking(record, grokking(some, some)), 100)
     assert ">= 520 (4/5)" in text.translate(tables.TERMINAL)
 
@@ -345,6 +373,8 @@ def grokking(ticket: Sequence[int | None], dense: Sequence[int | None]) -> dict[
     for name, steps in (("1", dense), ("0.134218", ticket)):
         moment = asdict(stats.iterations_to_match(steps, dense, 1000))
         early = asdict(stats.iterations_to_match([100] * len(steps), [100] * len(dense), 1000))
+        later = stats.log2_difference(steps, dense, 1000)
+        moment["log2_difference"] = asdict(scores._of_unequal(later))
         delay = scores._delay([100] * len(steps), steps, 1000)
         found[name] = {
             "memorised": {**early, "steps": [100] * len(steps)},

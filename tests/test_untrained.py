@@ -229,7 +229,7 @@ def untrained_record(seeds: int = 5, final: bool = True, kind: Any = "accuracy")
     return build({**table, "cells": cells})
 
 
-@pytest.mark.parametrize("kind", ["accuracy", "generalisation"])
+@pytest.mark.parametrize("kind", ["accuracy", "area"])
 def test_the_headline_is_the_best_rung_on_the_held_out_part(kind: str) -> None:
     """Its accuracy on what is shown, in arithmetic tasks too; of equal rungs the sparser."""
     record = untrained_record(kind=kind)
@@ -280,7 +280,7 @@ def test_the_first_screen_says_how_good_against_what() -> None:
     assert "which is shown here too" in " ".join(development.split())
 
 
-@pytest.mark.parametrize("kind", ["accuracy", "generalisation"])
+@pytest.mark.parametrize("kind", ["accuracy", "area"])
 def test_tables_for_untrained_tickets(kind: str) -> None:
     first, trained, *_ = tables.tables(untrained_record(kind=kind))
     assert first.caption.startswith("Ticket as it stands, no weight trained: accuracy on the test")

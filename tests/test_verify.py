@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lthbench import bundle as bundles
-from lthbench import networks, paths
+from lthbench import networks, paths, stats
 from lthbench.board import entries, levels
 from lthbench.board.accept import accept
 from lthbench.bundle import Bundle
@@ -29,7 +29,8 @@ from lthbench.paths import canonical_json, digest
 from lthbench.record import Cell, Record
 from lthbench.reference import build, load_reference
 from lthbench.score import REINITS
-from lthbench.task import Task, load_task
+from lthbench.scores import score_of
+from lthbench.task import Task, grid, load_task
 from lthbench.verify import Verified, again, reproduce, retrain, sandbox, verify
 from lthbench.verify.found import Finding, Say, quiet
 from lthbench.verify.sandbox import Bounds
@@ -514,69 +515,56 @@ def test_nothing_to_judge_is_refused() -> None:
     assert not levels.judge(synthetic_record(), [], {}).ok
 
 
-@given(
-    st.integers(1, 30).flatmap(
-        lambda n: st.tuples(st.integers(0, n), st.integers(0, n), st.just(n))
-    )
-)
-def test_fisher(numbers: tuple[int, int, int]) -> None:
-    from scipy import stats
-
-    ours, theirs, each = numbers
-    table = [[ours, each - ours], [theirs, each - theirs]]
-    expected = stats.fisher_exact(table, alternative="greater").pvalue
-    assert levels.fisher(ours, theirs, each) == pytest.approx(expected, rel=1e-9)
-
-
-def shares_of(kind: str, count: int, claimed: int, now: int) -> list[tuple[Cell, Cell]]:
-    """So many cells of which some generalised as claimed, and some now."""
-    record = synthetic_record(kind="generalisation", seeds=5)
-    cells = [c for c in record.cells if c.kind == kind and c.schedule == 1][:count]
-    size, length = record.sizes["0"]["test"], len(cells[0].correct["test"])
-
-    def told(cell: Cell, right: bool) -> Cell:
-        test = (size if right else 0,) * length
-        return cell.model_copy(update={"correct": {**cell.correct, "test": test}})
-
-    return [(told(cell, n < claimed), told(cell, n < now)) for n, cell in enumerate(cells)]
-
-
-@pytest.mark.parametrize(("now", "ok"), [(8, True), (4, True), (3, True), (2, False), (0, False)])
-def test_shares_that_generalised(now: int, ok: bool) -> None:
-    """Eight were claimed; Fisher's p is .013 for three and .0035 for two."""
-    record = synthetic_record(kind="generalisation", seeds=5)
-    judged = levels.judge(record, shares_of("ticket", 8, 8, now), None)
-    assert judged.ok is ok
-    assert [row.z for row in judged.cells] == [None] * 8
+def with_area(record: Record, cell: Cell, points: float) -> Cell:
+    """The cell with counts that move its area by so many points, to the nearest example."""
+    weights = stats._log_step_weights(grid(record.task.every, record.task.steps))
+    counts, size = list(cell.correct["test"]), record.sizes["0"]["test"]
+    order = sorted(range(len(counts)), key=lambda at: -weights[at])
+    left = points / 100 * size
+    for at in order:
+        step = max(-counts[at], min(size - counts[at], int(left / weights[at])))
+        counts[at] += step
+        left -= step * weights[at]
+    return cell.model_copy(update={"correct": {**cell.correct, "test": tuple(counts)}})
 
 
 @pytest.mark.parametrize(
-    ("tickets", "controls", "ok"),
+    ("kind", "moved", "ok"),
     [
-        ((8, 3), (0, 0), True),  # p .013 of the tickets, however many controls stand beside
-        ((8, 2), (0, 4), False),  # controls that were made worse do not pay
-        ((8, 8), (0, 6), False),  # two-sided p .007 over eight
-        ((8, 8), (6, 0), False),
-        ((8, 8), (0, 5), True),
+        ("ticket", 0.0, True),
+        ("ticket", -0.29, True),  # a z of 1 each, 2.9 of eight
+        ("ticket", -0.4, False),
+        ("ticket", 0.4, True),  # now better than was claimed
+        ("random", 0.29, True),
+        ("random", 0.4, False),  # controls that were made worse do not pay
+        ("random", -0.4, False),
     ],
 )
-def test_shares_of_tickets_and_of_controls(
-    tickets: tuple[int, int], controls: tuple[int, int], ok: bool
-) -> None:
-    record = synthetic_record(kind="generalisation", seeds=5)
-    pairs = shares_of("ticket", 8, *tickets) + shares_of("random", 8, *controls)
-    assert levels.judge(record, pairs, None).ok is ok
+def test_areas_are_compared_in_points_of_noise(kind: str, moved: float, ok: bool) -> None:
+    """Eight cells, each moved by so many points, where noise alone moves one by .2 (s.d.)."""
+    record = synthetic_record(kind="area", seeds=5)
+    known = dict.fromkeys(record.task.ladder, 0.2)
+    some = [c for c in record.cells if c.kind == kind][:8]
+    pairs = [(cell, with_area(record, cell, moved)) for cell in some]
+    judged = levels.judge(record, pairs, known)
+    for (cell, after), row in zip(pairs, judged.cells, strict=True):
+        table = record.model_dump(mode="json")
+        areas = [100 * score_of(table, c.model_dump()) for c in (cell, after)]
+        assert (row.claimed, row.retrained) == pytest.approx(areas, abs=1e-6)
+        assert row.z == pytest.approx((areas[0] - areas[1]) / (1.41 * 0.2))
+    assert judged.ok is ok
 
 
 def test_floors() -> None:
     """Of the nearest rung by ratio, one example at least, and one where nothing is trained."""
     known = {0.5: 4.0, 0.2: 8.0, 0.1: 0.5}
-    assert levels.floor_at(known, "ticket", 0.5) == 4.0
-    assert levels.floor_at(known, "erk", 0.8) == 4.0
-    assert levels.floor_at(known, "ticket", 0.33) == 4.0
-    assert levels.floor_at(known, "ticket", 0.3) == 8.0
-    assert levels.floor_at(known, "reinit", 0.1) == 1.0
-    assert levels.floor_at(known, "untrained", 0.5) == 1.0
+    assert levels.floor_at(known, "ticket", 0.5, 1.0) == 4.0
+    assert levels.floor_at(known, "erk", 0.8, 1.0) == 4.0
+    assert levels.floor_at(known, "ticket", 0.33, 1.0) == 4.0
+    assert levels.floor_at(known, "ticket", 0.3, 1.0) == 8.0
+    assert levels.floor_at(known, "reinit", 0.1, 1.0) == 1.0
+    assert levels.floor_at(known, "untrained", 0.5, 1.0) == 1.0
+    assert levels.floor_at(known, "reinit", 0.1, 0.06) == 0.5  # of an area an example is less
 
 
 def test_without_a_floor_level_two_does_not_begin(at_home: Shop, monkeypatch: Any) -> None:

@@ -24,10 +24,8 @@ LEAST, DRAWN = 8, 16  # cells of level 2: at least, and unless told otherwise
 CONTROLS = ("shuffled", "reinit", "reinit-signs", "random", "erk", "untrained_random")
 TICKETS = ("ticket", "untrained")
 OWN_WEIGHTS = ("transferred", "final", "free")  # a bundle does not hold what they prune
-SPREAD = 1.41  # of a difference of two counts that have one spread
+SPREAD = 1.41  # of a difference of two scores that have one spread
 SUM_LIMIT, ONE_LIMIT = 3.0, 5.0
-P_LIMIT = 0.01
-ONE_EXAMPLE = 1.0  # the least floor
 SEEDS = 3  # of level 3
 FIRST, SPAN = 10**6, 10**9  # fresh seeds are none of the published ones and their controls'
 ERRORS = 2.0  # standard errors
@@ -35,10 +33,11 @@ ERRORS = 2.0  # standard errors
 
 @dataclass(frozen=True)
 class Again:
-    """A cell that was trained again: counts at T (means of the last ones at a constant rate).
+    """A cell that was trained again: counts at T (means of the last ones at a constant rate), or in
+    area tasks the area in points.
 
     Attributes:
-        z: in standard deviations of a difference; None where 0 or 1 is compared.
+        z: in standard deviations of a difference.
     """
 
     kind: str
@@ -46,10 +45,11 @@ class Again:
     seed: int
     claimed: float
     retrained: float
-    z: float | None
+    z: float
 
 
 Table = dict[str, Any]
+NAMES = {"retention": "retention", "above erk": "points above erk"}  # of trained tickets' headlines
 AGAIN = tuple(Again.__dataclass_fields__)
 
 
@@ -101,14 +101,12 @@ def lot(bundle: str, beacon: str, cell: Cell) -> str:
     return digest(canonical_json([bundle, beacon, cell.kind, cell.density, cell.seed]))
 
 
-def floors(task: Task, reference: Reference | None) -> Mapping[float, float] | None:
-    """By density, the standard deviation of a count by noise alone; None for generalisation.
+def floors(task: Task, reference: Reference | None) -> Mapping[float, float]:
+    """By density, the standard deviation of a score by noise alone: of counts, or of points.
 
     Raises:
         RecordError: where no floor was measured.
     """
-    if task.score.kind == "generalisation":
-        return None
     if reference is None or reference.noise is None or "test" not in reference.noise:
         raise RecordError(
             f"{task.name}: the reference has no noise floor; measure it with python -m "
@@ -117,57 +115,46 @@ def floors(task: Task, reference: Reference | None) -> Mapping[float, float] | N
     return dict(zip(task.ladder.trained, reference.noise["test"], strict=True))
 
 
-def floor_at(known: Mapping[float, float], kind: str, density: float) -> float:
+def floor_at(known: Mapping[float, float], kind: str, density: float, example: float) -> float:
     """The floor of a cell: that of the nearest rung, by ratio; one example where none is trained.
 
     The rungs of untrained tickets are not the ladder's own, so the nearest stands for them.
+
+    Args:
+        example: what one example comes to in the cell's unit: the least floor.
     """
     if kind in scores.UNTRAINED:
-        return ONE_EXAMPLE
+        return example
     rung = min(known, key=lambda at: abs(math.log(at / density)))
-    return max(ONE_EXAMPLE, known[rung])
+    return max(example, known[rung])
 
 
 def judge(
-    record: Record, pairs: Sequence[tuple[Cell, Cell]], known: Mapping[float, float] | None
+    record: Record, pairs: Sequence[tuple[Cell, Cell]], known: Mapping[float, float]
 ) -> Judged:
     """Compare claimed cells with their new trainings.
 
     Args:
-        known: floors by density; None for a task whose runs generalise or do not.
+        known: floors by density.
     """
     table = _table(record)
     return verdict(
         [
-            _row(cell, _points(table, cell, known), _points(table, again, known), known)
+            _row(table, cell, _points(table, cell), _points(table, again), known)
             for cell, again in pairs
         ]
     )
 
 
 def verdict(rows: Sequence[Again]) -> Judged:
-    """Whether the cells came out as claimed: those with a z by their counts, others by shares."""
-    counted = [row for row in rows if row.z is not None]
-    shared = [row for row in rows if row.z is None]
-    judged = [_by_count(counted)] if counted else []
-    judged += [_by_share(shared)] if shared else []
-    if not judged:
-        return Judged(False, "no cell can be trained again", 0.0, ())
-    return Judged(
-        all(one.ok for one in judged),
-        "; ".join(one.what for one in judged),
-        judged[0].statistic,
-        tuple(row for one in judged for row in one.cells),
-    )
-
-
-def _by_count(rows: Sequence[Again]) -> Judged:
-    """Differences of counts, in standard deviations of what noise alone makes of them.
+    """Differences of scores, in standard deviations of what noise alone makes of them.
 
     Tickets and controls are summed apart: a control that was made worse would pay for a ticket that
     was made better, and both flatter the submission.
     """
-    tickets, controls = ([row.z or 0.0 for row in part] for part in _apart(rows))
+    if not rows:
+        return Judged(False, "no cell can be trained again", 0.0, ())
+    tickets, controls = ([row.z for row in part] for part in _apart(rows))
     statistic, of_controls = (sum(z) / math.sqrt(max(1, len(z))) for z in (tickets, controls))
     largest = max(map(abs, tickets + controls))
     what = (
@@ -179,23 +166,6 @@ def _by_count(rows: Sequence[Again]) -> Judged:
     return Judged(ok, what, statistic, tuple(rows))
 
 
-def _by_share(rows: Sequence[Again]) -> Judged:
-    """How many generalised as claimed, and now; of controls, either way."""
-    tickets, controls = _apart(rows)
-    claimed, now = _successes(tickets)
-    p = fisher(claimed, now, len(tickets))
-    ours, theirs = _successes(controls)
-    either = min(
-        1.0, 2 * min(fisher(*both, len(controls)) for both in ((ours, theirs), (theirs, ours)))
-    )
-    what = (
-        f"{len(tickets)} tickets trained again: {claimed} generalised as claimed, {now} now "
-        f"(Fisher's exact p {p:.3g}, refused below {P_LIMIT:g}); {len(controls)} controls: {ours} "
-        f"as claimed, {theirs} now (either way, p {either:.3g})"
-    )
-    return Judged(p >= P_LIMIT and either >= P_LIMIT, what, p, tuple(rows))
-
-
 def _apart(rows: Sequence[Again]) -> tuple[list[Again], list[Again]]:
     """Tickets, and controls."""
     return (
@@ -204,45 +174,30 @@ def _apart(rows: Sequence[Again]) -> tuple[list[Again], list[Again]]:
     )
 
 
-def _successes(rows: Sequence[Again]) -> tuple[int, int]:
-    return round(sum(row.claimed for row in rows)), round(sum(row.retrained for row in rows))
-
-
 def _table(record: Record) -> Table:
     """What scoring a cell needs of its record."""
-    return record.model_dump(mode="json", include={"task", "sizes"})
+    return record.model_dump(mode="json", include={"task", "sizes", "cells"})
 
 
-def _size(table: Table, cell: Cell, known: Mapping[float, float] | None) -> int:
-    """Examples of a cell whose right answers are counted; 1 of one that generalises or does not."""
-    counted = known is not None or cell.kind in scores.UNTRAINED
-    return int(table["sizes"][str(cell.seed)]["test"]) if counted else 1
+def _unit(table: Table, cell: Cell) -> float:
+    """What a score of 1 comes to: examples of a cell that are counted, points of an area."""
+    if table["task"]["kind"] == "area" and cell.kind not in scores.UNTRAINED:
+        return 100.0
+    return float(table["sizes"][str(cell.seed)]["test"])
 
 
-def _points(table: Table, cell: Cell, known: Mapping[float, float] | None) -> float:
-    """On the test split: the right answers at T, or 1 for a run that generalised."""
-    found = scores.score_of(table, cell.model_dump(mode="json"), "test")
-    return _size(table, cell, known) * found
+def _points(table: Table, cell: Cell) -> float:
+    """On the test split: the right answers at T, or the area in points."""
+    return _unit(table, cell) * scores.score_of(table, cell.model_dump(mode="json"), "test")
 
 
 def _row(
-    cell: Cell,
-    claimed: float,
-    retrained: float,
-    known: Mapping[float, float] | None,
+    table: Table, cell: Cell, claimed: float, retrained: float, known: Mapping[float, float]
 ) -> Again:
-    z = None
-    if known is not None or cell.kind in scores.UNTRAINED:
-        z = (claimed - retrained) / (SPREAD * floor_at(known or {}, cell.kind, cell.density))
+    example = _unit(table, cell) / table["sizes"][str(cell.seed)]["test"]
+    floor = floor_at(known, cell.kind, cell.density, example)
+    z = (claimed - retrained) / (SPREAD * floor)
     return Again(cell.kind, cell.density, cell.seed, round(claimed, 6), round(retrained, 6), z)
-
-
-def fisher(ours: int, theirs: int, each: int) -> float:
-    """One-sided exact p of so many successes or more, against theirs, of `each` on both sides."""
-    both, ways = ours + theirs, math.comb(2 * each, ours + theirs)
-    upper = min(both, each)
-    tail = sum(math.comb(each, k) * math.comb(each, both - k) for k in range(ours, upper + 1))
-    return tail / ways
 
 
 @dataclass(frozen=True)
@@ -280,15 +235,15 @@ def compared(
 
 
 def score_of(record: Record, published: Record) -> tuple[list[float], str] | None:
-    """One score a seed and its name: retention, or of untrained tickets the accuracy at the rung
-    that the published record shows."""
+    """One score a seed and its name: retention or what stands for it, or of untrained tickets the
+    accuracy at the rung that the published record shows."""
     told = record.aggregates
     if "untrained" in published.aggregates:
         rung = published.aggregates["untrained"]["headline"]
         rungs = {row["density"]: row["ticket"] for row in told["untrained"]["rungs"]}
         return list(rungs[rung]["values"]), f"accuracy at density {rung:.4g}"
-    retention = told["retention"]
-    return None if retention is None else (list(retention["values"]), "retention")
+    found = scores.headline(told)
+    return None if found is None else (list(found["values"]), NAMES[found["what"]])
 
 
 # What a report must be
@@ -325,10 +280,10 @@ def _retrained_misfit(
     known, table, rows = floors(task, reference), _table(record), []
     for row in told:
         cell = by_place[row.kind, row.density, row.seed]
-        claimed = _points(table, cell, known)
-        if row.claimed != round(claimed, 6) or not 0 <= row.retrained <= _size(table, cell, known):
+        claimed = _points(table, cell)
+        if row.claimed != round(claimed, 6) or not 0 <= row.retrained <= _unit(table, cell):
             return f"seed {row.seed} at {row.density:.4g}: the record claims {claimed:g}"
-        rows.append(_row(cell, claimed, row.retrained, known))
+        rows.append(_row(table, cell, claimed, row.retrained, known))
     again = verdict(rows)
     return None if again.ok else f"its own cells are refused: {again.what}"
 

@@ -36,8 +36,10 @@ class OnTask:
     """What a contender came to on one task, over the published seeds.
 
     Attributes:
-        score: retention, or of untrained tickets the headline's accuracy; one value a seed in
-            `values`. None where there is none.
+        score: retention, or of untrained tickets the headline's accuracy, or what stands for
+            retention on a task that is not ranked; one value a seed in `values`. None where there
+            is none.
+        what: which of them, as `scores.headline` calls it; "" without a score.
         headline: the density of the headline, of untrained tickets alone.
         seeds: how many of the published ones the record holds.
         published: how many of these the task has.
@@ -48,6 +50,7 @@ class OnTask:
 
     entry: Entry
     score: Interval | None
+    what: str
     values: tuple[float, ...]
     headline: float | None
     matching: Matching
@@ -300,16 +303,16 @@ def _row(
 
 def _on_task(entry: Entry, ranked: bool, differ: bool, contender: Contender) -> OnTask:
     found, record = published(entry.record), entry.record
-    told, headline = found.get("retention"), None
-    if contender.untrained and found:
-        headline = found["untrained"]["headline"]
-        (rung,) = [r for r in found["untrained"]["rungs"] if r["density"] == headline]
-        told = rung["ticket"]
+    told = scores.headline(found) if found else None
+    headline = found["untrained"]["headline"] if contender.untrained and found else None
+    if ranked and told and told["what"] == "above erk":  # points are never averaged with retention
+        told = None
     values = tuple(told["values"]) if told else ()
     cost, matching = found.get("cost"), found.get("matching") or {}
     return OnTask(
         entry=entry,
         score=_of_unequal(stats.t_interval(values), [values]) if values else None,
+        what=told["what"] if told else "",
         values=values,
         headline=headline,
         matching=Matching(matching.get("proved"), matching.get("not_refuted")),

@@ -7,7 +7,7 @@ are those of `standings`; here they are only formatted.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -86,6 +86,8 @@ ADD = "To add one: `lthbench evaluate METHOD --suite SUITE --final`, then `lthbe
 def _suite(found: Sequence[Standing], board: Board) -> list[Part]:
     suite = load_suite(found[0].suite)
     over = f"Score: mean retention over {_listed(found[0].tasks)}."
+    if not found[0].tasks:
+        over = "No task of it is ranked."
     said = [Part(f"Suite {suite.name}: {plain(suite.title)}", 1, (over, *found[0].notes))]
     names = _names(found)
     for at, standing in enumerate(found):
@@ -234,13 +236,27 @@ def _records(found: Sequence[Standing]) -> Part:
     head = (
         "task",
         "record",
-        "retention",
+        "score",
         "matching, %",
         "level",
         *(["options"] if options else []),
     )
-    table = Table("Each record, of untrained tickets with its accuracy", head, tuple(rows), note)
+    table = Table(_records_caption(on for _, _, on in chosen), head, tuple(rows), note)
     return Part(f"Records of suite {found[0].suite}", 2, (), (table,))
+
+
+def _records_caption(found: Iterable[OnTask]) -> str:
+    """What the records' scores are: only what there is."""
+    kinds = {on.what for on in found}
+    said = [word for what, word in SCORED.items() if what in kinds]
+    return f"Each record, with its {' or '.join(said) or 'score'}"
+
+
+SCORED = {
+    "retention": "retention",
+    "above erk": "points above erk",
+    "accuracy": "accuracy (of untrained tickets)",
+}
 
 
 def _private(found: Sequence[Entry]) -> str:
@@ -329,6 +345,8 @@ def _on_task(row: Row, on: OnTask) -> str:
         return NA
     if row.contender.untrained:
         return f"{_interval(on.score, 1, 100)} % at {percent(on.headline or 1)} %"
+    if on.what == "above erk":
+        return f"{_interval(on.score, 1, 1)} points above erk"
     return _interval(on.score, 2, 1)
 
 
@@ -390,6 +408,7 @@ def _json_task(on: OnTask) -> dict[str, Any]:
         "level": entry.level,
         "challenges": len(entry.challenges),
         "score": None if on.score is None else asdict(on.score),
+        "what": on.what,
         "values": list(on.values),
         "headline": on.headline,
         "matching": asdict(on.matching),

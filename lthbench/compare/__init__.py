@@ -85,12 +85,12 @@ def _on_task(name: str, a: Side, b: Side) -> OnTask:
         task=name,
         seeds=seeds,
         shown=first.shown,
-        share=tables.is_share(first) and kind == "ticket",
+        measure="accuracy" if kind == "untrained" else tables.measure(first),
         rungs=rungs,
         what=what,
         headline=(_t(three[0]), _t(three[1]), _t(three[2])) if three else None,
         values=differences,
-        counts=what == "retention" and bool(first.aggregates["rankable"]),
+        counts=what == "retention",
         p=_p([values[0]], [values[1]]) if values else None,
         matching=(_matching(first), _matching(second)),
         cost=(_cost(first), _cost(second)),
@@ -106,7 +106,7 @@ def _warnings(a: Record, b: Record) -> list[str]:
     digests = [record.reference.digest if record.reference else "" for record in (a, b)]
     if digests[0] != digests[1]:
         one, other = (digest[:8] or "none" for digest in digests)
-        found.append(f"scored against different references ({one}, {other}): no retention compared")
+        found.append(f"scored against different references ({one}, {other}): no headline compared")
     for key in ("lthbench", "torch", "device", "engine"):
         one, other = (plain(record.environment.get(key, NA), 40) for record in (a, b))
         if one != other:
@@ -161,7 +161,7 @@ def _has(cell: Mapping[str, Any] | None) -> bool:
 def _score(table: Mapping[str, Any], cell: Mapping[str, Any] | None) -> float:
     if cell is not None:
         return scores.score_of(table, cell)
-    return 0.0 if table["task"]["kind"] == "generalisation" else float(table["task"]["chance"])
+    return float(table["task"]["chance"])
 
 
 def _overlap(masks: Sequence[Masks], seeds: Sequence[int], density: float) -> Interval | None:
@@ -178,21 +178,19 @@ def _headline(
 ) -> tuple[str, tuple[list[float], list[float]] | None]:
     """What is compared first, one value a seed of each; None where either has none."""
     if untrained[0] != untrained[1]:
-        return "retention", None
-    found = [_headline_of(record, untrained[0]) for record in (a, b)]
-    what = "accuracy" if untrained[0] else "retention"
+        return "", None
+    found = [scores.headline(record.aggregates) for record in (a, b)]
+    kinds = {told["what"] for told in found if told}
     differ = a.reference != b.reference and not untrained[0]
-    if differ or found[0] is None or found[1] is None:
+    what = kinds.pop() if len(kinds) == 1 else ""
+    if differ or not what or found[0] is None or found[1] is None:
         return what, None
-    return what, ([found[0][seed] for seed in seeds], [found[1][seed] for seed in seeds])
-
-
-def _headline_of(record: Record, untrained: bool) -> dict[int, float] | None:
-    told = record.aggregates["retention"]
-    if untrained:
-        found = record.aggregates["untrained"]
-        (told,) = [r["ticket"] for r in found["rungs"] if r["density"] == found["headline"]]
-    return dict(zip(record.seeds, told["values"], strict=True)) if told else None
+    one, other = (
+        dict(zip(record.seeds, told["values"], strict=True))
+        for record, told in zip((a, b), found, strict=True)
+        if told
+    )
+    return what, ([one[seed] for seed in seeds], [other[seed] for seed in seeds])
 
 
 def _p(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> float | None:

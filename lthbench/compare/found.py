@@ -16,7 +16,7 @@ TOO_FEW = "too few seeds for a test"
 
 @dataclass(frozen=True)
 class Rung:
-    """One density: accuracies' paired difference (of fractions), and the masks' excess overlap."""
+    """One density: scores' paired difference (of fractions), and the masks' excess overlap."""
 
     density: float
     a: float
@@ -32,10 +32,11 @@ class OnTask:
 
     Attributes:
         seeds: those that both hold.
-        share: whether a seed's score is 0 or 1, so that a difference is a number of seeds.
-        what: what the headline is: "retention", or of untrained tickets "accuracy".
+        measure: what a rung's score is called: "accuracy" or "area".
+        what: what the headline is: "retention", "above erk" (points), or of untrained tickets
+            "accuracy"; "" where the two have no kind in common.
         headline: of a, of b, and their paired difference; None where either has none.
-        counts: whether the task may be ranked, so that it counts for the suite.
+        counts: whether the headline is a retention, so that it counts for the suite.
         p: two-sided, by sign flips; None below eight seeds.
         matching, cost, division: of a and of b.
         overlap: "" where the rungs tell it, else why they do not.
@@ -45,7 +46,7 @@ class OnTask:
     task: str
     seeds: tuple[int, ...]
     shown: str
-    share: bool
+    measure: str
     rungs: tuple[Rung, ...]
     what: str
     headline: tuple[Interval, Interval, Interval] | None
@@ -110,10 +111,14 @@ READING = (
 )
 
 
+HEADLINES = {"retention": "retention", "above erk": "above erk, points", "accuracy": "accuracy, %"}
+DIGITS = {"above erk": (1, 1), "accuracy": (1, 100)}  # decimals and scale, where not 2 and 1
+
+
 def _headlines(found: Comparison) -> Table:
     rows = []
     for task in found.tasks:
-        digits, scale = (1, 100) if task.what == "accuracy" else (2, 1)
+        digits, scale = DIGITS.get(task.what, (2, 1))
         cells = (NA, NA, NA, NA)
         if task.headline:
             one, other, apart = task.headline
@@ -123,7 +128,7 @@ def _headlines(found: Comparison) -> Table:
                 _signed(apart, digits, scale),
                 "too few" if task.p is None else tables.probability(task.p),
             )
-        what = "accuracy, %" if task.what == "accuracy" else task.what
+        what = HEADLINES.get(task.what, NA)
         rows.append((plain(task.task, NAME), what, *cells))
     return Table("", ("task", "score", "A", "B", "A - B", "p"), tuple(rows))
 
@@ -148,19 +153,15 @@ def _cost(cost: float | None) -> str:
 
 
 def _task_text(task: OnTask) -> str:
-    unit = f"seeds of {len(task.seeds)} that generalised" if task.share else "accuracy, %"
+    unit = f"{task.measure}, %"
     count = len(task.seeds)
     seeds = f"seed{'' if count == 1 else 's'} {tables.listing(task.seeds)}"
     lines = [f"{plain(task.task)}, {seeds}, {tables.SHOWN[task.shown]}: {unit}"]
     head = ["density, %", "A", "B", "A - B", *([] if task.overlap else ["overlap"])]
     rows = []
     for rung in task.rungs:
-        if task.share:
-            cells = [f"{number(mean * count, 0)}" for mean in (rung.a, rung.b)]
-            cells.append(number(rung.difference.mean * count, 0, signed=True))
-        else:
-            cells = [number(100 * mean, 2) for mean in (rung.a, rung.b)]
-            cells.append(_signed(rung.difference, 2, 100))
+        cells = [number(100 * mean, 2) for mean in (rung.a, rung.b)]
+        cells.append(_signed(rung.difference, 2, 100))
         overlap = [] if task.overlap else [_value(rung.overlap, 2, 1) if rung.overlap else NA]
         rows.append((percent(rung.density), *cells, *overlap))
     if rows:

@@ -123,7 +123,4 @@ def _side(side: Side) -> Side:
 
 
 def _rebuilt(found: Estimate | None) -> Estimate | None:
-    if found is None:
-        return None
-    p = verdicts.sign_flip(found.values) if found.p is not None else None
-    return verdicts.estimate(found.values, p)
+    return None if found is None else verdicts.estimate(found.values)

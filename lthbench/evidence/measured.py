@@ -183,7 +183,7 @@ def not_measured(protocol: Task) -> tuple[Missing, ...]:
         ("stability (error barrier)", "needs trainings on two data orders; nothing was trained"),
         ("linearised training", "no record holds the accuracy of linearised training"),
     ]
-    if protocol.score.kind == "generalisation":
+    if protocol.score.kind == "area":
         rows.append(
             ("overlap before and after generalisation", "a bundle holds one mask a rung, no path")
         )

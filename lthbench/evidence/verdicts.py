@@ -10,19 +10,17 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from lthbench import stats
 from lthbench.record import Record, Short
 from lthbench.task import Strict
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 LEAST_SEEDS = 5
 SAME_ABOVE = 0.2  # excess
 SAME_BELOW = 0.05
 TANGENT_MARGINS = 5.0
-FLIPPED = 16  # seeds up to which all sign flips are listed
 
 Result = Literal["supported", "refuted", "undecided", "too few seeds", "not measured"]
 Of = Literal["pair", "a", "b"]
@@ -96,7 +94,7 @@ IDENTITY = Rule(
     question="Does it matter which weights are kept, and which values they start from?",
     text="Read off the gaps to the shuffled and to the reinit control, paired by seed, each "
     "averaged over the rungs that have both by their share of the ladder in log density. "
-    "Supported: both are above zero at alpha (scores of 0 or 1 a seed: by the exact sign flip). "
+    "Supported: both lower bounds are above zero at alpha. "
     "Refuted: an upper bound is below the task's margin. Else undecided.",
     thresholds={"above": 0.0, "margins": 1.0, "alpha": stats.ALPHA},
 )
@@ -130,13 +128,6 @@ def estimate(values: Sequence[float], p: float | None = None) -> Estimate | None
         values=tuple(float(value) for value in values),
         p=p,
     )
-
-
-def sign_flip(differences: Sequence[float] | NDArray[np.float64]) -> float | None:
-    """The exact p of differences of scores that are 0 or 1; None for more seeds than it lists."""
-    if len(differences) > FLIPPED:
-        return None
-    return stats.sign_flip(differences, np.zeros(len(differences)))
 
 
 def same_subnetwork(other_seeds: Estimate | None, same_start: Estimate | None) -> Verdict:
@@ -177,18 +168,14 @@ def identity_matters(
     margin: float | None,
     of: Of,
 ) -> Verdict:
-    """Whether tickets are above both controls; an estimate's p is taken where it has one."""
+    """Whether tickets are above both controls."""
     named = {"ticket - shuffled": shuffled, "ticket - reinit": reinit}
 
-    def above(one: Estimate) -> bool:
-        return one.p < stats.ALPHA if one.p is not None else _above(one.lower, 0.0)
-
     def decide(found: Sequence[Estimate]) -> Result:
-        if all(above(one) for one in found):
+        if all(_above(one.lower, 0.0) for one in found):
             return "supported"
-        exact = any(one.p is not None for one in found)  # no interval of such scores is one
         small = margin is not None and any(_above(margin, one.upper) for one in found)
-        return "refuted" if small and not exact else "undecided"
+        return "refuted" if small else "undecided"
 
     return _judged(IDENTITY, of, named, decide, "a control is missing")
 
@@ -255,9 +242,5 @@ def gaps(record: Record) -> tuple[Estimate | None, Estimate | None]:
         weights @ np.array([row[kind]["values"] for row in rungs], dtype=np.float64)
         for kind in kinds
     )
-    shares = record.task.kind == "generalisation"
-    first, second = (
-        estimate((ticket - other).tolist(), sign_flip(ticket - other) if shares else None)
-        for other in others
-    )
+    first, second = (estimate((ticket - other).tolist()) for other in others)
     return first, second

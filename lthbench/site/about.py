@@ -51,7 +51,6 @@ def _thresholds() -> dict[str, str]:
         "drawn_cells": str(levels.DRAWN),
         "sum_limit": f"{levels.SUM_LIMIT:g}",
         "one_limit": f"{levels.ONE_LIMIT:g}",
-        "p_limit": f"{levels.P_LIMIT:g}",
         "fresh": str(levels.SEEDS),
         "fresh_errors": f"{levels.ERRORS:g}",
     }

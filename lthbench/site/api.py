@@ -50,6 +50,7 @@ class ListedEntry(Strict):
     challenges: int
     division: str | None
     retention: Estimate | None
+    above_erk: Estimate | None
     cost: float | None
     seeds: list[int]
     bundle: str | None
@@ -150,6 +151,7 @@ def _listed(entry: Entry) -> ListedEntry:
         challenges=len(entry.challenges),
         division=told["division"],
         retention=_found(told["retention"]),
+        above_erk=_found(told["above_erk"]),
         cost=told["cost"]["mean"] if told["cost"] else None,
         seeds=list(record.seeds),
         bundle=record.bundle.sha256 if record.bundle else None,

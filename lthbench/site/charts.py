@@ -8,8 +8,9 @@ from typing import Any
 from lthbench.board.entries import Entry
 from lthbench.reference import Reference
 from lthbench.report import Figure, density_axis, layout
+from lthbench.site import rungs
 from lthbench.site.words import DIVISIONS
-from lthbench.tables import interval, plain
+from lthbench.tables import interval, is_area, measure, plain
 
 # Seen on white and on near-black alike, so that a figure need not be drawn again for a theme.
 COLOURS = (
@@ -32,26 +33,25 @@ Axis = dict[str, Any]
 
 
 def accuracy(
-    entries: Sequence[Entry], names: Mapping[str, str], reference: Reference | None, share: bool
+    entries: Sequence[Entry], names: Mapping[str, str], reference: Reference | None
 ) -> Figure:
-    """Accuracy against density, the first entries shown, dense with the noise floor beneath."""
+    """Scores against density, the first entries shown, dense with the noise floor beneath."""
     axis = density_axis(entries[0].record.task.ladder)
-    traces = [] if share or reference is None else dense_and_noise(entries[0], reference, axis)
+    what = measure(entries[0].record)
+    traces = [] if reference is None else dense_and_noise(entries[0], reference, axis)
     for place, entry in enumerate(entries[:OFFERED]):
         rungs = entry.record.aggregates["rungs"]
         points = [(100 * r["density"], r["ticket"]) for r in rungs if r["ticket"] is not None]
-        traces += series(names[entry.id], place, points, 100, banded=not share)
-    y = "seeds that generalised, %" if share else "accuracy, % (test split)"
-    caption = "Seeds that generalised" if share else "Accuracy on the test split"
-    caption += f" against density. {_drawn(len(entries))}"
-    if not share:
-        caption += " Shaded: 95 % intervals over seeds."
-        floor = reference is not None and reference.noise is not None
-        caption += (
-            " Grey: dense, and the noise floor around it."
-            if floor
-            else " Grey: dense; the noise floor is not measured yet."
-        )
+        traces += series(names[entry.id], place, points, 100, banded=True)
+    y = f"{what}, % (test split)"
+    caption = f"{what.capitalize()} on the test split against density. {_drawn(len(entries))}"
+    caption += " Shaded: 95 % intervals over seeds."
+    floor = reference is not None and reference.noise is not None
+    caption += (
+        " Grey: dense, and the noise floor around it."
+        if floor
+        else " Grey: dense; the noise floor is not measured yet."
+    )
     drawn = layout(axis, {"title": {"text": y}, "tickformat": "~g"})
     return Figure("accuracy", caption, tuple(traces), drawn)
 
@@ -70,8 +70,10 @@ def untrained(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
 
 
 def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[str]) -> Figure:
-    """Retention against what the search cost; a line joins those that none is above and cheaper."""
-    known = [e for e in entries if e.record.aggregates["retention"] and e.record.aggregates["cost"]]
+    """Scores against what the search cost; a line joins those that none is above and cheaper."""
+    by = rungs.scored_by(entries)
+    found = {e.id: rungs.score_of(e, by) for e in entries}
+    known = [e for e in entries if found[e.id] and e.record.aggregates["cost"]]
     traces: list[Trace] = []
     most = max(map(_cost, known), default=0.0) or 1.0
     on = sorted((e for e in known if e.id in front), key=_cost)
@@ -80,7 +82,7 @@ def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[s
             {
                 "name": "front",
                 "x": [_cost(e) for e in on],
-                "y": [e.record.aggregates["retention"]["mean"] for e in on],
+                "y": [(found[e.id] or {})["mean"] for e in on],
                 "mode": "lines",
                 "line": {"color": GREY, "width": 1.5, "dash": "dot", "shape": "hv"},
                 "hoverinfo": "skip",
@@ -90,17 +92,18 @@ def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[s
     for division, word in DIVISIONS.items():
         group = [e for e in known if e.record.aggregates["division"] == division]
         if group:
-            traces.append(_costs(group, names, division, word, front, most))
+            traces.append(_costs(group, found, names, division, word, front, most))
+    what = "retention" if by == "retention" else "points above erk"
     caption = (
-        "Retention against search cost, with 95 % intervals. Named and joined: entries that none "
-        "is at once better and cheaper than."
+        f"{what.capitalize()} against search cost, with 95 % intervals. Named and joined: entries "
+        "that none is at once better and cheaper than."
     )
     drawn = layout(
         {
             "title": {"text": "search cost, dense trainings"},
             "range": [-ROOM * most, (1 + ROOM) * most],
         },
-        {"title": {"text": "retention"}, "tickformat": "~g"},
+        {"title": {"text": what}, "tickformat": "~g"},
     )
     drawn["hovermode"] = "closest"
     return Figure("pareto", caption, tuple(traces), drawn, small=True)
@@ -192,15 +195,22 @@ def dense_and_noise(entry: Entry, reference: Reference, axis: Axis) -> list[Trac
     dense = reference.values["test"].dense
     mean = 100 * sum(dense) / len(dense)
     traces = [flat(axis, mean, f"dense, {len(dense)} seeds")]
-    floors = reference.noise["test"] if reference.noise else ()
+    half = floors(reference, is_area(entry.record))
     ladder = entry.record.task.ladder
-    sizes = [sets["test"] for sets in reference.sizes.values() if "test" in sets]
-    if len(floors) == len(ladder) and sizes:
+    if len(half) == len(ladder):
         x = [100 * density for density in ladder]
-        half = [100 * floor / min(sizes) for floor in floors]
         low, high = [mean - h for h in half], [mean + h for h in half]
         traces.insert(0, {**_band(x, low, high, GREY, 0.35), "legendgroup": "noise"})
     return traces
+
+
+def floors(reference: Reference, area: bool) -> list[float]:
+    """The noise floor of each rung in points; none where it was not measured."""
+    sizes = [sets["test"] for sets in reference.sizes.values() if "test" in sets]
+    if not reference.noise or not sizes:
+        return []
+    whole = 100 if area else min(sizes)  # an accuracy's floor is in examples
+    return [100 * floor / whole for floor in reference.noise["test"]]
 
 
 def flat(axis: Axis, y: float, name: str) -> Trace:
@@ -217,13 +227,14 @@ def flat(axis: Axis, y: float, name: str) -> Trace:
 
 def _costs(
     group: Sequence[Entry],
+    scored: Mapping[str, Mapping[str, Any] | None],
     names: Mapping[str, str],
     division: str,
     word: str,
     front: Sequence[str],
     most: float,
 ) -> Trace:
-    found = [entry.record.aggregates["retention"] for entry in group]
+    found = [scored[entry.id] or {} for entry in group]
     above, below = (
         [0.0 if f[end] is None else abs(f[end] - f["mean"]) for f in found]
         for end in ("high", "low")
@@ -262,7 +273,7 @@ def _drawn(count: int) -> str:
     if count <= SHOWN:
         return ""
     of = f"of the first {OFFERED} " if count > OFFERED else ""
-    return f"Drawn: the {SHOWN} best by retention; a click on a name {of}brings it in."
+    return f"Drawn: the {SHOWN} best; a click on a name {of}brings it in."
 
 
 def _band(

@@ -11,7 +11,7 @@ from lthbench.board.entries import Entry
 from lthbench.site import rungs, task_tables
 from lthbench.site.grid import Column, Grid, GridCell, GridRow, cost, missing
 from lthbench.site.words import DIVISIONS, level_of
-from lthbench.tables import NA, decimals, interval, is_share, is_untrained, number, percent, plain
+from lthbench.tables import NA, decimals, interval, is_untrained, number, percent, plain
 
 ALL_PAIRS = 6  # entries up to which every pair is written out
 AGAINST = 30  # pairs with the best that are written out otherwise
@@ -25,7 +25,7 @@ def page(name: str, entries: Sequence[Entry], overlaps: Mapping[str, Any]) -> di
         entries: those that may be compared: of one protocol, two at least.
         overlaps: what evidence says of pairs, by their ids with a space between.
     """
-    trained = task_tables.by_retention([e for e in entries if not is_untrained(e.record)])
+    trained = task_tables.by_score([e for e in entries if not is_untrained(e.record)])
     ordered = trained + task_tables.by_headline([e for e in entries if is_untrained(e.record)])
     names = task_tables.entry_names(ordered)
     densities = sorted(
@@ -33,15 +33,16 @@ def page(name: str, entries: Sequence[Entry], overlaps: Mapping[str, Any]) -> di
     )
     every = len(trained) <= ALL_PAIRS
     pairs = list(combinations(trained, 2)) if every else [(trained[0], e) for e in trained[1:]]
-    scored = [p for p in pairs if all(e.record.aggregates["retention"] for e in p)][:AGAINST]
+    by = rungs.scored_by(trained)
+    scored = [p for p in pairs if all(rungs.score_of(e, by) for e in p)][:AGAINST]
     first = names[trained[0].id] if trained else ""
     return {
         "name": plain(name),
         "slug": name,
         "choices": [{"id": e.id, "label": _label(e, names)} for e in ordered],
-        "data": _data(ordered, names, densities, overlaps),
-        "pairs": _pairs(scored, names) if scored else None,
-        "pairs_title": "Every pair" if every else f"{first}, the best by retention, and others",
+        "data": _data(ordered, names, densities, overlaps, by),
+        "pairs": _pairs(scored, names, by) if scored else None,
+        "pairs_title": "Every pair" if every else f"{first}, the best, and others",
         "note": (
             "Differences are taken seed by seed, over the seeds that both have, with a 95 % t "
             f"interval from {stats.MIN_SEEDS} seeds on, none where all are alike; p is the exact "
@@ -61,17 +62,17 @@ def _data(
     names: Mapping[str, str],
     densities: Sequence[float],
     overlaps: Mapping[str, Any],
+    by: str,
 ) -> dict[str, Any]:
-    trained = [e for e in entries if not is_untrained(e.record)]
     return {
         "rungs": [[_key(d), percent(d)] for d in densities],
-        "counted": bool(trained) and is_share(trained[0].record),
+        "scored": rungs.HEADS[by],
         "digits": max((decimals(e.record) for e in entries), default=2),
         "least": stats.MIN_SEEDS,
         "tie": stats.TIE,
         "tested": rungs.LEAST_TESTED,
         "t": _quantiles(max((len(e.record.seeds) for e in entries), default=2)),
-        "entries": {e.id: _values(e, names) for e in entries},
+        "entries": {e.id: _values(e, names, by) for e in entries},
         "overlaps": dict(overlaps),
     }
 
@@ -87,7 +88,7 @@ def _quantiles(most: int) -> list[float | None]:
     return [None, *(round(float(special.stdtrit(df, 0.975)), 8) for df in range(1, most + 1))]
 
 
-def _values(entry: Entry, names: Mapping[str, str]) -> dict[str, Any]:
+def _values(entry: Entry, names: Mapping[str, str], by: str) -> dict[str, Any]:
     told = entry.record.aggregates
     return {
         "id": entry.id,
@@ -101,7 +102,7 @@ def _values(entry: Entry, names: Mapping[str, str]) -> dict[str, Any]:
         "headline": _rounded(
             task_tables.headline(entry)["ticket"]
             if is_untrained(entry.record)
-            else told["retention"]
+            else rungs.score_of(entry, by)
         ),
         "rungs": {
             _key(r["density"]): _rounded(r["ticket"])
@@ -115,17 +116,18 @@ def _rounded(found: Mapping[str, Any] | None) -> list[float] | None:
     return None if found is None else [round(value, DIGITS) for value in found["values"]]
 
 
-def _pairs(pairs: Sequence[tuple[Entry, Entry]], names: Mapping[str, str]) -> Grid:
+def _pairs(pairs: Sequence[tuple[Entry, Entry]], names: Mapping[str, str], by: str) -> Grid:
+    what, digits = ("retention", 3) if by == "retention" else ("points above erk", 2)
     columns = (
         Column("first", "first", "t"),
         Column("second", "second", "t"),
         Column("seeds", "common seeds", css="num"),
-        Column("difference", "difference in retention, paired", css="num"),
+        Column("difference", f"difference in {what}, paired", css="num"),
         Column("apart", "95 % interval leaves out zero", "t"),
     )
     rows = []
     for first, second in pairs:
-        found = _difference(first, second)
+        found = _difference(first, second, by)
         cells = [
             GridCell(names[first.id], task_tables.link(first)),
             GridCell(names[second.id], task_tables.link(second)),
@@ -133,8 +135,8 @@ def _pairs(pairs: Sequence[tuple[Entry, Entry]], names: Mapping[str, str]) -> Gr
         if found is None:
             cells += [GridCell("0", key=0), missing(), missing()]
         else:
-            bounds = interval(vars(found), 3, signed=True)
-            text = f"{number(found.mean, 3, signed=True)} {bounds}".rstrip()
+            bounds = interval(vars(found), digits, signed=True)
+            text = f"{number(found.mean, digits, signed=True)} {bounds}".rstrip()
             known = found.low is not None and found.high is not None
             apart = known and not (found.low or 0) <= 0 <= (found.high or 0)
             cells += [
@@ -145,7 +147,7 @@ def _pairs(pairs: Sequence[tuple[Entry, Entry]], names: Mapping[str, str]) -> Gr
                 else GridCell("no" if known else _unknown(found.n)),
             ]
         rows.append(GridRow(tuple(cells)))
-    return Grid("pairs", "Differences in retention, seed by seed", columns, tuple(rows))
+    return Grid("pairs", f"Differences in {what}, seed by seed", columns, tuple(rows))
 
 
 def _unknown(seeds: int) -> str:
@@ -153,10 +155,11 @@ def _unknown(seeds: int) -> str:
     return f"{NA}: {'too few seeds' if seeds < stats.MIN_SEEDS else f'all {seeds} are alike'}"
 
 
-def _difference(first: Entry, second: Entry) -> stats.Interval | None:
+def _difference(first: Entry, second: Entry, by: str) -> stats.Interval | None:
     a, b = (
-        dict(zip(e.record.seeds, e.record.aggregates["retention"]["values"], strict=True))
+        dict(zip(e.record.seeds, found["values"], strict=True))
         for e in (first, second)
+        if (found := rungs.score_of(e, by))
     )
     both = [seed for seed in a if seed in b]
     return rungs.paired([a[s] for s in both], [b[s] for s in both]) if both else None

@@ -17,7 +17,7 @@ from lthbench.tables import (
     Table,
     answers,
     decimals,
-    is_share,
+    is_area,
     is_untrained,
     number,
     percent,
@@ -196,10 +196,11 @@ def _again(entry: Entry) -> Table | None:
         return None
     rows = tuple(tuple(_told_cell(name, cell.get(name)) for name in AGAIN) for cell in cells)
     head = ("network", "density, %", "seed", "claimed", "trained again", "z")
-    note = (
-        "Counts of correct answers at the end, z in noise floors of a difference; in tasks that "
-        "are counted 1 where the run generalised."
+    area = "Areas in points" + (
+        ", counts of untrained tickets" if is_untrained(entry.record) else ""
     )
+    what = area if is_area(entry.record) else "Counts of correct answers at the end"
+    note = f"{what}; z in noise floors of a difference."
     return Table(f"Trained again: {len(rows)} cells drawn by lot", head, rows, note)
 
 
@@ -325,6 +326,7 @@ def _frame(record: Record) -> dict[str, Any]:
     """What the score of a cell reads of its record."""
     return {
         "shown": record.shown,
+        "cells": [c.model_dump(mode="json") for c in record.cells if c.kind == "dense"],
         "task": record.task.model_dump(mode="json"),
         "sizes": record.sizes,
     }
@@ -336,11 +338,10 @@ def _row(record: Record, frame: Mapping[str, Any], cell: Cell | Carried) -> tupl
         "correct": cell.correct,
         "status": cell.status,
         "seed": cell.seed,
+        "start": cell.start,
+        **({"depth": cell.depth} if isinstance(cell, Carried) else {}),
     }
-    value = scores.score_of(frame, told)
-    score = number(100 * value, decimals(record))
-    if is_share(record) and cell.schedule > 1:
-        score = NA
+    score = number(100 * scores.score_of(frame, told), decimals(record))
     status = cell.status + (f": {plain(cell.reason)}" if cell.reason else "")
     common = (str(cell.seed), percent(cell.density))
     if isinstance(cell, Carried):

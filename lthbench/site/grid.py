@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from lthbench.stats import MIN_SEEDS, Interval, alike
+from lthbench.stats import Interval
 from lthbench.tables import NA, estimate, interval, number
 
 NOTHING = Markup("")
@@ -96,20 +96,12 @@ def cost(value: float | None) -> GridCell:
 
 
 def found(value: Found, digits: int, scale: float = 100, **more: Any) -> GridCell:
-    """A cell of a mean with its interval, as a record's aggregates hold it.
-
-    Of many values without an interval, as differences of 0s and 1s are, it tells the mean.
-    """
+    """A cell of a mean with its interval, as a record's aggregates hold it."""
     signed = bool(more.pop("signed", False))
     brackets = bool(more.pop("brackets", False))
     if value is None:
         return missing()
-    values = value.get("values") or ()
-    bare = value["low"] is None and len(values) >= MIN_SEEDS and not alike(values)
-    if bare:
-        text = number(scale * value["mean"], digits, signed=signed)
-    else:
-        text = estimate(value, digits, scale, signed=signed, brackets=brackets)
+    text = estimate(value, digits, scale, signed=signed, brackets=brackets)
     return GridCell(text, key=_key(scale * value["mean"]), **more)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from markupsafe import Markup
 
 from lthbench.board.entries import Entry
+from lthbench.scores import headline
 from lthbench.site import rungs, task_tables
 from lthbench.site.grid import NOTHING, Column, Grid, GridCell, GridRow, cost, found, missing
 from lthbench.site.protocol import Protocol
@@ -60,9 +62,7 @@ def _task_row(name: str, entries: Sequence[Entry], protocol: Protocol | None, ro
         more = Markup('<span class="why">{}</span>').format(alike) if alike else NOTHING
         cells += [
             GridCell(percent(answer.density)),
-            missing("none")
-            if rungs.nobody((top, answer.found))
-            else GridCell(names[top.id], task_tables.link(top, root), extra=more),
+            GridCell(names[top.id], task_tables.link(top, root), extra=more),
             task_tables.score_cell(top, answer.found),
             certain_cell(answer, any(e.level >= RANKED_LEVEL for e in answer.entries)),
         ]
@@ -78,18 +78,29 @@ def entry_grid(entries: Sequence[Entry], root: str) -> Grid:
         Column("level", "verified", css="words", first="desc"),
         Column("state", "state", "t"),
         Column("division", "starts from", "t"),
-        Column("score", "retention", css="num"),
+        Column("score", "score", css="num"),
         Column("matches", "matches dense to, %", css="num", first="asc"),
         Column("cost", "search cost", css="num", first="asc"),
         Column("seeds", "seeds", css="num"),
     )
     rows = tuple(_entry_row(entry, root) for entry in entries)
     caption = f"All {many(len(entries), 'entry', 'entries')}"
-    note = (
-        "Untrained tickets have an accuracy at their headline density instead of a retention; "
-        "they are never ranked with trained ones."
-    )
-    return Grid("entries", caption, columns, rows, note)
+    return Grid("entries", caption, columns, rows, _scored(entries))
+
+
+def _scored(entries: Sequence[Entry]) -> str:
+    """What the scores of a list are: of those alone that there are."""
+    kinds = {told["what"] for e in entries if (told := headline(e.record.aggregates))}
+    said = [text for what, text in SCORED.items() if what in kinds]
+    return " ".join(said)
+
+
+SCORED = {
+    "retention": "A score without a unit is a retention.",
+    "above erk": "Points above erk: where random pruning loses too little to divide by.",
+    "accuracy": "Untrained tickets have an accuracy at their headline density; they are never "
+    "ranked with trained ones.",
+}
 
 
 def _entry_row(entry: Entry, root: str) -> GridRow:
@@ -121,6 +132,10 @@ def _stands(entry: Entry) -> bool:
 
 def _entry_score(entry: Entry) -> GridCell:
     if "untrained" not in entry.record.aggregates:
-        return found(entry.record.aggregates["retention"], 2, 1)
+        told = headline(entry.record.aggregates)
+        if told and told["what"] == "above erk":
+            cell = found(told, 1, 1, signed=True)
+            return replace(cell, text=f"{cell.text} points above erk", key=None)
+        return found(told, 2, 1)
     rung = task_tables.headline(entry)
     return GridCell(f"{number(100 * rung['ticket']['mean'], 1)} % untrained", css="na")

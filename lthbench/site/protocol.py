@@ -24,6 +24,7 @@ class Protocol:
         sections: by title, names and values of one table of the file.
         suites: those that the task is in.
         ranked: whether one of them is ranked: else the task is on no board.
+        area: whether a run's score is its accuracy averaged over log step.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Protocol:
     source: str
     suites: tuple[str, ...]
     ranked: bool
+    area: bool
 
 
 def protocols() -> dict[str, Protocol]:
@@ -65,6 +67,7 @@ def _protocol(task: Task, suites: Sequence[Suite]) -> Protocol:
         source=(shipped("tasks") / f"{task.name}.toml").read_text("utf-8"),
         suites=tuple(suite.name for suite in suites),
         ranked=any(suite.ranked for suite in suites),
+        area=task.score.kind == "area",
     )
 
 
@@ -74,7 +77,7 @@ def _summary(task: Task) -> tuple[tuple[str, str], ...]:
     scored = (
         "test accuracy at the end"
         if task.score.kind == "accuracy"
-        else f"share of seeds that reach {100 * task.score.threshold:g} % on the test split"
+        else "test accuracy averaged over log step (area)"
     )
     return (
         ("What", task.title),

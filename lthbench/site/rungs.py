@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from lthbench import stats
+from lthbench import scores, stats
 from lthbench.board.entries import Entry
 from lthbench.record import Record
 from lthbench.site.words import RANKED_LEVEL, many
 from lthbench.stats import Interval
-from lthbench.tables import is_share, is_untrained, probability
+from lthbench.tables import is_untrained, probability
 
 LEAST_TESTED: Final = 8  # seeds: the exact test of fewer cannot tell one entry from several others
 MOST_TESTED: Final = 16  # seeds whose flips are all listed
@@ -102,19 +102,12 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Interval:
 
 def _paired(a: tuple[Entry, Any], b: tuple[Entry, Any]) -> Interval | None:
     first, second = _common(a, b)
-    if not first:
-        return None
-    found = paired(first, second)
-    # A t interval means little for differences of 0s and 1s.
-    counted = is_share(a[0].record) and not is_untrained(a[0].record)
-    return Interval(found.mean, None, None, found.n) if counted else found
+    return paired(first, second) if first else None
 
 
 def _certainty(
     top: tuple[Entry, Any], alike: int, others: Sequence[tuple[Entry, Any]]
 ) -> tuple[str, str]:
-    if nobody(top):
-        return "no", "no seed of any entry generalised"
     if alike > 1:
         return "no", f"{alike} entries are alike here"
     if not others:
@@ -127,12 +120,6 @@ def _certainty(
     if not open_to:
         return "yes", f"p {probability(max(p))} at most, against each of the others"
     return "no", f"{many(open_to, 'entry', 'entries')} may be as good (p above {ALPHA:g})"
-
-
-def nobody(top: tuple[Entry, Any]) -> bool:
-    """Whether the best of a rung is that no seed generalised."""
-    counted = is_share(top[0].record) and not is_untrained(top[0].record)
-    return bool(counted and top[1]["mean"] == 0)
 
 
 def _by_intervals(
@@ -165,6 +152,21 @@ def _holm(p: Sequence[float]) -> list[float]:
         least = max(least, min(1.0, (len(p) - rank) * p[place]))
         adjusted[place] = least
     return adjusted
+
+
+def scored_by(entries: Sequence[Entry]) -> str:
+    """What trained entries of a task are scored by: retention, or what stands for it there."""
+    kinds = {told["what"] for e in entries if (told := scores.headline(e.record.aggregates))}
+    return next((what for what in HEADS if what in kinds), "above erk")
+
+
+HEADS = {"retention": "retention", "above erk": "− erk, points"}
+
+
+def score_of(entry: Entry, what: str) -> Mapping[str, Any] | None:
+    """A trained entry's headline with its values; None if it has none, or one of another kind."""
+    told = scores.headline(entry.record.aggregates)
+    return told if told and told["what"] == what else None
 
 
 def nearest(found: Sequence[Best], density: float) -> Best | None:

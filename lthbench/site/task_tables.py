@@ -23,17 +23,25 @@ from lthbench.site.grid import (
     missing,
 )
 from lthbench.site.words import DIVISIONS, level_of
-from lthbench.tables import NA, decimals, is_share, is_untrained, number, percent, plain, score
+from lthbench.tables import NA, decimals, is_untrained, measure, number, percent, plain, score
 
 
-def by_retention(entries: Sequence[Entry]) -> list[Entry]:
-    """Best retention first; without one last."""
+def by_score(entries: Sequence[Entry]) -> list[Entry]:
+    """Best score first; without one last."""
+    what = rungs.scored_by(entries)
 
     def place(entry: Entry) -> tuple[float, str]:
-        retention = entry.record.aggregates["retention"]
-        return (-retention["mean"] if retention else float("inf"), entry.id)
+        told = rungs.score_of(entry, what)
+        return (-told["mean"] if told else float("inf"), entry.id)
 
     return sorted(entries, key=place)
+
+
+def headline_cell(entry: Entry, what: str) -> GridCell:
+    """A trained entry's score: a retention, or points."""
+    if what == "retention":
+        return found(rungs.score_of(entry, what), 2, 1)
+    return found(rungs.score_of(entry, what), decimals(entry.record), 1, signed=True)
 
 
 def by_headline(entries: Sequence[Entry]) -> list[Entry]:
@@ -103,14 +111,13 @@ def every(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None:
     tops = {
         best.density: {entry.id for entry in best.entries}
         for best in rungs.best(rungs.eligible(entries, "open"))
-        if not rungs.nobody((best.entries[0], best.found))
     }
-    share = is_share(entries[0].record)
+    by = rungs.scored_by(entries)
     columns = (
         Column("method", "method", "t"),
         Column("level", "verified", css="words", first="desc"),
         Column("division", "starts from", "t"),
-        Column("retention", "retention", css="num"),
+        Column("score", rungs.HEADS[by], css="num"),
         Column("matches", "matches dense to, %", css="num", first="asc"),
         Column("cost", "search cost", css="num", first="asc"),
         *(Column(f"d{i}", f"at {percent(d)} %", css="num") for i, d in enumerate(ladder)),
@@ -123,8 +130,8 @@ def every(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None:
             GridCell(c.text, key=c.key, css="top") if entry.id in tops.get(d, ()) else c
             for c, d in zip(cells, ladder, strict=True)
         ]
-        rows.append(GridRow((*_common_cells(entry, names), *marked), facts(entry)))
-    what = "seeds that generalised" if share else "accuracy on the test split, %"
+        rows.append(GridRow((*_common_cells(entry, names, by), *marked), facts(entry)))
+    what = f"{measure(entries[0].record)} on the test split, %"
     note = (
         "± is half the 95 % interval over seeds. Bold: the best of each density, of verified "
         "entries where there are any. Search cost in dense trainings a seed."
@@ -132,7 +139,7 @@ def every(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None:
     return Grid("every", f"Every entry at every density: {what}", columns, tuple(rows), note)
 
 
-def _common_cells(entry: Entry, names: Mapping[str, str]) -> tuple[GridCell, ...]:
+def _common_cells(entry: Entry, names: Mapping[str, str], by: str) -> tuple[GridCell, ...]:
     told = entry.record.aggregates
     matching = told["matching"]["proved"]
     price = told["cost"]
@@ -140,7 +147,7 @@ def _common_cells(entry: Entry, names: Mapping[str, str]) -> tuple[GridCell, ...
         GridCell(names[entry.id], link(entry)),
         level_cell([entry]),
         GridCell(DIVISIONS.get(told["division"], NA)),
-        found(told["retention"], 2, 1),
+        headline_cell(entry, by),
         missing("none") if matching is None else GridCell(percent(matching), key=matching),
         cost(price["mean"] if price else None),
     )
@@ -163,7 +170,7 @@ def untrained(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None
     for entry in entries:
         rung, digits = headline(entry), decimals(entry.record)
         price = entry.record.aggregates["cost"]
-        name, word, division, *_ = _common_cells(entry, names)
+        name, word, division, *_ = _common_cells(entry, names, "")
         cells = (
             *(name, word, division),
             GridCell(percent(rung["density"]), key=rung["density"]),
@@ -182,17 +189,19 @@ def untrained(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None
 
 def front(entries: Sequence[Entry]) -> list[Entry]:
     """Entries that none is at once at least as good and at least as cheap as; cheapest first."""
+    by = rungs.scored_by(entries)
     known = [
         e
         for e in entries
-        if e.record.aggregates["retention"]
+        if rungs.score_of(e, by)
         and e.record.aggregates["cost"]
         and e.record.aggregates["division"] != "reference"
     ]
 
     def place(entry: Entry) -> tuple[float, float]:
-        told = entry.record.aggregates
-        return told["cost"]["mean"], -told["retention"]["mean"]
+        told = rungs.score_of(entry, by)
+        assert told
+        return entry.record.aggregates["cost"]["mean"], -told["mean"]
 
     best, chosen = float("inf"), []
     for entry in sorted(known, key=lambda e: (*place(e), e.id)):
@@ -206,16 +215,17 @@ def front_table(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | No
     chosen = front(entries)
     if not chosen:
         return None
+    by = rungs.scored_by(entries)
     columns = (
         Column("method", "method", "t"),
         Column("cost", "search cost", css="num", first="asc"),
-        Column("retention", "retention", css="num"),
+        Column("score", rungs.HEADS[by], css="num"),
         Column("level", "verified", css="words", first="desc"),
     )
     rows = []
     for entry in chosen:
-        name, word, _, retention, _, price = _common_cells(entry, names)
-        rows.append(GridRow((name, price, retention, word), facts(entry)))
+        name, word, _, score, _, price = _common_cells(entry, names, by)
+        rows.append(GridRow((name, price, score, word), facts(entry)))
     caption = "What each price buys: entries that none is at once better and cheaper than"
     note = "Search cost in dense trainings a seed. Every entry's cost stands in the table above."
     return Grid("front", caption, columns, tuple(rows), note)

@@ -16,7 +16,7 @@ from lthbench.site.protocol import Protocol
 from lthbench.site.rungs import Best
 from lthbench.site.task_tables import entry_names, front, link, score_cell
 from lthbench.site.words import BOARDS, DIVISIONS, RANKED_LEVEL, STATES, lines
-from lthbench.tables import interval, is_share, is_untrained, number, percent, plain
+from lthbench.tables import interval, is_untrained, measure, number, percent, plain
 
 CERTAIN = {"yes": "yes", "no": "no", "open": "cannot be told"}
 FEW = 3  # names that are given where several entries are alike
@@ -31,7 +31,7 @@ def page(
         entries: every entry of the task, retracted and superseded ones too.
     """
     there = current(entries, protocol)
-    trained = task_tables.by_retention([e for e in there if not is_untrained(e.record)])
+    trained = task_tables.by_score([e for e in there if not is_untrained(e.record)])
     untrained = task_tables.by_headline([e for e in there if is_untrained(e.record)])
     names = entry_names(there)
     divisions = {e.record.aggregates["division"] for e in trained}
@@ -51,7 +51,7 @@ def page(
         "transfer": task_tables.transfer(trained, names),
         "others": _others(entries, there),
         "comparable": len(there) > 1,
-        "reference": _reference(reference),
+        "reference": _reference(reference, protocol is not None and protocol.area),
         "cite": lines(citing.of_task(name)) if protocol else "",
         "filters": {
             "tasks": [],
@@ -68,21 +68,21 @@ def current(entries: Sequence[Entry], protocol: Protocol | None) -> list[Entry]:
     return [e for e in standing if e.record.task.digest == digest]
 
 
-def _reference(reference: Reference | None) -> tuple[tuple[str, str], ...]:
+def _reference(reference: Reference | None, area: bool) -> tuple[tuple[str, str], ...]:
     """What scores are read against, and the noise floor."""
     if reference is None:
-        return (("Reference", "none yet: no entry has a retention"),)
+        return (("Reference", "none yet"),)
     values = reference.values["test"]
     dense = 100 * sum(values.dense) / len(values.dense)
     word = "provisional" if reference.provisional else "frozen"
+    what = f"{dense:.2f} % {'area' if area else 'accuracy'} on the test split"
     told = [
-        ("Reference", f"{word}: {len(values.dense)} dense seeds, {dense:.2f} % on the test split"),
+        ("Reference", f"{word}: {len(values.dense)} dense seeds, {what}"),
         ("Margin", f"{100 * values.margin:.2f} points"),
     ]
-    sizes = [sets["test"] for sets in reference.sizes.values() if "test" in sets]
-    if reference.noise and sizes:
-        floors = ", ".join(f"{100 * n / min(sizes):.2f}" for n in reference.noise["test"])
-        told.append(("Noise floor", f"{floors} points, from the densest rung on"))
+    if floors := charts.floors(reference, area):
+        said = ", ".join(f"{floor:.2f}" for floor in floors)
+        told.append(("Noise floor", f"{said} points, from the densest rung on"))
     else:
         told.append(("Noise floor", "not measured yet"))
     return tuple(told)
@@ -139,9 +139,7 @@ def _best_grid(
 
 
 def _score_head(entry: Entry) -> str:
-    if is_share(entry.record) and not is_untrained(entry.record):
-        return "seeds that generalised"
-    return "accuracy, %"
+    return "accuracy, %" if is_untrained(entry.record) else f"{measure(entry.record)}, %"
 
 
 def _best_row(answer: Best, names: Mapping[str, str], verified: bool) -> GridRow:
@@ -154,15 +152,13 @@ def _best_row(answer: Best, names: Mapping[str, str], verified: bool) -> GridRow
             missing("none")
             if answer.second is None
             else GridCell(names[answer.second.id], link(answer.second)),
-            _ahead(top, answer),
+            _ahead(answer),
             certain_cell(answer, verified),
         )
     )
 
 
 def _best_names(answer: Best, names: Mapping[str, str]) -> GridCell:
-    if rungs.nobody((answer.entries[0], answer.found)):
-        return missing("none")
     if len(answer.entries) == 1:
         return GridCell(names[answer.entries[0].id], link(answer.entries[0]), css="best")
     listed = ", ".join(names[e.id] for e in answer.entries[:FEW])
@@ -170,14 +166,11 @@ def _best_names(answer: Best, names: Mapping[str, str]) -> GridCell:
     return GridCell(f"{listed} and {more} more" if more > 0 else listed, css="best")
 
 
-def _ahead(top: Entry, answer: Best) -> GridCell:
+def _ahead(answer: Best) -> GridCell:
     value = answer.difference
     if value is None:
         return missing("")
     if value.low is None:
-        if is_share(top.record) and not is_untrained(top.record):
-            text = f"{number(value.mean * value.n, 0, signed=True)} of {value.n} seeds"
-            return GridCell(text, key=value.mean)
         return GridCell(f"{number(100 * value.mean, 2, signed=True)} points", key=value.mean)
     text = (
         f"{number(100 * value.mean, 2, signed=True)} {interval(vars(value), 2, 100, signed=True)}"
@@ -193,8 +186,7 @@ def _figures(
 ) -> Sequence[tuple[str, Figure]]:
     made: list[tuple[str, Figure]] = []
     if trained:
-        share = is_share(trained[0].record)
-        made.append(("accuracy", charts.accuracy(trained, names, reference, share)))
+        made.append(("accuracy", charts.accuracy(trained, names, reference)))
         ids = [entry.id for entry in front(trained)]
         if ids:
             made.append(("cost", charts.pareto(trained, names, ids)))

@@ -60,7 +60,7 @@
     return made;
   };
 
-  const row = (label, first, second, one, other, scale, digits, unit, counted) => {
+  const row = (label, first, second, one, other, scale, digits, unit) => {
     const made = element("tr");
     const gaps = differences(first, second, one, other);
     made.append(element("th", label, { scope: "row" }));
@@ -68,19 +68,15 @@
     const both = common(first, second);
     for (const [entry, all] of [[first, one], [second, other]]) {
       const values = both.length ? on(both, entry, all) : all;
-      const told = !values ? "n/a" : counted
-        ? `${values.reduce((s, v) => s + v, 0)}/${values.length}`
-        : text(scale * mean(values), digits);
+      const told = values ? text(scale * mean(values), digits) : "n/a";
       made.append(element("td", told, { class: "num" }));
     }
     let said = "n/a";
     if (gaps) {
-      const bounds = counted ? null : interval(gaps)?.map((end) => scale * end);
-      said = counted
-        ? `${text(gaps.reduce((s, v) => s + v, 0), 0, true)} of ${seeds(gaps.length)}`
-        : text(scale * mean(gaps), digits, true);
+      const bounds = interval(gaps)?.map((end) => scale * end);
+      said = text(scale * mean(gaps), digits, true);
       if (bounds) said += ` [${text(bounds[0], digits, true)}, ${text(bounds[1], digits, true)}]`;
-      if (!counted && unit) said += ` ${unit}`;
+      if (unit) said += ` ${unit}`;
     }
     made.append(element("td", said, { class: "num" }));
     return made;
@@ -91,7 +87,6 @@
       return [element("p", "One of them is scored untrained, the other after training: they are never compared.", { class: "verdict" })];
     }
     const untrained = first.kind === "untrained";
-    const counted = data.counted && !untrained;
     const table = element("table", "", { id: "difference" });
     const n = common(first, second).length;
     const over = n ? `on the ${n} common ${n === 1 ? "seed" : "seeds"}` : "no common seed";
@@ -101,13 +96,13 @@
       head.append(name ? element("th", name, { scope: "col" }) : element("td"));
     }
     const body = element("tbody");
-    const headline = untrained ? "headline accuracy" : "retention";
-    body.append(row(headline, first, second, first.headline, second.headline, 1, 3, "", false));
+    const headline = untrained ? "headline accuracy" : data.scored;
+    body.append(row(headline, first, second, first.headline, second.headline, 1, 3, ""));
     for (const [density, name] of data.rungs) {
       const one = first.rungs[density];
       const other = second.rungs[density];
       if (one && other) {
-        body.append(row(`at ${name} %`, first, second, one, other, 100, data.digits, "points", counted));
+        body.append(row(`at ${name} %`, first, second, one, other, 100, data.digits, "points"));
       }
     }
     const thead = element("thead");
@@ -130,7 +125,7 @@
     const tested = flips(gaps);
     const p = tested === null ? `${seeds(gaps.length)} ${gaps.length === 1 ? "is" : "are"} too few for a test` : `p ${probability(tested)}`;
     const ahead = text(Math.abs(mean(gaps)), 3);
-    const what = first.kind === "untrained" ? "headline accuracy" : "retention";
+    const what = first.kind === "untrained" ? "headline accuracy" : data.scored;
     const sure = apart ? "its 95 % interval leaves out zero" : "its 95 % interval holds zero";
     const known = bounds ? `${sure}; ${p}` : p;
     return element("p", `${better.label} is ahead of ${worse.label} by ${ahead} in ${what}: ${known}.`, { class: "verdict" });
