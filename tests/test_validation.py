@@ -236,11 +236,11 @@ BROKEN: dict[str, tuple[str, Callable[[Json], object], str]] = {
     "no node on a path": ("measured", lambda t: first_ticket(t).update(
         effective_nodes=0), "but 0 effective nodes"),
     "nodes of a control": ("measured", lambda t: cell(t, "erk").update(
-        effective_nodes=1), "which tickets alone do"),
+        effective=1, effective_nodes=1), "which tickets alone do"),
     "nothing of the fit": ("measured", lambda t: first_ticket(t)["correct"].pop(
         "train"), "0 counts of train"),
     "the signs of nobody": ("measured", lambda t: cell(t, "reinit-signs").update(
-        weights=first_ticket(t)["weights"]), "starts from theta_0"),
+        weights=first_ticket(t)["weights"]), "own weights"),
     "no random": ("small", lambda t: drop(t, "random"), "no random at density"),
     "no erk": ("small", lambda t: drop(t, "erk"), "no erk at density"),
     "no dense": ("small", lambda t: drop(t, "dense"), "no dense at density"),
