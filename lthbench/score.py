@@ -267,7 +267,7 @@ async def _rung(
     plan: Plan,
     seen: Seen,
 ) -> list[Entry]:
-    """The ticket of one rung with its controls; only trained ones are drawn anew but for signs."""
+    """The ticket of one rung with its shuffled control and those whose weights are drawn anew."""
     header, chosen, stored = answers.read_ticket(folder / "tickets" / f"seed{seed}", density)
     theta = networks.initial(task.network, task.network.depth, seed)
     start = State(stored, header["start"]) if stored else theta
