@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from lthbench.errors import RecordError
@@ -27,11 +28,11 @@ def rescored(path: Path) -> Path:
     return new
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Score every record that is named, and print where it went."""
     parser = argparse.ArgumentParser(prog="python -m lthbench.rescore", description=__doc__)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
-    for path in parser.parse_args().paths:
+    for path in parser.parse_args(arguments).paths:
         print(f"{path} -> {rescored(path).name}")
 
 
