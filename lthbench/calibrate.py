@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import statistics
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from lthbench import answers, executors, networks, stats
@@ -90,14 +91,14 @@ async def calibrate(
     return figures
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table of variants as the task file holds it."""
     parser = argparse.ArgumentParser(prog="python -m lthbench.calibrate")
     parser.add_argument("task")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=executors.default_workers())
     parser.add_argument("--variant", action="append", default=[], help="only this one")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     task = load_sound(options.task)
     seeds = tuple(range(1000, 1000 + options.seeds))
     figures = asyncio.run(calibrate(task, seeds, options.workers, tuple(options.variant)))

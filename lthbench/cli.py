@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lthbench import cli_board
+from lthbench import cli_board, cli_dev
 from lthbench.errors import CheckFailed, DataError, LthbenchError, UsageError, nearest
 from lthbench.guard import without_compiler
 
@@ -383,6 +383,7 @@ def _numbers(text: str | None) -> tuple[int, ...] | None:
 
 
 cli_board.add_to(app)
+app.add_typer(cli_dev.dev_app, name="dev")
 
 
 def main() -> None:

@@ -108,13 +108,13 @@ async def scored(
     }, sizes
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write OUT/<task>/noise.json, which `lthbench.reference` takes up."""
     parser = argparse.ArgumentParser(prog="python -m lthbench.noise", description=__doc__)
     parser.add_argument("folder", type=Path, help="OUT/<task> of IMP's final evaluation")
     parser.add_argument("--device")
     parser.add_argument("--workers", type=int)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     record = read_record(options.folder / "record.json")
     task, seed = load_task(record.task.name), record.seeds[0]
     data.prepare(task, download=False)

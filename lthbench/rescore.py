@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +80,15 @@ def _starts(cells: Iterable[Any]) -> list[tuple[int, str, Any]]:
     return [(c.seed, c.weights, c.correct) for c in cells if (c.kind, c.schedule) == ("dense", 1)]
 
 
-def main() -> None:
-    """Score the named records again."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Score every record that is named, and print where it went."""
     parser = argparse.ArgumentParser(prog="python -m lthbench.rescore", description=__doc__)
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH")
-    options = parser.parse_args()
-    for path in references(options.paths):
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    paths = parser.parse_args(arguments).paths
+    for path in references(paths):
         print(path)
-    for path in options.paths:
-        print(rescored(path))
+    for path in paths:
+        print(f"{path} -> {rescored(path).name}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ names                  what is drawn from it
 ``noise``              one-ulp moves of the start weights (noise floor)
 ``bench``              drawn examples, masks and orders of what is only timed
 ``ranks``              sign flips of a board's units, under seed 0
+``power``              residuals of seeds that are foreseen, under seed 0, further names
+                       for the suite or task and the numbers of seeds
 ``evidence/pairings``  which seeds are paired, under seed 0
 ====================== =============================================================
 

@@ -33,10 +33,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluation", "validation", "listing", "rescore"),
     ("board",),
     ("zoo",),
-    ("verify", "compare", "evidence", "citing"),
+    ("verify", "compare", "evidence", "citing", "power"),
     ("submission", "site"),
     ("estimate", "bench"),
-    ("cli_board",),
+    ("cli_board", "cli_dev"),
     ("cli",),
 )
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}

@@ -214,6 +214,14 @@ def test_the_first_table_is_the_ranking_of_the_main_board(site: Path) -> None:
     assert "First place is open" in "".join(reading.text) or "is first" in "".join(reading.text)
 
 
+def test_the_first_page_tells_what_the_board_can_tell(site: Path) -> None:
+    """A row a task and one for all, in numbers; they are those of `lthbench dev power`."""
+    _, _, told = (site / "index.html").read_text("utf-8").partition('id="power"')
+    assert "What suite lite can tell" in told.split("</section>")[0]
+    rows = [row.split("<td>")[0] for row in told.split("</section>")[0].split("<tr><th scope=")[2:]]
+    assert [row.partition(">")[2].partition("<")[0] for row in rows] == [*TASKS, "lite"]
+
+
 # Entries
 
 
@@ -526,6 +534,7 @@ def test_an_empty_board_and_an_unverified_one_say_so(tmp_path: Path) -> None:
     build(tmp_path / "site", board)
     index = (tmp_path / "site/index.html").read_text("utf-8")
     best, rest = index.partition('id="by-task"')[2].split("</table>", 1)
+    assert 'id="power"' not in index  # one entry tells no pair
     assert "tasks/mlp-digits.html" not in best  # on no board: nobody is best there
     assert "In no ranked suite" in rest
     assert "tasks/mlp-digits.html" in rest

@@ -110,9 +110,14 @@ def shop() -> Shop:
 
 
 def freeze(record: Record, share: Path, noise: bool = True) -> None:
-    """The reference of a record of imp's, with the least floors that there are, or none."""
+    """The reference of a record of imp's, with the least floors that there are, or none.
+
+    It carries no controls, so that a record's are its own, as of a seed that no reference has: what
+    is done to the reference's own is refused at level 0.
+    """
     floors = [FLOOR] * len(record.task.ladder)
-    reference = build(record, {"held_out": floors, "test": floors} if noise else None)
+    made = build(record, {"held_out": floors, "test": floors} if noise else None)
+    reference = made.model_copy(update={"controls": None})
     path = share / "_share" / "leaderboard" / "reference" / f"{record.task.name}.json"
     path.write_bytes(canonical_json(reference.model_dump(mode="json")))
 

@@ -122,6 +122,22 @@ def sign_flips(first: Sequence[Sequence[float]], second: Sequence[Sequence[float
     return _adjusted(names, units, sizes)["a", "b"]
 
 
+def step_down(units: FloatArray, sizes: tuple[int, ...], flips: FloatArray) -> FloatArray:
+    """Adjusted p of each pair of contenders, in the order of `triu_indices`; nothing is stored.
+
+    Args:
+        units: values (contenders, units), task by task.
+        sizes: units of each task.
+        flips: of `signs`.
+    """
+    return _stepped_down(units, sizes, flips)
+
+
+def signs(units: int, drawn: int = DRAWN) -> FloatArray:
+    """The flips (flips, units) of a board: all of them, or as many as are to be drawn."""
+    return _flips(units, drawn)
+
+
 def _table(
     scores: Mapping[str, Sequence[Sequence[float]]],
 ) -> tuple[tuple[str, ...], FloatArray, tuple[int, ...]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from lthbench import power
 from lthbench.board.entries import Entry
 from lthbench.board.ranks import ALPHA
 from lthbench.board.standings import Row, Standing
@@ -242,11 +243,13 @@ def index(
         }
         for s in shown
     ]
+    told = power.of_standings(standings, main.suite) if main else ()
     boards.sort(key=lambda b: (not b["main"], main is None or b["suite"] != main.suite))
     return {
         "boards": boards,
         "tasks": listings.task_grid(boarded, protocols, ""),
         "asked": listings.ASKED,
+        "power": power.table(told, f"What suite {main.suite} can tell") if main and told else None,
         "empty": sorted(name for name in boarded if not boarded[name]),
         "away": sorted(away),
         "filters": filters([row for s in standings for row in s.rows], list(tasks)),
