@@ -38,10 +38,10 @@ def check_run(run: Run, task: Task, record: Record) -> None:
     if run.attempt >= ATTEMPTS or (run.attempt and kind in ("dense", "ticket", "untrained")):
         raise RecordError(f"attempt {run.attempt}; controls are drawn {ATTEMPTS} times")
     lengths = _lengths(run, kind, task, record)
-    if run.flops_inference is None and lengths.get("train") == 1:
-        # What was not measured is not there; short schedules of arithmetic tasks were, before.
-        if run.schedule == 1 or "train" not in run.correct:
-            del lengths["train"]
+    # What was not measured is not there; short schedules of arithmetic tasks were, before.
+    unmeasured = run.flops_inference is None and (run.schedule == 1 or "train" not in run.correct)
+    if unmeasured and lengths.get("train") == 1:
+        del lengths["train"]
     for part, length in lengths.items():
         found = len(run.correct.get(part, ()))
         if found > length or (run.status == "ok" and found < length):
