@@ -33,8 +33,8 @@ from lthbench.record import BUNDLE_LIMIT, read_record
 from lthbench.untrusted import DEPTH, canonical
 from lthbench.validation import check_bundle, check_record
 from tests import fuzz
-from tests.searching import ROOT
 from tests.records import as_table
+from tests.searching import ROOT
 from tests.submitted import DIGITS, MODADD, at_home, house
 
 TICKET = f"{DIGITS}/tickets/seed0/0500000.safetensors"  # of origin init
