@@ -287,16 +287,16 @@ async def _rung(
             task, "shuffled", density, seed, start, shuffled, seen, {**table, "own_shuffle": own}
         )
     )
-    for kind in REINITS if header["trained"] else REINITS[:1]:
-        fresh = await _reinit(task, kind, header["origin"], seed, start, chosen, executor, seen, 0)
-        if fresh is not None:
-            entries.append(entry_of(task, kind, density, seed, fresh, chosen, seen, table))
+    kinds = REINITS if header["trained"] else REINITS[:1]
+    anew = await _reinits(task, kinds, header["origin"], seed, start, chosen, executor, seen, 0)
+    for kind, fresh in anew.items():
+        entries.append(entry_of(task, kind, density, seed, fresh, chosen, seen, table))
     return entries
 
 
-async def _reinit(
+async def _reinits(
     task: Task,
-    kind: str,
+    kinds: Sequence[str],
     origin: str,
     seed: int,
     start: State,
@@ -304,10 +304,13 @@ async def _reinit(
     executor: Executor | None,
     seen: Seen,
     attempt: int,
-) -> State | None:
-    """The start of a reinit control, or of one that keeps the signs (protocol, section 7)."""
+) -> dict[str, State]:
+    """Where controls start whose weights are drawn anew, by kind; none of a ticket that has none.
+
+    Protocol, section 7.
+    """
     if origin == "final":
-        return None
+        return {}
     other: State | None = None
     if origin == "rewind" or (origin == "transferred" and start.step):
         seed_of_it = seed + 10_000 * (attempt + 1)  # a seed that is no other run's
@@ -318,8 +321,11 @@ async def _reinit(
         async for _, result in executor.results([job], train, None):
             other = result.state
         if other is None:
-            return None
-    return reinitialised(task, kind, origin, seed, start, chosen, attempt, other)
+            return {}
+    return {
+        kind: reinitialised(task, kind, origin, seed, start, chosen, attempt, other)
+        for kind in kinds
+    }
 
 
 def reinitialised(
@@ -498,7 +504,8 @@ async def drawn_again(
     elif entry.kind in REINITS:
         own = starts["ticket", entry.density, job.seed, 1]
         kind, origin = entry.kind, entry.table["origin"]
-        start = await _reinit(task, kind, origin, job.seed, own, chosen, executor, seen, attempt)
+        anew = await _reinits(task, (kind,), origin, job.seed, own, chosen, executor, seen, attempt)
+        start = anew.get(kind)
     else:
         return None
     if start is None:

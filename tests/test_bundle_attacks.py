@@ -33,6 +33,7 @@ from lthbench.record import BUNDLE_LIMIT, read_record
 from lthbench.untrusted import DEPTH, canonical
 from lthbench.validation import check_bundle, check_record
 from tests import fuzz
+from tests.records import as_table
 from tests.searching import ROOT
 from tests.submitted import DIGITS, MODADD, at_home, house
 
@@ -528,7 +529,7 @@ def test_numbers_edited_by_hand(place: Path) -> None:
     cell = next(c for c in table["cells"] if c["kind"] == "ticket")
     cell["correct"]["test"][-1] += 2
     refused(rebuilt({RECORD: canonical_json(table)}), place, "does not follow from the cells")
-    table["aggregates"] = scores.aggregate(table)
+    table["aggregates"] = scores.aggregate(as_table(canonical_json(table)))
     refused(rebuilt({RECORD: canonical_json(table)}), place, "not what the record has of it")
     held = dict(arrays.loads(members()[CURVES], "")[1])
     name = f"ticket/{cell['density']!r}/{cell['seed']}/1/test"

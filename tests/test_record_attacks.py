@@ -446,12 +446,12 @@ def test_masks_swapped_with_all_that_tells_of_them_need_the_bundle(tmp_path: Pat
     members = {
         name: bytes(data) for name, data in found.members.items() if name != bundles.MANIFEST
     }
-    table = json.loads(members[f"{DIGITS}/record.json"])
+    table = as_table(members[f"{DIGITS}/record.json"])
     ours, theirs = (cell(table, "ticket", seed=seed)["masks"] for seed in (0, 1))
     other = {ours: theirs, theirs: ours}
     for one in table["cells"]:
         one["masks"] = other.get(one["masks"], one["masks"])
-    members[f"{DIGITS}/record.json"] = canonical_json(table)
+    members[f"{DIGITS}/record.json"] = canonical_json(as_file(table))
     path = tmp_path / "swapped.zip"
     path.write_bytes(bundles.contain(members))
     with at_home(lived.share, lived.cache):
