@@ -44,6 +44,7 @@ from lthbench.evaluation import asked
 from lthbench.executors import Executor
 from lthbench.method import Method
 from lthbench.paths import cache
+from lthbench.reference import Reference
 from lthbench.rehearsal import Dry, Rehearsal, density, rehearse, weighted
 from lthbench.score import Entry, Part, Plan, Seen
 from lthbench.task import Task
@@ -474,7 +475,8 @@ async def _row(
         else:
             bounded, cells = "", await _cells(task, seeds, found, folder, plan, seen)
     if plan.transfer and not score.untrained([found.search]):
-        cells = _with_transfer(task, n, found, cells)
+        frozen = reference.load_reference(task) if plan.final else None
+        cells = _with_transfer(task, seeds, found, cells, frozen)
     jobs = found.trainings + found.accuracies
     search = pace.training(found.trained) + pace.job.times(jobs)
     search += pace.evaluation.times(found.accuracies)
@@ -569,13 +571,16 @@ async def _cells(
     return Cells(trained, n * (len(unique) + dry.trainings) - len(done), cached, planning)
 
 
-def _with_transfer(task: Task, seeds: int, found: Rehearsal, cells: Cells) -> Cells:
+def _with_transfer(
+    task: Task, seeds: Sequence[int], found: Rehearsal, cells: Cells, frozen: Reference | None
+) -> Cells:
     """The cells with those of transfer, by their number: tickets are carried when they are real.
 
     At each target a carried and an ERK ticket of two rungs, and three parts of one; the tickets of
     a cheap method found there; a search at the depth that they are carried from, if it is another.
+    ERK tickets of the reference's seeds are its own.
     """
-    moved = task.transfer
+    moved, n = task.transfer, len(seeds)
     if moved is None:
         return cells
     own, trained = networks.flops(task.network, task.network.depth), _times(cells.trained, 1)
@@ -583,15 +588,23 @@ def _with_transfer(task: Task, seeds: int, found: Rehearsal, cells: Cells) -> Ce
     runs = foreseen.runs_at_a_target(moved, found.search.cost < carry.CHEAP)
     for rung in moved.densities:
         steps = sum(weights) * runs * task.recipe.steps / len(moved.densities)
-        trained[rung] += seeds * steps
+        trained[rung] += n * steps
     if moved.source != task.network.depth:  # on two rungs: in nats, a part of the way down
         part = min(1.0, log(moved.densities[-1]) / log(task.ladder.trained[-1]))
         there = networks.flops(task.network, moved.source) / own
         searched = found.search.cost * task.recipe.steps
         for dense, steps in (found.trained or {1.0: 1.0}).items():
             share = steps / (found.steps or 1.0)
-            trained[dense] += seeds * part * there * searched * share
-    more = seeds * len(weights) * runs
+            trained[dense] += n * part * there * searched * share
+    spared = [
+        cell
+        for cell in (frozen.transfer.cells if frozen and frozen.transfer else ())
+        if cell.kind == "erk" and cell.seed in seeds
+    ]
+    for cell in spared:
+        there = networks.flops(task.network, cell.depth) / own
+        trained[cell.density] -= there * task.recipe.steps
+    more = n * len(weights) * runs - len(spared)
     return replace(cells, trained=trained, runs=cells.runs + more)
 
 

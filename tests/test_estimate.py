@@ -6,12 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from lthbench import estimate, networks, score, store
+from lthbench import estimate, networks, reference, score, store
 from lthbench.answers import Search
 from lthbench.check import TASK
 from lthbench.childprocess import Limits
@@ -20,6 +21,7 @@ from lthbench.errors import DataError, MethodError, UsageError
 from lthbench.estimate import REPORTING, WARM, Spent
 from lthbench.method import Method, load_method
 from lthbench.paths import cache as cache_folder
+from lthbench.reference import load_reference
 from lthbench.rehearsal import Dry, Rehearsal, rehearse
 from lthbench.score import Plan
 from lthbench.states import State
@@ -219,7 +221,10 @@ def test_transfer_is_counted_by_its_runs(name: str, part: float) -> None:
         search = Search(SEED, "ok", "", cost, 0.0, ())
         return Rehearsal(search, {0.5: cost * task.recipe.steps}, 1, 0, 0, 0.0, 0.0)
 
-    dear, cheap = (estimate._with_transfer(task, 3, found(cost), none) for cost in (5.0, 0.0))
+    seeds = (0, 1, 2)
+    dear, cheap = (
+        estimate._with_transfer(task, seeds, found(cost), none, None) for cost in (5.0, 0.0)
+    )
     assert (dear.runs, cheap.runs) == (3 * 2 * 7, 3 * 2 * 9)
     own = networks.flops(task.network, task.network.depth)
     targets = sum(networks.flops(task.network, depth) for depth in task.transfer.targets)
@@ -228,6 +233,36 @@ def test_transfer_is_counted_by_its_runs(name: str, part: float) -> None:
         searched = 5.0 * part * networks.flops(task.network, task.transfer.source)
     expected = 3 * task.recipe.steps * (7 * targets + searched) / own
     assert dear.steps == pytest.approx(expected)
+    if (frozen := load_reference(task)) and frozen.transfer:  # two random ones at each, of 2 seeds
+        few = [c for c in frozen.transfer.cells if c.seed in seeds[:2]]
+        held = frozen.transfer.model_copy(update={"cells": tuple(few)})
+        known = frozen.model_copy(update={"transfer": held})
+        spared = estimate._with_transfer(task, seeds, found(5.0), none, known)
+        assert spared.runs == dear.runs - 2 * 2 * 2
+        assert dear.steps - spared.steps == pytest.approx(2 * task.recipe.steps * 2 * targets / own)
+
+
+def test_what_the_reference_holds_is_not_trained(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dense and random runs of its seeds, on the rungs that have controls; of others they are."""
+    nothing = Rehearsal(Search(0, "ok", "", 0.0, 0.0, ()), {}, 0, 0, 0, 0.0, 0.0)
+    ladder = TASK.ladder.trained
+    cells = [SimpleNamespace(kind="dense", density=1.0, seed=0, schedule=1)]
+    cells += [
+        SimpleNamespace(kind=kind, density=density, seed=0, schedule=1)
+        for kind in ("erk", "random")
+        for density in ladder
+    ]
+    monkeypatch.setattr(reference, "load_reference", lambda task: SimpleNamespace(cells=cells))
+    seen = score.see(TASK, (0, 1), Plan())
+
+    def runs(plan: Plan) -> float:
+        return asyncio.run(estimate._cells(TASK, (0, 1), nothing, tmp_path, plan, seen)).runs
+
+    assert runs(Plan(compressed=False)) == 2 * 7  # development seeds share nothing with it
+    assert runs(Plan(final=True, compressed=False)) == 7
+    assert runs(Plan(final=True, controls="alternate", compressed=False)) == 5
 
 
 # --- the whole -------------------------------------------------------------------------------
