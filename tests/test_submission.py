@@ -82,11 +82,7 @@ def test_what_it_leaves(out: Path) -> None:
         name = f"mixed--{digest(data)[:8]}.json"
         assert path == out / "submission" / "records" / record.task.name / name
     text = done.text()
-<<<<<<< HEAD
-    assert digest(packed) in text and "0.09 MB" in text and "larger" not in text
-=======
     assert digest(packed) in text and "0.12 MB" in text and "larger" not in text
->>>>>>> cells
     assert "nobody else" not in text and f"submit {out} --url {URL} --repository CLONE`" in text
     assert not (out / "submission" / "records" / "left").exists()
 

@@ -39,13 +39,8 @@ def check_run(run: Run, task: Task, record: Record) -> None:
         raise RecordError(f"attempt {run.attempt}; controls are drawn {ATTEMPTS} times")
     lengths = _lengths(run, kind, task, record)
     # What was not measured is not there; short schedules of arithmetic tasks were, before.
-<<<<<<< HEAD
-    before = run.flops_inference is None and lengths.get("train") == 1
-    if before and (run.schedule == 1 or "train" not in run.correct):
-=======
     unmeasured = run.flops_inference is None and (run.schedule == 1 or "train" not in run.correct)
     if unmeasured and lengths.get("train") == 1:
->>>>>>> cells
         del lengths["train"]
     for part, length in lengths.items():
         found = len(run.correct.get(part, ()))
