@@ -26,10 +26,15 @@ from lthbench.board import ledger as ledgers
 from lthbench.board.standings import standings
 from lthbench.errors import RecordError, ResourceError, UsageError
 from lthbench.paths import canonical_json, digest, write_whole
+from lthbench.record import build as build_record
 from lthbench.site import api, build, charts, comparison, making, output, rungs, serving
+from lthbench.site import pages as site_pages
+from lthbench.site.entry import page as page_of_entry
+from lthbench.site.protocol import protocols
 from lthbench.site.render import POLICY, text_rows
+from lthbench.tables import decimals
 from lthbench.task import load_task
-from tests.boards import Method, board_record, reference_of
+from tests.boards import Method, board_record, entry_of, reference_of
 from tests.sites import TASKS, add, site_board
 
 Attributes = dict[str, str | None]
@@ -657,6 +662,34 @@ def test_pairs_that_differ_alike_have_no_interval_and_no_verdict() -> None:
     assert compared([0.3, 0.9], [0.2, 0.7]) == ["2", "+0.150", "n/a: too few seeds"]
     seeds, text, apart = compared([0.5, 0.6, 0.7, 0.9], [0.1, 0.21, 0.3])
     assert (seeds, text[:8], apart) == ("3", "+0.397 [", "yes")
+
+
+@pytest.mark.parametrize("name", ["lenet300-mnist", "mlp-modadd59"])
+def test_a_task_without_retention_is_told_in_points_and_never_says_the_word(name: str) -> None:
+    """Where random pruning loses too little: on its page, its comparison, and in the lists."""
+    strong = reference_of(name)
+    values = strong.values["test"].model_copy(update={"loss_random": (0.5, 0.7, 0.6)})
+    weak = strong.model_copy(update={"values": {**strong.values, "test": values}})
+    frozen = weak.frozen("test").model_dump(mode="json")
+    records = [
+        build_record({**board_record(name, number).model_dump(mode="json"), "reference": frozen})
+        for number in (0, 1, 2)
+    ]
+    entries = [entry_of(record, number) for number, record in enumerate(records, 1)]
+    board = board_entries.Board(tuple(entries), ledgers.Ledger(), {name: weak})
+    contents = site_pages.Contents(Path(), board, {name: entries}, protocols(), standings(board))
+    made = [
+        site_pages._task(contents, name),
+        site_pages._compare(contents, name, {}),
+        site_pages._entries(contents),
+        *(repr(page_of_entry(entry, "", {}, {})).encode() for entry in entries),
+    ]
+    assert all(b"etention" not in page for page in made)
+    above = records[0].aggregates["above_erk"]
+    figure = f"+{above['mean']:.{decimals(records[0])}f}"
+    assert "− erk, points" in made[0].decode() and figure in made[0].decode()
+    assert "points above erk" in made[1].decode()
+    assert f"+{above['mean']:.1f} ±" in made[2].decode()
 
 
 def test_the_best_is_ahead_by_a_value_where_all_are_alike() -> None:

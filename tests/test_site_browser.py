@@ -65,7 +65,7 @@ def kinds(site: Path) -> dict[str, str]:
         "suite": "boards/lite.html",
         "entries": "entries.html",
         "task": f"tasks/{TASK}.html",
-        "counted": "tasks/mlp-modadd59.html",
+        "area": "tasks/mlp-modadd59.html",
         "empty task": "tasks/conv4-cifar10.html",
         "entry": entries[0].relative_to(site).as_posix(),
         "hostile": hostile.relative_to(site).as_posix(),
@@ -216,7 +216,7 @@ def test_a_table_shows_that_it_scrolls(browser: Browser, site: Path, theme: Any)
 def test_no_name_of_a_legend_is_cut_off(browser: Browser, site: Path, width: int) -> None:
     """It is measured in the type that it is drawn in."""
     with opened(browser, viewport={"width": width, "height": 800}) as page:
-        for name in ("task", "counted", "entry"):
+        for name in ("task", "area", "entry"):
             visit(page, (site / kinds(site)[name]).as_uri())
             found = page.evaluate(CUT)
             assert found, name

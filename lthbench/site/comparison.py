@@ -66,7 +66,7 @@ def _data(
 ) -> dict[str, Any]:
     return {
         "rungs": [[_key(d), percent(d)] for d in densities],
-        "scored": rungs.HEADS[by],
+        "scored": "retention" if by == "retention" else "points above erk",
         "digits": max((decimals(e.record) for e in entries), default=2),
         "least": stats.MIN_SEEDS,
         "tie": stats.TIE,
