@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -207,15 +208,14 @@ def test_cells_are_those_of_scoring_less_what_is_stored(tmp_path: Path, cache: P
     assert (cells(plan).steps, cells(plan).runs, cells(plan).cached) == (5 * T, 5, T)
 
 
-@pytest.mark.parametrize(
-    ("name", "part"),  # of 0.8^n, n = 6 of 9, 6 of 18 and 9 of 12
-    [("mlp-modadd59", 2 / 3), ("transformer-modadd59", 1 / 3), ("mlp-digits", 3 / 4)],
-)
-def test_transfer_is_counted_by_its_runs(name: str, part: float) -> None:
+@pytest.mark.parametrize("name", ["mlp-modadd59", "transformer-modadd59", "mlp-digits"])
+def test_transfer_is_counted_by_its_runs(name: str) -> None:
     """At each of two depths: two carried, two random, three parts; a cheap method's own two."""
     none = estimate.Cells({}, 0.0, 0.0, Spent(0.0, 0.0))
     task = load_task(name)
     assert task.transfer
+    # A search to the sparsest of the carried rungs takes this part of all the rounds.
+    part = math.log(task.transfer.densities[-1]) / math.log(task.ladder.trained[-1])
 
     def found(cost: float) -> Rehearsal:
         search = Search(SEED, "ok", "", cost, 0.0, ())
