@@ -110,7 +110,7 @@ def test_the_record_is_on_disk(done: Done) -> None:
     assert (record.final, record.shown, record.seeds) == (False, "held_out", (1000,))
     assert (record.method.name, record.method.options) == ("mine", {"rate": 0.5})
     assert record.task.digest == load_task(str(TASK)).digest
-    assert record.sizes == {"1000": {"held_out": 143}}
+    assert record.sizes == {"1000": {"held_out": 143, "train": 1290}}
     assert [cell.status for cell in record.cells] == ["ok"] * 8
     assert record.aggregates["complete"] is True
     assert record.searches[0].cost == 0
@@ -132,8 +132,8 @@ def test_everything_is_told(done: Done) -> None:
     assert [name for name, _ in told.what][:2] == ["plan", "begin"]
     assert len([args for args in told.of("search") if args[2].startswith("ticket ")]) == 3
     planned, *runs = told.of("scoring")
-    assert planned[1:] == ("planned", 8 * 120, False)
-    assert [args[2:] for args in runs] == [(120, True)] * 8
+    assert planned[1:] == ("planned", 9 * 120, False)
+    assert [args[2:] for args in runs] == [(120, True)] * 9
     assert told.of("done") == [(done.record,)]
 
 

@@ -95,7 +95,7 @@ def whole(folder: Path, source: Source, *, checked: bool) -> Entry:
         raise RecordError(f"{source.path}: changed while the site was built; build it again")
     record = parse_record(data, source.path)
     if not checked:
-        check_aggregates(record, json.loads(data), source.path)
+        check_aggregates(record, record.model_dump(mode="json"), source.path)
     return entry_of(folder, source, record)
 
 

@@ -38,10 +38,6 @@ def check_run(run: Run, task: Task, record: Record) -> None:
     if run.attempt >= ATTEMPTS or (run.attempt and kind in ("dense", "ticket", "untrained")):
         raise RecordError(f"attempt {run.attempt}; controls are drawn {ATTEMPTS} times")
     lengths = _lengths(run, kind, task, record)
-    # What was not measured is not there; short schedules of arithmetic tasks were, before.
-    unmeasured = run.flops_inference is None and (run.schedule == 1 or "train" not in run.correct)
-    if unmeasured and lengths.get("train") == 1:
-        del lengths["train"]
     for part, length in lengths.items():
         found = len(run.correct.get(part, ()))
         if found > length or (run.status == "ok" and found < length):
@@ -77,15 +73,19 @@ def _check_measures(run: Run, kind: str, task: Task, record: Record) -> None:
 
 def _lengths(run: Run, kind: str, task: Task, record: Record) -> dict[str, int]:
     """How many counts of each set a record keeps (`score` says what)."""
-    parts = record.sizes[str(run.seed)]
+    parts, arithmetic = record.sizes[str(run.seed)], task.score.kind != "accuracy"
+    if run.flops_inference is None and not arithmetic:  # it was not counted, before
+        parts = {part: size for part, size in parts.items() if part != "train"}
     if run.schedule > 1:
         return dict.fromkeys(parts, 1)
     every = task.score.every
     whole = 1 if kind in UNTRAINED else task.recipe.steps // every - run.start // every
     subject = kind in ("dense", "ticket", "untrained")
     kept = dict.fromkeys(parts, whole)
-    if "train" in kept and (not subject or task.score.kind == "accuracy"):
+    if "train" in kept and not (subject and arithmetic):
         kept["train"] = 1
+        if run.flops_inference is None:
+            del kept["train"]
     if not subject and kind not in ("erk", "direct"):
         kept["held_out"] = min(whole, LAST_COUNTS)
     return kept
