@@ -17,8 +17,12 @@ TRAINED = {  # of files; seeds 0 and 1000: fold 0
     "conv4-cifar10": 45_000,
     "lenet300-mnist": 55_000,
     "mlp-digits": 1_293,
+    "mlp-mnist1d": 3_600,
+    "resnet-mnist1d": 3_600,
     "resnet20-cifar10": 45_000,
     "resnet20-cifar10-160": 45_000,
+    "resnet8-cifar10": 45_000,
+    "vit-mnist1d": 3_600,
     "vit-tiny-cifar10": 45_000,
     "vit-tiny-imagenette": 8_522,
 }
@@ -91,19 +95,51 @@ GOLDEN = {
     ),
     ("mlp-modadd59", 0): (
         "8b9bfedc91b3b1f9104ab84d359e56dbcd2e5ce0e166b8cb1cc844e0132a36e4",
-        "515e772dd27a619e417132dec7a6675ed6fc756ae57eb67e7f219648577b3884",
+        "fd8a8e2c5f8ebf8e0f86d4ed25fba3b076760b6996a8476b7f5f7527a2b97250",
     ),
     ("mlp-modadd59", 1000): (
         "c07df0403128d13261321e5d9a6b4c310b21f72dc809c31e045e00257ac3f40d",
-        "3ab25410d4b6d00fae26a6bfd1d8c6f99a97ffa49d810e2f855d0fce4a6dbf6f",
+        "b35bc78cdf0ae7f723b8c3a16cdb019a4d0f2ae55aaa9ec3cf4f754cb805d852",
     ),
     ("transformer-modadd59", 0): (
         "8672b4f68cec5b9b8498e8e21e4a6a3d20a80059b1610d793c19b6fb29e69a02",
-        "ed3e99cf793e7b6a8c14c3079c3eda5eed6a292ae9d274b13b231801baaf7d15",
+        "fb565b08e94040cc856660d56b13eb00262f2f05473a94c049c30bed3f2ddd22",
     ),
     ("transformer-modadd59", 1000): (
         "eccc2e4da52c9d587e5ba00b254b38f1196a95d5a18977536635db8f4c24bbfe",
-        "f9ca1b579e3f78699b67b301b767fd774254928b919f68a539623d4533e1ee23",
+        "bdaf5b6b1f78df5e36b421d13c93139f7d54b8689d48814c8a1fb317dd95dbae",
+    ),
+    ("mlp-mnist1d", 0): (
+        "bad34c6f05abe237213324e8412d8da3461b3aff4d84f39c770d772b548d188c",
+        "b713596b76d83461aada74961b59f85b4679ee5229e56492c9ae2a1e51c87c71",
+    ),
+    ("mlp-mnist1d", 1000): (
+        "3ad8df2acba2eea0fe47072e6839d20a6be39f8fe37cde06de9d938a9ad85573",
+        "dcbdb98bde2541a85a355054d55dbaaa964ceccfc8cbf395895161ed29a49fcb",
+    ),
+    ("resnet-mnist1d", 0): (
+        "4ec70d676d56fa93abafde7dd4bd250ee71f63a1a1d2626744ddc11394940291",
+        "544c5ff5badf6bbebc1c83bcbd0cb96ea1950b86e9c37090439dd1836da91ca4",
+    ),
+    ("resnet-mnist1d", 1000): (
+        "4c725564f6efda6ce9b35f039680d07a631d05d15a5632b0662286a5a163b896",
+        "3016798da2262888947c7671050f997d893acb8126af0dcd966321ecf06339d4",
+    ),
+    ("vit-mnist1d", 0): (
+        "2800fbeb7ab1e10ec8240e3e8a874e2e115a987653cc13a806d2d6ac2472aa6e",
+        "544c5ff5badf6bbebc1c83bcbd0cb96ea1950b86e9c37090439dd1836da91ca4",
+    ),
+    ("vit-mnist1d", 1000): (
+        "177c1da0769b1f1cd220e5a157783336175afd79e74991bae60e0ced9951fb93",
+        "3016798da2262888947c7671050f997d893acb8126af0dcd966321ecf06339d4",
+    ),
+    ("resnet8-cifar10", 0): (
+        "20415c9a6b5ea0a70499311dc3f6135f495ca05b65104423990a89db1dfd6293",
+        "d4892d492d992a3a424a6bf76b990eb18bcc6be642837ce563f3d043b6f78fcc",
+    ),
+    ("resnet8-cifar10", 1000): (
+        "a02c2690bc265805ca231dca3e2a5596f68fda450854fb6316c36f310c36473e",
+        "017e6cfc89a473c27edd07d8e5e02f8e52ee86bdc71c7c771247361043bdaecc",
     ),
 }
 # Of the training, held-out and test pairs together.
@@ -116,8 +152,8 @@ SUMS = {
         "transformer-modadd113",
         1000,
     ): "664ef98f5c8f1f57f6e094ca4e9ddea94b024063e493c382a199ffcbf606dcfd",
-    ("mlp-modadd59", 0): "eb7fde00e90501cf8ed1e78deb4281f124e3eecc5b96961f57f66369726bbfbe",
-    ("mlp-modadd59", 1000): "bf9f3930d03ad469aafb882f378ca7f949a3515b375ac35cc674e10d02cd2446",
+    ("mlp-modadd59", 0): "fbb420d4779a2d35357f8ce1224cc8ff68c59991fa537eb8fe075d9cdc45ec00",
+    ("mlp-modadd59", 1000): "0eb84a9e92d6c039394e5610c5770ccc15489bf7fb17db9a07f81184b340629a",
     ("transformer-modadd59", 0): "3c02097111717e311fe4be9c0ec16eb30ae351e9bc665e7cc83ddedf94ad6b55",
     (
         "transformer-modadd59",

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lthbench import record as records
 from lthbench import scores
 from lthbench.errors import RecordError
-from lthbench.paths import canonical_json, shipped
+from lthbench.paths import canonical_json
 from lthbench.record import (
     Record,
     build,
@@ -331,14 +331,6 @@ def test_a_record_of_the_schema_before_is_one_of_this_with_nothing_measured(
         assert [now[name] for name in new] == [None] * 4
     assert {row["distance"] for row in again["aggregates"]["measures"]} == {None}
     assert rescored(path) == path
-
-
-def test_a_reference_of_the_schema_before_keeps_its_values(tmp_path: Path) -> None:
-    path = shipped("leaderboard") / "reference" / "mlp-digits.json"
-    table = json.loads(path.read_bytes())
-    old = tmp_path / path.name
-    old.write_bytes(canonical_json({**table, "schema_version": 1}))
-    assert rescored(old) == old and old.read_bytes() == path.read_bytes()
 
 
 def test_a_record_is_scored_again_from_its_counts(tmp_path: Path) -> None:
