@@ -83,9 +83,9 @@ MUTATIONS = (
     ),
     Mutation(
         "no example is left out",
-        "lthbench/engine/order.py",
-        "    return recipe.batch or examples - round(recipe.leave_out * examples)",
-        "    return recipe.batch or examples",
+        "lthbench/task.py",
+        "        return self.batch or examples - round(self.leave_out * examples)",
+        "        return self.batch or examples",
         ("test_order.py::test_a_step_without_batches_takes_all_but_the_share",),
     ),
     Mutation(
@@ -364,8 +364,8 @@ MUTATIONS = (
     Mutation(
         "a key twice in a record",
         "lthbench/validation/__init__.py",
-        "        same = canonical_json(table) == data",
-        "        same = len(data) > 0 and canonical_json(table) != b''",
+        "        same = file_bytes(record) == data",
+        "        same = len(data) > 0 and file_bytes(record) != b''",
         ("test_validation.py::test_a_file_is_canonical",),
     ),
     Mutation(

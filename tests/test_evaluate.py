@@ -21,11 +21,12 @@ from lthbench.evaluation import Evaluated, evaluate
 from lthbench.paths import canonical_json
 from lthbench.record import Record, comparable, read_record
 from lthbench.score import Part, Plan
-from lthbench.task import load_suite, load_task
+from lthbench.task import Suite, load_suite, load_task
 from tests import tiny
 from tests.searching import ROOT
 
 TASK = ROOT / "tests" / "tasks" / "tiny-digits.toml"
+RUNS = 1 + 3 * (1 + 5)  # dense, and on each rung a ticket and its controls
 METHOD = (
     "import torch\n"
     "from lthbench import Ticket, keep_top\n"
@@ -111,7 +112,7 @@ def test_the_record_is_on_disk(done: Done) -> None:
     assert (record.method.name, record.method.options) == ("mine", {"rate": 0.5})
     assert record.task.digest == load_task(str(TASK)).digest
     assert record.sizes == {"1000": {"held_out": 143, "train": 1290}}
-    assert [cell.status for cell in record.cells] == ["ok"] * 8
+    assert [cell.status for cell in record.cells] == ["ok"] * RUNS
     assert record.aggregates["complete"] is True
     assert record.searches[0].cost == 0
     assert record.reference is None
@@ -132,8 +133,8 @@ def test_everything_is_told(done: Done) -> None:
     assert [name for name, _ in told.what][:2] == ["plan", "begin"]
     assert len([args for args in told.of("search") if args[2].startswith("ticket ")]) == 3
     planned, *runs = told.of("scoring")
-    assert planned[1:] == ("planned", 9 * 120, False)
-    assert [args[2:] for args in runs] == [(120, True)] * 9
+    assert planned[1:] == ("planned", RUNS * 120, False)
+    assert [args[2:] for args in runs] == [(120, True)] * RUNS
     assert told.of("done") == [(done.record,)]
 
 
@@ -290,34 +291,45 @@ class Planned(Told):
         raise Stopped(parts, workers)
 
 
+WHOLE = load_suite("quick").model_copy(update={"seeds": None, "compressed": True})
+
+
 @pytest.mark.parametrize(
-    ("changes", "tasks", "seeds", "controls", "whole"),
+    ("changes", "tasks", "suite"),
     [
-        ({}, None, (1000, 1001), "one rung", False),
-        ({"seeds": 3}, None, (1000, 1001, 1002), "one rung", False),
-        ({"final": True}, None, (0, 1), "one rung", False),
-        ({"tasks": ["mlp-modadd59"]}, ["mlp-modadd59"], (1000, 1001), "one rung", False),
-        ({"tasks": ["mlp-modadd59"], "final": True}, ["mlp-modadd59"], range(5), "all", True),
-        ({"suite": "lite"}, "lite", range(1000, 1005), "all", True),
+        ({}, None, load_suite("quick")),
+        ({"seeds": 2}, None, load_suite("quick").model_copy(update={"seeds": 2})),
+        ({"final": True}, None, load_suite("quick")),
+        ({"tasks": ["mlp-modadd59"]}, ["mlp-modadd59"], load_suite("quick")),
+        ({"tasks": ["mlp-modadd59"], "final": True}, ["mlp-modadd59"], load_suite("lite")),
+        ({"tasks": ["mlp-digits"], "final": True}, ["mlp-digits"], WHOLE),
+        ({"suite": "lite"}, None, load_suite("lite")),
     ],
 )
 def test_what_is_run_where_little_is_said(
-    changes: dict[str, Any], tasks: Any, seeds: Any, controls: str, whole: bool,
+    changes: dict[str, Any], tasks: list[str] | None, suite: Suite,
     done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Suite quick on development seeds; a final run of a task as its ranked suite has it.
-
-    The whole of it are compressed schedules and transfer too.
-    """
+    """Suite quick on development seeds; a final run of a task as its ranked suite has it, and whole
+    where none has it."""
     monkeypatch.setattr(data, "prepare", lambda task, **kwargs: None)
     with pytest.raises(Stopped) as caught:
         evaluate(str(done.method), out=tmp_path, workers=1, progress=Planned(), **changes)
-    names = tasks if isinstance(tasks, list) else list(load_suite(tasks or "quick").tasks)
     parts, workers = caught.value.args
-    assert [part.task.name for part in parts] == names and workers == 1
+    assert [part.task.name for part in parts] == (tasks or list(suite.tasks)) and workers == 1
+    final = bool(changes.get("final"))
+    first = 0 if final else 1000
     for part in parts:
-        assert part.seeds == tuple(seeds)
-        assert part.plan == Plan(bool(changes.get("final")), controls, whole, whole)  # type: ignore[arg-type]
+        assert part.seeds == tuple(range(first, first + (suite.seeds or part.task.seeds)))
+        carried = part.task.name in suite.transfer
+        assert part.plan == Plan(final, suite.controls, suite.compressed, carried)
+
+
+def test_a_first_look_is_short_and_whole() -> None:
+    """Suite quick: three seeds and every control, nothing at other depths or in fewer steps."""
+    quick = load_suite("quick")
+    assert (quick.seeds, quick.controls) == (3, "all")
+    assert not (quick.ranked or quick.compressed or quick.transfer)
 
 
 def parts_of(done: Done, folder: Path, **changes: Any) -> dict[str, Part]:

@@ -12,12 +12,12 @@ import pytest
 
 from lthbench import data, masks
 from lthbench.answers import read_ticket
-from lthbench.data import Examples, Search
+from lthbench.data import Examples, Inputs, Search
 from lthbench.engine import Job, Result
 from lthbench.errors import NotApplicable
 from lthbench.method import baseline_names, load_method
 from lthbench.states import State
-from lthbench.task import Ladder, Task, load_suite, load_task
+from lthbench.task import Ladder, Task, load_task, task_names
 from tests import tiny
 from tests.searching import search
 
@@ -25,10 +25,14 @@ from tests.searching import search
 STEPS, BATCH = 6, 8
 SIZES = {
     "mlp-digits": {"width": 6, "neck": 5},
+    "mlp-mnist1d": {"width": 6},
     "mlp-modadd59": {"embedding": 4, "width": 8},
     "lenet300-mnist": {"width": 6, "neck": 5},
     "transformer-modadd59": {"width": 8, "heads": 2, "hidden": 6},
     "transformer-modadd113": {"width": 8, "heads": 2, "hidden": 6},
+    "resnet-mnist1d": {"width": 2, "depth": 1},
+    "resnet8-cifar10": {"width": 2, "depth": 1},
+    "vit-mnist1d": {"width": 6, "heads": 2, "hidden": 8, "depth": 2},
     "conv4-cifar10": {"width": 2, "hidden": 4},
     "resnet20-cifar10": {"width": 2, "depth": 2},
     "resnet20-cifar10-160": {"width": 2, "depth": 1},
@@ -40,8 +44,6 @@ QUICKER = {
     **{name: {"length": "0.5"} for name in ("edge_popup", "multiprize", "supermask")},
 }
 TRAINING = ("elastic", "imp", "imp_lrr", "sign_only")  # a round for each fifth that is removed
-SUITES = ("quick", "lite", "standard", "paper")
-ON_THE_WAY = sorted({task for suite in SUITES for task in load_suite(suite).tasks})
 REFUSED = {("elastic", "conv4-cifar10"): "the network repeats no block"}
 
 
@@ -63,13 +65,19 @@ def shrunk(name: str) -> Task:
 
 
 def noise(task: Task) -> Search:
-    """Bytes in the shape of the task's inputs, of every class some."""
+    """Bytes or, of signals, int16 in the shape of the task's inputs, of every class some."""
     draw = np.random.default_rng(0)
     side, channels, inputs = task.network.side, task.network.channels, task.network.inputs
-    shape = (side, side, channels) if side else (round(inputs**0.5),) * 2
+    signals = task.data.source == "mnist1d"
+    picture = (side, side, channels) if side else (round(inputs**0.5),) * 2
+    shape = (inputs,) if signals else picture
 
     def some(count: int) -> Examples:
-        x = draw.integers(0, 256, (count, *shape), dtype=np.uint8)
+        x: Inputs
+        if signals:
+            x = draw.integers(-8192, 8192, (count, *shape), dtype=np.int16)
+        else:
+            x = draw.integers(0, 256, (count, *shape), dtype=np.uint8)
         return Examples(x, np.arange(count, dtype=np.uint8) % task.data.classes)
 
     return Search(some(100), some(20))
@@ -82,7 +90,7 @@ def standing(jobs: Iterable[Job], *_: Any) -> Iterator[tuple[str, Result]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ON_THE_WAY)
+@pytest.mark.parametrize("task", task_names())
 @pytest.mark.parametrize("name", TRAINING)
 def test_the_whole_ladder_is_within_the_budget(
     name: str, task: str, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -102,7 +110,7 @@ def test_the_whole_ladder_is_within_the_budget(
 
 
 def test_no_task_is_forgotten() -> None:
-    assert sorted(SIZES) == ON_THE_WAY
+    assert sorted(SIZES) == sorted(task_names())
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ BEGUN = 100.0  # by the clock
 STARTUP = 4.0  # seconds until a worker or a child has imported torch
 QUICK = load_suite("quick")
 SEEDS = QUICK.seeds or 2
-ONE = Plan(controls="one rung", compressed=False, transfer=False)
+PLAN = Plan(controls=QUICK.controls, compressed=QUICK.compressed, transfer=False)
 TASKS = [load_task(name) for name in QUICK.tasks]
 Trainings = Callable[[Task], list[tuple[int, float | None]]]  # how many, then the ticket's density
 Event = tuple[float, Callable[[Told], None]]
@@ -85,7 +85,7 @@ def searches(
 def scorings(task: Task, workers: int, step: float, at: float) -> Iterator[Event]:
     """Every run of a record's cells, on the first free worker."""
     free, whole = [at] * workers, task.recipe.steps
-    for _ in range(round(scoring_steps(task, SEEDS, "one rung", False) / whole)):
+    for _ in range(round(scoring_steps(task, SEEDS, QUICK.controls, False) / whole)):
         now = heapq.heappop(free) + whole * step
         heapq.heappush(free, now)
         yield now, lambda to: to.scoring(task, "erk", whole, True)
@@ -94,14 +94,14 @@ def scorings(task: Task, workers: int, step: float, at: float) -> Iterator[Event
 def simulated(trainings: Trainings, steps: Mapping[str, float], workers: int = 2) -> list[Event]:
     """All that is told of an evaluation of suite quick, by time."""
     seeds = tuple(range(1000, 1000 + SEEDS))
-    parts = [Part(task, seeds, ONE) for task in TASKS]
+    parts = [Part(task, seeds, PLAN) for task in TASKS]
     events: list[Event] = [(BEGUN, lambda to: to.plan(parts, workers))]
     for task in TASKS:
         at, step = events[-1][0], steps[task.name]
         events.append((at, lambda to, task=task: to.begin(task)))  # type: ignore[misc]
         found = sorted(searches(task, seeds, workers, trainings, step, at), key=lambda e: e[0])
         at = found[-1][0]
-        known = scoring_steps(task, SEEDS, "one rung", False)
+        known = scoring_steps(task, SEEDS, QUICK.controls, False)
         events += [
             *found,
             (at, lambda to, task=task: to.found(task)),  # type: ignore[misc]
@@ -165,19 +165,20 @@ def test_what_is_stored_takes_no_time(time: Clock) -> None:
     """A resumed evaluation finds half of its trainings done: its rate is that of the rest."""
     told = Told(None)
     (task,) = TASKS[:1]
-    told.plan([Part(task, (1000,), ONE)], 1)
+    told.plan([Part(task, (1000,), PLAN)], 1)
     told.begin(task)
     whole = task.recipe.steps
     for _ in range(10):
         told.search(task, 1000, "train", whole, False)
     one = whole * guessed_step(task)
-    time.now = BEGUN + progress.STARTING + 4 * one
-    for _ in range(4):
+    ran = math.ceil(progress.STARTING / one)  # long enough to tell starting from training
+    time.now = BEGUN + progress.STARTING + ran * one
+    for _ in range(ran):
         told.search(task, 1000, "train", whole, True)
     told.search(task, 1000, "train", whole, False)
     told.search(task, 1000, f"ticket {task.ladder.trained[-1]!r}", 0, True)
     told.found(task)
-    left = scoring_steps(task, 1, "one rung", False) / whole
+    left = scoring_steps(task, 1, QUICK.controls, False) / whole
     assert seconds_left(told.stages, time.now, 1) == pytest.approx(one * left)
 
 
@@ -190,7 +191,7 @@ def test_a_search_that_is_stored_whole_is_not_foreseen_again(tmp_path: Path, tim
     table = {"seed": seed, "status": "ok", "reason": "", "cost": 6.0, "seconds": 1.0}
     (folder / "search.json").write_text(json.dumps({**table, "rungs": rungs}))
     told = Told(None)
-    told.plan([Part(task, (seed,), ONE)], 1)
+    told.plan([Part(task, (seed,), PLAN)], 1)
     told.begin(task)
     note = partial(told.search, task)
     method = load_method("imp")
@@ -198,15 +199,16 @@ def test_a_search_that_is_stored_whole_is_not_foreseen_again(tmp_path: Path, tim
     (search,) = asyncio.run(run)
     assert search.cost == 6.0
     (stage,) = told.stages
-    assert steps_left(stage, progress.IMP_COST) == scoring_steps(task, 1, "one rung", False)
+    assert steps_left(stage, progress.IMP_COST) == scoring_steps(task, 1, QUICK.controls, False)
     assert (stage.trainings, stage.steps) == (0, 0)
 
 
 def test_scoring_is_counted_by_its_runs() -> None:
-    """Dense, three tickets, five controls on one rung or on three; short schedules of three."""
+    """Dense, four tickets, five controls on one rung, two or four; short schedules of three."""
     whole = TASKS[0].recipe.steps
-    assert scoring_steps(TASKS[0], 2, "one rung", False) == 2 * 9 * whole
-    assert scoring_steps(TASKS[0], 2, "all", True) == 2 * 19 * whole  # it has no short schedules
+    assert scoring_steps(TASKS[0], 2, "one rung", False) == 2 * 10 * whole
+    assert scoring_steps(TASKS[0], 2, "alternate", False) == 2 * 15 * whole
+    assert scoring_steps(TASKS[0], 2, "all", True) == 2 * 25 * whole  # it has no short schedules
     lenet = load_task("lenet300-mnist")
     assert scoring_steps(lenet, 5, "all", True) == 5 * (37 + 3 * 7 / 8) * 12_000
     # Every second rung: three of six, and no reinit in short schedules on another rung.
@@ -216,22 +218,27 @@ def test_scoring_is_counted_by_its_runs() -> None:
 
 
 @pytest.mark.parametrize("direct", [False, True])
-def test_other_depths_are_foreseen_until_they_are_known(direct: bool, time: Clock) -> None:
-    """A search where tickets come from, with direct runs one at each target; then their runs."""
-    task, seeds = TASKS[0], (0, 1)
+@pytest.mark.parametrize(("name", "elsewhere"), [("mlp-digits", 1), ("mlp-mnist1d", 0)])
+def test_other_depths_are_foreseen_until_they_are_known(
+    name: str, elsewhere: int, direct: bool, time: Clock
+) -> None:
+    """A search where tickets come from, if that is another depth than the task's own; with direct
+    runs one at each target; then their runs."""
+    task, seeds = load_task(name), (0, 1)
     told, cost, moved = Told(None), 5.0, task.transfer
     assert moved
-    told.plan([Part(task, seeds, replace(ONE, transfer=True, direct=direct))], 1)
+    told.plan([Part(task, seeds, replace(PLAN, transfer=True, direct=direct))], 1)
     told.found(task)
     (stage,) = told.stages
-    scoring, whole = scoring_steps(task, 2, "one rung", False), task.recipe.steps
+    scoring, whole = scoring_steps(task, 2, QUICK.controls, False), task.recipe.steps
     runs = 2 * 2 * (2 * (2 + direct)) + 2 * 2 * 3  # on two rungs and on one, at two depths
-    searched = 2 * cost * -math.log(moved.densities[-1]) * (1 + 2 * direct)
+    searched = 2 * cost * -math.log(moved.densities[-1]) * (elsewhere + 2 * direct)
     left = scoring + (runs + searched) * whole
     assert steps_left(stage, cost) == pytest.approx(left)
-    told.search(task, 0, "train", whole, True)
-    told.search(task, 0, f"ticket {moved.densities[0]!r}", 0, True)
-    assert steps_left(stage, cost) == pytest.approx(left - whole)
+    if searched:
+        told.search(task, 0, "train", whole, True)
+        told.search(task, 0, f"ticket {moved.densities[0]!r}", 0, True)
+        assert steps_left(stage, cost) == pytest.approx(left - whole)
     told.carry(task, "planned", 3 * whole, False)
     assert steps_left(stage, cost) == 3 * whole
     told.carry(task, "carried", whole, True)
@@ -268,10 +275,10 @@ def test_plain_lines_where_there_is_no_terminal(
         told.done(synthetic_record(task={"name": TASKS[1].name}, seeds=1))
     said = capsys.readouterr()
     lines = (said.out + said.err).splitlines()
-    assert lines[0].startswith("mlp-digits: searching, 0 model-steps/s, ")
+    assert lines[0].startswith("mlp-mnist1d: searching, 0 model-steps/s, ")
     tickets = [line for line in lines if "ticket at" in line]
-    assert len(tickets) == 2 * sum(len(task.ladder.trained) for task in TASKS)
-    assert tickets[0].startswith("mlp-digits: seed 1000 ticket at 26.2%, ")
+    assert len(tickets) == SEEDS * sum(len(task.ladder.trained) for task in TASKS)
+    assert tickets[0].startswith("mlp-mnist1d: seed 1000 ticket at 51.2%, ")
     assert all(line.endswith(" left") and "\r" not in line for line in lines)
     assert lines[-1].startswith("mlp-modadd59: scored, ")
     assert lines[-1].endswith(" 0:00 left")

@@ -389,7 +389,7 @@ def test_times_are_times(seconds: float, tmp_path: Path) -> None:
 
 def test_a_reason_may_have_lines_but_no_directions(tmp_path: Path) -> None:
     def edit(reason: str) -> Callable[[Json], None]:
-        return lambda t: cell(t, "erk").update(status="failed", correct={}, reason=reason)
+        return lambda t: cell(t, "shuffled").update(status="failed", correct={}, reason=reason)
 
     fine = changed(TABLES["small"], edit("an error:\n\tno memory <b>"))
     check_record(written(tmp_path, fine, scored=True))
