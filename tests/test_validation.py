@@ -38,40 +38,40 @@ from tests.submitted import DIGITS, House, at_home, carried, house
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = {
-    "accuracy 1": "794c7fc848283ff8",
-    "accuracy 2": "a40ad321492cfb27",
-    "accuracy 3": "a48858a41e9686f3",
-    "accuracy 5": "471e139ac22b41a8",
-    "accuracy 10": "4c8babbcf23ce966",
-    "accuracy bad": "9ae1fb72d603df9e",
-    "accuracy development": "4e37bf6d81f7ff9a",
-    "accuracy alone": "34989e368abab7b4",
-    "accuracy rewind": "895dc4b4e0020ba8",
-    "accuracy open": "b26041c955ab1480",
-    "accuracy reference": "e10f26501f284fd2",
-    "accuracy untrained": "3834dae68fc0b10c",
-    "accuracy untrained bad": "69d8af543ca3616b",
-    "accuracy carried": "fbb17d754d7ed6d4",
-    "accuracy carried bad": "fed6745bd945b782",
-    "area 1": "519443f3313f6ac5",
-    "area 2": "eb1ebec2b48466ef",
-    "area 3": "c253698deced9282",
-    "area 5": "773d824d630e7df7",
-    "area 10": "da9a40f0dd8207a2",
-    "area bad": "15a4c055243e3483",
-    "area development": "7f762b1cb1262292",
-    "area alone": "2c6f48ea3ca7e829",
-    "area rewind": "b17efa5f8c49cb5a",
-    "area open": "25b98498f02d7ea8",
-    "area reference": "a1c3cf368ddf070a",
-    "area untrained": "a226e949d9b67361",
-    "area untrained bad": "1566f170c0912e19",
-    "area carried": "265bfeee09d9164a",
-    "area carried bad": "2fe94dfda6406379",
-    "constant": "f7f0a452979cf72f",
-    "constant bad": "396abc5885f5aea6",
-    "uneven": "52b4470bdbaface6",
-    "alike": "f11c22609991f762",
+    "accuracy 1": "43dc17d3775f6d8b",
+    "accuracy 2": "9e9743c93c592181",
+    "accuracy 3": "c7afad9ece9ba6e5",
+    "accuracy 5": "9900d1786bd790b9",
+    "accuracy 10": "ef0b3cece3a0878a",
+    "accuracy bad": "0e69a7ec29b82ab9",
+    "accuracy development": "2b910260ebf9b188",
+    "accuracy alone": "4ee2ceb918d78a72",
+    "accuracy rewind": "c16b48cc25f58e18",
+    "accuracy open": "347b647749d1ac06",
+    "accuracy reference": "2dc561b6be1923ef",
+    "accuracy untrained": "4efd261e13a2bd37",
+    "accuracy untrained bad": "3fdd82917ab21be5",
+    "accuracy carried": "24781a4e7a206907",
+    "accuracy carried bad": "49579daf055e0d23",
+    "area 1": "8d86535f56487f5b",
+    "area 2": "03fdf34a0073939c",
+    "area 3": "1936d6c8a24b7a2a",
+    "area 5": "832ce37904d0242e",
+    "area 10": "77a213baad341ff4",
+    "area bad": "b955deb4612e4835",
+    "area development": "e031e9ae74e0361f",
+    "area alone": "7ecf1be63a637c2c",
+    "area rewind": "b2ee4ce8a2959025",
+    "area open": "3f0972fae7831a84",
+    "area reference": "9012796a7ea23639",
+    "area untrained": "7bdce26f812a69fa",
+    "area untrained bad": "79d6555bad08dea4",
+    "area carried": "26d0fa6d9840cbde",
+    "area carried bad": "f1001540899a1447",
+    "constant": "889633affb151987",
+    "constant bad": "bc3d76b75e8c19fe",
+    "uneven": "67551c4576259883",
+    "alike": "0061ebf31dd9fd63",
 }
 
 
@@ -245,12 +245,14 @@ BROKEN: dict[str, tuple[str, Callable[[Json], object], str]] = {
     "no nodes": ("measured", lambda t: first_ticket(t).update(effective_nodes=None), "nodes must"),
     "no node on a path": ("measured", lambda t: first_ticket(t).update(
         effective_nodes=0), "but 0 effective nodes"),
-    "nodes of a control": ("measured", lambda t: cell(t, "erk").update(
-        effective_nodes=1), "which tickets alone do"),
+    "nodes of a control": ("measured", lambda t: cell(t, "shuffled").update(
+        effective_nodes=0), "which tickets alone do"),
     "nothing of the fit": ("measured", lambda t: first_ticket(t)["correct"].pop(
         "train"), "0 counts of train"),
-    "the signs of nobody": ("measured", lambda t: cell(t, "reinit-signs").update(
-        weights=first_ticket(t)["weights"]), "starts from theta_0"),
+    "the ticket's own magnitudes": ("measured", lambda t: cell(t, "reinit-signs").update(
+        weights=first_ticket(t)["weights"]), "own weights"),
+    "the signs of another": ("measured", lambda t: cell(t, "reinit-signs", seed=0).update(
+        weights=cell(t, "dense", seed=1)["weights"]), "starts from theta_0 of seed 1"),
     "no random": ("small", lambda t: drop(t, "random"), "no random at density"),
     "no erk": ("small", lambda t: drop(t, "erk"), "no erk at density"),
     "no dense": ("small", lambda t: drop(t, "dense"), "no dense at density"),
@@ -281,7 +283,7 @@ BROKEN: dict[str, tuple[str, Callable[[Json], object], str]] = {
         0, 1), "counts of test"),
     "no counts": ("small", lambda t: first_ticket(t)["correct"].pop("test"), "0 counts of test"),
     "a control's training curve": ("carried", lambda t: cell(t, "random")["correct"].update(
-        train=[1]), "counts of train"),
+        train=[1, 1]), "2 counts of train"),
     "a later start": ("small", rewound, "rewinds to 0"),
     "random from elsewhere": ("small", lambda t: cell(t, "random").update(
         origin="signs"), "not theta_0"),
@@ -373,7 +375,7 @@ def test_failed_cells_are_allowed_with_their_reasons(tmp_path: Path) -> None:
         drop(table, "shuffled", **place)
         drop(table, "reinit", **place)
         fail(cells(table, "ticket", status="ok")[0], "diverged", "a loss was not finite")
-        fail(cell(table, "erk"), "failed", "no memory", attempt=2)
+        fail(cell(table, "shuffled"), "failed", "no memory", attempt=2)
         table["searches"][0].update(status="failed", reason="it raised")
 
     assert check_record(written(tmp_path, changed(table_of(), edit), scored=True))
@@ -393,15 +395,20 @@ def test_as_many_controls_as_a_ranked_suite_asks_for(
 ) -> None:
     """Or all of them; fewer are refused, and so is a control that nothing asked for."""
     whole = table_of(kind)
+
+    def ask(controls: str) -> None:
+        asked = load_suite("lite").model_copy(
+            update={"controls": controls, "tasks": (whole["task"]["name"],)}
+        )
+        monkeypatch.setattr(claims, "load_suite", lambda name: asked)
+
+    ask("all")
     table = changed(whole, only_alternate)
     assert len(table["cells"]) < len(whole["cells"])
     path = written(tmp_path, table, scored=True)
     with pytest.raises(RecordError, match="controls: 'alternate', must be \"all\""):
         check_record(path)
-    suite = load_suite("lite").model_copy(
-        update={"controls": "alternate", "tasks": (whole["task"]["name"],)}
-    )
-    monkeypatch.setattr(claims, "load_suite", lambda name: suite)
+    ask("alternate")
     assert check_record(path).controls == "alternate"
     check_record(written(tmp_path, whole))
     more = changed(whole, lambda t: t.update(controls="alternate"))

@@ -13,7 +13,7 @@ RATE = 20.0
 
 def check(find: small.Find) -> None:
     """A logit's slope is the sigmoid's times that of the mask, in its place and in the multiplier;
-    exact counts."""
+    exact counts. In the multiplier of a layer an empty draw counts as one weight."""
     tickets, theta = untrained(find, rate=RATE)
     deviation = {n: np.sqrt(np.mean((w - w.mean()) ** 2)) for n, w in theta.items()}
     assert_signed(tickets, theta, lambda name, mask: deviation[name] * mask.size / mask.sum())
@@ -30,13 +30,14 @@ def check(find: small.Find) -> None:
                 for name, m in logits.items():
                     chance = 1 / (1 + np.exp(-m))
                     mask = torch.rand(m.shape, generator=lots).double().numpy() < chance
-                    weights[name] = constants[name] * mask * mask.size / mask.sum()
+                    weights[name] = constants[name] * mask * mask.size / max(1, mask.sum())
                     drawn[name] = chance, mask
                 slopes = numeric.gradients(weights, x, y)
                 for name, (chance, mask) in drawn.items():
                     # Of n / sum(M) * sum(g c M) by one M: n / sum(M) * (g c - mean of g c kept).
                     along = slopes[name] * constants[name]
-                    slope = mask.size / mask.sum() * (along - along[mask].mean())
+                    kept = max(1, mask.sum())
+                    slope = mask.size / kept * (along - along[mask].sum() / kept)
                     logits[name] = logits[name] - RATE * chance * (1 - chance) * slope
             expected.append(numeric.top(logits, density))
     small.assert_masks(tickets, expected)
