@@ -347,7 +347,7 @@ def test_each_task_has_its_own_seeds(
     ten = tmp_path / "ten.toml"
     text = TASK.read_text().replace('name = "tiny-digits"', 'name = "ten"')
     ten.write_text(text.replace("version = 1", "version = 1\nseeds = 10", 1))
-    named = {"tasks": [str(ten), str(TASK)], "final": True}
+    named: dict[str, Any] = {"tasks": [str(ten), str(TASK)], "final": True}
     found = parts_of(done, tmp_path / "a", **named)
     assert found["ten"].seeds == tuple(range(10)) and found["tiny-digits"].seeds == (0, 1, 2, 3, 4)
     found = parts_of(done, tmp_path / "a", **named, seeds=3)
