@@ -10,7 +10,8 @@ Parameters: rate of SGD for the logits m (paper: 100); length of the training fo
 trainings.
 Departures: the probabilities begin at the rung's density in place of one half; the ticket is the
 exact count of highest logits of all layers together, rescaled by the share that it keeps; training
-is as long as the recipe's (paper: up to 2,000 epochs).
+is as long as the recipe's (paper: up to 2,000 epochs); a draw that keeps nothing of a layer counts
+as one weight, where the authors' share divides by zero.
 """
 
 import math
