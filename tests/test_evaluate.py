@@ -110,7 +110,7 @@ def test_the_record_is_on_disk(done: Done) -> None:
     assert (record.method.name, record.method.options) == ("mine", {"rate": 0.5})
     assert record.task.digest == load_task(str(TASK)).digest
     assert record.sizes == {"1000": {"held_out": 143, "train": 1290}}
-    assert [cell.status for cell in record.cells] == ["ok"] * 8
+    assert [cell.status for cell in record.cells] == ["ok"] * 9
     assert record.aggregates["complete"] is True
     assert record.searches[0].cost == 0
     assert record.reference is None

@@ -131,7 +131,7 @@ def test_one_worker_gives_the_results_of_this_process() -> None:
             # Without an evaluation the states are the same, and nothing is counted.
             plainly = await collected(executor, jobs(), None)
             assert {k: v[1] for k, v in plainly.items()} == {k: v[1] for k, v in here.items()}
-            assert not any(counts or answers for _, _, counts, answers in plainly.values())
+            assert not any(counts or answers for *_, counts, answers in plainly.values())
             assert len(executor._started) == 1
             await a_job_given_up_answers_nobody_else(executor, here)
 
