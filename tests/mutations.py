@@ -83,10 +83,24 @@ MUTATIONS = (
     ),
     Mutation(
         "no example is left out",
-        "lthbench/engine/order.py",
-        "    return recipe.batch or examples - round(recipe.leave_out * examples)",
-        "    return recipe.batch or examples",
+        "lthbench/task.py",
+        "        return self.batch or examples - round(self.leave_out * examples)",
+        "        return self.batch or examples",
         ("test_order.py::test_a_step_without_batches_takes_all_but_the_share",),
+    ),
+    Mutation(
+        "a control that keeps no signs",
+        "lthbench/controls.py",
+        "        signed = torch.where(like < 0, -values.abs(), values.abs())",
+        "        signed = values.clone()",
+        ("test_score_jobs.py::test_signs_stay_and_magnitudes_are_fresh",),
+    ),
+    Mutation(
+        "a path through what is pruned",
+        "lthbench/networks/reach.py",
+        "        return (gradient > 0).to(gradient.dtype)",
+        "        return torch.ones_like(gradient)",
+        ("test_reach.py::test_nodes_of_an_mlp_are_those_that_inputs_reach_and_that_reach_a_class",),
     ),
     Mutation(
         "a shuffle that does nothing",
@@ -336,8 +350,8 @@ MUTATIONS = (
     Mutation(
         "a key twice in a record",
         "lthbench/validation/__init__.py",
-        "        same = canonical_json(table) == data",
-        "        same = len(data) > 0 and canonical_json(table) != b''",
+        "        same = file_bytes(record) == data",
+        "        same = len(data) > 0 and file_bytes(record) != b''",
         ("test_validation.py::test_a_file_is_canonical",),
     ),
     Mutation(
