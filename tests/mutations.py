@@ -89,6 +89,20 @@ MUTATIONS = (
         ("test_order.py::test_a_step_without_batches_takes_all_but_the_share",),
     ),
     Mutation(
+        "a control that keeps no signs",
+        "lthbench/controls.py",
+        "        signed = torch.where(like < 0, -values.abs(), values.abs())",
+        "        signed = values.clone()",
+        ("test_score_jobs.py::test_signs_stay_and_magnitudes_are_fresh",),
+    ),
+    Mutation(
+        "a path through what is pruned",
+        "lthbench/networks/reach.py",
+        "        return (gradient > 0).to(gradient.dtype)",
+        "        return torch.ones_like(gradient)",
+        ("test_reach.py::test_nodes_of_an_mlp_are_those_that_inputs_reach_and_that_reach_a_class",),
+    ),
+    Mutation(
         "a shuffle that does nothing",
         "lthbench/controls.py",
         "else _shuffled_one(name, mask, seed, attempt)",
