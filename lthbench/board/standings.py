@@ -183,7 +183,7 @@ def ranked_tasks(
         if reference is None:
             left_out[task] = "no reference yet"
         elif not stats.rankable(reference.values["test"].loss_random):
-            left_out[task] = "random pruning loses too little there"
+            left_out[task] = "random pruning loses too little there, or too unevenly over the seeds"
     return tuple(task for task in suite.tasks if task not in left_out), left_out
 
 
