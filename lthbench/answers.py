@@ -18,7 +18,6 @@ from lthbench import data as data_module
 from lthbench import masks, networks, store, ticket, wire
 from lthbench.engine import Evaluation, Examples, Job
 from lthbench.engine.choice import HERE, VERSIONS, Means, engine_for
-from lthbench.engine.order import batch_size
 from lthbench.errors import BadCall, MethodError, ResourceError, TicketError
 from lthbench.executors import Executor
 from lthbench.meter import Meter
@@ -141,7 +140,7 @@ def prepare(task: Task, seed: int, tickets: Path, place: Path, means: Means = HE
     depth = task.network.depth
     search = data_module.search(task, seed)
     train, held_out = examples(task, search.train), examples(task, search.held_out)
-    batch = batch_size(task.recipe, len(train.y))
+    batch = task.recipe.batch_size(len(train.y))
     return SeedState(
         task,
         seed,
@@ -237,7 +236,7 @@ async def _train(
     _check_training(task, at, start, chosen, until)
     job = training(task, state.seed, start, chosen, until, order, at.number, state.means)
     state.log.call(job.key)
-    batch = batch_size(task.recipe, len(state.train.y))
+    batch = task.recipe.batch_size(len(state.train.y))
     if not paid:
         state.meter.charge((until - start.step) * batch, at.weight)
     stored = state.store.get(job.key)
@@ -359,7 +358,7 @@ def _begin_loop(
     if steps < 0 or not cost >= 0:
         raise BadCall(f"loop: steps {steps} and cost {cost} must not be negative")
     state.log.call(store.key(op="loop", number=number, steps=steps, cost=cost))
-    state.meter.charge(steps * batch_size(state.task.recipe, len(state.train.y)), cost)
+    state.meter.charge(steps * state.task.recipe.batch_size(len(state.train.y)), cost)
     note(state.seed, "loop", steps, False)  # the child's own work, whose pace is not seen here
     stored = state.store.get(f"loop{number}")
     at = probe.snapshot_at(steps) if probe else ()

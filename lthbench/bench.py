@@ -32,7 +32,6 @@ from lthbench import answers, controls, data, executors, networks
 from lthbench.engine import Examples, Job, as_in_a_worker, choice, plain, single_threaded
 from lthbench.engine.augment import fed
 from lthbench.engine.choice import Means
-from lthbench.engine.order import batch_size
 from lthbench.errors import ResourceError, UsageError
 from lthbench.evaluation import environment
 from lthbench.executors import Executor
@@ -448,7 +447,7 @@ def _one_batch(task: Task, device: str) -> tuple[nn.Module, Tensor, Tensor]:
     examples = drawn(task, device, count)
     recipe = task.recipe
     if recipe.batch:
-        recipe = recipe.model_copy(update={"batch": batch_size(recipe, len(examples.y))})
+        recipe = recipe.model_copy(update={"batch": recipe.batch_size(len(examples.y))})
     ((x, y),) = fed(examples, recipe, 0, (ORDER,), 0, 1, dtype)
     return network, x, y
 

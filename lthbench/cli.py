@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lthbench import cli_board, cli_dev
+from lthbench.cli_board import Debug
 from lthbench.errors import CheckFailed, DataError, LthbenchError, UsageError, nearest
 from lthbench.guard import without_compiler
 
@@ -70,7 +71,6 @@ Controls = Annotated[
 OnlySeeds = Annotated[
     str | None, typer.Option(help="Some of those seeds: 0,1,2 or 0-2; to divide the work.")
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 
 
 @app.command()
@@ -337,10 +337,11 @@ def report(
         for record in records:
             typer.echo(reports.as_json(record).rstrip("\n"))
         return
+    forms = {"latex": tables.latex, "markdown": tables.markdown, "terminal": tables.terminal}
     form = "latex" if latex else "markdown" if markdown else "terminal"
     typer.echo(summary.text(records, form))
     for record in records:
-        typer.echo(getattr(tables, form)(record))
+        typer.echo(forms[form](record))
 
 
 def _named(

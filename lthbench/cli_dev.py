@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
-Json = Annotated[bool, typer.Option("--json", help="Every figure, one line.")]
+from lthbench.cli_board import Debug, Json
+
 Rest = Annotated[list[str] | None, typer.Argument(help="As of the module; --help shows them.")]
 PASSED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 

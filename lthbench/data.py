@@ -27,9 +27,12 @@ HUB = {"mnist": ("ylecun/mnist", "image"), "cifar10": ("uoft-cs/cifar10", "img")
 FIRST = "first-fingerprints.json"  # beside a source's files, if a task lists no fingerprints
 DAY = 86_400.0  # seconds
 DIGITS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)  # examples of each class
-TRAINING = {
-    **{"digits": sum(DIGITS), "mnist1d": 4_000},
-    **{"mnist": 60_000, "cifar10": 50_000, "imagenette": 9_469},
+TRAINING = {  # examples of a source's training part
+    "digits": sum(DIGITS),
+    "mnist1d": 4_000,
+    "mnist": 60_000,
+    "cifar10": 50_000,
+    "imagenette": 9_469,
 }
 IMAGENETTE = 160  # pixels a side of the square images that are kept of it
 

@@ -38,7 +38,6 @@ from lthbench.answers import Search
 from lthbench.childprocess import Limits
 from lthbench.engine import Evaluation, Examples, Job, plain
 from lthbench.engine.choice import Means, arithmetic, engine_for
-from lthbench.engine.order import batch_size
 from lthbench.errors import MethodError, NotApplicable
 from lthbench.evaluation import asked
 from lthbench.executors import Executor
@@ -435,7 +434,7 @@ def _tested(task: Task, seed: int, seen: Seen) -> int:
 def _flops(task: Task, train: Examples) -> float:
     """Floating-point operations of one step, forward and backward, of the unmasked network."""
     each = 3 * networks.flops(task.network, task.network.depth)
-    return float(each * batch_size(task.recipe, len(train.y)))
+    return float(each * task.recipe.batch_size(len(train.y)))
 
 
 def _gpu_step(job: Job, train: Examples) -> float | None:

@@ -17,7 +17,6 @@ from lthbench import answers, find, masks, networks, ticket, transfer, wire
 from lthbench.answers import Search, SeedState
 from lthbench.childprocess import Child, ChildProcess, Limits, StartChild
 from lthbench.engine.choice import HERE, Means
-from lthbench.engine.order import batch_size
 from lthbench.errors import MethodError, TicketError
 from lthbench.executors import Executor
 from lthbench.meter import Meter
@@ -76,7 +75,7 @@ async def hand_over(
 
     async def once() -> SeedState:
         state = answers.prepare(task, search.seed, tickets, place, means)
-        batch = batch_size(task.recipe, len(state.train.y))
+        batch = task.recipe.batch_size(len(state.train.y))
         state.meter = Meter(task.recipe.steps, batch, BUDGET)
         child = await start(place / "home")
         try:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lthbench import answers, data, executors, networks, score, seeds, stats
+from lthbench import answers, data, executors, networks, score, scores, seeds, stats
 from lthbench.engine import Evaluation, Job
 from lthbench.engine.choice import Means, engine_for, means_of
 from lthbench.errors import ResourceError
@@ -26,6 +26,7 @@ from lthbench.states import State
 from lthbench.task import Task, load_task
 
 DRAWS = 10
+PARTS = ("held_out", "test")
 
 Scores = dict[str, list[list[float]]]  # by set of examples: for each rung, the score of each draw
 
@@ -40,24 +41,17 @@ def nudged(start: State, seed: int, draw: int) -> State:
     return State(moved, start.step)
 
 
-def floor(scores: Sequence[float], least: float) -> float:
+def floor(values: Sequence[float], least: float) -> float:
     """The standard deviation of scores that differ by noise alone, at least `least`."""
-    return max(least, statistics.stdev(scores))
-
-
-def unit(task: Task, size: int) -> float:
-    """What a score of 1 comes to in the floor's unit: examples of an accuracy, points of an area.
-
-    Args:
-        size: examples of the set.
-    """
-    return 100.0 if task.score.kind == "area" else float(size)
+    return max(least, statistics.stdev(values))
 
 
 def _points(task: Task, counts: Sequence[int], size: int) -> float:
     """A run's area in points; what lies before its start is the same for all draws, here 0."""
     before = [0.0] * (len(task.grid) - len(counts))
-    return unit(task, size) * stats.area([*before, *(n / size for n in counts)], task.grid)
+    return scores.unit(task.score.kind, size) * stats.area(
+        [*before, *(n / size for n in counts)], task.grid
+    )
 
 
 async def scored(
@@ -65,7 +59,7 @@ async def scored(
 ) -> tuple[Scores, dict[str, int]]:
     """The score of each rung's ticket from that many starts, and how many examples each set has.
 
-    Scores are correct answers at T, or in area tasks A x 100 (`unit`).
+    Scores are correct answers at T, or in area tasks A x 100 (`scores.unit`).
 
     Args:
         tickets: the folder of that seed's tickets.
@@ -73,6 +67,7 @@ async def scored(
     Raises ResourceError where one diverges: noise that decides that has no standard deviation.
     """
     seen = score.see(task, [seed], score.Plan(final=True), means)
+    counted = {part: seen.sets[seed][part] for part in PARTS}  # the training part has no floor
     depth, steps = task.network.depth, task.recipe.steps
     theta = networks.initial(task.network, depth, seed)
     jobs, by = [], engine_for(means, task.network)
@@ -86,8 +81,8 @@ async def scored(
             jobs.append(Job(*what, engine=by))
     executor = executors.local(workers, means)
     area = task.score.kind == "area"
-    looks = Evaluation(seen.sets, task.grid if area else (steps,))
-    sizes = {part: len(examples.y) for part, examples in seen.sets[seed].items()}
+    looks = Evaluation({seed: counted}, task.grid if area else (steps,))
+    sizes = {part: len(examples.y) for part, examples in counted.items()}
     found: dict[str, dict[str, float]] = {}
     try:
         async for key, result in executor.results(jobs, seen.train, looks):
@@ -104,7 +99,7 @@ async def scored(
             [found[f"{rung!r} {draw}"][part] for draw in range(draws)]
             for rung in task.ladder.trained
         ]
-        for part in ("held_out", "test")
+        for part in PARTS
     }, sizes
 
 
@@ -121,14 +116,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     means = means_of(options.device, None)
     crew = executors.default_workers(means) if options.workers is None else options.workers
     tickets = options.folder / "tickets" / f"seed{seed}"
-    scores, sizes = asyncio.run(scored(task, seed, tickets, crew, means))
+    found, sizes = asyncio.run(scored(task, seed, tickets, crew, means))
     # Never below one example, in the floor's own unit.
     floors = {
-        part: [floor(rung, unit(task, sizes[part]) / sizes[part]) for rung in rungs]
-        for part, rungs in scores.items()
+        part: [floor(rung, scores.unit(task.score.kind, size) / size) for rung in found[part]]
+        for part, size in sizes.items()
     }
     path = options.folder / "noise.json"
-    made = {"task": task.digest, "seed": seed, "scores": scores, "floors": floors}
+    made = {"task": task.digest, "seed": seed, "scores": found, "floors": floors}
     write_whole(path, canonical_json(made))
     print(path)
 

@@ -1,4 +1,4 @@
-"""README's picture: accuracy against density of several methods' records, as a plain SVG.
+"""README's picture: scores against density of several methods' records, as a plain SVG.
 
 `python -m lthbench.picture RECORD… --out docs/NAME.svg`; ERK and dense come from the first record.
 No library is asked for: plotly needs a browser to write a picture.
@@ -11,10 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import cycle
 from pathlib import Path
 
 from lthbench.paths import write_whole
 from lthbench.record import Record, read_record
+from lthbench.tables import measure
 
 WIDTH, HEIGHT = 720, 360
 LEFT, RIGHT, TOP, BOTTOM = 64, 130, 44, 52  # margins; the right one holds the names
@@ -24,7 +26,7 @@ TICKS = 5
 
 @dataclass(frozen=True)
 class Curve:
-    """One method's mean test accuracy and 95 % interval by density.
+    """One method's mean score and 95 % interval by density.
 
     Attributes:
         points: (density, mean, low, high), densities falling; fractions.
@@ -60,8 +62,8 @@ def draw(title: str, curves: Sequence[Curve], dense: float) -> str:
         share = (math.log(density) - first) / ((last - first) or 1.0)
         return LEFT + 12 + share * (WIDTH - LEFT - RIGHT - 24)
 
-    def y(accuracy: float) -> float:
-        share = (100 * accuracy - bottom) / (top - bottom)
+    def y(score: float) -> float:
+        share = (100 * score - bottom) / (top - bottom)
         return HEIGHT - BOTTOM - share * (HEIGHT - TOP - BOTTOM)
 
     right, floor = WIDTH - RIGHT, HEIGHT - BOTTOM
@@ -76,7 +78,7 @@ def draw(title: str, curves: Sequence[Curve], dense: float) -> str:
     parts.append(_text((LEFT + right) / 2, HEIGHT - 12, "weights kept", anchor="middle"))
     parts.append(_line(LEFT, y(dense), right, y(dense), "#5b6570", dash="6 4"))
     names = [(y(dense), "dense", "#5b6570")]
-    for curve, colour in zip(curves, COLOURS, strict=False):
+    for curve, colour in zip(curves, cycle(COLOURS), strict=False):
         lower = [(x(d), y(low)) for d, _, low, _ in curve.points]
         upper = [(x(d), y(high)) for d, _, _, high in curve.points]
         band = _path([*upper, *reversed(lower)])
@@ -150,7 +152,9 @@ def main() -> None:
     dense = first.aggregates["dense"]["mean"]
     seeds = len(first.seeds)
     where = "test" if first.shown == "test" else "held-out"
-    title = f"{first.task.name}: {where} accuracy, mean and 95 % interval over {seeds} seeds"
+    title = (
+        f"{first.task.name}: {where} {measure(first)}, mean and 95 % interval over {seeds} seeds"
+    )
     write_whole(options.out, draw(title, curves, dense).encode())
     print(options.out)
 

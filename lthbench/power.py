@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lthbench import scores, stats, tables
 from lthbench import seeds as streams
-from lthbench import stats, tables
 from lthbench.board import entries, ranks
 from lthbench.board.entries import State
 from lthbench.board.standings import Standing, published, standings
@@ -373,27 +373,11 @@ def _run(
     record: Record, name: str, seeds: Sequence[int], aggregates: Mapping[str, Any]
 ) -> Run | None:
     """A record's headline by seed; None where it has none, or its tickets are untrained."""
-    told = _headline(aggregates)
-    if told is None:
+    told = scores.headline(aggregates)
+    if told is None or told["what"] == "accuracy":
         return None
-    what, values = told
-    by_seed = dict(zip(seeds, values, strict=True))
-    return Run(record.task.name, name, what, by_seed, record.task.seeds)
-
-
-def _headline(aggregates: Mapping[str, Any]) -> tuple[str, list[float]] | None:
-    """Retention where it is said, else ticket - erk in points over the rungs that have both."""
-    if "untrained" in aggregates or not aggregates:
-        return None
-    if aggregates["retention"] and aggregates["rankable"]:
-        return "retention", aggregates["retention"]["values"]
-    both = [rung for rung in aggregates["rungs"] if rung.get("erk") and rung.get("ticket")]
-    if not both:
-        return None
-    ladder = [rung["density"] for rung in both]
-    weights = stats.log_density_weights(ladder) if len(ladder) > 1 else np.ones(1)
-    above = [np.subtract(rung["ticket"]["values"], rung["erk"]["values"]) for rung in both]
-    return "above erk", (100 * (weights @ np.array(above))).tolist()
+    by_seed = dict(zip(seeds, told["values"], strict=True))
+    return Run(record.task.name, name, told["what"], by_seed, record.task.seeds)
 
 
 # What is told

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from lthbench import answers, controls, masks, networks, store, testset, wire
@@ -20,18 +19,16 @@ from lthbench.answers import Search
 from lthbench.engine import Evaluation, Examples, Job, Result
 from lthbench.engine.choice import HERE, VERSIONS, Means, arithmetic, engine_for
 from lthbench.engine.norms import BATCHES
-from lthbench.engine.order import batch_size
 from lthbench.errors import MethodError, RecordError
 from lthbench.executors import Executor
 from lthbench.paths import cache
-from lthbench.scores import UNTRAINED, division
+from lthbench.scores import REINITS, UNTRAINED, division
 from lthbench.states import State
 from lthbench.task import Controls, Task, controlled
 
 ORDER = ("score/data",)
 COMPRESSED = (8, 4, 2)
 LAST_COUNTS = 5
-REINITS = ("reinit", "reinit-signs")  # the ticket's masks, weights drawn anew
 MEASURES = 2  # raised when more is kept of a scored run: those of before are trained again
 ATTEMPTS = 3  # a failed control or dense run is drawn again, twice at most
 # The same for every method: run once, kept in the cache.
@@ -447,9 +444,7 @@ def entry_of(
     by = engine_for(seen.means, task.network)
     until = recipe.steps if until is None else until
     facts = {"origin": "init", "start": 0, "own_shuffle": (), **(table or {})}
-    total = sum(
-        _size(shape) for shape in networks.shapes(task.network, task.network.depth).values()
-    )
+    total = networks.prunable_weights(task.network, task.network.depth)
     facts |= {"masks": None, "kept": total, "effective": None, "layers": {}, "total": total}
     facts["effective_nodes"] = None
     if chosen is not None:
@@ -459,7 +454,7 @@ def entry_of(
         facts |= {"effective": masks.kept(alive), "layers": masks.counts(chosen)}
         facts["effective_nodes"] = networks.effective_nodes(alive)
     forward = networks.sparse_flops(task.network, task.network.depth, chosen or {})
-    examples = batch_size(recipe, len(seen.train[seed].y)) * (until - start.step)
+    examples = recipe.batch_size(len(seen.train[seed].y)) * (until - start.step)
     facts |= {"flops_inference": forward, "flops_training": 3 * forward * examples}
     facts["weights"] = start.digest
     key = store.key(
@@ -480,10 +475,6 @@ def entry_of(
     depth = task.network.depth
     job = Job(task.network, depth, start, chosen, recipe, until, seed, ORDER, key, norm_batches, by)
     return Entry(job, kind, density, schedule, facts, attempt)
-
-
-def _size(shape: Sequence[int]) -> int:
-    return int(torch.Size(shape).numel())
 
 
 async def drawn_again(
@@ -607,8 +598,7 @@ def fingerprints(task: Task) -> dict[str, str]:
 
 def weights_total(task: Task) -> int:
     """N, the number of prunable weights."""
-    shapes = networks.shapes(task.network, task.network.depth)
-    total = sum(_size(shape) for shape in shapes.values())
+    total = networks.prunable_weights(task.network, task.network.depth)
     if not total:
         raise RecordError(f"{task.name}: no prunable weights")
     return total

@@ -20,6 +20,7 @@ LAST = 5  # evaluations averaged where a recipe ends at a constant rate
 CONTROLS = ("shuffled", "reinit", "reinit-signs", "random", "erk")
 IDENTITY = ("shuffled", "reinit", "reinit-signs")  # which weights; signs and magnitudes; magnitudes
 MEASURES = ("distance", "flops_inference", "flops_training", "effective_nodes")
+REINITS = ("reinit", "reinit-signs")  # the ticket's masks, weights drawn anew
 UNTRAINED = ("untrained", "untrained_random")  # read as they stand
 Table = Mapping[str, Any]
 
@@ -30,14 +31,14 @@ def aggregate(record: Table) -> dict[str, Any]:
     cells = _index(record)
     rungs = [_rung(record, cells, density) for density in ladder]
     result = {
-        "dense": _interval(_dense(record, cells)),
+        "dense": interval(_dense(record, cells)),
         "reproduces": _reproduces(record, cells),
         "rungs": rungs,
         **_loss(record, cells, ladder),
         "matching": _matching(record, cells, ladder),
         "speed": _speed(record, cells, ladder),
         "measures": _measures(record, cells, ladder),
-        "cost": _interval([search["cost"] for search in record["searches"]]),
+        "cost": interval([search["cost"] for search in record["searches"]]),
         "division": _division(record),
         "complete": _complete(record, cells, ladder),
         **({"untrained": _untrained(record, cells, ladder)} if is_untrained(record) else {}),
@@ -66,6 +67,16 @@ def score_of(record: Table, cell: Table, part: str | None = None) -> float:
     if record["task"]["kind"] == "area" and cell.get("kind") not in UNTRAINED:
         return area_of(record, cell, shown)
     return accuracy_of(record, cell, shown)
+
+
+def unit(kind: str, size: int) -> float:
+    """What a score of 1 comes to in a noise floor's unit: examples of an accuracy, or points.
+
+    Args:
+        kind: of the task's score.
+        size: examples of the set that is counted on.
+    """
+    return 100.0 if kind == "area" else float(size)
 
 
 def area_of(record: Table, cell: Table, part: str) -> float:
@@ -152,9 +163,9 @@ def _rung(record: Table, cells: Cells, density: float) -> dict[str, Any]:
     matters = stats.identity_matters(gaps["shuffled"], gaps["reinit"])
     return {
         "density": density,
-        "ticket": _interval(ticket),
+        "ticket": interval(ticket),
         "difference": _difference(ticket, dense),
-        **{kind: _interval(values) for kind, values in controls.items()},
+        **{kind: interval(values) for kind, values in controls.items()},
         **{gap_name(kind): _gap_table(gap) for kind, gap in gaps.items()},
         "identity_matters": matters,
         "effective": sum(effective) / len(effective) if effective else None,
@@ -211,13 +222,13 @@ def _loss(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
     loss = None
     if dense is not None:
         loss = stats.loss_points(dense, table, stats.log_density_weights(ladder))
-        told["loss"] = _interval(loss.tolist())
+        told["loss"] = interval(loss.tolist())
     random = None if record["reference"] is None else record["reference"]["loss_random"]
     if random is not None:
         told["rankable"] = stats.rankable(random)
         if told["rankable"] and loss is not None:
             of = stats.retention(loss, sum(random) / len(random))
-            told["retention"] = _interval(of.tolist())
+            told["retention"] = interval(of.tolist())
     return {**told, "above_erk": _above_erk(record, cells, ladder, loss)}
 
 
@@ -238,13 +249,13 @@ def _above_erk(
     reference = record["reference"]
     if len(pairs) < len(ladder) and reference is not None and loss is not None:
         random = sum(reference["loss_random"]) / len(reference["loss_random"])
-        return {**(_interval((random - loss).tolist()) or {}), "densities": ladder}
+        return {**(interval((random - loss).tolist()) or {}), "densities": ladder}
     if not pairs:
         return None
     weights = stats.log_density_weights(list(pairs))
     scored = np.array(list(pairs.values()), dtype=np.float64)  # [rungs, 2, seeds]
     above = 100 * (weights @ (scored[:, 0] - scored[:, 1]))
-    return {**(_interval(above.tolist()) or {}), "densities": list(pairs)}
+    return {**(interval(above.tolist()) or {}), "densities": list(pairs)}
 
 
 def headline(aggregates: Table) -> dict[str, Any] | None:
@@ -358,7 +369,7 @@ def _delay(
     values = [(steps if g is None else g) - m for m, g in pairs]
     delays = [None if g is None else g - m for m, g in pairs]
     reached = sum(delay is not None for delay in delays)
-    return {**(_interval(values) or {}), "values": values, "steps": delays, "reached": reached}
+    return {**(interval(values) or {}), "values": values, "steps": delays, "reached": reached}
 
 
 def _steps(record: Table, cells: Cells, density: float) -> dict[str, Any] | None:
@@ -417,7 +428,7 @@ def _complete(record: Table, cells: Cells, ladder: Sequence[float]) -> bool:
 
 
 def _transfer(record: Table) -> dict[str, Any]:
-    found = depths.transfer(record, lambda cell: score_of(record, cell), _interval)
+    found = depths.transfer(record, lambda cell: score_of(record, cell), interval)
     return {} if found is None else {"transfer": found}
 
 
@@ -441,11 +452,11 @@ def _untrained(record: Table, cells: Cells, ladder: list[float]) -> dict[str, An
         gap = None if random is None else stats.identity_gap(ticket, random)
         return {
             "density": density,
-            "ticket": _interval(ticket),
+            "ticket": interval(ticket),
             "held_out": sum(held_out) / len(held_out),
-            "dense": _interval(dense),
+            "dense": interval(dense),
             "difference": _difference(ticket, dense),
-            "random": _interval(random),
+            "random": interval(random),
             "above_random": _difference(ticket, random),
             "p": None if gap is None else gap.p,
         }
@@ -467,7 +478,7 @@ def _steps_table(found: stats.IterationsToMatch) -> dict[str, Any]:
 def _difference(a: list[float] | None, b: list[float] | None) -> dict[str, Any] | None:
     if a is None or b is None:
         return None
-    return _interval([x - y for x, y in zip(a, b, strict=True)])
+    return interval([x - y for x, y in zip(a, b, strict=True)])
 
 
 def _of_unequal(interval: Interval) -> Interval:
@@ -483,7 +494,7 @@ def _gap_table(gap: Gap | None) -> dict[str, Any] | None:
     return None if gap is None else {**_plain(_of_unequal(gap.interval)), "p": gap.p}
 
 
-def _interval(values: Sequence[float] | None) -> dict[str, Any] | None:
+def interval(values: Sequence[float] | None) -> dict[str, Any] | None:
     """Mean, interval and the values themselves."""
     if values is None or not len(values):
         return None

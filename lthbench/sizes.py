@@ -65,7 +65,7 @@ def sizes_of(task: Task) -> Sizes:
     try:
         _patterns(task)
         shapes = networks.shapes(task.network, task.network.depth)
-        size = sum(math.prod(shape) for shape in shapes.values())
+        size = networks.prunable_weights(task.network, task.network.depth)
         trained = _counts(task.ladder.trained, size, "[ladder] trained")
         untrained = _counts(task.ladder.untrained, size, "[ladder] untrained")
         _transfer(task)
@@ -139,8 +139,7 @@ def _transfer(task: Task) -> None:
         if not networks.has_depth(task.network, depth):
             told = networks.depths_told(task.network)
             raise TaskError(f"[transfer] depth {depth}: {task.network.family} networks {told}")
-        shapes = networks.shapes(task.network, depth).values()
-        size = sum(math.prod(shape) for shape in shapes)
+        size = networks.prunable_weights(task.network, depth)
         _counts(task.transfer.densities, size, f"[transfer] densities at depth {depth}")
 
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lthbench import stats, tables
+from lthbench import scores, stats, tables
 from lthbench.record import Record
-from lthbench.stats import Interval
 from lthbench.tables import (
     interval,
     is_area,
@@ -117,7 +116,7 @@ def _above_random(record: Record, rungs: Sequence[Rung], at: Rung | None) -> str
         if controlled:
             rung = at if at in controlled else controlled[-1]
             pairs = zip(rung["ticket"]["values"], rung[kind]["values"], strict=True)
-            found = _interval([one - other for one, other in pairs])
+            found = scores.interval([one - other for one, other in pairs]) or {}
             where = "there" if rung is at else f"at {_percent(rung['density'])} %"
             return _apart(record, found, word, where)
     return ""
@@ -215,13 +214,6 @@ def _level(found: Mapping[str, Any]) -> str:
         values = found["values"][:1] if stats.alike(found["values"]) else found["values"]
         return " / ".join(_points(value) for value in values)
     return f"{_points(found['mean'])} [{_points(found['low'])}, {_points(found['high'])}]"
-
-
-def _interval(values: Sequence[float]) -> dict[str, Any]:
-    found: Interval = stats.t_interval(values)
-    alike = stats.alike(values)
-    low, high = (None, None) if alike else (found.low, found.high)
-    return {"mean": found.mean, "low": low, "high": high, "values": values}
 
 
 def _percent(density: float) -> str:

@@ -101,6 +101,10 @@ class Network(Strict):
     prunable: tuple[str, ...]
     init: tuple[Init, ...]
 
+    def sides(self, length: int) -> tuple[int, int]:
+        """Height and width of a square of this side; a signal, and a part of one, is one high."""
+        return (length if self.rank == 2 else 1), length
+
     @model_validator(mode="after")
     def _image_fits(self) -> Network:
         """What a network on images is cut into must come out even."""

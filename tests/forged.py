@@ -16,7 +16,7 @@ import torch
 from lthbench import arrays, controls, masks, networks, packed, testset
 from lthbench import bundle as bundles
 from lthbench.record import build, file_bytes
-from lthbench.score import REINITS
+from lthbench.scores import REINITS
 from lthbench.task import Task, load_task
 
 Table = dict[str, Any]

@@ -36,7 +36,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("verify", "compare", "evidence", "citing", "power"),
     ("submission", "site"),
     ("estimate", "bench"),
-    ("cli_board", "cli_dev"),
+    ("cli_board",),
+    ("cli_dev",),
     ("cli",),
 )
 LAYER = {module: number for number, layer in enumerate(LAYERS) for module in layer}

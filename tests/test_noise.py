@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lthbench import answers, controls, data, masks, networks, noise
+from lthbench import answers, controls, data, masks, networks, noise, scores
 from lthbench.engine.choice import Means
 from lthbench.errors import RecordError
 from lthbench.reference import _noise, build
@@ -61,7 +61,7 @@ def test_floors_are_measured_on_every_rung(kind: str, tmp_path: Path, cache: Pat
     assert set(found) == {"held_out", "test"}
     for part, rungs in found.items():
         assert [len(rung) for rung in rungs] == [3] * len(task.ladder.trained)
-        whole = noise.unit(task, sizes[part])
+        whole = scores.unit(task.score.kind, sizes[part])
         assert whole == (100 if task.score.kind == "area" else sizes[part])
         assert all(0 < score <= whole for rung in rungs for score in rung)
         if task.score.kind == "accuracy":

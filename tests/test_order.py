@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench.engine.order import BLOCK, batch_size, batches, steps_per_table
+from lthbench.engine.order import BLOCK, batches, steps_per_table
 from tests import tiny
 from tests.strategies import moderate
 
@@ -77,7 +77,7 @@ def test_a_step_without_batches_takes_all_but_the_share(
 ) -> None:
     size = examples - round(share * examples)
     (one,) = rows(examples, start, start + 1, leave_out=share)
-    assert len(one) == size == batch_size(tiny.recipe(batch=0, leave_out=share), examples)
+    assert len(one) == size == tiny.recipe(batch=0, leave_out=share).batch_size(examples)
     assert one == sorted(set(one)) and set(one) <= set(range(examples))
 
 

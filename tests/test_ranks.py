@@ -110,7 +110,7 @@ def test_drawn_flips_agree_with_the_definition(
     """Above 16 units; with the flips' number cut, or the definition would take minutes."""
     monkeypatch.setattr(ranks, "DRAWN", 300)
     board = drawn(4, 4, spread)
-    flips = ranks._flips(20, 300)
+    flips = ranks.signs(20, 300)
     assert flips.shape == (300, 20) and set(flips.ravel()) == {1.0, -1.0}
     agree(ranks.rank(board).p, by_definition(board, flips.tolist(), more=1))
 
@@ -125,7 +125,7 @@ def test_one_step_agrees_with_the_definition(
         monkeypatch.setattr(ranks, name, value)
     board = drawn(5, 3, spread)
     board["m005"] = board["m000"]
-    flips = ranks._flips(15, 200)
+    flips = ranks.signs(15, 200)
     observed = flipped(board, [1.0] * 15)
     maxima = [max(flipped(board, signs).values()) for signs in flips.tolist()]
     wanted = {
@@ -324,7 +324,7 @@ def test_a_result_is_stored_and_found_again(
         raise AssertionError("it was stored")
 
     with monkeypatch.context() as context:
-        context.setattr(ranks, "_stepped_down", never)
+        context.setattr(ranks, "step_down", never)
         context.setattr(ranks, "_maxima", never)
         again = ranks.rank(board)
         assert dict(again.p) == dict(first.p) and again.high == first.high

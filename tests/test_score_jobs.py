@@ -25,6 +25,7 @@ from lthbench.errors import DataError
 from lthbench.executors import Here
 from lthbench.method import load_method
 from lthbench.score import ATTEMPTS, COMPRESSED, ORDER, Entry, Plan, Seen, planned, see
+from lthbench.scores import REINITS
 from lthbench.states import State
 from lthbench.task import Task, load_task
 from tests.searching import ROOT, search
@@ -240,7 +241,7 @@ def test_another_start_by_origin(origin: str, digits: Task, tmp_path: Path) -> N
         assert ticket.table["weights"] == ticket.job.start.digest
         theta = networks.initial(digits.network, digits.network.depth, SEED)
         assert not torch.equal(ticket.job.start["head.weight"], theta["head.weight"])
-        assert not [entry for entry in chosen if entry.kind in score.REINITS]
+        assert not [entry for entry in chosen if entry.kind in REINITS]
         return
     reinit = of(chosen, "reinit", 0.2)
     assert reinit.table["masks"] == ticket.table["masks"]
@@ -259,7 +260,7 @@ def test_another_start_by_origin(origin: str, digits: Task, tmp_path: Path) -> N
 def test_signs_stay_and_magnitudes_are_fresh(origin: str, digits: Task, tmp_path: Path) -> None:
     """Under the ticket's masks at its step; what is not pruned is as in the reinit control."""
     chosen = entries(digits, tmp_path, ALL, "origins", origin=origin)
-    ticket, reinit, signs = (of(chosen, k, 0.2) for k in ("ticket", *score.REINITS))
+    ticket, reinit, signs = (of(chosen, k, 0.2) for k in ("ticket", *REINITS))
     assert signs.table["masks"] == ticket.table["masks"]
     assert signs.job.start.step == ticket.job.start.step
     assert signs.job.start.digest != reinit.job.start.digest
@@ -306,7 +307,7 @@ def test_in_sums_another_start_has_the_tickets_norm(sums: Task, tmp_path: Path) 
     """Scale alone moves when a network generalises."""
     chosen = entries(sums, tmp_path, ALL, "magnitude_init")
     for density in sums.ladder.trained:
-        ticket, *others = (of(chosen, kind, density) for kind in ("ticket", *score.REINITS))
+        ticket, *others = (of(chosen, kind, density) for kind in ("ticket", *REINITS))
         assert ticket.job.masks is not None
         for name, mask in ticket.job.masks.items():
             wanted, *own = (norm(one.job.start[name][mask]) for one in (ticket, *others))
@@ -365,7 +366,7 @@ def test_a_failed_control_is_drawn_again(
     assert len(tried) == min(failures + 1, ATTEMPTS)
     assert cell["attempt"] == len(tried) - 1
     assert cell["status"] == ("ok" if failures < ATTEMPTS else "diverged")
-    fresh = kind in score.REINITS
+    fresh = kind in REINITS
     drawn = "weights" if fresh else "masks"
     digests = [job.start.digest if fresh else masks.digest(job.masks or {}) for job in tried]
     assert len(set(digests)) == len(tried)
@@ -380,7 +381,7 @@ def test_a_failed_control_is_drawn_again(
                 assert norm(job.start[part][mask]) == pytest.approx(wanted, rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", score.REINITS)
+@pytest.mark.parametrize("kind", REINITS)
 @pytest.mark.parametrize("origin", ["rewind", "signs", "free"])
 def test_every_kind_of_start_is_drawn_again(
     origin: str, kind: str, digits: Task, tmp_path: Path

@@ -28,8 +28,7 @@ from lthbench.packing import pack
 from lthbench.paths import canonical_json, digest
 from lthbench.record import Cell, Record
 from lthbench.reference import build, load_reference
-from lthbench.score import REINITS
-from lthbench.scores import score_of
+from lthbench.scores import REINITS, score_of
 from lthbench.task import Task, grid, load_task
 from lthbench.verify import Verified, again, reproduce, retrain, sandbox, verify
 from lthbench.verify.found import Finding, Say, quiet

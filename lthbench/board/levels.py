@@ -181,9 +181,8 @@ def _table(record: Record) -> Table:
 
 def _unit(table: Table, cell: Cell) -> float:
     """What a score of 1 comes to: examples of a cell that are counted, points of an area."""
-    if table["task"]["kind"] == "area" and cell.kind not in scores.UNTRAINED:
-        return 100.0
-    return float(table["sizes"][str(cell.seed)]["test"])
+    kind = "accuracy" if cell.kind in scores.UNTRAINED else table["task"]["kind"]
+    return scores.unit(kind, table["sizes"][str(cell.seed)]["test"])
 
 
 def _points(table: Table, cell: Cell) -> float:

@@ -122,22 +122,6 @@ def sign_flips(first: Sequence[Sequence[float]], second: Sequence[Sequence[float
     return _adjusted(names, units, sizes)["a", "b"]
 
 
-def step_down(units: FloatArray, sizes: tuple[int, ...], flips: FloatArray) -> FloatArray:
-    """Adjusted p of each pair of contenders, in the order of `triu_indices`; nothing is stored.
-
-    Args:
-        units: values (contenders, units), task by task.
-        sizes: units of each task.
-        flips: of `signs`.
-    """
-    return _stepped_down(units, sizes, flips)
-
-
-def signs(units: int, drawn: int = DRAWN) -> FloatArray:
-    """The flips (flips, units) of a board: all of them, or as many as are to be drawn."""
-    return _flips(units, drawn)
-
-
 def _table(
     scores: Mapping[str, Sequence[Sequence[float]]],
 ) -> tuple[tuple[str, ...], FloatArray, tuple[int, ...]]:
@@ -198,7 +182,7 @@ def _reached(observed: FloatArray) -> FloatArray:
     return np.where(observed < NOTHING, 0.0, observed * (1 - TIE))
 
 
-def _flips(units: int, drawn: int) -> FloatArray:
+def signs(units: int, drawn: int) -> FloatArray:
     """Signs (flips, units): all of them, the first sign fixed, as T^2 does not see it; or drawn."""
     if units <= ALL_TO and 2 ** (units - 1) <= drawn:
         bits = (np.arange(2 ** (units - 1))[:, None] >> np.arange(units)) & 1
@@ -225,7 +209,7 @@ def _adjusted(names: Sequence[str], units: FloatArray, sizes: tuple[int, ...]) -
     """p values of a board, from its stored result where there is one."""
     count = len(names)
     pairs = count * (count - 1) // 2
-    flips = _flips(sum(sizes), _drawn(count))
+    flips = signs(sum(sizes), _drawn(count))
     stored = None
     if pairs * len(flips) >= STORED_FROM:
         key = [VERSION, names, sizes, len(flips), digest(np.ascontiguousarray(units).tobytes())]
@@ -233,9 +217,7 @@ def _adjusted(names: Sequence[str], units: FloatArray, sizes: tuple[int, ...]) -
     wanted = pairs if count <= MANY else len(flips)
     found = _read(stored, wanted)
     if found is None:
-        found = (
-            _stepped_down(units, sizes, flips) if count <= MANY else _maxima(units, sizes, flips)
-        )
+        found = step_down(units, sizes, flips) if count <= MANY else _maxima(units, sizes, flips)
         _store(stored, found)
     rows = {name: row for row, name in enumerate(names)}
     if count > MANY:
@@ -252,11 +234,16 @@ def _drawn(count: int) -> int:
     return min(DRAWN_OF_MANY, max(LEAST_DRAWN, TRIED // (count * (count - 1) // 2)))
 
 
-def _stepped_down(units: FloatArray, sizes: tuple[int, ...], flips: FloatArray) -> FloatArray:
+def step_down(units: FloatArray, sizes: tuple[int, ...], flips: FloatArray) -> FloatArray:
     """Adjusted p of each pair (in the order of `triu_indices`), by step-down max-T.
 
     From the largest statistic on, each is held against the maximum over itself and all that are
     smaller; p never falls on the way (Westfall & Young 1993, algorithm 2.8).
+
+    Args:
+        units: values (contenders, units), task by task.
+        sizes: units of each task.
+        flips: of `signs`.
     """
     first, second = np.triu_indices(len(units), 1)
     differences = units[first] - units[second]

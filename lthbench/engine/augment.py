@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lthbench import seeds
 from lthbench.engine import Examples
-from lthbench.engine.order import batch_size, batches, by_step, steps_per_table
+from lthbench.engine.order import batches, by_step, steps_per_table
 from lthbench.task import Recipe
 
 PAD = 4  # black pixels on each side that a crop may reach into
@@ -55,7 +55,7 @@ def tables(
     """
     reach = REACH[recipe.augment]
     size = steps_per_table(recipe, examples)
-    shape = size, min(batch_size(recipe, examples), examples)
+    shape = size, min(recipe.batch_size(examples), examples)
 
     def table_of(number: int) -> np.ndarray:
         generator = seeds.generator(seed, "augment", *order, number)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lthbench.engine import Examples, Job
 from lthbench.engine.augment import move, tables
-from lthbench.engine.order import batch_size, batches
+from lthbench.engine.order import batches
 
 BLOCK = 50  # steps whose tables are made and moved together
 Key = tuple[int, tuple[str, ...], int]  # seed, order, first step
@@ -62,7 +62,7 @@ class Feed:
         ]
         numbers = {key: i for i, key in enumerate(longest)}
         self.place = torch.tensor([numbers[key] for key in keys], device=self.x.device)
-        size = min(batch_size(self.recipe, len(self.first.y)), len(self.first.y))
+        size = min(self.recipe.batch_size(len(self.first.y)), len(self.first.y))
         shape = BLOCK, len(self.streams), size
         self.rows = torch.zeros(shape, dtype=torch.int32, device=self.x.device)
         self.moves: Tensor | None = None

@@ -41,11 +41,6 @@ def by_step(
         yield table[step % size]
 
 
-def batch_size(recipe: Recipe, examples: int) -> int:
-    """Examples in one step."""
-    return recipe.batch_size(examples)
-
-
 def steps_per_table(recipe: Recipe, examples: int) -> int:
     """Steps whose rows are drawn together: an epoch, or a block of full-batch steps."""
     return max(1, examples // recipe.batch) if recipe.batch else BLOCK
@@ -55,7 +50,7 @@ def _table(
     recipe: Recipe, examples: int, seed: int, order: tuple[str, ...], number: int
 ) -> np.ndarray:
     generator = seeds.generator(seed, *order, number)
-    size = batch_size(recipe, examples)
+    size = recipe.batch_size(examples)
     if recipe.batch:
         rows = steps_per_table(recipe, examples)
         return generator.permutation(examples)[: rows * size].reshape(rows, -1)

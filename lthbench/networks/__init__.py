@@ -41,6 +41,11 @@ def shapes(spec: Network, depth: int) -> dict[str, tuple[int, ...]]:
     return {name: parameters[name] for name in matching(tuple(parameters), spec.prunable)}
 
 
+def prunable_weights(spec: Network, depth: int) -> int:
+    """N, how many weights of a family at a depth can be pruned."""
+    return sum(math.prod(shape) for shape in shapes(spec, depth).values())
+
+
 def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
     """The runs of repeated blocks of a family at a depth; no tensor outside of them repeats."""
     found: tuple[Stage, ...] = FAMILIES[spec.family].stages(spec, depth)  # type: ignore[attr-defined]

@@ -36,7 +36,7 @@ class Norm(nn.Module):
     def forward(self, x: Tensor, linear: bool = False) -> Tensor:
         """(batch, width, height, width of the image), normalised; or only times the scale."""
         if linear:
-            return x * self.weight.view(-1, *[1] * (x.ndim - 2))
+            return x * self.weight[:, None, None]
         statistics = self.running_mean, self.running_var
         return F.batch_norm(
             x, *statistics, self.weight, self.bias, self.training, self.momentum, eps=1e-5
@@ -46,14 +46,14 @@ class Norm(nn.Module):
 class Block(nn.Module):
     """Two convolutions with kernels of side 3, added to what they read."""
 
-    def __init__(self, reads: int, width: int, stride: int, rank: int) -> None:
+    def __init__(self, spec: Network, reads: int, width: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = _convolution(reads, width, 3, stride, rank)
+        self.conv1 = _convolution(spec, reads, width, 3, stride)
         self.norm1 = Norm(width)
-        self.conv2 = _convolution(width, width, 3, 1, rank)
+        self.conv2 = _convolution(spec, width, width, 3)
         self.norm2 = Norm(width)
         changes = stride != 1 or reads != width
-        self.shortcut = _convolution(reads, width, 1, stride, rank) if changes else None
+        self.shortcut = _convolution(spec, reads, width, 1, stride) if changes else None
         self.shortcut_norm = Norm(width) if changes else None
 
     def forward(self, x: Tensor, linear: bool = False) -> Tensor:
@@ -69,13 +69,13 @@ class ResNet(nn.Module):
 
     def __init__(self, spec: Network, depth: int) -> None:
         super().__init__()
-        self.image = (1, spec.channels, spec.side if spec.rank == 2 else 1, spec.side)
-        self.stem = _convolution(spec.channels, spec.width, spec.stem, 1, spec.rank)
+        self.image = (1, spec.channels, *spec.sides(spec.side))
+        self.stem = _convolution(spec, spec.channels, spec.width, spec.stem)
         self.norm = Norm(spec.width)
         widths = [spec.width * 2**stage for stage in range(spec.stages)]
         self.stage = nn.ModuleList(
             nn.ModuleList(
-                _blocks(widths[max(0, stage - 1)], widths[stage], depth, bool(stage), spec.rank)
+                _blocks(spec, widths[max(0, stage - 1)], widths[stage], depth, bool(stage))
             )
             for stage in range(spec.stages)
         )
@@ -121,14 +121,14 @@ class ResNet(nn.Module):
         return tuple(numbered(f"stage.{s}.", range(depth), fixed=True) for s in range(spec.stages))
 
 
-def _convolution(reads: int, width: int, side: int, stride: int, rank: int) -> nn.Conv2d:
+def _convolution(spec: Network, reads: int, width: int, side: int, stride: int = 1) -> nn.Conv2d:
     """A convolution that keeps the size where its stride is 1; of a signal, along it alone."""
-    square = rank == 2
-    kernel, padding = (side if square else 1, side), (side // 2 if square else 0, side // 2)
-    return nn.Conv2d(reads, width, kernel, (stride if square else 1, stride), padding, bias=False)
+    kernel = spec.sides(side)
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    return nn.Conv2d(reads, width, kernel, spec.sides(stride), padding, bias=False)
 
 
-def _blocks(reads: int, width: int, depth: int, halves: bool, rank: int) -> list[Block]:
+def _blocks(spec: Network, reads: int, width: int, depth: int, halves: bool) -> list[Block]:
     """One stage; all stages but the first halve the image."""
-    first = Block(reads, width, 2 if halves else 1, rank)
-    return [first, *(Block(width, width, 1, rank) for _ in range(depth - 1))]
+    first = Block(spec, reads, width, 2 if halves else 1)
+    return [first, *(Block(spec, width, width) for _ in range(depth - 1))]

@@ -39,8 +39,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, reads: int = 0, attend: Attend = "softmax") -> Tensor:
         """(batch, n, width) to (batch, n - reads, width): the positions from `reads` on."""
         kept = x[:, reads:]
-        q = self._split(self.query(kept))
-        k, v = self._split(self.key(x)), self._split(self.value(x))
+        q, k, v = (_split(y, self.heads) for y in (self.query(kept), self.key(x), self.value(x)))
         scores = q @ k.transpose(-1, -2)  # (batch, heads, n - reads, n)
         causal = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1 + reads)
         if attend == "flow":  # linear in query and in key; n^2 as there are n of each
@@ -76,8 +75,10 @@ class Block(nn.Module):
         added: Tensor = self.down(F.relu(self.up(x), inplace=untouched(self.up, nn.Linear)))
         return x + added
 
-    def _split(self, x: Tensor) -> Tensor:  # (batch, n, width) to (batch, heads, n, width / heads)
-        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
+
+def _split(x: Tensor, heads: int) -> Tensor:
+    """(batch, n, width) to (batch, heads, n, width / heads)."""
+    return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
 class Transformer(nn.Module):
@@ -85,7 +86,7 @@ class Transformer(nn.Module):
 
     def __init__(self, spec: Network, depth: int) -> None:
         super().__init__()
-        self.tokens = spec.inputs
+        self.tokens, self.heads = spec.inputs, spec.heads
         # nn.Embedding(...) would draw values, for which torch imports its compiler (2 s).
         table = torch.empty(spec.inputs, spec.width)
         self.embed = nn.Embedding.from_pretrained(table, freeze=False)  # type: ignore[no-untyped-call]
@@ -144,17 +145,14 @@ class Transformer(nn.Module):
         equals = numbers.clone()
         numbers[:2, :-1], equals[2, -1] = 1, 1
         x = torch.stack([numbers + equals, numbers]) @ weights["embed.weight"]
-        for number, block in enumerate(self.blocks):
+        for number in range(len(self.blocks)):
             of, last = f"blocks.{number}.", number + 1 == len(self.blocks)
             x = reached(x)
             kept = x[:, 2:] if last else x  # only the last position is read
-
-            def heads(of_what: Tensor, name: str, of: str = of, block: nn.Module = block) -> Tensor:
-                split: Tensor = block._split(F.linear(of_what, weights[f"{of}{name}.weight"]))  # type: ignore[operator]
-                return split
-
+            read = ((kept, "query"), (x, "key"), (x, "value"))
+            q, k, v = (_split(F.linear(y, weights[f"{of}{n}.weight"]), self.heads) for y, n in read)
             seen = torch.ones(kept.shape[1], 3, dtype=torch.float64).tril(3 - kept.shape[1])
-            mixed = attended(heads(kept, "query"), heads(x, "key"), heads(x, "value"), seen)
+            mixed = attended(q, k, v, seen)
             mixed = reached(mixed.transpose(1, 2).flatten(2))
             x = reached(kept + F.linear(mixed, weights[f"{of}output.weight"]))
             up = reached(F.linear(x, weights[f"{of}up.weight"]))

@@ -24,8 +24,8 @@ class ViT(nn.Module):
     def __init__(self, spec: Network, depth: int) -> None:
         super().__init__()
         whole = _timm(spec, depth)
-        self.image = (1, spec.channels, *_sides(spec, spec.side))
-        self.patch, self.heads = _sides(spec, spec.patch), spec.heads
+        self.image = (1, spec.channels, *spec.sides(spec.side))
+        self.patch, self.heads = spec.sides(spec.patch), spec.heads
         self.cls_token: nn.Parameter = whole.cls_token  # type: ignore[assignment]
         self.pos_embed: nn.Parameter = whole.pos_embed  # type: ignore[assignment]
         self.patch_embed, self.blocks = whole.patch_embed, whole.blocks
@@ -93,8 +93,7 @@ class ViT(nn.Module):
 
     def _patches(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """(1, channels, side, side) to (1, patches, width), without the bias."""
-        convolve = F.conv1d if x.ndim == 3 else F.conv2d
-        patches = convolve(x, weights["patch_embed.proj.weight"], stride=self.patch)
+        patches = F.conv2d(x, weights["patch_embed.proj.weight"], stride=self.patch)
         return patches.flatten(2).transpose(1, 2)
 
     def _heads(self, weights: Mapping[str, Tensor], of: str, x: Tensor) -> Tensor:
@@ -120,17 +119,12 @@ def _scaled(x: Tensor, scale: Tensor) -> Tensor:
     return x * (scale / (mean or 1.0))
 
 
-def _sides(spec: Network, side: int) -> tuple[int, int]:
-    """Height and width; a signal, and a patch of one, is of height one."""
-    return (side if spec.rank == 2 else 1, side)
-
-
 def _timm(spec: Network, depth: int) -> nn.Module:
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(
-        img_size=_sides(spec, spec.side),
-        patch_size=_sides(spec, spec.patch),
+        img_size=spec.sides(spec.side),
+        patch_size=spec.sides(spec.patch),
         in_chans=spec.channels,
         num_classes=spec.classes,
         embed_dim=spec.width,

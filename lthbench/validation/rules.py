@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from lthbench.errors import RecordError
 from lthbench.record import Cell, Record
 from lthbench.reference import Reference
-from lthbench.scores import UNTRAINED
+from lthbench.scores import REINITS, UNTRAINED
 from lthbench.stats import TIE
 from lthbench.task import Task, controlled
 from lthbench.untrusted import shown
@@ -115,7 +115,7 @@ def _wanted(record: Record, task: Task, cells: Cells) -> Iterator[Place]:
             ticket = cells.get(("ticket", density, seed, 1))
             if ticket is None or ticket.status == "missing":
                 continue
-            reinits = runs.REINITS[: 1 if untrained or not measured else 2]
+            reinits = REINITS[: 1 if untrained or not measured else 2]
             beside = ["shuffled", *(reinits if ticket.origin != "final" else ())]
             beside = beside if density in rungs else []
             yield from ((kind, density, seed, 1) for kind in beside)
@@ -133,7 +133,7 @@ def _starts(record: Record, cells: Cells) -> None:
     known: dict[tuple[int, int], str] = {}
     for cell in record.cells:
         at = cell.seed, cell.start
-        if cell.kind in runs.REINITS or cell.origin not in ("init", "rewind"):
+        if cell.kind in REINITS or cell.origin not in ("init", "rewind"):
             continue
         if known.setdefault(at, cell.weights) != cell.weights:
             raise RecordError(f"{told(cell)}: its theta_{cell.start} is not that of other cells")
@@ -144,7 +144,7 @@ def _starts(record: Record, cells: Cells) -> None:
                 "seed has weights of its own"
             )
     for cell in record.cells:
-        if (cell.kind in runs.REINITS or cell.origin not in ("init", "rewind")) and (
+        if (cell.kind in REINITS or cell.origin not in ("init", "rewind")) and (
             seen.get(cell.weights) is not None
         ):
             raise RecordError(

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 
 from lthbench.errors import RecordError
 from lthbench.record import Cell, Record, Run
-from lthbench.scores import UNTRAINED
+from lthbench.scores import REINITS, UNTRAINED
 from lthbench.task import Task, matching
 from lthbench.untrusted import shown
 
-REINITS = ("reinit", "reinit-signs")  # the ticket's masks, weights drawn anew
 LAST_COUNTS = 5  # of the held-out curve of controls
 ATTEMPTS = 3
 TENSOR = re.compile(r"[A-Za-z0-9_.]{1,120}")

@@ -23,7 +23,7 @@ from lthbench.errors import LthbenchError, RecordError
 from lthbench.executors import Executor
 from lthbench.paths import canonical_json, write_whole
 from lthbench.score import Entry, Plan, Seen
-from lthbench.scores import UNTRAINED
+from lthbench.scores import REINITS, UNTRAINED
 from lthbench.states import State
 from lthbench.task import Task
 from lthbench.ticket import completed
@@ -77,7 +77,7 @@ async def _entry(bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen:
     ticket = held(bundle, task, seed, density)
     start = ticket.start or await _late(task, ticket, executor, seen)
     chosen = masks_of(task, kind, density, seed, attempt, ticket)
-    if kind in score.REINITS:
+    if kind in REINITS:
         fresh = reinit_start(task, kind, ticket, start, attempt)
         if fresh is None:
             other = await _theta(task, seed + OTHER * (attempt + 1), ticket.step, executor, seen)

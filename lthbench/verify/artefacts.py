@@ -15,7 +15,7 @@ from lthbench.board.entries import Entry
 from lthbench.bundle import Bundle
 from lthbench.errors import RecordError, TicketError
 from lthbench.record import Cell, Record
-from lthbench.score import REINITS
+from lthbench.scores import REINITS
 from lthbench.task import Task
 from lthbench.ticket import Ticket
 from lthbench.verify.found import Finding

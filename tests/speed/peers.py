@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from lthbench import answers, bench, data, networks
 from lthbench.engine import Evaluation, Examples, Job, as_in_a_worker, choice, plain
 from lthbench.engine.augment import move, tables
-from lthbench.engine.order import batch_size, batches
+from lthbench.engine.order import batches
 from lthbench.paths import data_folder
 from lthbench.task import Recipe, Task, load_task, matching
 
@@ -158,7 +158,7 @@ def _loader(
     if recipe is None:
         how: dict[str, Any] = {"batch_size": EVALUATED}
     else:
-        size = batch_size(recipe, len(examples.y))
+        size = recipe.batch_size(len(examples.y))
         how = {"batch_size": size, "shuffle": True, "drop_last": True}
     return DataLoader(
         _dataset(task, examples, recipe), num_workers=LOADERS, persistent_workers=True,
