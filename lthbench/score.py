@@ -238,7 +238,7 @@ async def planned(
         if untrained(searches):
             entries += _random_untrained(task, search.seed, theta, seen)
             continue
-        entries += _unlearned(task, search.seed, theta, plan, seen)
+        entries += unlearned(task, search.seed, theta, plan, seen)
         if plan.compressed and task.score.compressed_density:
             entries += _compressed(task, entries, search.seed, seen)
     return entries
@@ -382,7 +382,7 @@ def another(
     return fresh
 
 
-def _unlearned(task: Task, seed: int, theta: State, plan: Plan, seen: Seen) -> list[Entry]:
+def unlearned(task: Task, seed: int, theta: State, plan: Plan, seen: Seen) -> list[Entry]:
     """The random and ERK controls of every controlled rung: masks that nothing was learned for."""
     shapes = networks.shapes(task.network, task.network.depth)
     rungs = controlled(task.ladder.trained, plan.controls)

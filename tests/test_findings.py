@@ -85,14 +85,21 @@ def test_signs_alone_keep_most_of_the_ticket(digits: Scores) -> None:
 
 
 def test_a_grokking_ticket_generalises_in_fewer_steps_than_dense(tmp_path: Path) -> None:
-    """Minegishi et al. 2023, on addition modulo 59; what has not come by step 700 counts as 700."""
+    """Minegishi et al. 2023, on addition modulo 59; what has not come by step 700 counts as 700.
+
+    From half of the pairs and with strong decay, where the network memorises long before it
+    generalises; of the shipped task's share of pairs nothing is left to hasten.
+    """
     task = load_task("mlp-modadd59")
-    recipe = task.recipe.model_copy(update={"steps": 700})
-    task = task.model_copy(update={"recipe": recipe})
+    data = task.data.model_copy(update={"train_fraction": 0.5})
+    changes = {"steps": 700, "rate": 1e-2, "leave_out": 0.1, "weight_decay": 1.0}
+    recipe = task.recipe.model_copy(update=changes)
+    ladder = task.ladder.model_copy(update={"trained": [0.512]})
+    task = task.model_copy(update={"data": data, "recipe": recipe, "ladder": ladder})
     arrived: dict[str, list[int]] = {"dense": [], "ticket": []}
     for seed in (0, 1):
         state = search(load_method("grokking_ticket"), task, seed, tmp_path)
-        kept = {"dense": None, "ticket": read_ticket(state.folder, task.ladder.trained[0])[1]}
+        kept = {"dense": None, "ticket": read_ticket(state.folder, 0.512)[1]}
         theta = networks.initial(task.network, task.network.depth, seed)
         jobs = [
             Job(task.network, task.network.depth, theta, masks, recipe, 700, seed, ORDER, kind)

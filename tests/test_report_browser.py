@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 SPARSEST = 0.8**23
-CHARTS = 5  # two of the accuracy task, one of the arithmetic one, and their training curves
+CHARTS = 6  # two of each task, and their training curves
 
 
 @pytest.fixture(scope="module")

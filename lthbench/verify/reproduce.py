@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lthbench import answers, executors, find, networks, score
+from lthbench import answers, executors, find, networks, score, scores
 from lthbench import bundle as bundles
 from lthbench import data as data_module
 from lthbench.answers import Search
@@ -84,7 +84,8 @@ def check(
         done = _failed(f"the search sent what is no request ({why})", claimed[0], seeds)
     else:
         found = score_of(again, record)
-        assert found is not None
+        if found is None:
+            raise RecordError(f"{task.name}: the fresh seeds have no score; a dense run failed")
         done = compared(claimed[0], found[0], seeds, claimed[1])
         costs = [statistics.mean(s.cost for s in r.searches) for r in (record, again)]
         told = f"{done.what}; search cost {costs[0]:.2f} published, {costs[1]:.2f} fresh"
@@ -169,11 +170,17 @@ async def _scored(
     say: Say,
 ) -> Record:
     """Train and test the tickets, by processes that the search never saw."""
-    seen = score.see(task, [s.seed for s in searches], Plan(final=True), means)
+    plan = Plan(final=True)
+    seen = score.see(task, [s.seed for s in searches], plan, means)
     untrained = score.untrained(searches)
+    told = scores.headline(record.aggregates)
     entries = []
     for search in searches:
         theta = networks.initial(task.network, task.network.depth, search.seed)
+        if not untrained:  # losses are paired with the same seed's dense run
+            entries.append(score.entry_of(task, "dense", 1.0, search.seed, theta, None, seen))
+        if told and told["what"] == "above erk":
+            entries += score.unlearned(task, search.seed, theta, plan, seen)
         for rung in search.rungs:
             density = rung["density"]
             held = folder / "tickets" / f"seed{search.seed}"
