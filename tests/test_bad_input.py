@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import commands
+
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ROOT / "tests" / "methods"
 TASK = ROOT / "tests" / "tasks" / "tiny-digits.toml"
@@ -21,20 +23,12 @@ ONE_LINE = 200
 DISK = 12 * 2**20  # room for a report and its script
 
 
-def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own, with a cache of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "lthbench", *arguments],
-        cwd=cwd,
-        env=os.environ | {"LTHBENCH_CACHE": str(cwd / "cache")} | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def run(*arguments: str, cwd: Path, **environment: str) -> commands.Done:
+    """The command line with a cache of its own."""
+    return commands.run(*arguments, cwd=cwd, LTHBENCH_CACHE=str(cwd / "cache"), **environment)
 
 
-def refused(done: subprocess.CompletedProcess[str], pattern: str) -> None:
+def refused(done: commands.Done, pattern: str) -> None:
     """Exit 2, and exactly one line on standard error, which names the mistake."""
     assert done.returncode == 2, done.stderr
     lines = done.stderr.splitlines()
@@ -91,7 +85,12 @@ COMMAND_LINES = {
 @pytest.mark.parametrize("case", COMMAND_LINES)
 def test_command_lines(case: str, tmp_path: Path) -> None:
     arguments, pattern = COMMAND_LINES[case]
-    refused(run(*arguments, cwd=tmp_path, LTHBENCH_DATA="", HF_HUB_OFFLINE="1"), pattern)
+    refused(run(*arguments, cwd=tmp_path, LTHBENCH_DATA=""), pattern)
+
+
+def test_a_process_of_its_own_says_the_same(tmp_path: Path) -> None:
+    arguments, pattern = COMMAND_LINES["a missing file"]
+    refused(commands.spawn(*arguments, cwd=tmp_path), pattern)
 
 
 SOURCES = {

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from lthbench import cli
 from lthbench.board import entries, ranks, text
 from lthbench.board.entries import Board, Entry
 from lthbench.board.standings import standings
 from lthbench.errors import TaskError, UsageError
 from lthbench.record import BundleEntry
 from lthbench.tables import WIDTH, ranks_left
+from tests import commands
 from tests.boards import LITE, Method, board_of, board_record, entry_of
 
 FORMS = ("terminal", "markdown", "latex")
@@ -252,16 +250,11 @@ def test_a_contender_is_called_by_its_name() -> None:
     assert re.search(rf"^[\d-]+ +{plain}  ", both, re.M) and f"{plain} (source" not in both
 
 
-def test_options_before_a_verb_are_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_before_a_verb_are_refused() -> None:
     """They would go nowhere."""
-    monkeypatch.setattr(sys, "argv", ["lthbench", "leaderboard", "--json", "show"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    said = capsys.readouterr()
-    assert (ended.value.code, said.out) == (2, "")
-    assert "options before `show` go nowhere" in said.err and said.err.count("\n") == 1
+    done = commands.run("leaderboard", "--json", "show", cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "options before `show` go nowhere" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_what_has_no_board_is_refused() -> None:
@@ -286,8 +279,7 @@ def test_challenged_entries_are_marked() -> None:
 
 @pytest.mark.parametrize("arguments", [(), ("--json",), ("show", "--suite", "lite", "--latex")])
 def test_the_command_prints_the_shipped_board(arguments: tuple[str, ...], cache: Path) -> None:
-    command = [sys.executable, "-m", "lthbench", "leaderboard", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = commands.run("leaderboard", *arguments, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     shipped = {
         entry.id

@@ -8,7 +8,6 @@ import itertools
 import json
 import re
 import shutil
-import subprocess
 import sys
 import tarfile
 from collections import Counter
@@ -30,6 +29,7 @@ from lthbench.data import Bytes, Examples
 from lthbench.errors import DataError
 from lthbench.paths import data_folder, shipped
 from lthbench.task import Task, load_task
+from tests import commands
 from tests.strategies import moderate
 
 DIGITS, MNIST = load_task("mlp-digits"), load_task("lenet300-mnist")
@@ -529,9 +529,8 @@ def test_five_steps_on_pictures_through_the_command(
     text = re.sub(r"^trained = .*", "trained = [0.2097152]", text, flags=re.M)
     (tmp_path / "mine.toml").write_text(text)
     monkeypatch.setenv("LTHBENCH_DATA", str(imagenette(tmp_path / "data")))
-    command = [sys.executable, "-m", "lthbench", "evaluate", "random", "--seeds", "1"]
-    command += ["--task", str(tmp_path / "mine.toml"), "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    arguments = ["evaluate", "random", "--seeds", "1", "--task", "mine.toml", "--out", "out"]
+    done = commands.run(*arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     cells = json.loads((tmp_path / "out" / "mine" / "record.json").read_text())["cells"]
     assert {"dense", "ticket"} <= {cell["kind"] for cell in cells}

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from lthbench import bundle as bundles
-from lthbench import cli, paths
+from lthbench import paths
 from lthbench.errors import CheckFailed, RecordError, UsageError
 from lthbench.paths import canonical_json, digest
 from lthbench.record import read_record
@@ -31,6 +31,7 @@ from lthbench.validation import (
     spread,
     validate,
 )
+from tests import commands
 from tests.golden_aggregates import cases, golden
 from tests.records import as_file, as_table
 from tests.rewritten import Json, cell, cells, changed, shipped_records, table_of, written
@@ -789,21 +790,15 @@ def test_nothing_added_is_nothing_refused(clone: Clone) -> None:
     found.demand()
 
 
-def test_since_alone_is_of_the_folder_one_is_in(
-    clone: Clone, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_since_alone_is_of_the_folder_one_is_in(clone: Clone) -> None:
     """As CONTRIBUTING says it; without --since something must be named."""
     added = written(clone.folder / "leaderboard" / "records", table_of())
     clone.commit()
-    monkeypatch.chdir(clone.folder)
     for arguments, code in ((("--since", "main"), 0), (("--since", "main", "."), 0), ((), 2)):
-        monkeypatch.setattr(sys, "argv", ["lthbench", "validate", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        assert ended.value.code == code
-        assert code or said.out == f"ok       {added}: valid\n1 of 1 valid\n"
-        assert not code or "missing argument PATHS" in said.err
+        done = commands.run("validate", *arguments, cwd=clone.folder)
+        assert done.returncode == code
+        assert code or done.stdout == f"ok       {added}: valid\n1 of 1 valid\n"
+        assert not code or "missing argument PATHS" in done.stderr
 
 
 # --- the workflow ----------------------------------------------------------------------------
@@ -840,7 +835,6 @@ def test_the_command_tells_and_exits_as_it_must(tmp_path: Path) -> None:
         (bad, 1, f"must be mlp-digits/{good.name}"),
         (tmp_path / "absent", 2, "no such file"),
     ):
-        command = [sys.executable, "-m", "lthbench", "validate", str(path)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        done = commands.run("validate", str(path), cwd=ROOT)
         assert done.returncode == code and words in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
