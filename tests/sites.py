@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from lthbench import power
 from lthbench.board import ledger as ledgers
 from lthbench.board.ledger import Ledger
 from lthbench.evidence import figures, verdicts
@@ -29,6 +31,13 @@ HOSTILE = (
     "\x00\x1b[31m\ufffe",
 )
 HOSTILE_NAME = "a..-_.Hostile"
+
+
+def few_draws(patch: pytest.MonkeyPatch) -> None:
+    """The board's power from a few draws: half of a site's time goes there otherwise."""
+    patch.setattr(power, "SIMULATED", 4)
+    patch.setattr(power, "LEAST", 4)
+    patch.setattr(power, "DRAWN", 50)
 
 
 def site_board(folder: Path) -> Path:

@@ -190,6 +190,7 @@ def test_a_ticket_that_misses_its_rung_is_told_with_the_tensor(tmp_path: Path) -
     ), text
 
 
+@pytest.mark.slow
 def test_a_task_that_a_method_cannot_be_run_on_is_left_out(tmp_path: Path) -> None:
     (tmp_path / "tens.py").write_text(
         "from lthbench import NotApplicable\n"

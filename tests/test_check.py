@@ -142,6 +142,7 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BaseExceptio
     return {name: error for name, error in zip(IN_CHILD, ended, strict=True) if error is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IN_CHILD)
 def test_what_a_child_may_not_do(name: str, refusals: dict[str, BaseException]) -> None:
     """One line, with the method's own line where it has one."""
@@ -149,6 +150,7 @@ def test_what_a_child_may_not_do(name: str, refusals: dict[str, BaseException]) 
     assert_one_line(refusals[name], IN_CHILD[name][1])
 
 
+@pytest.mark.slow
 def test_sockets_are_named(refusals: dict[str, BaseException]) -> None:
     """urllib wraps the refusal, which must be readable all the same."""
     assert "a method may not open sockets" in str(refusals["bad_socket"])
@@ -177,19 +179,18 @@ BROKEN: Mapping[str, tuple[str, str]] = {
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, CheckReport]:
-    """Checks of the example and of each broken method, some at a time."""
-    example = tmp_path_factory.mktemp("new") / "my_method.py"
-    new(example)
-    paths = {"example": example} | {name: METHODS / f"{name}.py" for name in BROKEN}
+def reports() -> dict[str, CheckReport]:
+    """Checks of each broken method, some at a time."""
+    paths = {name: METHODS / f"{name}.py" for name in BROKEN}
     with ThreadPoolExecutor(TOGETHER) as pool:
         ended = pool.map(lambda path: check(load_method(str(path))), paths.values())
         return dict(zip(paths, ended, strict=True))
 
 
-def test_the_example_passes_every_rule(reports: dict[str, CheckReport]) -> None:
+def test_the_example_passes_every_rule(tmp_path: Path) -> None:
     """What `lthbench new` writes is a method as it stands."""
-    report = reports["example"]
+    new(tmp_path / "my_method.py")
+    report = check(load_method(str(tmp_path / "my_method.py")))
     assert rows(report) == dict.fromkeys(RULES, True)
     assert report.passed
     report.demand()
@@ -201,6 +202,7 @@ def test_the_example_passes_every_rule(reports: dict[str, CheckReport]) -> None:
     assert "7 of 7 rules hold (4 processes, 1 killed, " in report.text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_rule_ends_the_check(name: str, reports: dict[str, CheckReport]) -> None:
     """Rules before it hold, rules after it are not tried, and the command fails."""
@@ -216,6 +218,7 @@ def test_a_broken_rule_ends_the_check(name: str, reports: dict[str, CheckReport]
     assert f"NO  {rule}: {note(report, rule)}" in report.text().splitlines()
 
 
+@pytest.mark.slow
 def test_a_lost_list_is_told_what_to_do(reports: dict[str, CheckReport]) -> None:
     words = "pass to problem.loop everything that its body changes"
     assert words in note(reports["bad_local_list"], LOOPS)

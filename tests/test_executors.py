@@ -199,6 +199,7 @@ def long_job(key: str = "long") -> Job:
     return tiny.job(key=key, recipe=LONG)
 
 
+@pytest.mark.slow
 def test_closing_ends_workers_at_work() -> None:
     async def main() -> None:
         async with workers(2) as executor:
@@ -238,7 +239,8 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("trained", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", [True, False])
 def test_workers_end_with_a_parent_that_is_killed(
     trained: bool, request: pytest.FixtureRequest
 ) -> None:

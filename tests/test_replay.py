@@ -104,8 +104,8 @@ def tickets(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-FIRST = ("imp", "snip", "edge_popup", *LONG)
-REST = tuple(name for name in baseline_names() if name not in FIRST)  # among the slow tests
+FIRST = ("imp", "long_loop")
+REST = tuple(n for n in (*baseline_names(), *LONG) if n not in FIRST)  # among the slow tests
 NAMES = [pytest.param(FIRST, name, id=name) for name in FIRST]
 NAMES += [pytest.param(REST, name, id=name, marks=pytest.mark.slow) for name in REST]
 

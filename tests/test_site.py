@@ -35,7 +35,7 @@ from lthbench.site.render import POLICY, text_rows
 from lthbench.tables import decimals
 from lthbench.task import load_task
 from tests.boards import Method, board_record, entry_of, reference_of
-from tests.sites import TASKS, add, site_board
+from tests.sites import TASKS, add, few_draws, site_board
 
 Attributes = dict[str, str | None]
 
@@ -76,6 +76,7 @@ def _same_code() -> Iterator[None]:
     """Builds of a test are by one code, though its files be edited meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(making, "_stamp", lambda: "0" * 64)
+        few_draws(patch)
         yield
 
 

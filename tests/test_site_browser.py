@@ -19,7 +19,7 @@ from lthbench import stats
 from lthbench.board import entries as board_entries
 from lthbench.site import build, serving
 from tests.browsers import WAIT, chromium, launched
-from tests.sites import HOSTILE_NAME, site_board
+from tests.sites import HOSTILE_NAME, few_draws, site_board
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
@@ -41,7 +41,9 @@ def board(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def site(board: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("built") / "site"
-    build(out, board)
+    with pytest.MonkeyPatch.context() as patch:
+        few_draws(patch)
+        build(out, board)
     return out
 
 
