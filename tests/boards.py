@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing import get_context
@@ -17,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from lthbench import depths, scores
+from lthbench import task as task_module
 from lthbench.board.entries import Board, Entry, State
 from lthbench.board.ledger import Ledger
 from lthbench.paths import canonical_json, digest, write_whole
@@ -26,10 +29,11 @@ from lthbench.record import SCHEMA, Record, file_bytes, record_digest
 from lthbench.record import build as build_record
 from lthbench.reference import Reference
 from lthbench.reference import build as build_reference
-from lthbench.task import PUBLISHED, Task, load_suite, load_task, task_names
+from lthbench.task import PUBLISHED, Task, load_task, task_names
 from tests.records import ACCURACY, AREA, _generator, _grokking, _learning, as_file
 
-LITE = load_suite("lite").tasks
+# The suite `lite` of these tests (see `small_lite`): three of its tasks.
+LITE = ("mlp-modadd59", "lenet300-mnist", "transformer-modadd59")
 NOTHING = "0" * 64
 FROZEN = 10  # seeds of a reference
 # N, the prunable weights, at each depth of a task: counting them would import torch.
@@ -106,6 +110,29 @@ class Method:
     quality: float  # how many times sparser it stays good than another
     cost: float
     level: int
+
+
+@contextmanager
+def small_lite() -> Iterator[None]:
+    """A suite `lite` of three tasks, of five seeds each: tests' boards are small, and the tasks
+    that are shipped may change."""
+    read = task_module._read
+
+    def smaller(path: Path, model: type[task_module.Model]) -> task_module.Model:
+        found = read(path, model)
+        if path.name == "lite.toml":
+            return found.model_copy(update={"tasks": LITE, "transfer": LITE, "controls": "all"})
+        return found.model_copy(update={"seeds": PUBLISHED}) if path.stem in LITE else found
+
+    def forget() -> None:
+        for kept in (protocol, reference_of, _shared, _patterns):
+            kept.cache_clear()
+
+    forget()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task_module, "_read", smaller)
+        yield
+    forget()
 
 
 def synthetic_board(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -69,3 +69,12 @@ def said(
         return capsys.readouterr().out
 
     return run
+
+
+@pytest.fixture(scope="module")
+def small_lite() -> Iterator[None]:
+    """The suite `lite` of boards that tests draw."""
+    from tests import boards
+
+    with boards.small_lite():
+        yield

@@ -20,6 +20,8 @@ from lthbench.tables import WIDTH, ranks_left
 from tests import commands
 from tests.boards import LITE, Method, board_of, board_record, entry_of
 
+pytestmark = pytest.mark.usefixtures("small_lite")
+
 FORMS = ("terminal", "markdown", "latex")
 ROOT = Path(__file__).resolve().parents[1]
 

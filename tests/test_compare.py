@@ -25,6 +25,8 @@ from tests.boards import LITE, Method, board_record, synthetic_board
 from tests.records import synthetic_record
 from tests.submitted import DIGITS, MODADD, at_home, house
 
+pytestmark = pytest.mark.usefixtures("small_lite")
+
 ACCURACY = "lenet300-mnist"
 AREA = "mlp-modadd59"
 

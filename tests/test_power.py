@@ -26,6 +26,8 @@ from tests.boards import LITE, Method, board_of, board_record, entry_of
 from tests.records import synthetic_record
 from tests.strategies import moderate
 
+pytestmark = pytest.mark.usefixtures("small_lite")
+
 RETAINED = "lenet300-mnist"
 
 

@@ -37,6 +37,8 @@ from lthbench.task import load_task
 from tests.boards import Method, board_record, entry_of, reference_of
 from tests.sites import TASKS, add, few_draws, site_board
 
+pytestmark = pytest.mark.usefixtures("small_lite")
+
 Attributes = dict[str, str | None]
 
 

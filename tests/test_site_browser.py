@@ -21,6 +21,8 @@ from lthbench.site import build, serving
 from tests.browsers import WAIT, chromium, launched
 from tests.sites import HOSTILE_NAME, few_draws, site_board
 
+pytestmark = pytest.mark.usefixtures("small_lite")
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 

@@ -41,6 +41,8 @@ from tests.boards import (
     synthetic_board,
 )
 
+pytestmark = pytest.mark.usefixtures("small_lite")
+
 METHODS = 7
 
 
