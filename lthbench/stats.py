@@ -284,8 +284,8 @@ def margin(dense_scores: ArrayLike, test_size: int) -> float:
     """How far below dense still matches, as a fraction.
 
     dense_scores: accuracies or areas, [seeds], fractions, at least two seeds (provisional below
-    10); test_size: test examples. One dense s.d., at least one binomial s.e. of the test set, at
-    most half a point; the cap wins where the binomial s.e. is above it. Raises ValueError for fewer
+    10); test_size: test examples. One dense s.d., at most half a point, but never less than one
+    binomial s.e. of the test set, below which nothing can be told. Raises ValueError for fewer
     seeds or a value outside 0..1. Source: protocol, section 8.3.
     """
     scores = _fractions("dense_scores", _seeds("dense_scores", dense_scores))
@@ -293,7 +293,7 @@ def margin(dense_scores: ArrayLike, test_size: int) -> float:
         raise ValueError("dense_scores: one seed has no s.d., needs at least two")
     mean, error = _mean_and_error(scores)
     deviation = float(error) * float(np.sqrt(scores.size))
-    return min(max(deviation, binomial_se(float(mean), test_size)), MARGIN_CAP)
+    return max(min(deviation, MARGIN_CAP), binomial_se(float(mean), test_size))
 
 
 def matching_density(densities: ArrayLike, differences: ArrayLike, margin: float) -> Matching:

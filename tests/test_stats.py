@@ -297,7 +297,7 @@ def test_margin_is_a_dense_deviation_within_its_bounds() -> None:
     dense = [0.897, 0.9, 0.903]  # s.d. .003
     assert stats.margin(dense, 100_000) == pytest.approx(0.003)
     assert stats.margin(dense, 5_000) == pytest.approx((0.09 / 5_000) ** 0.5)  # binomial, .0042
-    assert stats.margin(dense, 360) == 0.005  # the cap wins over a binomial s.e. of .016
+    assert stats.margin(dense, 360) == pytest.approx((0.09 / 360) ** 0.5)  # .016, above the cap
     assert stats.margin([0.8, 0.9, 1.0], 10_000) == 0.005
     assert stats.margin([1, 1, 1], 10_000) == 0
 
