@@ -46,6 +46,14 @@ def calibrate(arguments: Rest = None) -> None:
     main(arguments or [])
 
 
+@dev_app.command("stability", context_settings=PASSED)
+def stability(arguments: Rest = None) -> None:
+    """For maintainers: from which step on IMP's tickets of a task are stable."""
+    from lthbench.stability import main
+
+    main(arguments or [])
+
+
 @dev_app.command("noise", context_settings=PASSED)
 def noise(arguments: Rest = None) -> None:
     """For maintainers: the noise floor of IMP's final evaluation of a task."""

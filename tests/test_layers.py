@@ -27,7 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("find", "tables", "cluster", "bundle"),
     ("score", "handover", "starts", "summary"),
     (
-        *("calibrate", "carry", "check", "new", "noise"),
+        *("calibrate", "carry", "check", "new", "noise", "stability"),
         *("packing", "progress", "reference", "rehearsal", "report", "picture"),
     ),
     ("evaluation", "validation", "listing", "rescore"),

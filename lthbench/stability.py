@@ -1,0 +1,164 @@
+"""The rewind limit of a task: the earliest step from which IMP's tickets are stable.
+
+`python -m lthbench.stability TASK` (protocol, section 13). A ticket is stable where two trainings
+of it in other data orders end in one basin: between their weights the error rises by less than 2 %
+(Frankle et al. 2020, section 3).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from lthbench import answers, executors, find, networks
+from lthbench import data as data_module
+from lthbench.childprocess import Limits
+from lthbench.engine import Evaluation, Job
+from lthbench.engine.choice import HERE, engine_for
+from lthbench.engine.norms import BATCHES
+from lthbench.errors import ResourceError
+from lthbench.executors import Executor
+from lthbench.masks import Masks
+from lthbench.method import load_method
+from lthbench.sizes import load_sound
+from lthbench.states import State
+from lthbench.task import Recipe, Task
+
+STEPS = (0, 100, 250, 500, 1000, 2000)
+DENSITY = 0.8**9  # 13.4 %
+STABLE = 0.02
+POINTS = 11  # on the line between two ends, both of them among it
+ORDERS = (("stability", "0"), ("stability", "1"))
+
+
+def candidates(recipe: Recipe) -> tuple[int, ...]:
+    """The steps that are tried: at most a tenth of T, none inside a warm-up."""
+    return tuple(k for k in STEPS if k <= recipe.steps / 10 and (k == 0 or k > recipe.warm_up))
+
+
+def between(one: State, other: State, share: float) -> State:
+    """The point of the line from one state to another; what is no float is the first's."""
+    ends = other.tensors()
+    return State(
+        {
+            name: torch.lerp(tensor, ends[name], share) if tensor.is_floating_point() else tensor
+            for name, tensor in one.tensors().items()
+        },
+        one.step,
+    )
+
+
+def barrier(errors: Sequence[float]) -> float:
+    """By how much the highest error of a line exceeds the mean of its two ends."""
+    return max(errors) - (errors[0] + errors[-1]) / 2
+
+
+async def measured(task: Task, seed: int, executor: Executor, folder: Path) -> float:
+    """The barrier of IMP's ticket on the held-out part, rewound to the task's rewind limit."""
+    ladder = task.ladder.model_copy(update={"trained": (DENSITY,)})
+    score = task.score.model_copy(update={"compressed_density": 0.0})
+    rung = task.model_copy(update={"ladder": ladder, "score": score, "transfer": None})
+    limits = Limits(seconds=3600.0)
+    (done,) = await find.find(load_method("imp"), rung, (seed,), folder, executor, limits=limits)
+    if done.status != "ok":
+        raise ResourceError(f"{task.name}: IMP of seed {seed} failed: {done.reason}")
+    header, masks, _ = answers.read_ticket(folder / "tickets" / f"seed{seed}", DENSITY)
+    theta = networks.initial(task.network, task.network.depth, seed)
+    start = await _trained_to(rung, seed, theta, header["start"], executor)
+    return await instability(task, seed, start, masks, executor)
+
+
+async def instability(
+    task: Task, seed: int, start: State, masks: Masks | None, executor: Executor
+) -> float:
+    """The barrier between two trainings of one subnetwork that differ in the order of the data."""
+    search = data_module.search(task, seed)
+    train = {seed: answers.examples(task, search.train)}
+    held = answers.examples(task, search.held_out)
+    steps = task.recipe.steps
+    jobs = [
+        _job(task, seed, start, masks, steps, order, str(at)) for at, order in enumerate(ORDERS)
+    ]
+    ends = {key: result.state async for key, result in executor.results(jobs, train, None)}
+    one, other = ends["0"], ends["1"]
+    if one is None or other is None:
+        raise ResourceError(f"{task.name}: a training of seed {seed} diverged")
+    shares = [at / (POINTS - 1) for at in range(POINTS)]
+    jobs = [
+        _job(task, seed, between(one, other, share), masks, steps, ORDERS[0], str(at), BATCHES)
+        for at, share in enumerate(shares)
+    ]
+    looks = Evaluation({seed: {"held_out": held}}, (steps,))
+    correct: Mapping[str, int] = {
+        key: int(result.correct["held_out"][-1])
+        async for key, result in executor.results(jobs, train, looks)
+    }
+    return barrier([1 - correct[str(at)] / len(held.y) for at in range(POINTS)])
+
+
+def _job(
+    task: Task,
+    seed: int,
+    start: State,
+    masks: Masks | None,
+    until: int,
+    order: tuple[str, ...],
+    key: str,
+    norm_batches: int = 0,
+) -> Job:
+    depth, engine = task.network.depth, engine_for(HERE, task.network)
+    what = task.network, depth, start, masks, task.recipe, until, seed, order, key, norm_batches
+    return Job(*what, engine)
+
+
+async def _trained_to(task: Task, seed: int, theta: State, step: int, executor: Executor) -> State:
+    """theta_k, on the stream of the search."""
+    if not step:
+        return theta
+    job = answers.training(task, seed, theta, None, step, means=HERE)
+    train = {seed: answers.examples(task, data_module.search(task, seed).train)}
+    async for _, result in executor.results([job], train, None):
+        if result.state is not None:
+            return result.state
+    raise ResourceError(f"{task.name}: the dense run of seed {seed} diverged before step {step}")
+
+
+async def _all(task: Task, seeds: Sequence[int], steps: Sequence[int], workers: int) -> None:
+    executor = executors.local(workers)
+    try:
+        for step in steps:
+            search = task.search.model_copy(update={"rewind_limit": step})
+            rewound = task.model_copy(update={"search": search})
+            found = []
+            for seed in seeds:
+                with tempfile.TemporaryDirectory(prefix="lthbench-stability-") as place:
+                    found.append(await measured(rewound, seed, executor, Path(place)))
+            told = "stable" if max(found) < STABLE else "not stable"
+            row = ", ".join(f"{value:.4f}" for value in found)
+            print(f"{task.name} rewound to step {step}: error barrier {row}: {told}", flush=True)
+    finally:
+        await executor.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the barrier of each candidate, by development seed."""
+    parser = argparse.ArgumentParser(prog="python -m lthbench.stability", description=__doc__)
+    parser.add_argument("task")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=executors.default_workers())
+    parser.add_argument("--step", type=int, action="append", help="only this one")
+    options = parser.parse_args(arguments)
+    task = load_sound(options.task)
+    data_module.prepare(task, download=False)
+    seeds = range(1000, 1000 + options.seeds)
+    steps = options.step or candidates(task.recipe)
+    asyncio.run(_all(task, seeds, steps, options.workers))
+
+
+if __name__ == "__main__":
+    main()
