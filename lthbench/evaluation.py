@@ -517,6 +517,7 @@ def environment(means: Means = HERE) -> dict[str, str]:
         **versions,
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
+        "arithmetic": arithmetic(means),
         "device": device_told(means),
         "threads": "1",
     }

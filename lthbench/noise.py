@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,13 +23,13 @@ from lthbench.engine.choice import Means, engine_for, means_of
 from lthbench.errors import ResourceError
 from lthbench.paths import canonical_json, write_whole
 from lthbench.record import read_record
+from lthbench.reference import FLOOR_DRAWS, Noise
 from lthbench.states import State
 from lthbench.task import Task, load_task
 
-DRAWS = 10
 PARTS = ("held_out", "test")
 
-Scores = dict[str, list[list[float]]]  # by set of examples: for each rung, the score of each draw
+Curves = dict[str, list[list[list[int]]]]  # by set: for each rung and draw, right answers
 
 
 def nudged(start: State, seed: int, draw: int) -> State:
@@ -46,20 +47,40 @@ def floor(values: Sequence[float], least: float) -> float:
     return max(least, statistics.stdev(values))
 
 
-def _points(task: Task, counts: Sequence[int], size: int) -> float:
-    """A run's area in points; what lies before its start is the same for all draws, here 0."""
-    before = [0.0] * (len(task.grid) - len(counts))
-    return scores.unit(task.score.kind, size) * stats.area(
-        [*before, *(n / size for n in counts)], task.grid
+def curve_floor(draws: Sequence[Sequence[int]]) -> float:
+    """Root mean square over evaluations of the standard deviation, in examples, at least one."""
+    return max(1.0, math.sqrt(float(np.mean(np.var(np.array(draws), axis=0, ddof=1)))))
+
+
+def floors(task: Task, rungs: Sequence[Sequence[Sequence[int]]], size: int) -> Noise:
+    """What noise does to each rung's score and curve; never less than one example does.
+
+    Args:
+        rungs: right answers, for each rung and draw.
+    """
+    least = scores.unit(task.score.kind, size) / size
+    told = [[_points(task, counts, size) for counts in draws] for draws in rungs]
+    return Noise(
+        score=tuple(floor(values, least) for values in told),
+        curve=tuple(curve_floor(draws) for draws in rungs),
     )
 
 
-async def scored(
-    task: Task, seed: int, tickets: Path, workers: int, means: Means, draws: int = DRAWS
-) -> tuple[Scores, dict[str, int]]:
-    """The score of each rung's ticket from that many starts, and how many examples each set has.
+def _points(task: Task, counts: Sequence[int], size: int) -> float:
+    """A run's right answers at T, or its area in points; what lies before its start is the same for
+    all draws, here 0."""
+    if task.score.kind == "accuracy":
+        last = counts[-scores.LAST :] if task.recipe.schedule == "constant" else counts[-1:]
+        return float(np.mean(last))
+    before = [0.0] * (len(task.grid) - len(counts))
+    unit = scores.unit(task.score.kind, size)
+    return unit * stats.area([*before, *(n / size for n in counts)], task.grid)
 
-    Scores are correct answers at T, or in area tasks A x 100 (`scores.unit`).
+
+async def scored(
+    task: Task, seed: int, tickets: Path, workers: int, means: Means, draws: int = FLOOR_DRAWS
+) -> tuple[Curves, dict[str, int]]:
+    """Curves of each rung's ticket from that many starts, and how many examples each set has.
 
     Args:
         tickets: the folder of that seed's tickets.
@@ -80,18 +101,14 @@ async def scored(
             what = task.network, depth, moved, masks, task.recipe, steps, seed, score.ORDER, key
             jobs.append(Job(*what, engine=by))
     executor = executors.local(workers, means)
-    area = task.score.kind == "area"
-    looks = Evaluation({seed: counted}, task.grid if area else (steps,))
+    looks = Evaluation({seed: counted}, task.grid)
     sizes = {part: len(examples.y) for part, examples in counted.items()}
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, list[int]]] = {}
     try:
         async for key, result in executor.results(jobs, seen.train, looks):
             if result.status != "ok":
                 raise ResourceError(f"{task.name}: run {key} diverged; a floor needs all of them")
-            found[key] = {
-                part: _points(task, counts.tolist(), sizes[part]) if area else int(counts[-1])
-                for part, counts in result.correct.items()
-            }
+            found[key] = {part: counts.tolist() for part, counts in result.correct.items()}
     finally:
         await executor.close()
     return {
@@ -117,13 +134,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     crew = executors.default_workers(means) if options.workers is None else options.workers
     tickets = options.folder / "tickets" / f"seed{seed}"
     found, sizes = asyncio.run(scored(task, seed, tickets, crew, means))
-    # Never below one example, in the floor's own unit.
-    floors = {
-        part: [floor(rung, scores.unit(task.score.kind, size) / size) for rung in found[part]]
-        for part, size in sizes.items()
-    }
+    told = {part: floors(task, found[part], size).model_dump() for part, size in sizes.items()}
     path = options.folder / "noise.json"
-    made = {"task": task.digest, "seed": seed, "scores": found, "floors": floors}
+    made = {"task": task.digest, "seed": seed, "curves": found, "floors": told}
     write_whole(path, canonical_json(made))
     print(path)
 

@@ -24,7 +24,9 @@ from lthbench.record import (
     Hex,
     MayTransfer,
     Record,
+    Row,
     Short,
+    Table,
     TransferEntry,
     file_bytes,
     read_record,
@@ -32,6 +34,7 @@ from lthbench.record import (
 from lthbench.task import Task
 
 PROVISIONAL_BELOW = 10  # seeds
+FLOOR_DRAWS = 20  # trainings that a noise floor is estimated from
 SHARED = ("erk", "random")  # controls that are the same for every method
 
 
@@ -43,6 +46,18 @@ class Values(MayTransfer):
     loss_random: tuple[float, ...]
     loss_imp: tuple[float, ...]
     transfer: dict[str, dict[Literal["erk", "imp"], tuple[float, ...]]] | None = None
+
+
+class Noise(Table):
+    """What noise alone does to each rung: standard deviations over trainings from moved starts.
+
+    Attributes:
+        score: of the right answers at T, or in area tasks of the area in points.
+        curve: of the right answers, their root mean square over the evaluations.
+    """
+
+    score: Row[float]
+    curve: Row[float]
 
 
 class Reference(MayTransfer):
@@ -62,7 +77,7 @@ class Reference(MayTransfer):
     dense: tuple[Cell, ...]
     controls: tuple[Cell, ...] | None = None
     transfer: TransferEntry | None = None  # erk's and IMP's own cells at the targets
-    noise: dict[Literal["held_out", "test"], tuple[float, ...]] | None = None  # floors by rung
+    noise: dict[Literal["held_out", "test"], Noise] | None = None
     sizes: dict[str, dict[str, int]]
     environment: dict[str, Short]
     record: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # digest of IMP's comparable record
@@ -101,12 +116,11 @@ def load_reference(task: Task) -> Reference | None:
     return reference if reference.task_digest == task.digest else None
 
 
-def build(record: Record, noise: Mapping[str, Any] | None = None) -> Reference:
+def build(record: Record, noise: Mapping[str, Noise] | None = None) -> Reference:
     """The reference from IMP's final record; erk's tickets are the record's erk controls.
 
     Args:
-        noise: the standard deviations of `lthbench.noise` for each set of examples: in examples, or
-            in points in area tasks.
+        noise: what `lthbench.noise` measured, for each set of examples.
     """
     if record.method.name != "imp" or not record.final or record.controls != "all":
         raise RecordError("a reference is made from `lthbench evaluate imp --final --controls all`")
@@ -191,21 +205,21 @@ def _values(table: Mapping[str, Any], part: str) -> Values:
     )
 
 
-def _noise(path: Path, record: Record) -> Mapping[str, Any] | None:
+def _noise(path: Path, record: Record) -> Mapping[str, Noise] | None:
     """The noise floors that were measured beside a record, if they were."""
     if not path.is_file():
         return None
     try:
         made = json.loads(path.read_bytes())
-        floors = {p: [float(v) for v in values] for p, values in made["floors"].items()}
+        floors = {p: Noise.model_validate_json(json.dumps(v)) for p, v in made["floors"].items()}
         same = made["task"] == record.task.digest
-        rungs = {part: len(values) for part, values in floors.items()}
+        rungs = {(len(found.score), len(found.curve)) for found in floors.values()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{path}: damaged; run python -m lthbench.noise again") from error
+        raise RecordError(f"{path}: damaged; run lthbench dev noise again") from error
     if not same:
-        raise RecordError(f"{path}: floors of another protocol; run python -m lthbench.noise again")
-    if rungs != dict.fromkeys(("held_out", "test"), len(record.task.ladder)):
-        raise RecordError(f"{path}: floors of {rungs} rungs; the ladder has another number")
+        raise RecordError(f"{path}: floors of another protocol; run lthbench dev noise again")
+    if set(floors) != {"held_out", "test"} or rungs != {(len(record.task.ladder),) * 2}:
+        raise RecordError(f"{path}: floors of other rungs than the ladder's; run it again")
     return floors
 
 

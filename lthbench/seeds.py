@@ -13,6 +13,7 @@ names                  what is drawn from it
 ``control/<kind>``     the masks and signs of controls, further names for the tensor
                        and the attempt
 ``noise``              one-ulp moves of the start weights (noise floor)
+``level2``             what noise does to honest records, under seed 0
 ``stability``          the orders of two trainings of one ticket (rewind limit)
 ``bench``              drawn examples, masks and orders of what is only timed
 ``ranks``              sign flips of a board's units, under seed 0

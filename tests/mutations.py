@@ -440,23 +440,23 @@ MUTATIONS = (
     ),
     Mutation(
         "cells can be foreseen",
-        "lthbench/board/levels.py",
-        "canonical_json([bundle, beacon, cell.kind",
-        "canonical_json([bundle, cell.kind",
+        "lthbench/board/draws.py",
+        "canonical_json([bundle, beacon, *place",
+        "canonical_json([bundle, *place",
         ("test_verify.py::test_the_draw_depends_on_bundle_and_beacon",),
     ),
     Mutation(
         "many small lies are none",
         "lthbench/board/levels.py",
-        "statistic <= SUM_LIMIT and abs(of_controls)",
-        "abs(of_controls)",
+        "bool((found[:, 0] <= allowed).all())",
+        "True",
         ("test_verify.py::test_counts_beyond_their_noise",),
     ),
     Mutation(
         "an area's noise is never less than a point",
         "lthbench/board/levels.py",
-        "    return max(example, known[rung])",
-        "    return max(1.0, known[rung])",
+        "Floors(max(least.score, known[rung].score), ",
+        "Floors(max(1.0, known[rung].score), ",
         ("test_verify.py::test_areas_are_compared_in_points_of_noise",),
     ),
     Mutation(
@@ -469,8 +469,8 @@ MUTATIONS = (
     Mutation(
         "controls pay for tickets",
         "lthbench/board/levels.py",
-        "        [row for row in rows if row.kind in TICKETS],",
-        "        list(rows),",
+        "for part in (tickets, ~tickets):",
+        "for part in (tickets | ~tickets, ~tickets):",
         ("test_verify.py::test_controls_do_not_pay_for_tickets",),
     ),
     Mutation(

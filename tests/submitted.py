@@ -26,7 +26,7 @@ from lthbench.method import load_method
 from lthbench.packing import pack
 from lthbench.paths import canonical_json
 from lthbench.record import Record, file_bytes
-from lthbench.reference import build
+from lthbench.reference import Noise, build
 from lthbench.task import load_task
 from tests.searching import ROOT, search
 
@@ -148,7 +148,8 @@ def freeze(record: Record, share: Path) -> None:
         cells = (*record.transfer.cells, *found)
         moved = record.transfer.model_copy(update={"cells": cells})
         record = record.model_copy(update={"transfer": moved})
-    reference = build(record, {"held_out": floors, "test": floors})
+    noise = Noise(score=tuple(floors), curve=tuple(floors))
+    reference = build(record, {"held_out": noise, "test": noise})
     path = share / "_share" / "leaderboard" / "reference" / f"{record.task.name}.json"
     path.write_bytes(file_bytes(reference))
 

@@ -14,7 +14,7 @@ import pytest
 
 from lthbench import paths
 from lthbench.board import accept as accepting
-from lthbench.board import entries, ledger, levels
+from lthbench.board import draws, entries, ledger, levels
 from lthbench.board.accept import accept
 from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageError
 from lthbench.paths import canonical_json, digest
@@ -83,7 +83,6 @@ def report(folder: Path, board: Path, path: Path, **changes: Any) -> Path:
         "ok": True,
         "bundle": BUNDLE["sha256"],
         "cells": [],
-        "statistic": 0.25,
         "environment": {"torch": "2.11.0"},
         "found": [[2, True, "8 cells trained again"]],
         "lthbench": "0.1.0",
@@ -96,12 +95,14 @@ def report(folder: Path, board: Path, path: Path, **changes: Any) -> Path:
     return file
 
 
-def again(path: Path, told: Json, count: int = 16) -> list[Json]:
+def again(path: Path, told: Json, count: int = 0) -> list[Json]:
     """Rows of the cells that a report's bundle and beacon draw, come out as claimed."""
     record = parse_record(path.read_bytes(), path)
-    cells = levels.drawn(levels.candidates(record), count, str(told["bundle"]), told["beacon"])
     task = load_task(record.task.name)
-    known = levels.floors(task, load_reference(task))
+    reference = load_reference(task)
+    some = draws.candidates(record, reference)
+    cells = draws.draw(some, str(told["bundle"]), told["beacon"], count)
+    known = levels.floors(task, reference)
     judged = levels.judge(record, [(cell, cell) for cell in cells], known)
     return [asdict(row) for row in judged.cells]
 
@@ -253,24 +254,31 @@ def test_a_report_that_does_not_belong(name: str, board: Path, tmp_path: Path) -
     assert (board / "ledger.jsonl").read_bytes() == before
 
 
+def counted(value: float) -> Json:
+    """The same count at every evaluation that the tiny task's records keep."""
+    return {"held_out": [value] * 12, "test": [value] * 12, "train": [value] * 12}
+
+
 def edited(place: int, **changes: Any) -> Callable[[list[Json]], Any]:
     return lambda cells: cells[place].update(changes)
 
 
 UNFOUNDED: dict[str, tuple[Callable[[list[Json]], Any], str]] = {
-    "no cell": (lambda cells: cells.clear(), "0 cells; at least 8"),
+    "no cell": (lambda cells: cells.clear(), "not those that bundle and beacon draw"),
     "fewer than were drawn": (lambda cells: cells.pop(), "not those that bundle and beacon draw"),
     "one that was not drawn": (edited(0, seed=7), "not those that bundle and beacon draw"),
     "one twice": (lambda cells: cells.append(cells[0]), "not those that bundle and beacon draw"),
-    "another claim": (edited(0, claimed=0.5), "the record claims"),
-    "no number": (edited(0, retrained=float("1e308")), "the record claims"),
-    "text": (edited(0, retrained="1"), "cannot be read (TypeError)"),
-    "half a row": (lambda cells: cells[0].pop("claimed"), "cannot be read (KeyError)"),
+    "another set": (edited(0, retrained={"test": [1]}), "no counts of its sets"),
+    "no number": (edited(0, retrained=counted(0.5)), "no counts of its sets"),
+    "more than there are": (edited(0, retrained=counted(10**6)), "no counts of its sets"),
+    "text": (edited(0, retrained="1"), "cannot be read (AttributeError)"),
+    "half a row": (lambda cells: cells[0].pop("retrained"), "cannot be read (KeyError)"),
     "no row": (lambda cells: cells.__setitem__(0, ["ticket"]), "cannot be read (TypeError)"),
-    "controls learned all now": (
-        lambda cells: [
-            row.update(retrained=100.0) for row in cells if row["kind"] in levels.CONTROLS
-        ], "its own cells are refused"),
+    "a control that diverged": (edited(1, status="diverged"), "its own cells are refused"),
+    "nothing was learned": (
+        lambda cells: [row.update(retrained=counted(0)) for row in cells],
+        "its own cells are refused",
+    ),
 }  # fmt: skip
 
 

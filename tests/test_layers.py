@@ -27,10 +27,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("find", "tables", "cluster", "bundle"),
     ("score", "handover", "starts", "summary"),
     (
-        *("calibrate", "carry", "check", "new", "noise", "stability"),
+        *("calibrate", "carry", "check", "new", "stability"),
         *("packing", "progress", "reference", "rehearsal", "report", "picture"),
     ),
-    ("evaluation", "validation", "listing", "rescore"),
+    ("evaluation", "validation", "listing", "rescore", "noise"),
     ("board",),
     ("zoo",),
     ("verify", "compare", "evidence", "citing", "power"),

@@ -60,12 +60,19 @@ def test_floors_are_measured_on_every_rung(kind: str, tmp_path: Path, cache: Pat
     found, sizes = asyncio.run(noise.scored(task, 0, tmp_path, 0, Means(), draws=3))
     assert set(found) == {"held_out", "test"}
     for part, rungs in found.items():
-        assert [len(rung) for rung in rungs] == [3] * len(task.ladder.trained)
-        whole = scores.unit(task.score.kind, sizes[part])
-        assert whole == (100 if task.score.kind == "area" else sizes[part])
-        assert all(0 < score <= whole for rung in rungs for score in rung)
-        if task.score.kind == "accuracy":
-            assert all(score == int(score) for rung in rungs for score in rung)
+        assert [[len(draw) for draw in rung] for rung in rungs] == (
+            [[len(task.grid)] * 3] * len(task.ladder.trained)
+        )
+        least = scores.unit(task.score.kind, sizes[part]) / sizes[part]
+        told = noise.floors(task, rungs, sizes[part])
+        assert len(told.score) == len(told.curve) == len(task.ladder.trained)
+        assert min(told.score) >= least and min(told.curve) >= 1.0
+
+
+def test_a_floor_of_curves_is_a_mean_over_evaluations() -> None:
+    """Deviations of 2 and 4 at two evaluations: the root of (4 + 16) / 2."""
+    assert noise.curve_floor([[10, 10], [12, 14], [14, 18]]) == pytest.approx(10**0.5)
+    assert noise.curve_floor([[10, 10], [10, 11]]) == 1.0
 
 
 def test_a_reference_takes_floors_up_and_does_without(tmp_path: Path) -> None:
@@ -73,18 +80,20 @@ def test_a_reference_takes_floors_up_and_does_without(tmp_path: Path) -> None:
     path = tmp_path / "noise.json"
     assert _noise(path, record) is None
     assert "noise" not in build(record).model_dump(mode="json")
-    floors = {part: [1.0] * len(record.task.ladder) for part in ("held_out", "test")}
+    rungs = [1.0] * len(record.task.ladder)
+    floors = {part: {"score": rungs, "curve": rungs} for part in ("held_out", "test")}
     path.write_text(json.dumps({"task": record.task.digest, "floors": floors}))
     frozen = build(record, _noise(path, record))
-    assert frozen.noise and frozen.noise["test"] == tuple(floors["test"])
+    assert frozen.noise and frozen.noise["test"].score == tuple(rungs)
     path.write_text(json.dumps({"task": "another", "floors": floors}))
     with pytest.raises(RecordError, match="floors of another protocol"):
         _noise(path, record)
-    path.write_text(json.dumps({"task": record.task.digest, "floors": {"test": [1.0]}}))
-    with pytest.raises(RecordError, match="ladder has another number"):
+    few = {part: {"score": rungs, "curve": rungs[1:]} for part in floors}
+    path.write_text(json.dumps({"task": record.task.digest, "floors": few}))
+    with pytest.raises(RecordError, match="other rungs than the ladder's"):
         _noise(path, record)
     path.write_text("{")
-    with pytest.raises(RecordError, match=r"damaged; run python -m lthbench\.noise again"):
+    with pytest.raises(RecordError, match=r"damaged; run lthbench dev noise again"):
         _noise(path, record)
 
 

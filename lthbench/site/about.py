@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lthbench import citing, record, scores, stats
-from lthbench.board import levels, ranks
+from lthbench.board import draws, levels, ranks
 from lthbench.board.standings import RANKED_LEVEL
 from lthbench.reference import PROVISIONAL_BELOW
 from lthbench.site import rungs
@@ -47,10 +47,9 @@ def page() -> dict[str, Any]:
 def _thresholds() -> dict[str, str]:
     """What levels 2 and 3 refuse."""
     return {
-        "cells": str(levels.LEAST),
-        "drawn_cells": str(levels.DRAWN),
-        "sum_limit": f"{levels.SUM_LIMIT:g}",
-        "one_limit": f"{levels.ONE_LIMIT:g}",
+        "cells": str(draws.LEAST),
+        "beyond": f"{100 * levels.BEYOND:g}",
+        "bend_limit": f"{levels.BEND_LIMIT:g}",
         "fresh": str(levels.SEEDS),
         "fresh_errors": f"{levels.ERRORS:g}",
     }

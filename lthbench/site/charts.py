@@ -210,7 +210,7 @@ def floors(reference: Reference, area: bool) -> list[float]:
     if not reference.noise or not sizes:
         return []
     whole = 100 if area else min(sizes)  # an accuracy's floor is in examples
-    return [100 * floor / whole for floor in reference.noise["test"]]
+    return [100 * floor / whole for floor in reference.noise["test"].score]
 
 
 def flat(axis: Axis, y: float, name: str) -> Trace:

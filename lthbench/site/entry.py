@@ -28,7 +28,7 @@ from lthbench.tables import (
 
 SHOWN_OF_REPORT = 8  # facts of a verification's report that the page repeats
 TOLD_ELSEWHERE = ("what", "beacon", "level", "entry", "task", "bundle", "ok")
-AGAIN = ("kind", "density", "seed", "claimed", "retrained", "z")
+AGAIN = ("kind", "density", "seed", "schedule", "equal", "z", "bend")
 ACTS = {
     "accept": "accepted",
     "supersede": "takes the place of another entry",
@@ -195,16 +195,19 @@ def _again(entry: Entry) -> Table | None:
     if not cells:
         return None
     rows = tuple(tuple(_told_cell(name, cell.get(name)) for name in AGAIN) for cell in cells)
-    head = ("network", "density, %", "seed", "claimed", "trained again", "z")
-    area = "Areas in points" + (
-        ", counts of untrained tickets" if is_untrained(entry.record) else ""
+    head = ("network", "density, %", "seed", "steps, T/", "bit for bit", "z", "curves")
+    what = "areas" if is_area(entry.record) else "counts of correct answers at the end"
+    note = (
+        f"z: claimed less new, of {what} on the test split; curves: how far apart they lie; both "
+        "in noise floors of a difference."
     )
-    what = area if is_area(entry.record) else "Counts of correct answers at the end"
-    note = f"{what}; z in noise floors of a difference."
     return Table(f"Trained again: {len(rows)} cells drawn by lot", head, rows, note)
 
 
 def _told_cell(name: str, value: Any) -> str:
+    value = value.get("test") if isinstance(value, Mapping) else value
+    if name == "equal":
+        return {True: "yes", False: "no"}.get(value, NA) if isinstance(value, bool) else NA
     known = isinstance(value, (int, float)) and not isinstance(value, bool)
     if value is None:
         return NA
@@ -212,7 +215,7 @@ def _told_cell(name: str, value: Any) -> str:
         return plain(str(value), 40)
     if name == "density":
         return percent(value)
-    return number(value, 2 if name == "z" else 0 if value == int(value) else 1)
+    return number(value, 2 if name in ("z", "bend") else 0)
 
 
 def _challenge(line: Mapping[str, Any]) -> tuple[str, str]:

@@ -52,8 +52,7 @@ LEVELS: Final = (
         "reproduced",
         "The search itself was run again from its source in a sandbox, on fresh seeds, and did as "
         "well within its errors.",
-        "Tasks and seeds that nobody ran. No level looks at runs at other depths (transfer), "
-        "shortened schedules (iterations to match) or held-out counts.",
+        "Tasks and seeds that nobody ran. No level looks at runs at other depths (transfer).",
         "what the submission cost",
     ),
 )

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lthbench.board.levels import DRAWN, LEAST, floors
+from lthbench.board.levels import floors
 from lthbench.errors import RecordError, UsageError
 from lthbench.verify.found import LEVELS, Finding, Say, Verified, quiet
 
@@ -64,7 +64,7 @@ def verify(
     level: int,
     *,
     tasks: Sequence[str] = (),
-    cells: int = DRAWN,
+    cells: int = 0,
     beacon: str | None = None,
     workers: int | None = None,
     say: Say = quiet,
@@ -74,7 +74,7 @@ def verify(
     Args:
         target: a bundle's file, or an entry of the board, whose bundle is then fetched.
         tasks: of the bundle; all by default.
-        cells: how many level 2 trains again.
+        cells: how many level 2 trains again at least; its rule tells how many it must.
         beacon: what draws cells and fresh seeds, 64 hexadecimal digits that were not known when
             the bundle was made; the head of the board's ledger by default.
         workers: processes that train; one a core by default.
@@ -86,8 +86,8 @@ def verify(
     """
     if level not in range(len(LEVELS)):
         raise UsageError(f"--level {level}: 0 reported, 1 artefacts, 2 retrained or 3 reproduced")
-    if cells < LEAST:
-        raise UsageError(f"--cells {cells}: at least {LEAST}")
+    if cells < 0:
+        raise UsageError(f"--cells {cells}: 0 or more")
     if workers is not None and workers < 0:
         raise UsageError(f"--workers {workers}: 0 or more")
     if beacon is not None and not BEACON.fullmatch(beacon):
@@ -251,7 +251,6 @@ def _reports(
         mine = [f for f in findings if f.task in (name, "bundle")]
         report = {
             "cells": [],
-            "statistic": None,
             "environment": {},
             **levels.get(name, {}),
             "entry": subject.digest(subject.record(name)),

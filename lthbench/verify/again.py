@@ -38,6 +38,7 @@ class Lot(NamedTuple):
     kind: str
     density: float
     seed: int
+    schedule: int
     attempt: int
 
 
@@ -61,15 +62,17 @@ async def trained(request: dict[str, Any], folder: Path) -> list[dict[str, Any]]
             print(len(done), flush=True)  # for whoever waits
     finally:
         await executor.close()
-    cells = [done[lot.kind, lot.density, lot.seed, 1] for lot in lots]
+    cells = [done[lot.kind, lot.density, lot.seed, lot.schedule] for lot in lots]
     return [{name: cell[name] for name in cell if name != "key"} for cell in cells]
 
 
 async def _entry(bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen: Seen) -> Entry:
     """One cell as `lthbench.score` would have it, from the bundle's ticket or from the seed."""
-    kind, density, seed, attempt = lot
+    kind, density, seed, schedule, attempt = lot
     theta = networks.initial(task.network, task.network.depth, seed)
     until = 0 if kind in UNTRAINED else None
+    if kind == "dense":
+        return score.entry_of(task, kind, density, seed, theta, None, seen, schedule=schedule)
     if kind in RULES:
         chosen = masks_of(task, kind, density, seed, attempt, None)
         entry = score.entry_of(task, kind, density, seed, theta, chosen, seen, until=until)
@@ -85,7 +88,9 @@ async def _entry(bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen:
         assert fresh is not None
         start = fresh
     table = {"origin": ticket.origin, "start": ticket.step}
-    entry = score.entry_of(task, kind, density, seed, start, chosen, seen, table, until=until)
+    entry = score.entry_of(
+        task, kind, density, seed, start, chosen, seen, table, until=until, schedule=schedule
+    )
     return replace(entry, attempt=attempt)
 
 

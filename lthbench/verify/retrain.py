@@ -18,9 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from lthbench import data as data_module
-from lthbench.board.levels import TICKETS, Judged, candidates, drawn, floors, judge
+from lthbench.board.draws import candidates, draw, place
+from lthbench.board.levels import Judged, alike, floors, judge
 from lthbench.bundle import Bundle
+from lthbench.engine.choice import HERE, VERSIONS, engine_for
 from lthbench.errors import ResourceError
+from lthbench.evaluation import environment
 from lthbench.paths import cache, canonical_json
 from lthbench.record import Cell, Record
 from lthbench.reference import Reference
@@ -45,14 +48,13 @@ def check(
         ResourceError: if the trainings do not end.
     """
     known = floors(task, reference)
-    chosen = drawn(candidates(record), count, bundle.sha256, beacon)
-    if not any(cell.kind in TICKETS for cell in chosen):
-        judged = Judged(False, "no ticket can be trained again", 0.0, ())
-    else:
-        again = trained_again(bundle, task, chosen, workers, say)
-        pairs = list(zip(chosen, again, strict=True))
-        judged = judge(record, pairs, known)
-    return Finding(task.name, 2, judged.ok, judged.what), judged
+    chosen = draw(candidates(record, reference), bundle.sha256, beacon, count)
+    again = trained_again(bundle, task, chosen, workers, say)
+    judged = judge(record, list(zip(chosen, again, strict=True)), known)
+    own = environment() | {"engine": VERSIONS[engine_for(HERE, task.network)]}
+    where = "the same class" if alike(record.environment, own) else "another class"
+    told = f"on {where} of processor and versions {judged.what}"
+    return Finding(task.name, 2, judged.ok, told), judged
 
 
 def trained_again(
@@ -111,7 +113,7 @@ def request(
         "bundle": str(bundle.path.resolve()),
         "sha256": bundle.sha256,
         "task": task.model_dump(mode="json", exclude={"calibration"}),
-        "cells": [[cell.kind, cell.density, cell.seed, cell.attempt] for cell in cells],
+        "cells": [[*place(cell), cell.attempt] for cell in cells],
         "workers": workers,
     }
 
@@ -119,4 +121,4 @@ def request(
 def report(judged: Judged) -> dict[str, Any]:
     """What the ledger holds of it."""
     cells = [asdict(cell) for cell in judged.cells]
-    return {"ok": judged.ok, "cells": cells, "statistic": judged.statistic, "what": judged.what}
+    return {"ok": judged.ok, "cells": cells, "what": judged.what}
