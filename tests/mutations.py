@@ -461,9 +461,9 @@ MUTATIONS = (
     ),
     Mutation(
         "optimism is not minded",
-        "lthbench/board/levels.py",
-        "    ok = optimism <= ERRORS * error + 1e-12\n",
-        "    ok = True\n",
+        "lthbench/board/reproduction.py",
+        "    if optimism > allowed:\n",
+        "    if False:\n",
         ("test_verify.py::test_optimism",),
     ),
     Mutation(

@@ -14,7 +14,7 @@ import pytest
 
 from lthbench import paths
 from lthbench.board import accept as accepting
-from lthbench.board import draws, entries, ledger, levels
+from lthbench.board import draws, entries, ledger, levels, reproduction
 from lthbench.board.accept import accept
 from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageError
 from lthbench.paths import canonical_json, digest
@@ -305,11 +305,20 @@ def test_level_three_needs_scores_of_the_seeds_that_are_drawn(board: Path, tmp_p
     path = put(board)
     accept([path])
     record = parse_record(path.read_bytes(), path)
-    claimed = levels.score_of(record, record)
+    claimed = reproduction.score_of(record, record)
     assert claimed
-    seeds = list(levels.fresh_seeds(BUNDLE["sha256"], ledger_of(board).head))
-    sound = {"published": claimed[0], "fresh": claimed[0][:3], "seeds": seeds}
+    lot = BUNDLE["sha256"], ledger_of(board).head
+    seeds = list(reproduction.fresh_seeds(*lot))
+    repeated = [
+        asdict(reproduction.Repeated(s, record.searches[s].cost, True, 1.0, 0.1, claimed[0][s]))
+        for s in reproduction.repeated_seeds(record.seeds, *lot)
+    ]
+    sound = {
+        "published": claimed[0], "fresh": claimed[0][:3], "seeds": seeds, "repeated": repeated
+    }  # fmt: skip
     for changes, words in (
+        ({"repeated": []}, "its seeds are not those"),
+        ({"repeated": [{**row, "cost": 99.0} for row in repeated]}, "dense trainings, not"),
         ({"seeds": [1, 2, 3]}, "its seeds are not those"),
         ({"published": [1.0] * len(claimed[0])}, "not the record's"),
         ({"fresh": claimed[0][:2]}, "no score of 3 fresh seeds"),

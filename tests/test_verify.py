@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 
 from lthbench import bundle as bundles
 from lthbench import networks, paths, stats
-from lthbench.board import draws, entries, levels
+from lthbench.board import draws, entries, levels, reproduction
 from lthbench.board.accept import accept
 from lthbench.bundle import Bundle
 from lthbench.errors import CheckFailed, RecordError, ResourceError, UsageError
 from lthbench.packing import pack
 from lthbench.paths import canonical_json, digest
 from lthbench.record import Cell, Record
-from lthbench.reference import Noise, build, load_reference
+from lthbench.reference import Noise, Reference, build, load_reference
 from lthbench.scores import REINITS, score_of
 from lthbench.task import Task, grid, load_task
 from lthbench.verify import Verified, again, reproduce, retrain, sandbox, verify
@@ -795,29 +795,82 @@ def test_text_of_a_stranger_is_shown_plain() -> None:
 
 
 def test_fresh_seeds() -> None:
-    seeds = levels.fresh_seeds("b" * 64, BEACON)
+    seeds = reproduction.fresh_seeds("b" * 64, BEACON)
     assert len(set(seeds)) == 3
     assert min(seeds) >= 10**6
-    assert seeds == levels.fresh_seeds("b" * 64, BEACON)
-    assert not set(seeds) & set(levels.fresh_seeds("b" * 64, "6" * 64))
+    assert seeds == reproduction.fresh_seeds("b" * 64, BEACON)
+    assert not set(seeds) & set(reproduction.fresh_seeds("b" * 64, "6" * 64))
+
+
+@functools.cache
+def published() -> tuple[Record, Reference]:
+    """A record of five seeds, and a reference whose seeds differ by a tenth in retention."""
+    record = synthetic_record(seeds=5)
+    reference = build(record.model_copy(update={"reference": None}))
+    values = reference.values["test"]
+    losses = (9.0, 10.0, 11.0)  # s.d. 1 of a mean of 10
+    values = values.model_copy(update={"loss_imp": (1.0, 1.1, 1.2), "loss_random": losses})
+    return record, reference.model_copy(update={"values": {**reference.values, "test": values}})
+
+
+def again_of(record: Record, **changes: Any) -> list[reproduction.Repeated]:
+    """Two published seeds that came out as they were, but for what is changed of the first."""
+    claimed = reproduction.score_of(record, record)
+    assert claimed is not None
+    rows = [
+        reproduction.Repeated(seed, record.searches[seed].cost, True, 1.0, 0.2, claimed[0][seed])
+        for seed in (1, 3)
+    ]
+    return [replace(rows[0], **changes), rows[1]]
 
 
 @pytest.mark.parametrize(
-    ("published", "fresh", "ok"),
+    ("fresh", "ok"),
     [
-        ([0.9, 0.91, 0.92, 0.9, 0.91], [0.9, 0.91, 0.92], True),
-        ([0.9, 0.91, 0.92, 0.9, 0.91], [0.99, 0.98, 0.97], True),  # better: no optimism
-        ([0.9, 0.91, 0.92, 0.9, 0.91], [0.80, 0.81, 0.82], False),
-        ([1.0] * 5, [1.0] * 3, True),
-        ([1.0] * 5, [0.9] * 3, False),
-        ([0.9, 0.5, 0.7], [0.6, 0.8, 0.4], True),  # too wide to tell
+        (0.0, True),
+        (0.3, True),  # better: no optimism
+        (-0.2, True),  # three standard errors: .3 times the root of 1/5 + 1/3, .219
+        (-0.23, False),
     ],
 )
-def test_optimism(published: list[float], fresh: list[float], ok: bool) -> None:
-    done = levels.compared(published, fresh, (1, 2, 3), "retention")
+def test_optimism(fresh: float, ok: bool) -> None:
+    record, reference = published()
+    claimed = reproduction.score_of(record, record)
+    assert claimed is not None and claimed[1] == "retention"
+    assert reproduction.spread_of(record, reference) == pytest.approx(0.1)
+    mean = sum(claimed[0]) / 5
+    scores = [mean + fresh + shift for shift in (-5.0, 0.0, 5.0)]  # its own spread widens nothing
+    done = reproduction.judge(record, reference, scores, (7, 8, 9), again_of(record))
+    assert done.optimism == pytest.approx(-fresh)
     assert done.ok is ok
-    assert done.optimism == pytest.approx(sum(published) / len(published) - sum(fresh) / 3)
-    assert "optimism" in done.what
+    assert "2 of 2 published seeds searched again end in the same tickets" in done.what
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"cost": 1.0}, ""),
+        ({"cost": 99.0}, "seed 1 costs 99.00 dense trainings, not "),
+        ({"equal": False, "own": 0.5, "others": 0.3}, ""),
+        ({"equal": False, "own": 0.3, "others": 0.3}, "of seed 1 are those of seed 1 no more than"),
+        ({"score": -9.0}, "published seeds searched again score "),
+        ({"score": 9.0}, ""),
+    ],
+)
+def test_a_published_seed_that_is_searched_again(changes: dict[str, Any], why: str) -> None:
+    record, reference = published()
+    claimed = reproduction.score_of(record, record)
+    assert claimed is not None
+    rows = again_of(record, **changes)
+    done = reproduction.judge(record, reference, claimed[0][:3], (7, 8, 9), rows)
+    assert done.ok is (not why) and why in done.what
+
+
+def test_seeds_that_are_searched_again_are_drawn() -> None:
+    seen = {reproduction.repeated_seeds(range(5), "b" * 64, f"{n:064x}") for n in range(60)}
+    assert len(seen) == 10  # all pairs
+    assert all(first < second for first, second in seen)
+    assert reproduction.repeated_seeds([4], "b" * 64, BEACON) == (4,)
 
 
 def test_level_three_does_not_begin_without_a_sandbox(
@@ -852,8 +905,9 @@ def test_level_three_holds_the_ones_below(at_home: Shop, here: None) -> None:
     done = verify(str(at_home.oneshot), 3, beacon=BEACON, workers=0)
     assert [f.level for f in done.findings] == [0, 1, 1, 1, 1, 1, 2, 3]
     (report,) = done.reports
-    assert len(report["cells"]) == 8
-    assert report["reproduced"]["seeds"] == levels.fresh_seeds(report["bundle"], BEACON)
+    assert len(report["cells"]) == 12
+    assert [row["equal"] for row in report["reproduced"]["repeated"]] == [True, True]
+    assert report["reproduced"]["seeds"] == reproduction.fresh_seeds(report["bundle"], BEACON)
     assert report["ok"] is report["reproduced"]["ok"]
 
 
@@ -864,11 +918,16 @@ def test_a_search_that_knew_its_seeds(
 ) -> None:
     """It searches at the published seeds and gives up at others: no level below can see that."""
     assert not CANNOT
-    # A bundle holds its search's times, so that each run of this test would draw other seeds, and
-    # now and then some whose scores lie too far apart to tell from two published ones.
-    seeds = levels.fresh_seeds("b" * 64, BEACON)
+    # A bundle holds its search's times, so that each run of this test would draw other seeds.
+    seeds = reproduction.fresh_seeds("b" * 64, BEACON)
     monkeypatch.setattr(reproduce, "fresh_seeds", lambda bundle, beacon: seeds)
     task = load_task(DIGITS)
+    known = load_reference(task)
+    assert known is not None
+    # The shop's reference has two seeds, too few to tell how far seeds lie apart: two points here.
+    near = {"loss_imp": (8.0, 10.0, 12.0), "loss_random": (18.0, 20.0, 22.0)}
+    values = known.values["test"].model_copy(update=near)
+    known = known.model_copy(update={"values": {**known.values, "test": values}})
     firsts = [first_weight(networks.initial(task.network, 1, seed)) for seed in (0, 1)]
     source = KNOWING.replace("KNOWN", repr(firsts))
     out = submitted.finished(tmp_path / "knowing", source, tasks=(DIGITS,))
@@ -876,10 +935,9 @@ def test_a_search_that_knew_its_seeds(
     bundle = bundles.read(tmp_path / "knowing.zip")
     record = bundles.record(bundle, DIGITS)
     assert verify(str(bundle.path), 1).ok
-    finding, done = reproduce.check(bundle, task, record, load_reference(task), BEACON, 0)
-    assert finding.ok is False
-    assert done.optimism is not None
-    assert done.optimism > 0.3, finding.what
+    finding, done = reproduce.check(bundle, task, record, known, BEACON, 0)
+    assert finding.ok is False and "fresh seeds score less" in finding.what
+    assert all(one.equal for one in done.repeated)  # published seeds alone would tell nothing
 
 
 @needs_sandbox

@@ -8,7 +8,6 @@ verdict.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -17,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lthbench import scores, seeds
+from lthbench.board import reproduction
 from lthbench.board.draws import TICKETS, candidates, draw, place
 from lthbench.errors import RecordError
-from lthbench.paths import canonical_json, digest
 from lthbench.record import Cell, Record
 from lthbench.reference import FLOOR_DRAWS, Reference
 from lthbench.stats import FloatArray
@@ -29,15 +28,11 @@ SPREAD = 1.41  # of a difference of two scores that have one spread
 BEYOND = 0.0015  # of honest records exceed each limit of level 2 (`python -m tests.level2`)
 BEND_LIMIT = 6.0
 SIMULATED = 20_000  # honest records
-SEEDS = 3  # of level 3
-FIRST, SPAN = 10**6, 10**9  # fresh seeds are none of the published ones and their controls'
-ERRORS = 2.0  # standard errors
 SAME_BITS = ("system", "processor", "arithmetic", "threads", "engine", "numpy")
 
 Table = dict[str, Any]
 Bools: TypeAlias = NDArray[np.bool_]
 SETS = ("test", "held_out")
-NAMES = {"retention": "retention", "above erk": "points above erk"}  # of trained tickets' headlines
 
 
 @dataclass(frozen=True)
@@ -260,52 +255,6 @@ def alike(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
     return all(one.get(name) == other.get(name) is not None for name in SAME_BITS)
 
 
-@dataclass(frozen=True)
-class Reproduced:
-    """The outcome: each seed's score as published and on fresh seeds."""
-
-    ok: bool
-    what: str
-    optimism: float | None
-    error: float | None
-    published: tuple[float, ...]
-    fresh: tuple[float, ...]
-    seeds: tuple[int, ...]
-
-
-def fresh_seeds(bundle: str, beacon: str, count: int = SEEDS) -> tuple[int, ...]:
-    """Seeds by lot, from sha256 of bundle, beacon and their number."""
-    lots = (digest(canonical_json([bundle, beacon, "seed", n])) for n in range(count))
-    return tuple(FIRST + int(lot, 16) % SPAN for lot in lots)
-
-
-def compared(
-    published: Sequence[float], fresh: Sequence[float], seeds: Sequence[int], what: str
-) -> Reproduced:
-    """Refuse where the published mean is above the fresh one by more than two standard errors."""
-    optimism = statistics.mean(published) - statistics.mean(fresh)
-    error = math.sqrt(sum(statistics.variance(v) / len(v) for v in (published, fresh)))
-    ok = optimism <= ERRORS * error + 1e-12
-    told = (
-        f"optimism {optimism:+.4f}: mean {what} {statistics.mean(published):.4f} of "
-        f"{len(published)} published seeds, {statistics.mean(fresh):.4f} of {len(fresh)} fresh "
-        f"ones; two standard errors are {ERRORS * error:.4f}"
-    )
-    return Reproduced(ok, told, optimism, error, tuple(published), tuple(fresh), tuple(seeds))
-
-
-def score_of(record: Record, published: Record) -> tuple[list[float], str] | None:
-    """One score a seed and its name: retention or what stands for it, or of untrained tickets the
-    accuracy at the rung that the published record shows."""
-    told = record.aggregates
-    if "untrained" in published.aggregates:
-        rung = published.aggregates["untrained"]["headline"]
-        rungs = {row["density"]: row["ticket"] for row in told["untrained"]["rungs"]}
-        return list(rungs[rung]["values"]), f"accuracy at density {rung:.4g}"
-    found = scores.headline(told)
-    return None if found is None else (list(found["values"]), NAMES[found["what"]])
-
-
 # What a report must be
 
 
@@ -319,7 +268,7 @@ def misfit(
     """
     try:
         return _retrained_misfit(record, task, reference, report) or (
-            _reproduced_misfit(record, report) if report["level"] >= 3 else None
+            reproduction.misfit(record, reference, report) if report["level"] >= 3 else None
         )
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         return f"its cells cannot be read ({type(error).__name__})"
@@ -350,17 +299,3 @@ def _retrained_misfit(
         rows.append(_row(table, cell, new, known))
     again = verdict(rows)
     return None if again.ok else f"its own cells are refused: {again.what}"
-
-
-def _reproduced_misfit(record: Record, report: Mapping[str, Any]) -> str | None:
-    """The seeds must be those that were drawn, and the fresh scores not too far below."""
-    told, claimed = report["reproduced"], score_of(record, record)
-    if claimed is None or list(told["published"]) != claimed[0]:
-        return "its published scores are not the record's"
-    if tuple(told["seeds"]) != fresh_seeds(report["bundle"], report["beacon"]):
-        return "its seeds are not those that bundle and beacon draw"
-    fresh = [float(score) for score in told["fresh"]]
-    if len(fresh) != SEEDS or not all(map(math.isfinite, fresh)):
-        return f"it has no score of {SEEDS} fresh seeds"
-    again = compared(claimed[0], fresh, told["seeds"], claimed[1])
-    return None if again.ok else f"its own scores are refused: {again.what}"

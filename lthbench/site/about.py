@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lthbench import citing, record, scores, stats
-from lthbench.board import draws, levels, ranks
+from lthbench.board import draws, levels, ranks, reproduction
 from lthbench.board.standings import RANKED_LEVEL
 from lthbench.reference import PROVISIONAL_BELOW
 from lthbench.site import rungs
@@ -50,8 +50,9 @@ def _thresholds() -> dict[str, str]:
         "cells": str(draws.LEAST),
         "beyond": f"{100 * levels.BEYOND:g}",
         "bend_limit": f"{levels.BEND_LIMIT:g}",
-        "fresh": str(levels.SEEDS),
-        "fresh_errors": f"{levels.ERRORS:g}",
+        "fresh": str(reproduction.FRESH),
+        "repeated": str(reproduction.REPEATED),
+        "fresh_errors": f"{reproduction.ERRORS:g}",
     }
 
 

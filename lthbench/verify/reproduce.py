@@ -17,7 +17,15 @@ from lthbench import answers, executors, find, networks, score, scores
 from lthbench import bundle as bundles
 from lthbench import data as data_module
 from lthbench.answers import Search
-from lthbench.board.levels import Reproduced, compared, fresh_seeds, score_of
+from lthbench.board.reproduction import (
+    Repeated,
+    Reproduced,
+    fresh_seeds,
+    judge,
+    repeated_seeds,
+    score_of,
+    spread_of,
+)
 from lthbench.bundle import Bundle
 from lthbench.childprocess import Limits, StartChild
 from lthbench.engine.choice import HERE, Means
@@ -68,33 +76,72 @@ def check(
         raise RecordError(
             f"{task.name}: no score of two seeds or more to compare; needs a reference"
         )
+    if spread_of(record, reference) is None:
+        raise RecordError(f"{task.name}: no reference that tells how far seeds lie apart")
     data_module.prepare(task, download=False)
     seeds = fresh_seeds(bundle.sha256, beacon)
+    same = repeated_seeds(record.seeds, bundle.sha256, beacon)
     own = Limits(seconds, limits.memory)
-    try:
-        again = asyncio.run(
-            _again(bundle, task, record, reference, seeds, workers, own, start, say)
-        )
-    except REFUSED as error:
-        done = _failed(f"the search failed: {error}", claimed[0], seeds)
-    except LthbenchError:
-        raise
-    except Exception as error:  # a stranger wrote the messages that the coordinator answered
-        why = f"{type(error).__name__}: {str(error)[:100]}"
-        done = _failed(f"the search sent what is no request ({why})", claimed[0], seeds)
-    else:
-        found = score_of(again, record)
-        if found is None:
-            raise RecordError(f"{task.name}: the fresh seeds have no score; a dense run failed")
-        done = compared(claimed[0], found[0], seeds, claimed[1])
-        costs = [statistics.mean(s.cost for s in r.searches) for r in (record, again)]
-        told = f"{done.what}; search cost {costs[0]:.2f} published, {costs[1]:.2f} fresh"
-        done = Reproduced(**{**vars(done), "what": told})
+    with tempfile.TemporaryDirectory(prefix="lthbench-verify-") as place:
+        folder = Path(place)
+        try:
+            again = asyncio.run(
+                _again(
+                    bundle,
+                    task,
+                    record,
+                    reference,
+                    (*seeds, *same),
+                    workers,
+                    own,
+                    start,
+                    say,
+                    folder,
+                )
+            )
+        except REFUSED as error:
+            done = _failed(f"the search failed: {error}", claimed[0], seeds)
+        except LthbenchError:
+            raise
+        except Exception as error:  # a stranger wrote the messages that the coordinator answered
+            why = f"{type(error).__name__}: {str(error)[:100]}"
+            done = _failed(f"the search sent what is no request ({why})", claimed[0], seeds)
+        else:
+            found = score_of(again, record)
+            if found is None:
+                raise RecordError(f"{task.name}: new seeds have no score; a dense run failed")
+            by_seed = dict(zip(again.seeds, found[0], strict=True))
+            costs = {search.seed: search.cost for search in again.searches}
+            repeated = [
+                _repeated(bundle, task, folder, seed, costs[seed], by_seed[seed]) for seed in same
+            ]
+            fresh = [by_seed[seed] for seed in seeds]
+            done = judge(record, reference, fresh, seeds, repeated)
     return Finding(task.name, 3, done.ok, done.what), done
 
 
+def _repeated(
+    bundle: Bundle, task: Task, folder: Path, seed: int, cost: float, score: float
+) -> Repeated:
+    """A published seed's new tickets beside those of the bundle, its own and other seeds'."""
+    known = bundles.tickets(bundle, task.name)
+    shares: dict[int, list[float]] = {}
+    equal = True
+    for density in sorted({rung for of, rung in known if of == seed}, reverse=True):
+        _, new, _ = answers.read_ticket(folder / task.name / "tickets" / f"seed{seed}", density)
+        kept = sum(int(mask.sum()) for mask in new.values())
+        for other in sorted({of for of, rung in known if rung == density}):
+            _, old, _ = bundles.ticket(bundle, task.name, other, density)
+            both = sum(int((new[name].numpy() & old[name]).sum()) for name in new)
+            shares.setdefault(other, []).append(both / kept)
+            equal &= other != seed or both == kept == sum(int(m.sum()) for m in old.values())
+    means = {other: statistics.mean(found) for other, found in shares.items()}
+    others = max((share for other, share in means.items() if other != seed), default=0.0)
+    return Repeated(seed, cost, equal, means.get(seed, 0.0), others, score)
+
+
 def _failed(what: str, published: Sequence[float], seeds: tuple[int, ...]) -> Reproduced:
-    return Reproduced(False, what, None, None, tuple(published), (), seeds)
+    return Reproduced(False, what, None, None, tuple(published), (), seeds, ())
 
 
 async def _again(
@@ -107,31 +154,30 @@ async def _again(
     limits: Limits,
     start: StartChild,
     say: Say,
+    folder: Path,
 ) -> Record:
-    """A record of the fresh seeds that holds what the score needs: searches and tickets."""
+    """A record of these seeds that holds what the score needs: searches and tickets."""
     means = HERE  # a sandbox has no device but the processor
     crew = executors.default_workers(means) if workers is None else workers
-    with tempfile.TemporaryDirectory(prefix="lthbench-verify-") as place:
-        folder = Path(place)
-        method = _method(bundle, record, folder)
-        searching = executors.local(crew, means)
-        try:
-            searches = await find.find(
-                method,
-                task,
-                seeds,
-                folder / task.name,
-                searching,
-                limits=limits,
-                means=means,
-                start=start,
-                note=_notes(task, say),
-            )
-        finally:
-            await searching.close()
-        return await _scored(
-            task, method, record, reference, searches, folder / task.name, crew, means, say
+    method = _method(bundle, record, folder)
+    searching = executors.local(crew, means)
+    try:
+        searches = await find.find(
+            method,
+            task,
+            seeds,
+            folder / task.name,
+            searching,
+            limits=limits,
+            means=means,
+            start=start,
+            note=_notes(task, say),
         )
+    finally:
+        await searching.close()
+    return await _scored(
+        task, method, record, reference, searches, folder / task.name, crew, means, say
+    )
 
 
 def _notes(task: Task, say: Say) -> answers.Note:
@@ -197,7 +243,7 @@ async def _scored(
         cells = []
         async for entry, result, _ in score.score_cells(task, entries, folder, executor, seen):
             cells.append(score.cell_of(entry, result))
-            say(f"{task.name}: {len(cells)} of {len(entries)} cells of fresh seeds trained")
+            say(f"{task.name}: {len(cells)} of {len(entries)} cells of new tickets trained")
     finally:
         await executor.close()
     return _record(task, method, record, reference, searches, cells, seen, means)
