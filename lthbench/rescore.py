@@ -58,7 +58,8 @@ def references(paths: Iterable[Path]) -> list[Path]:
     written = []
     for path in paths:
         table = read(path)
-        old = _reference(table) if table["method"]["name"] == "imp" else None
+        whole = table["method"]["name"] == "imp" and table["controls"] == "all"
+        old = _reference(table) if whole else None
         if old is not None and _starts(old.dense) == _starts((record := build(table)).cells):
             floors: dict[str, reference.Noise] = {**(old.noise or {})}  # type: ignore[dict-item]
             new = reference.build(record, floors or None)
