@@ -397,6 +397,13 @@ MUTATIONS = (
         ("test_validation.py::test_nothing_else_may_change",),
     ),
     Mutation(
+        "a branch is read from the working tree",
+        "lthbench/validation/__init__.py",
+        "        found = spread.findings(changes.write(change, Path(folder)))",
+        "        found = spread.findings([change.top / record.path for record in change.added])",
+        ("test_validation.py::test_what_is_committed_counts_not_what_lies_there",),
+    ),
+    Mutation(
         "answers are not counted",
         "lthbench/validation/artefacts.py",
         '        if right != run.correct["test"][-1]:',
@@ -423,6 +430,27 @@ MUTATIONS = (
         "    if branch != BRANCH:",
         "    if not branch:",
         ("test_accept.py::test_on_main_alone",),
+    ),
+    Mutation(
+        "what git refuses is an empty answer",
+        "lthbench/git.py",
+        "    if done.returncode:",
+        "    if done.returncode < 0:",
+        ("test_accept.py::test_where_git_answers_an_error_nothing_is_accepted",),
+    ),
+    Mutation(
+        "each user has a lock of their own",
+        "lthbench/board/accept.py",
+        'path.resolve().with_name(f"{path.name}.lock")',
+        'path.with_name(f"{secrets.token_hex(4)}.lock")',
+        ("test_accept.py::test_two_users_at_once_lose_nothing",),
+    ),
+    Mutation(
+        "a ledger that another changed meanwhile is written over",
+        "lthbench/board/accept.py",
+        "    if on_disk != ledgers.text(ledger):",
+        "    if not on_disk and ledger.lines:",
+        ("test_accept.py::test_a_ledger_that_changes_meanwhile_is_not_written_over",),
     ),
     Mutation(
         "no pair is stepped down",
