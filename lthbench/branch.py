@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from lthbench import git
 from lthbench.errors import ResourceError, UsageError
 from lthbench.paths import digest
-from lthbench.untrusted import shown
 
 RECORDS = "leaderboard/records"
 # https://github.com/OWNER/NAME.git, ssh://git@github.com/OWNER/NAME.git, git@github.com:OWNER/NAME
@@ -22,8 +20,6 @@ GITHUB = re.compile(
     r"([a-z0-9][a-z0-9_-]*)/[^/\s]+/*",
     re.ASCII | re.IGNORECASE,
 )
-# A clone is named by its folder; what these say of another would be followed silently.
-OTHERS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
 
 
 def leaderboard_clone(folder: Path) -> Path:
@@ -163,21 +159,7 @@ def _blob(clone: Path, commit: str, path: str) -> str:
 
 
 def _git(clone: Path, *command: str, given: bytes = b"", index: str | None = None) -> str:
-    environment = {name: value for name, value in os.environ.items() if name not in OTHERS}
-    environment |= {"GIT_INDEX_FILE": index} if index else {}
-    environment |= {"LC_ALL": "C", "GIT_TERMINAL_PROMPT": "0"}
-    try:
-        done = subprocess.run(
-            ["git", "--literal-pathspecs", *command],
-            cwd=clone, env=environment, input=given, capture_output=True, check=False,
-        )  # fmt: skip
-    except OSError as error:
-        raise ResourceError("git: cannot be run; install it, or leave out --repository") from error
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines() or ["no reason given"]
-        said = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[0])
-        raise ResourceError(f"git {command[0]} in {clone}: {shown(said, 200)}")
-    return done.stdout.decode(errors="replace")
+    return git.run(clone, *command, given=given, index=index).decode(errors="replace")
 
 
 def name_of(method: str, digests: list[str]) -> str:

@@ -13,6 +13,14 @@ from lthbench.errors import UsageError
 Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
 Json = Annotated[bool, typer.Option("--json", help="Every figure, one line.")]
 
+AllowPrivate = Annotated[
+    bool,
+    typer.Option(
+        "--allow-private",
+        help="Fetch the bundle from this machine or a private network, if its address is there.",
+    ),
+]
+
 board_app = typer.Typer(
     rich_markup_mode=None, invoke_without_command=True, help="The leaderboard: see, build, serve."
 )
@@ -75,6 +83,7 @@ def verify(
     report: Annotated[
         Path | None, typer.Option(help="Write what was found, for `leaderboard accept`.")
     ] = None,
+    allow_private: AllowPrivate = False,
     json: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -88,6 +97,7 @@ def verify(
         cells=cells,
         beacon=beacon,
         workers=workers,
+        allow_private=allow_private,
         say=partial(typer.echo, err=True),
     )
     typer.echo(done.json() if json else done.text())
@@ -237,12 +247,13 @@ def cite(
 def fetch(
     entry: Annotated[str, typer.Argument(help="An entry of the board, as imp--4139c785.")],
     out: Annotated[Path | None, typer.Option(help="A folder [tickets/ENTRY].")] = None,
+    allow_private: AllowPrivate = False,
     debug: Debug = False,
 ) -> None:
     """Fetch an entry's bundle, check its digest, and write each ticket's masks and weights."""
     from lthbench.zoo import fetch as run
 
-    typer.echo(run(entry, out).text())
+    typer.echo(run(entry, out, allow_private=allow_private).text())
 
 
 def add_to(app: typer.Typer) -> None:

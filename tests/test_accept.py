@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,9 +18,10 @@ from lthbench import paths
 from lthbench.board import accept as accepting
 from lthbench.board import draws, entries, ledger, levels, reproduction
 from lthbench.board.accept import accept
+from lthbench.board.ledger import Ledger
 from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageError
 from lthbench.paths import canonical_json, digest
-from lthbench.record import parse_record, read_record, record_digest
+from lthbench.record import Record, parse_record, read_record, record_digest
 from lthbench.reference import load_reference
 from lthbench.task import load_task
 from tests.rewritten import Edit, changed, table_of, written
@@ -39,7 +42,19 @@ def board(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / "reference" / path.name).write_bytes(path.read_bytes())
     monkeypatch.setattr(paths, "PACKAGE", home)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    commit(folder)
     return folder
+
+
+def git(board: Path, *arguments: str) -> None:
+    command = ["git", "-C", str(board), "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run([*command, *arguments], check=True, capture_output=True)
+
+
+def commit(board: Path) -> None:
+    git(board, "add", "--all")
+    git(board, "commit", "--quiet", "--message", "x")
 
 
 def put(board: Path, edit: Edit = lambda table: None, kind: str = "carried") -> Path:
@@ -456,16 +471,8 @@ def test_a_reason_is_one_line_that_is_seen(why: str, board: Path) -> None:
         accept([], retract=name_of(path), why=why)
 
 
-def git(board: Path, *arguments: str) -> None:
-    command = ["git", "-C", str(board), "-c", "user.name=A", "-c", "user.email=a@example.org"]
-    subprocess.run([*command, *arguments], check=True, capture_output=True)
-
-
 def test_on_main_alone(board: Path) -> None:
     path = put(board)
-    git(board, "init", "--quiet", "--initial-branch=main")
-    git(board, "add", "--all")
-    git(board, "commit", "--quiet", "--message", "x")
     git(board, "switch", "--quiet", "--create", "submission")
     with pytest.raises(UsageError, match="on submission: records are accepted on main alone"):
         accept([path])
@@ -481,10 +488,8 @@ def test_a_ledger_that_does_not_go_on_from_the_committed_one(board: Path) -> Non
     """Lines cut off at the end leave a whole chain; the last commit tells of them."""
     path = put(board)
     other = put(board, called("first"))
-    git(board, "init", "--quiet", "--initial-branch=main")
     accept([path])
-    git(board, "add", "--all")
-    git(board, "commit", "--quiet", "--message", "x")
+    commit(board)
     whole = (board / "ledger.jsonl").read_bytes()
     for bad in (b"", ledger.text(ledger.append(
         ledger.Ledger(), "accept", entry_of(other), other.parent.name, "first",
@@ -504,13 +509,150 @@ def test_a_damaged_ledger_is_not_written_over(board: Path) -> None:
     assert (board / "ledger.jsonl").read_bytes() == b"garbage\n"
 
 
+def refused(board: Path, path: Path, words: str) -> None:
+    """Nothing is accepted, in one line."""
+    before = (board / "ledger.jsonl").read_bytes()
+    with pytest.raises(LthbenchError, match=words) as caught:
+        accept([path])
+    assert "\n" not in str(caught.value)
+    assert (board / "ledger.jsonl").read_bytes() == before
+
+
+def test_without_git_nothing_is_accepted(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(board)
+    monkeypatch.setenv("PATH", "")
+    refused(board, path, r"git: cannot be run \(No such file.*install it; records are accepted in")
+
+
+def program(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another git, before the machine's own."""
+    place = folder / "bin"
+    place.mkdir(exist_ok=True)
+    (place / "git").write_text(text)
+    (place / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(place), prepend=os.pathsep)
+
+
+@pytest.mark.parametrize("verb", ["branch", "ls-tree", "cat-file"])
+def test_where_git_answers_an_error_nothing_is_accepted(
+    verb: str, board: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever question it is, and though it begins to answer."""
+    path, other = put(board), put(board, called("first"))
+    accept([path])
+    commit(board)
+    git_itself = shutil.which("git")
+    script = f"""#!/bin/sh
+for word; do
+  if [ "$word" = {verb} ]; then echo main; echo "fatal: no {verb}" >&2; exit 128; fi
+done
+exec {git_itself} "$@"
+"""
+    with monkeypatch.context() as patch:
+        program(tmp_path, script, patch)
+        refused(board, other, f"git {verb} in .*: fatal: no {verb}; records are accepted in")
+    assert accept([other])
+
+
+def test_git_that_cannot_be_run_accepts_nothing(
+    board: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(board)
+    program(tmp_path, "no program\n", monkeypatch)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    refused(board, path, "git: cannot be run")
+
+
+def test_a_folder_that_git_does_not_keep(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In no repository; in one without a commit; ignored by the one that it lies in."""
+    path = put(board)
+    shutil.rmtree(board / ".git")
+    refused(board, path, "git branch in .*: fatal: not a git repository")
+    git(board, "init", "--quiet", "--initial-branch=main")
+    refused(board, path, "git ls-tree in .*: fatal: Not a valid object name HEAD")
+    shutil.rmtree(board / ".git")
+    home = board.parent
+    git(home, "init", "--quiet", "--initial-branch=main")
+    (home / ".gitignore").write_text("/leaderboard/\n")
+    commit(home)
+    refused(board, path, "not in main's last commit; run `lthbench` from a checkout")
+
+
+def test_no_variable_leads_git_elsewhere(
+    board: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as those that git itself sets for its hooks."""
+    path = put(board)
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(board, elsewhere)
+    git(board, "switch", "--quiet", "--create", "submission")
+    monkeypatch.setenv("GIT_DIR", str(elsewhere / ".git"))
+    refused(board, path, "on submission: records are accepted on main alone")
+
+
 def test_one_writer_at_a_time(board: Path, cache: Path) -> None:
     path = put(board)
     busy = pytest.raises(ResourceError, match="another accept is writing it")
     with accepting._alone(board / "ledger.jsonl"), busy:
         accept([path])
-    assert list(board.glob("*lock*")) == []
     assert accept([path])
+
+
+def test_two_users_at_once_lose_nothing(
+    board: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each has a cache of their own, and one a path of its own to the same ledger."""
+    first, second = put(board), put(board, called("second"))
+    check, link = accepting.check_record, tmp_path / "link"
+    link.symlink_to(board.parents[1])
+
+    def meanwhile(path: Path) -> Record:
+        with monkeypatch.context() as another:
+            another.setattr(accepting, "check_record", check)
+            another.setattr(paths, "PACKAGE", link)
+            another.setenv("LTHBENCH_CACHE", str(tmp_path / "another"))
+            with pytest.raises(ResourceError, match="another accept is writing it; wait for it"):
+                accept([link / second.relative_to(board.parents[1])])
+        return check(path)
+
+    with monkeypatch.context() as one:
+        one.setattr(accepting, "check_record", meanwhile)
+        accept([first])
+    accept([second])
+    assert [line["entry"] for line in ledger_of(board).lines] == [entry_of(first), entry_of(second)]
+
+
+def test_a_ledger_that_changes_meanwhile_is_not_written_over(
+    board: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By who heeds no lock, as `git pull` and `git switch` do."""
+    first, second = put(board), put(board, called("second"))
+    check, place = accepting.check_record, board / "ledger.jsonl"
+    line = ledger.append(
+        Ledger(), "accept", entry_of(first), first.parent.name, "mixed", nonce="0" * 64
+    )
+
+    def pulled(path: Path) -> Record:
+        ledger.write(place, line)
+        return check(path)
+
+    def switched(path: Path) -> Record:
+        git(board, "switch", "--quiet", "--create", "submission")
+        return check(path)
+
+    for meanwhile, words in ((pulled, "was changed by another meanwhile"), (switched, "on submis")):
+        with monkeypatch.context() as patch:
+            patch.setattr(accepting, "check_record", meanwhile)
+            with pytest.raises(LthbenchError, match=words):
+                accept([second])
+        assert place.read_bytes() == ledger.text(line)
+
+
+def test_a_folder_that_may_not_be_written(board: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = put(board)
+    (board / "ledger.jsonl.lock").unlink(missing_ok=True)
+    (board / "ledger.jsonl.lock").mkdir()
+    refused(board, path, r"ledger\.jsonl\.lock: Is a directory; accept as a user who may write")
 
 
 HOSTILE: tuple[Callable[[Path], Json], ...] = (

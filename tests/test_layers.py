@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A module imports from lower layers alone; a folder is one module. A new module must be added.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "paths", "seeds", "guard", "untrusted"),
-    ("task", "masks", "mnist1d", "states", "wire", "arrays", "container"),
+    ("task", "masks", "mnist1d", "states", "wire", "arrays", "container", "git"),
     ("networks", "data", "stats", "process", "branch"),
     ("engine", "meter", "store", "ticket", "depths", "requests", "packed", "sizes"),
     ("executors", "scores"),

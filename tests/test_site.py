@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import socket
+import struct
 import sys
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from functools import cache
 from html.parser import HTMLParser
 from http.client import HTTPConnection
@@ -747,6 +751,99 @@ def test_pages_are_served_with_their_policy(served: int) -> None:
 )
 def test_nothing_else_is_served(served: int, path: str) -> None:
     assert asked(served, path)[0] == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/%00", "/api%00.html", "/tasks/%00/", "/.%00", "/?x=%00", "/%ed%a0%80", "/x%ed%b0%80y"],
+)
+def test_what_can_be_no_path_is_a_bad_request(
+    path: str, served: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A NUL or half a surrogate, but in a query; the terminal shows nothing of it."""
+    assert asked(served, path)[0] == (200 if "?" in path else 400)
+    assert asked(served, "/")[0] == 200
+    assert capfd.readouterr().err == ""
+
+
+def connected(port: int) -> socket.socket:
+    return socket.create_connection((serving.HERE, port), timeout=20)
+
+
+def ended(connection: socket.socket) -> bytes:
+    """What comes until the other side ends it."""
+    parts = []
+    while part := connection.recv(4096):
+        parts.append(part)
+    return b"".join(parts)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+def test_an_idle_connection_is_ended(
+    sent: bytes, served: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving.Handler, "timeout", 0.1)
+    with connected(served) as connection:
+        connection.sendall(sent)
+        assert ended(connection) == b""
+
+
+def test_no_connection_may_be_idle_for_ever() -> None:
+    assert 0 < serving.Handler.timeout <= 60
+
+
+def test_so_many_connections_at_once_and_no_more(served: int) -> None:
+    """One more is told so at once; when one ends there is room again, whatever became of it."""
+    for _ in range(2):
+        with ExitStack() as stack:
+            many = [stack.enter_context(connected(served)) for _ in range(serving.CONNECTIONS)]
+            assert serving.CONNECTIONS == 64
+            with connected(served) as one_more:
+                assert ended(one_more).startswith(b"HTTP/1.0 503 ")
+            for connection in many[:2]:
+                connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+                assert ended(connection).startswith(b"HTTP/1.0 200 ")
+            assert until_ok(served)
+        assert until_ok(served)
+
+
+def until_ok(port: int) -> bool:
+    """A server's thread ends a moment after its connection."""
+    for _ in range(200):
+        if asked(port, "/")[0] == 200:
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def test_a_browser_that_hangs_up_is_no_error(
+    served: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Before the end of a page, by a reset: nothing of it is printed."""
+    linger = struct.pack("ii", 1, 0)
+    for _ in range(5):
+        with connected(served) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            connection.sendall(b"GET /assets/site.js HTTP/1.0\r\n\r\nGET /")
+            connection.recv(1)
+        assert until_ok(served)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_thread_that_cannot_begin_holds_no_place(
+    served: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(serving.ThreadingHTTPServer, "process_request", failing)
+        for _ in range(serving.CONNECTIONS + 1):
+            with connected(served) as connection:
+                assert ended(connection) == b""
+    assert "can't start new thread" in capfd.readouterr().err
+    assert asked(served, "/")[0] == 200
+
+
+def failing(*_: object) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_a_port_in_use_is_one_line(served: int, site: Path) -> None:

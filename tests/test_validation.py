@@ -17,9 +17,9 @@ import pytest
 
 from lthbench import bundle as bundles
 from lthbench import paths
-from lthbench.errors import CheckFailed, RecordError, UsageError
+from lthbench.errors import CheckFailed, RecordError, ResourceError, UsageError
 from lthbench.paths import canonical_json, digest
-from lthbench.record import read_record
+from lthbench.record import SIZE_LIMIT, read_record
 from lthbench.task import controlled, load_suite
 from lthbench.validation import (
     artefacts,
@@ -706,6 +706,94 @@ def test_what_is_added_is_checked(clone: Clone) -> None:
     path.write_bytes(path.read_bytes().replace(b'"final":true', b'"final":false'))
     clone.commit()
     assert [f.ok for f in validate([clone.folder], since="main").findings] == [False]
+
+
+def test_what_is_committed_counts_not_what_lies_there(clone: Clone) -> None:
+    """A good record of the commit, a bad one in the working tree; the reverse; none there."""
+    path = written(clone.folder / "leaderboard" / "records", table_of())
+    good = path.read_bytes()
+    bad = good.replace(b'"final":true', b'"final":false')
+    for held, there, fine in ((good, bad, True), (bad, good, False), (good, None, True)):
+        path.write_bytes(held)
+        clone.commit()
+        if there is None:
+            path.unlink()
+        else:
+            path.write_bytes(there)
+        for named in (clone.folder, *([path] if there else [])):
+            (finding,) = validate([named], since="main").findings
+            assert (finding.path, finding.ok) == (str(path), fine)
+
+
+def test_what_is_not_committed_is_no_change(clone: Clone) -> None:
+    """Nor do changes that are hidden from the working tree go unseen."""
+    clone.write("tasks/mlp-digits.toml", b"changed")
+    clone.git("add", "--all")
+    clone.write("lthbench/new.py", b"x")
+    assert validate([clone.folder], since="main").findings == ()
+    clone.git("commit", "--quiet", "--message", "x")
+    clone.write("tasks/mlp-digits.toml", b"")
+    clone.git("update-index", "--assume-unchanged", "tasks/mlp-digits.toml")
+    assert [f.ok for f in validate([clone.folder], since="main").findings] == [False]
+
+
+def test_a_filter_of_the_working_tree_is_not_applied(clone: Clone) -> None:
+    """What a checkout would make of a record is not what was added."""
+    (clone.folder / ".git" / "info").mkdir(exist_ok=True)
+    (clone.folder / ".git" / "info" / "attributes").write_text("*.json text eol=crlf\n")
+    path = written(clone.folder / "leaderboard" / "records", table_of())
+    clone.commit()
+    path.unlink()
+    clone.git("checkout", "--quiet", "--", ".")
+    assert path.read_bytes().endswith(b"\r\n")
+    assert [f.ok for f in validate([clone.folder], since="main").findings] == [True]
+
+
+@pytest.mark.parametrize("hide", ["configuration", "file"])
+def test_no_setting_hides_another_repository_in_a_folder(hide: str, clone: Clone) -> None:
+    head = "1" * 40
+    clone.git("update-index", "--add", "--cacheinfo", f"160000,{head},lthbench/sub")
+    clone.git("commit", "--quiet", "--message", "x")
+    if hide == "configuration":
+        clone.git("config", "diff.ignoreSubmodules", "all")
+    else:
+        text = '[submodule "s"]\npath = lthbench/sub\nurl = x\nignore = all\n'
+        clone.write(".gitmodules", text.encode())
+    found = validate([clone.folder], since="main").findings
+    assert [(f.path, f.ok) for f in found] == [("lthbench/sub", False)]
+
+
+def test_no_replacement_stands_for_a_commit(clone: Clone) -> None:
+    """`git replace` shows one's own clone another history than everyone else's."""
+    clone.write("lthbench/code.py", b"x")
+    clone.commit()
+    clone.git("replace", "HEAD", "main")
+    assert [f.ok for f in validate([clone.folder], since="main").findings] == [False]
+
+
+def test_no_variable_leads_to_another_repository(
+    clone: Clone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Clone(tmp_path / "other")
+    clone.write("lthbench/code.py", b"x")
+    clone.commit()
+    monkeypatch.setenv("GIT_DIR", str(other.folder / ".git"))
+    assert [f.ok for f in validate([clone.folder], since="main").findings] == [False]
+
+
+def test_a_file_that_is_too_large_is_not_read(clone: Clone) -> None:
+    path = clone.folder / "leaderboard/records/mlp-digits/imp--01234567.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b" " * (SIZE_LIMIT + 1))
+    clone.commit()
+    (finding,) = validate([clone.folder], since="main").findings
+    assert not finding.ok and finding.what == "larger than 2 MB; this is no record"
+
+
+def test_without_git_nothing_is_valid(clone: Clone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ResourceError, match="git: cannot be run"):
+        validate([clone.folder], since="main")
 
 
 def linked(clone: Clone) -> None:

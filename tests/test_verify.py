@@ -8,6 +8,7 @@ import json
 import math
 import random
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -397,6 +398,13 @@ def furnished(at_home: Shop, tmp_path: Path) -> Path:
     return share
 
 
+def on_main(share: Path) -> None:
+    """What lies there is committed, on main."""
+    who = ("-c", "user.name=A", "-c", "user.email=a@example.org")
+    for words in ("init --quiet --initial-branch=main", "add --all", "commit --quiet -m x"):
+        subprocess.run(["git", "-C", str(share), *who, *words.split()], check=True)
+
+
 def test_the_board_takes_the_report(at_home: Shop, here: None, tmp_path: Path) -> None:
     """Of an accepted entry, by the ledger's head; a report that says no attaches as a challenge."""
     share = furnished(at_home, tmp_path)
@@ -404,6 +412,7 @@ def test_the_board_takes_the_report(at_home: Shop, here: None, tmp_path: Path) -
     with submitted.at_home(share, at_home.cache), pytest.MonkeyPatch.context() as patch:
         patch.setenv("LTHBENCH_BUNDLES", str(tmp_path / "bundles"))
         name = entry_of(share, at_home.oneshot, DIGITS)
+        on_main(share)
         shutil.copy(at_home.oneshot, tmp_path / "bundles" / f"{name}.zip")
         done = verify(name, 2, workers=0)
         done.demand()

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
+import socket
 import ssl
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
 from pathlib import Path
 from typing import ClassVar
 
@@ -28,7 +31,11 @@ from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageErro
 from lthbench.packing import pack
 from lthbench.states import State
 from lthbench.task import load_task
-from lthbench.zoo import downloads
+from lthbench.zoo import addresses, connecting, downloads
+from lthbench.zoo.addresses import Place
+from lthbench.zoo.connecting import Reach
+from lthbench.zoo.deadlines import Deadline
+from tests import commands
 from tests.accepted import board, entry_of, tell
 from tests.submitted import DIGITS, MODADD, finished, house, records_of
 
@@ -161,57 +168,38 @@ def moved(handler: BaseHTTPRequestHandler, to: str) -> None:
 HELD = b"bundle" * 1000
 
 
-def trickle(handler: BaseHTTPRequestHandler) -> None:
-    """The whole of it, but a byte at a time, until nobody listens any more."""
-    handler.send_response(200)
-    handler.send_header("Content-Length", str(len(HELD)))
-    handler.end_headers()
+WAITED_FOR: list[bytes] = []  # what dripped to its end, or would have
+
+
+def drip(handler: BaseHTTPRequestHandler, data: bytes) -> None:
+    """A byte at a time, until nobody listens any more."""
     with suppress(OSError):
-        for byte in HELD:
+        for byte in data:
             handler.wfile.write(bytes([byte]))
-            time.sleep(0.01)
+            time.sleep(0.02)
+        WAITED_FOR.append(data)
 
 
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A server of good and bad answers; plain HTTP is allowed for this test."""
-
-    class Handler(Answers):
-        asked: ClassVar = []
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        home = f"http://127.0.0.1:{http.server_port}"
-        Handler.routes = {
-            "/good": partial(body, data=HELD),
-            "/untold": partial(body, data=HELD, told=False),
-            "/other": partial(body, data=HELD[::-1]),
-            "/long": partial(body, data=HELD + b"x", told=False),
-            "/endless": partial(body, data=HELD * 1000, told=False),
-            "/lies": partial(body, data=HELD, length=10**12),
-            "/short": partial(body, data=HELD[:-1], told=False),
-            "/cut": partial(body, data=HELD[:-1], length=len(HELD)),
-            "/trickles": trickle,
-            "/gone": lambda h: h.send_error(404),
-            "/moved": partial(moved, to=f"{home}/good"),
-            "/round": partial(moved, to=f"{home}/round"),
-            "/file": partial(moved, to="file:///etc/passwd"),
-            "/ftp": partial(moved, to="ftp://127.0.0.1/x"),
-        }
-        monkeypatch.setattr(downloads, "SCHEMES", ("http",))
-        monkeypatch.setenv("no_proxy", "*")
-        with answering(http):
-            yield home
+OK = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n" % (len(HELD), HELD)
+LONG = 1000  # bytes or lines that drip: 20 seconds of them, which no test waits for
+SLOW: dict[str, tuple[bytes, bytes]] = {  # what comes at once, and what drips
+    "status": (b"", b"HTTP/1.1 200 " + b"O" * LONG),
+    "head": (OK, b"X-Long: " + b"x" * LONG),
+    "heads": (OK, b"X: x\r\n" * LONG),
+    "continued": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * LONG),
+    "body": (OK + b"Content-Length: %d\r\n\r\n" % len(HELD), HELD),
+    "untold-body": (OK + b"\r\n", HELD),
+    "chunk-size": (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"0" * LONG),
+    "trailer": (OK + CHUNKED, b"X: " + b"x" * LONG),
+    "trailers": (OK + CHUNKED, b"X: x\r\n" * LONG),
+    "redirection": (b"HTTP/1.1 302 Found\r\n", b"X: " + b"x" * LONG),
+}
 
 
-@contextmanager
-def answering(http: ThreadingHTTPServer) -> Iterator[None]:
-    thread = threading.Thread(target=http.serve_forever)
-    thread.start()
-    try:
-        yield
-    finally:
-        http.shutdown()
-        thread.join()
+def slow(handler: BaseHTTPRequestHandler, at_once: bytes, dripping: bytes) -> None:
+    handler.wfile.write(at_once)
+    drip(handler, dripping)
 
 
 class Encrypted(ThreadingHTTPServer):
@@ -227,39 +215,96 @@ class Encrypted(ThreadingHTTPServer):
         assert isinstance(sys.exc_info()[1], OSError)
 
 
-def test_https_asks_for_a_certificate_that_is_trusted(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """As the default of `ssl` is: by the machine's authorities, or those of SSL_CERT_FILE."""
-    authority = trustme.CA()
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+NAME = "bundles.example"
+
+
+@functools.cache
+def authority() -> tuple[trustme.CA, ssl.SSLContext]:
+    """Who signs, and what the tests' servers show."""
+    signs, shows = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    signs.issue_cert("127.0.0.1", NAME).configure_cert(shows)
+    return signs, shows
+
+
+@pytest.fixture
+def trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """This process trusts the tests' authority, and asks no proxy."""
+    authority()[0].cert_pem.write_to_path(tmp_path / "authority.pem")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
     monkeypatch.setenv("no_proxy", "*")
 
-    class Handler(Answers):
-        asked: ClassVar = []
-        routes: ClassVar = {
+
+class Routes(Answers):
+    """Good and bad answers of one server."""
+
+    asked: ClassVar = []
+
+
+@pytest.fixture
+def server(trusted: None) -> Iterator[str]:
+    """A server of good and bad answers on this machine."""
+    Routes.asked.clear()
+    with Encrypted(authority()[1], Routes) as https:
+        port = https.server_port
+        home = f"https://127.0.0.1:{port}"
+        Routes.routes = {
             "/good": partial(body, data=HELD),
-            "/plain": partial(moved, to="http://127.0.0.1:9/good"),
+            "/untold": partial(body, data=HELD, told=False),
+            "/other": partial(body, data=HELD[::-1]),
+            "/long": partial(body, data=HELD + b"x", told=False),
+            "/endless": partial(body, data=HELD * 1000, told=False),
+            "/lies": partial(body, data=HELD, length=10**12),
+            "/short": partial(body, data=HELD[:-1], told=False),
+            "/cut": partial(body, data=HELD[:-1], length=len(HELD)),
+            "/gone": lambda h: h.send_error(404),
+            "/nowhere": lambda h: h.send_error(302),
+            "/moved": partial(moved, to=f"{home}/good"),
+            "/nearby": partial(moved, to="good"),
+            "/round": partial(moved, to=f"{home}/round"),
+            "/plain": partial(moved, to=f"http://127.0.0.1:{port}/good"),
+            "/file": partial(moved, to="file:///etc/passwd"),
+            "/ftp": partial(moved, to="ftp://127.0.0.1/x"),
+            "/named": partial(moved, to=f"https://{NAME}:{port}/good"),
+            "/elsewhere": partial(moved, to=f"https://127.0.0.2:{port}/good"),
+            "/bracket": partial(moved, to="https://[/good"),
+            **{f"/{name}": partial(slow, at_once=a, dripping=b) for name, (a, b) in SLOW.items()},
         }
+        with answering(https):
+            yield home
 
-    with Encrypted(context, Handler) as https, answering(https):
-        home = f"https://127.0.0.1:{https.server_port}"
+
+@contextmanager
+def answering(http: ThreadingHTTPServer) -> Iterator[None]:
+    thread = threading.Thread(target=http.serve_forever)
+    thread.start()
+    try:
+        yield
+    finally:
+        http.shutdown()
+        thread.join()
+
+
+def test_https_asks_for_a_certificate_that_is_trusted(
+    server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the default of `ssl` is: by the machine's authorities, or those of SSL_CERT_FILE."""
+    with monkeypatch.context() as patch:
+        patch.delenv("SSL_CERT_FILE")
         with pytest.raises(RecordError, match="CERTIFICATE_VERIFY_FAILED"):
-            fetched(f"{home}/good")
-        assert Handler.asked == []
-        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
-        assert fetched(f"{home}/good") == HELD
-        with pytest.raises(RecordError, match="leads to an address that is not https"):
-            fetched(f"{home}/plain")
+            fetched(f"{server}/good")
+    assert Routes.asked == []
+    assert fetched(f"{server}/good") == HELD
+    with pytest.raises(RecordError, match=r"CERTIFICATE_VERIFY_FAILED.*localhost"):
+        fetched(f"{server.replace('127.0.0.1', 'localhost')}/good")
 
 
-def fetched(url: str) -> bytes:
-    return downloads.download(url, len(HELD), paths.digest(HELD))
+def fetched(url: str, *, seconds: float = 60.0, allow_private: bool = True) -> bytes:
+    deadline = Deadline.after(seconds, 30.0)
+    digest = paths.digest(HELD)
+    return downloads.download(url, len(HELD), digest, deadline, allow_private=allow_private)
 
 
-@pytest.mark.parametrize("path", ["good", "untold", "moved"])
+@pytest.mark.parametrize("path", ["good", "untold", "moved", "nearby"])
 def test_what_has_size_and_digest_is_taken(path: str, server: str) -> None:
     assert fetched(f"{server}/{path}") == HELD
 
@@ -274,9 +319,12 @@ def test_what_has_size_and_digest_is_taken(path: str, server: str) -> None:
         ("short", "5999 bytes came"),
         ("cut", "IncompleteRead|5999 bytes came"),
         ("gone", "Not Found"),
-        ("round", "redirect"),
-        ("file", "not allowed"),
-        ("ftp", "an address that is not http"),
+        ("nowhere", "Found"),
+        ("round", "leads from one redirect to the next, 10 times"),
+        ("plain", "leads to an address that is not https"),
+        ("file", "leads to an address that is not https"),
+        ("ftp", "leads to an address that is not https"),
+        ("bracket", "Invalid IPv6 URL"),
     ],
 )
 def test_what_has_not_is_refused_in_one_line(path: str, why: str, server: str) -> None:
@@ -285,22 +333,238 @@ def test_what_has_not_is_refused_in_one_line(path: str, why: str, server: str) -
     assert f"{server}/{path}: " in str(caught.value)
 
 
-def test_what_trickles_ends_with_the_time(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pause is as long as TIMEOUT; all of it would take a minute."""
-    monkeypatch.setattr(downloads, "LONGEST", 0.5)
-    start = time.monotonic()
-    with pytest.raises(RecordError, match=r"/trickles: not whole after 0 minutes"):
-        fetched(f"{server}/trickles")
-    assert time.monotonic() - start < 20
+@pytest.mark.parametrize("name", SLOW)
+def test_what_drips_ends_with_the_time(name: str, server: str) -> None:
+    """Whatever part of an answer it is; no single wait is long."""
+    WAITED_FOR.clear()
+    with pytest.raises(RecordError, match="not whole in time; all addresses have 30 minutes"):
+        fetched(f"{server}/{name}", seconds=0.5)
+    assert WAITED_FOR == []
 
 
-def test_only_https_is_asked(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outside of these tests: neither at first nor after a redirection."""
-    monkeypatch.undo()
-    assert downloads.SCHEMES == ("https",)
-    for url in (f"{server}/good", "file:///etc/passwd", "ftp://127.0.0.1/x", "//x", "x"):
-        with pytest.raises(RecordError, match="only https"):
-            fetched(url)
+@pytest.mark.parametrize("said", [b"", b"\x16\x03\x03\x3f\xff" + b"x" * LONG], ids=["no", "slow"])
+def test_a_handshake_ends_with_the_time(said: bytes, trusted: None) -> None:
+    """With a machine that answers nothing, or a record that never ends."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def handle(self) -> None:
+            if said:
+                return drip(self, said)
+            self.connection.settimeout(20)
+            try:
+                while self.connection.recv(4096):
+                    pass
+            except TimeoutError:
+                WAITED_FOR.append(said)
+
+    WAITED_FOR.clear()
+    late = pytest.raises(RecordError, match="not whole in time")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http, answering(http), late:
+        try:
+            fetched(f"https://127.0.0.1:{http.server_port}/", seconds=0.5)
+        finally:
+            assert WAITED_FOR == []
+
+
+def test_a_name_ends_with_the_time(trusted: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A resolver that does not answer."""
+    ended = threading.Event()
+
+    def getaddrinfo(*_: object, **__: object) -> list[object]:
+        if not ended.wait(20):
+            WAITED_FOR.append(b"name")
+        return []
+
+    WAITED_FOR.clear()
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    try:
+        with pytest.raises(RecordError, match="not whole in time"):
+            fetched(f"https://{NAME}/", seconds=0.3)
+        assert WAITED_FOR == []
+    finally:
+        ended.set()
+
+
+def test_no_pause_is_longer_than_allowed() -> None:
+    one, other = socket.socketpair()
+    with one, other, pytest.raises(TimeoutError):
+        connecting.Incoming(one, Deadline.after(3600, 0.01)).readinto(bytearray(1))
+
+
+def test_each_address_has_its_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    now = 100.0
+    deadline = Deadline.after(90.0, 20.0)
+    assert (deadline.part(3).end, deadline.part(1), deadline.wait()) == (130.0, deadline, 20.0)
+    now = 180.0
+    assert (deadline.part(2).end, deadline.wait(), deadline.passed) == (185.0, 10.0, False)
+    now = 190.0
+    assert deadline.passed
+    with pytest.raises(TimeoutError):
+        deadline.wait()
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1/x", "file:///etc/passwd", "ftp://127.0.0.1/x", "//x", "x"]
+)
+def test_only_https_is_asked(url: str) -> None:
+    with pytest.raises(RecordError, match="only https"):
+        fetched(url)
+
+
+# Whom a stranger's record may ask
+
+PRIVATE = (
+    "127.0.0.1", "127.8.8.8", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254",
+    "100.64.0.1", "0.0.0.0", "0.1.2.3", "192.0.2.1", "198.18.0.1", "224.0.0.1", "239.1.1.1",
+    "240.0.0.1", "255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fc00::1", "fd12::1",
+    "fec0::1", "ff02::1", "2001:db8::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::7f00:1",
+    "64:ff9b::7f00:1", "64:ff9b::a00:1", "2002:7f00:1::1", "2002:a00:1::", "2001:0:7f00:1::1",
+)  # fmt: skip
+PUBLIC = (
+    "1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1", "64:ff9b::101:101",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("ip", [*PRIVATE, *PUBLIC])
+def test_which_addresses_are_the_internets(ip: str) -> None:
+    assert addresses.is_public(ip_address(ip)) == (ip in PUBLIC)
+
+
+Places = dict[str, tuple[str, ...]]
+
+
+@pytest.fixture
+def lookups(monkeypatch: pytest.MonkeyPatch) -> Places:
+    """What names lead to, in place of the resolver's answers."""
+    known: Places = {}
+
+    def getaddrinfo(host: str, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        kind = socket.AF_INET, socket.SOCK_STREAM, 6, ""
+        return [(*kind, (ip, port)) for ip in known.get(host, (host,))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return known
+
+
+def outside(monkeypatch: pytest.MonkeyPatch, *ips: str) -> None:
+    """These are taken for addresses of the internet, and no others."""
+    monkeypatch.setattr(addresses, "is_public", lambda ip: str(ip) in ips)
+
+
+def named(server: str) -> str:
+    return server.replace("127.0.0.1", NAME)
+
+
+def test_a_private_address_is_not_asked_unless_it_is_allowed(server: str, lookups: Places) -> None:
+    """Neither by number, in whatever form, nor by name."""
+    lookups[NAME] = ("127.0.0.1",)
+    for url in (f"{server}/good", f"{named(server)}/good"):
+        with pytest.raises(
+            RecordError, match=r"is 127\.0\.0\.1, no public address; .*--allow-priv"
+        ):
+            fetched(url, allow_private=False)
+    assert Routes.asked == []
+    assert fetched(f"{named(server)}/named") == HELD  # where it is allowed, it may lead on there
+
+
+@pytest.mark.parametrize("allow_private", [False, True])
+@pytest.mark.parametrize("path", ["elsewhere", "named"])
+def test_a_public_address_leads_to_no_private_one(
+    path: str,
+    allow_private: bool,
+    server: str,
+    lookups: Places,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever is allowed: the record's own address is not there."""
+    lookups[NAME] = ("127.0.0.2",)
+    outside(monkeypatch, "127.0.0.1")
+    with pytest.raises(RecordError, match=r"leads into a private network: .* is 127\.0\.0\.2"):
+        fetched(f"{server}/{path}", allow_private=allow_private)
+    assert Routes.asked == [f"/{path}"]
+    assert fetched(f"{server}/moved", allow_private=allow_private) == HELD
+
+
+def test_every_address_of_a_name_is_looked_at(
+    server: str, lookups: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lookups[NAME] = ("127.0.0.1", "10.0.0.1")
+    outside(monkeypatch, "127.0.0.1")
+    with pytest.raises(RecordError, match=r"is 10\.0\.0\.1, no public address"):
+        fetched(f"{named(server)}/good", allow_private=False)
+    with pytest.raises(RecordError, match=r"leads into a private network: .* is 10\.0\.0\.1"):
+        fetched(f"{server}/named", allow_private=False)
+    assert Routes.asked == ["/named"]
+
+
+def test_a_name_is_asked_for_once(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else its second answer, which nobody looked at, would be where the connection goes."""
+    asked: list[str] = []
+
+    def getaddrinfo(host: str, port: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+        asked.append(host)
+        ip = "127.0.0.1" if len(asked) == 1 else "127.0.0.2"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    outside(monkeypatch, "127.0.0.1")
+    assert fetched(f"{named(server)}/good", allow_private=False) == HELD
+    assert asked == [NAME]
+
+
+def test_the_next_address_is_tried_where_one_does_not_answer(server: str, lookups: Places) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        free = taken.getsockname()[1]
+    places = tuple(
+        Place(socket.AF_INET, ("127.0.0.1", port))
+        for port in (free, int(server.rpartition(":")[2]))
+    )
+    with ExitStack() as opened:
+        tls = ssl.create_default_context()
+        to = connecting.Connection("x", Reach(True), Deadline.after(60, 30), opened, tls)
+        assert to._connected(places).getpeername() == places[1].address
+        with pytest.raises(ConnectionRefusedError):
+            to._connected(places[:1])
+
+
+class Proxy(Answers):
+    """Connects to where it is asked to, and passes on what comes from both sides."""
+
+    asked: ClassVar = []
+
+    def do_CONNECT(self) -> None:
+        self.asked.append(self.path)
+        host, _, port = self.path.partition(":")
+        with socket.create_connection((host, int(port))) as there, suppress(OSError):
+            self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n")
+            back = threading.Thread(target=self.passed, args=(there, self.connection))
+            back.start()
+            self.passed(self.connection, there)
+            back.join()
+
+    @staticmethod
+    def passed(one: socket.socket, other: socket.socket) -> None:
+        with suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+
+
+def test_a_proxy_is_told_the_address_that_was_checked(
+    server: str, lookups: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be anywhere itself; what it is asked for may not."""
+    Proxy.asked.clear()
+    lookups |= {NAME: ("127.0.0.1",), "proxy.example": ("127.0.0.1",)}
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as http, answering(http):
+        monkeypatch.setenv("no_proxy", "")
+        monkeypatch.setenv("https_proxy", f"http://proxy.example:{http.server_port}")
+        assert fetched(f"{named(server)}/moved") == HELD
+        assert Proxy.asked == [server.removeprefix("https://")] * 2
+        with pytest.raises(RecordError, match=r"bundles\.example is 127\.0\.0\.1, no public"):
+            fetched(f"{named(server)}/good", allow_private=False)
+        assert len(Proxy.asked) == 2
 
 
 def test_nobody_listens() -> None:
@@ -314,8 +578,11 @@ def test_the_first_good_address_is_kept_in_the_cache(
     monkeypatch.setenv("LTHBENCH_CACHE", str(tmp_path / "cache"))
     held, asked = house().bundle.read_bytes(), []
 
-    def answer(url: str, size: int, sha256: str) -> bytes:
+    def answer(
+        url: str, size: int, sha256: str, deadline: Deadline, *, allow_private: bool
+    ) -> bytes:
         asked.append(url)
+        assert deadline.end <= time.monotonic() + downloads.LONGEST and not allow_private
         if url.endswith("/bad"):
             raise RecordError(f"{url}: gone\u202e\nnow")
         return held
@@ -335,6 +602,29 @@ def test_the_first_good_address_is_kept_in_the_cache(
     with pytest.raises(RecordError, match=r"no bundle .* to be had: .*/bad: gone") as caught:
         zoo.bundle_of(bad)
     assert str(caught.value).isprintable()
+
+
+def test_what_is_allowed_is_passed_on(
+    share: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By `tickets fetch` and `verify`, of any level."""
+    monkeypatch.setenv("LTHBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("LTHBENCH_BUNDLES", raising=False)
+    asked: list[bool] = []
+
+    def answer(*_: object, allow_private: bool) -> bytes:
+        asked.append(allow_private)
+        raise RecordError("nothing there")
+
+    monkeypatch.setattr(downloads, "download", answer)
+    frozen = (home / "_share" / "leaderboard" / "reference" for home in (house().share, share))
+    shutil.copytree(*frozen, dirs_exist_ok=True)
+    name = entry_of(share, house().bundle, DIGITS, urls=("https://10.0.0.1/b.zip",))
+    for verb in (["tickets", "fetch"], ["verify", "--level", "0"], ["verify"]):
+        for more in ([], ["--allow-private"]):
+            done = commands.run(*verb, name, *more, cwd=tmp_path)
+            assert "nothing there" in done.stdout + done.stderr
+    assert asked == [False, True] * 3
 
 
 # Entries

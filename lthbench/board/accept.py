@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import re
 import secrets
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lthbench import git
 from lthbench.board import ledger as ledgers
 from lthbench.board import levels
 from lthbench.board.entries import LEDGER
 from lthbench.board.ledger import HEX, Ledger, Standing
 from lthbench.errors import RecordError, ResourceError, UsageError, nearest
-from lthbench.paths import cache, canonical_json, digest, shipped
+from lthbench.paths import canonical_json, digest, shipped
 from lthbench.record import Record, parse_record, read_bytes
 from lthbench.reference import load_reference
 from lthbench.task import load_suite, load_task, suite_names
@@ -54,14 +54,14 @@ def accept(
     Raises:
         UsageError: for arguments that cannot be meant together, or another branch than main.
         RecordError: for a record or report that is not taken; then nothing is written.
+        ResourceError: where git does not answer, or another is writing the ledger; neither then.
     """
     _check_usage(paths, supersedes, verified, retract, challenge, why)
     folder = shipped("leaderboard")
     path = folder / LEDGER
-    _on_main(folder)
     with _alone(path):
         before = ledgers.read(path)
-        _continues(folder, path)
+        _check_place(folder, path, before)
         ledger = before
         if challenge is not None:
             ledger = _challenged(ledger, folder, challenge, why or "", paths, verified)
@@ -73,6 +73,7 @@ def accept(
         if retract is not None:
             entry, standing = _entry(ledger, retract)
             ledger = _told(ledger, "retract", entry, standing, why=_sentence(why or ""))
+        _check_place(folder, path, before)  # reading records takes seconds
         ledgers.write(path, ledger)
     return [_line_told(line) for line in ledger.lines[len(before.lines) :]]
 
@@ -318,51 +319,68 @@ def _line_told(line: Mapping[str, Any]) -> str:
 # The branch, and one writer at a time
 
 
-def _on_main(folder: Path) -> None:
-    """Raises UsageError on another branch; a folder of no repository has none."""
-    if _git(folder, "rev-parse", "--is-inside-work-tree") is None:
-        return
-    name = _git(folder, "symbolic-ref", "--quiet", "--short", "HEAD")
-    branch = "no branch" if name is None else name.decode(errors="replace").strip()
+def _check_place(folder: Path, path: Path, ledger: Ledger) -> None:
+    """That the ledger is main's, goes on from main's last commit, and is on disk as it was read.
+
+    Whatever git does not answer is refused: what it would have told cannot be known.
+
+    Raises:
+        UsageError: for another branch than main, or a folder that git does not keep.
+        RecordError: for a ledger that was rewritten or cut short.
+        ResourceError: for one that changed meanwhile.
+    """
+    branch = _git(folder, "branch", "--show-current").decode(errors="replace").strip()
     if branch != BRANCH:
         raise UsageError(
-            f"on {shown(branch)}: records are accepted on {BRANCH} alone; merge the pull request, "
-            f"then `git switch {BRANCH}`"
+            f"on {shown(branch) or 'no branch'}: records are accepted on {BRANCH} alone; merge the "
+            f"pull request, then `git switch {BRANCH}`"
         )
-
-
-def _continues(folder: Path, path: Path) -> None:
-    """The ledger on disk goes on from the one that was committed last."""
-    committed = _git(folder, "show", f"HEAD:./{LEDGER}")
-    if committed and not (path.is_file() and path.read_bytes().startswith(committed)):
+    if not _git(folder, "ls-tree", "HEAD"):  # what the commit has of this folder
+        raise UsageError(
+            f"{folder}: not in {BRANCH}'s last commit; run `lthbench` from a checkout of the "
+            "leaderboard's repository"
+        )
+    on_disk = path.read_bytes() if path.is_file() else b""
+    if on_disk != ledgers.text(ledger):
+        raise ResourceError(
+            f"{path}: was changed by another meanwhile; nothing was written: run the command again"
+        )
+    if not on_disk.startswith(_committed(folder)):
         raise RecordError(
             f"{path}: does not go on from the ledger of the last commit; it was rewritten or cut "
             "short: `git checkout -- leaderboard/ledger.jsonl`"
         )
 
 
-def _git(folder: Path, *arguments: str) -> bytes | None:
-    """What git prints; None where it fails, or is not there."""
-    command = ["git", "-c", "core.fsmonitor=false", "-C", str(folder), *arguments]
+def _committed(folder: Path) -> bytes:
+    """The ledger of the last commit; empty if that has none yet."""
+    row = _git(folder, "ls-tree", "HEAD", "--", LEDGER)
+    return _git(folder, "cat-file", "blob", row.split()[2].decode()) if row else b""
+
+
+def _git(folder: Path, *command: str) -> bytes:
+    """What git answers; else nothing is accepted."""
     try:
-        done = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
-    except OSError:
-        return None
-    return None if done.returncode else done.stdout
+        return git.run(folder, *command)
+    except ResourceError as error:
+        raise ResourceError(
+            f"{error}; records are accepted in a checkout of {BRANCH} that git can read"
+        ) from error
 
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """One writer of a ledger at a time; the lock lies in the cache, not beside the data."""
+    """One writer of a ledger at a time, whoever it is: the lock lies beside the ledger."""
     from filelock import FileLock, Timeout
 
-    place = cache() / "board" / f"{digest(str(path.resolve()).encode())[:16]}.lock"
+    place = path.resolve().with_name(f"{path.name}.lock")
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(place).acquire(timeout=0)
     except Timeout as error:
         raise ResourceError(f"{path}: another accept is writing it; wait for it") from error
     except OSError as error:
-        raise ResourceError(f"{place}: {error.strerror}; set LTHBENCH_CACHE") from error
+        raise ResourceError(
+            f"{place}: {error.strerror}; accept as a user who may write to that folder"
+        ) from error
     with lock:
         yield

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import socket
+import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import BoundedSemaphore
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,6 +21,12 @@ from lthbench.site.output import MANIFEST
 from lthbench.site.render import POLICY
 
 HERE = "127.0.0.1"
+CONNECTIONS = 64  # at once
+IDLE = 30.0  # seconds in which nothing comes or goes; then a connection ends
+BUSY = (
+    b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
+    b"Content-Length: 0\r\n\r\n"
+)
 HEADERS = {
     "Content-Security-Policy": f"{POLICY}; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -68,14 +77,53 @@ def listening(out: Path, port: int) -> ThreadingHTTPServer:
 
 
 class Server(ThreadingHTTPServer):
-    """Ends with the command, whoever is still connected; refuses a port that is served already."""
+    """Ends with the command, whoever is still connected; refuses a port that is served already.
+
+    At most `CONNECTIONS` are held at once; one more is answered that the server is busy.
+    """
 
     daemon_threads = True
     allow_reuse_address = True
+    request_queue_size = CONNECTIONS
+
+    def __init__(self, *arguments: Any) -> None:
+        self.free = BoundedSemaphore(CONNECTIONS)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begin a thread for a connection, if one is free."""
+        if not self.free.acquire(blocking=False):
+            self._turn_away(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:  # no thread began
+            self.free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection to its end."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self.free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a browser that hung up; all else is told."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)
+
+    def _turn_away(self, request: socket.socket) -> None:
+        with suppress(OSError):
+            request.settimeout(0)  # the answer is short; the next connection waits for nobody
+            request.sendall(BUSY)
+        self.shutdown_request(request)
 
 
 class Handler(SimpleHTTPRequestHandler):
     """Files of one folder, with the headers that the pages' own policy asks for."""
+
+    timeout = IDLE
 
     def end_headers(self) -> None:
         for name, value in HEADERS.items():
@@ -83,11 +131,18 @@ class Handler(SimpleHTTPRequestHandler):
         super().end_headers()
 
     def send_head(self) -> Any:
-        parts = unquote(self.path.partition("?")[0]).split("/")
-        if any(part.startswith(".") for part in parts):
+        path = unquote(self.path.partition("?")[0])
+        if "\0" in path:
+            self.send_error(400)
+            return None
+        if any(part.startswith(".") for part in path.split("/")):
             self.send_error(404)
             return None
-        return super().send_head()
+        try:
+            return super().send_head()
+        except ValueError:  # what else can be no path, such as half a surrogate
+            self.send_error(400)
+            return None
 
     def list_directory(self, path: Any) -> None:
         self.send_error(404)

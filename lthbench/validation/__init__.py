@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from lthbench.errors import CheckFailed, LthbenchError, RecordError, UsageError
@@ -90,25 +91,43 @@ def validate(paths: Sequence[Path], since: str | None = None) -> Validated:
 
     Args:
         since: a revision of the repository that the first path lies in: HEAD may add records since
-            then, and nothing else; those are what is checked of a folder.
+            then, and nothing else; those, as they were committed, are what is checked of a folder.
 
     Raises:
         UsageError: for a path that is not there, an evaluation's folder, or a revision that is
             none.
     """
+    from lthbench.validation import spread
+
+    files = [file for path in paths if since is None or not path.is_dir() for file in _files(path)]
+    unique = {_absolute(file): file for file in files}
+    if since is None:
+        return Validated(tuple(spread.findings(list(unique.values()))))
+    added, refused = _committed(since, paths[0] if paths else Path())
+    named = [file for place, file in unique.items() if place not in added]
+    return Validated((*refused, *spread.findings(named), *added.values()))
+
+
+def _committed(revision: str, place: Path) -> tuple[dict[Path, Finding], tuple[Finding, ...]]:
+    """What is found of each record that HEAD adds, as it was committed; and what else it changes.
+
+    The working tree, which may hold other bytes under the same names, is not looked at.
+    """
     from lthbench.validation import changes, spread
 
-    found: list[Finding] = []
-    files: list[Path] = []
-    for path in paths:
-        if since is None or not path.is_dir():
-            files += _files(path)
-    if since is not None:
-        change = changes.since(since, paths[0] if paths else Path())
-        found += [Finding(shown(name, 300), "", False, why) for name, why in change.refused]
-        files += change.added
-    unique = list({Path(os.path.abspath(file)): file for file in files}.values())  # noqa: PTH100
-    return Validated((*found, *spread.findings(unique)))
+    change = changes.since(revision, place)
+    with tempfile.TemporaryDirectory(prefix="lthbench-") as folder:
+        found = spread.findings(changes.write(change, Path(folder)))
+    places = [change.top / record.path for record in change.added]
+    added = {
+        _absolute(place): replace(finding, path=shown(str(place), 300))
+        for place, finding in zip(places, found, strict=True)
+    }
+    return added, tuple(Finding(shown(name, 300), "", False, why) for name, why in change.refused)
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def check_file(path: Path) -> Finding:

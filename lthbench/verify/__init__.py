@@ -67,6 +67,7 @@ def verify(
     cells: int = 0,
     beacon: str | None = None,
     workers: int | None = None,
+    allow_private: bool = False,
     say: Say = quiet,
 ) -> Verified:
     """Check a submission up to a level; a task that one level refuses goes no further.
@@ -78,6 +79,7 @@ def verify(
         beacon: what draws cells and fresh seeds, 64 hexadecimal digits that were not known when
             the bundle was made; the head of the board's ledger by default.
         workers: processes that train; one a core by default.
+        allow_private: whether the bundle may lie on this machine or in a private network.
         say: is told what was done, for levels that take minutes.
 
     Raises:
@@ -92,7 +94,7 @@ def verify(
         raise UsageError(f"--workers {workers}: 0 or more")
     if beacon is not None and not BEACON.fullmatch(beacon):
         raise UsageError("--beacon: 64 hexadecimal digits, as the ledger's head has")
-    subject, findings = _opened(target, level)
+    subject, findings = _opened(target, level, allow_private)
     if subject.bundle is None:
         return Verified(target, level, findings, _reports(subject, level, "", findings, {}))
     chosen = tuple(tasks) or ((subject.entry.record.task.name,) if subject.entry else ())
@@ -107,7 +109,7 @@ def verify(
     return Verified(target, level, findings, _reports(subject, level, lot, findings, levels))
 
 
-def _opened(target: str, level: int) -> tuple[_Subject, tuple[Finding, ...]]:
+def _opened(target: str, level: int, allow_private: bool) -> tuple[_Subject, tuple[Finding, ...]]:
     """The board and what is to be verified, with the findings of level 0."""
     from lthbench import bundle as bundles
     from lthbench import validation
@@ -135,11 +137,11 @@ def _opened(target: str, level: int) -> tuple[_Subject, tuple[Finding, ...]]:
     fine = (Finding(name, 0, True, "schema, digests and scores"),)
     if level == 0:
         try:
-            bundle_of(entry)
+            bundle_of(entry, allow_private=allow_private)
         except RecordError as error:  # what stands in the record was looked at all the same
             unseen = Finding(name, 0, None, f"its bundle was not looked at: {error}")
             return _Subject(target, board, entry, None), (*fine, unseen)
-    bundle = opened(entry)
+    bundle = opened(entry, allow_private=allow_private)
     try:
         validation.check_bundle(bundle.path)
     except RecordError as error:

@@ -165,8 +165,11 @@ def load_ticket(
     return _Zoo(found, record).load(seed, _rung(places, seed, density, path.name))
 
 
-def fetch(entry_name: str, out: Path | None = None) -> Fetched:
+def fetch(entry_name: str, out: Path | None = None, *, allow_private: bool = False) -> Fetched:
     """Write masks and starting weights of every ticket of an accepted entry into a folder.
+
+    Args:
+        allow_private: whether its bundle may lie on this machine or in a private network.
 
     Raises:
         UsageError: a folder that holds anything but an earlier fetch.
@@ -177,7 +180,7 @@ def fetch(entry_name: str, out: Path | None = None) -> Fetched:
     notes = list(_allowed(entry))
     folder = out or Path("tickets") / entry.id
     _check_folder(folder)
-    found = opened(entry)
+    found = opened(entry, allow_private=allow_private)
     zoo, name = _Zoo(found, entry.record), entry.record.task.name
     places, rows = bundles.tickets(found, name), []
     for seed, density in places:
@@ -215,13 +218,13 @@ def _is_fetch(index: Path) -> bool:
     return isinstance(table, dict) and {"entry", "bundle", "tickets"} <= table.keys()
 
 
-def opened(entry: Entry) -> Bundle:
+def opened(entry: Entry, *, allow_private: bool = False) -> Bundle:
     """An entry's bundle, read and checked, with this very record in it.
 
     Raises:
         RecordError: if it cannot be had, breaks a rule, or tells something else than the entry.
     """
-    found = bundles.read(bundle_of(entry))
+    found = bundles.read(bundle_of(entry, allow_private=allow_private))
     name = entry.record.task.name
     told = entry.record.model_copy(update={"bundle": None})
     if name not in found.tasks or bundles.record(found, name) != told:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import http.client
-import time
+import string
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
 from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 from urllib.request import Request
 
 from lthbench import paths
@@ -21,15 +21,21 @@ from lthbench.board.entries import Entry
 from lthbench.errors import RecordError
 from lthbench.record import BUNDLE_LIMIT, BundleEntry
 from lthbench.tables import plain
+from lthbench.zoo.connecting import Https, Reach
+from lthbench.zoo.deadlines import Deadline
 
-SCHEMES = ("https",)
 TIMEOUT = 30.0  # seconds without a byte
-LONGEST = 1800.0  # seconds in all, and TIMEOUT at most beyond them
+LONGEST = 1800.0  # seconds for all addresses together, whatever they do
 CHUNK = 2**20
+MOVED = (301, 302, 303, 307, 308)
+FOLLOWED = 10  # addresses that each lead to the next
 
 
-def bundle_of(entry: Entry) -> Path:
+def bundle_of(entry: Entry, *, allow_private: bool = False) -> Path:
     """The file of an entry's bundle; downloaded into the cache if it is nowhere here.
+
+    Args:
+        allow_private: whether the record's addresses may be of a private network, or this machine.
 
     Raises:
         RecordError: if the record names no bundle, or none with its digest can be had.
@@ -49,9 +55,14 @@ def bundle_of(entry: Entry) -> Path:
     kept = paths.cache() / "bundles" / f"{wanted.sha256}.zip"
     if _is(kept, wanted):
         return kept
-    for url in wanted.urls:
+    deadline = Deadline.after(LONGEST, TIMEOUT)
+    for number, url in enumerate(wanted.urls):
+        mine = deadline.part(
+            len(wanted.urls) - number
+        )  # one that trickles leaves the others theirs
         try:
-            paths.write_whole(kept, download(url, wanted.size, wanted.sha256))
+            data = download(url, wanted.size, wanted.sha256, mine, allow_private=allow_private)
+            paths.write_whole(kept, data)
         except RecordError as error:
             reasons.append(str(error))
             continue
@@ -86,25 +97,27 @@ def _is(path: Path, wanted: BundleEntry) -> bool:
         return False
 
 
-def download(url: str, size: int, sha256: str) -> bytes:
+def download(
+    url: str, size: int, sha256: str, deadline: Deadline, *, allow_private: bool = False
+) -> bytes:
     """What lies at an address, if it is of this size and digest; nothing longer is read.
+
+    Args:
+        deadline: for all of it: names, connections, redirections, heads, bodies and trailers.
 
     Raises:
         RecordError: naming the address and what was wrong.
     """
-    if urlsplit(url).scheme not in SCHEMES or size > BUNDLE_LIMIT:
-        raise RecordError(f"{url}: only {' or '.join(SCHEMES)} up to {BUNDLE_LIMIT >> 20} MB")
-    request = Request(url, headers={"User-Agent": "lthbench"})
+    if urlsplit(url).scheme != "https" or size > BUNDLE_LIMIT:
+        raise RecordError(f"{url}: only https up to {BUNDLE_LIMIT >> 20} MB")
     try:
-        with _opener().open(request, timeout=TIMEOUT) as answer:
-            told = answer.headers.get("Content-Length")
-            if told is not None and told != str(size):
-                raise RecordError(f"{url}: {told[:20]} bytes are offered, the bundle has {size}")
-            data = _read(answer, url, size)
+        with ExitStack() as opened:
+            opener = _opener(Https(Reach(allow_private), deadline, opened))
+            data = _read(opened.enter_context(_answer(opener, url)), size)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        if isinstance(error, HTTPError):
-            error.close()  # it holds the connection
         reason = getattr(error, "reason", None) or error
+        if deadline.passed:
+            reason = f"not whole in time; all addresses have {LONGEST / 60:.0f} minutes together"
         raise RecordError(f"{url}: {reason}") from error
     if len(data) != size:
         raise RecordError(f"{url}: {len(data)} bytes came, the bundle has {size}")
@@ -113,55 +126,57 @@ def download(url: str, size: int, sha256: str) -> bytes:
     return data
 
 
-def _read(answer: http.client.HTTPResponse, url: str, size: int) -> bytes:
-    """The body; one byte more than the size at most.
+def _answer(opener: urllib.request.OpenerDirector, url: str) -> http.client.HTTPResponse:
+    """What an address answers, or the one that it leads to; URLError if that is none."""
+    for _ in range(FOLLOWED + 1):
+        try:
+            answer: http.client.HTTPResponse = opener.open(
+                Request(url, headers={"User-Agent": "lthbench"})
+            )
+        except HTTPError as error:
+            with error:  # its body is not read
+                url = _next(url, error)
+        else:
+            return answer
+    raise URLError(f"leads from one redirect to the next, {FOLLOWED} times")
 
-    By `read1`, which returns what is there: `read` would wait for a whole part, and of a server
-    that trickles no clock would be looked at meanwhile.
-    """
-    end = time.monotonic() + LONGEST
+
+def _next(url: str, answer: HTTPError) -> str:
+    """Where an answer leads; the answer itself is raised if it leads nowhere."""
+    to = answer.headers.get("Location")
+    if answer.code not in MOVED or not to:
+        raise answer
+    there = quote(urljoin(url, to), safe=string.punctuation, encoding="latin-1", errors="replace")
+    if urlsplit(there).scheme != "https":
+        raise URLError("leads to an address that is not https")
+    return there
+
+
+def _read(answer: http.client.HTTPResponse, size: int) -> bytes:
+    """The body; one byte more than the size at most."""
+    told = answer.headers.get("Content-Length")
+    if told is not None and told != str(size):
+        raise URLError(f"{told[:20]} bytes are offered, the bundle has {size}")
     parts: list[bytes] = []
     left = size + 1
     while left:
-        if time.monotonic() > end:
-            raise RecordError(f"{url}: not whole after {LONGEST / 60:.0f} minutes")
         part = answer.read1(min(CHUNK, left))
         if not part:
             return b"".join(parts)
         parts.append(part)
         left -= len(part)
-    raise RecordError(f"{url}: more bytes than the bundle's {size}")
+    raise URLError(f"more bytes than the bundle's {size}")
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to the schemes that are allowed, and to no others."""
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: Any,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        if urlsplit(newurl).scheme not in SCHEMES:
-            fp.close()
-            raise URLError(f"leads to an address that is not {' or '.join(SCHEMES)}")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Opens what `SCHEMES` names; the usual opener would take files and FTP too."""
+def _opener(https: Https) -> urllib.request.OpenerDirector:
+    """Opens https alone, through the user's proxy if there is one; follows nothing by itself."""
     opener = urllib.request.OpenerDirector()
-    kinds = {"https": urllib.request.HTTPSHandler, "http": urllib.request.HTTPHandler}
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.UnknownHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
-        _Redirects(),
-        *(kinds[scheme]() for scheme in SCHEMES),
+        https,
     ):
         opener.add_handler(handler)
     return opener
