@@ -29,7 +29,7 @@ METHOD = {
 def find_tickets(
     problem: Problem, *, per_class: int = 10, temperature: float = 200.0
 ) -> Iterator[Ticket]:
-    x, y = problem.examples(per_class, "grasp", cost=2)  # a Hessian product costs two passes
+    x, y = problem.examples(per_class, "grasp", cost="hessian")
     network = problem.network().double().train()
     weights = [network.get_parameter(name) for name in problem.prunable]
     outputs = network(x.double() if x.is_floating_point() else x)

@@ -52,7 +52,7 @@ def linear_training(problem: Problem, rate: float, steps: int) -> tuple[Moves, f
     moves = [torch.zeros_like(w, requires_grad=False) for w in theta]
     optimiser, schedule = problem.optimiser(moves, rate)
     late = torch.zeros(())  # weighs the last ten steps or so
-    for x, y in problem.loop(*moves, optimiser, schedule, late, steps=steps, cost=2):
+    for x, y in problem.loop(*moves, optimiser, schedule, late, steps=steps, cost="hessian"):
         total = torch.zeros(())
         slopes = [torch.zeros_like(move) for move in moves]
         size = TOGETHER if x.ndim == 4 else len(x)

@@ -20,7 +20,7 @@ from lthbench.engine import Evaluation, Examples, Job
 from lthbench.engine.choice import HERE, VERSIONS, Means, engine_for
 from lthbench.errors import BadCall, MethodError, ResourceError, TicketError
 from lthbench.executors import Executor
-from lthbench.meter import Meter
+from lthbench.meter import PASSES, Meter, work_of
 from lthbench.paths import sweep, write_whole
 from lthbench.states import State, digest
 from lthbench.store import Log, Store
@@ -201,12 +201,10 @@ async def answer(
         chosen = wire.under("mask", tensors) if header["masked"] else None
         return await _accuracy(state, state.at(int(header["depth"])), start, chosen, executor)
     if op == "examples":
-        count, name, cost = header["count"], header["name"], header["cost"]
-        if not cost >= 0:
-            raise BadCall(f"examples: cost {cost} must not be negative")
-        weight = state.at(int(header["depth"])).weight
-        state.log.call(store.key(op=op, count=count, name=name, cost=cost * weight))
-        state.meter.charge(count, cost * weight)
+        count, name = header["count"], header["name"]
+        cost = PASSES[work_of(header["cost"], op)] * state.at(int(header["depth"])).weight
+        state.log.call(store.key(op=op, count=count, name=name, cost=cost))
+        state.meter.charge(count, cost)
         return {}, {}
     if op == "loop":
         return _begin_loop(state, header, probe, note)
@@ -354,9 +352,9 @@ def _begin_loop(
     note: Note,
 ) -> wire.Message:
     number, steps = header["number"], header["steps"]
-    cost = header["cost"] * state.at(int(header["depth"])).weight
-    if steps < 0 or not cost >= 0:
-        raise BadCall(f"loop: steps {steps} and cost {cost} must not be negative")
+    cost = PASSES[work_of(header["cost"], "loop")] * state.at(int(header["depth"])).weight
+    if steps < 0:
+        raise BadCall(f"loop: steps {steps} must not be negative")
     state.log.call(store.key(op="loop", number=number, steps=steps, cost=cost))
     state.meter.charge(steps * state.task.recipe.batch_size(len(state.train.y)), cost)
     note(state.seed, "loop", steps, False)  # the child's own work, whose pace is not seen here

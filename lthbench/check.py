@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from lthbench import publishable
 from lthbench.answers import Point, Probe, Search
 from lthbench.childprocess import Limits
 from lthbench.engine import single_threaded
@@ -69,6 +70,7 @@ TASK = Task.model_validate(
     }
 )
 
+ENTRY = "its source and its METHOD are such as the leaderboard takes"
 RUNS = "runs to its end, in its own process"
 TICKETS = "yields every rung once, exact counts, sparsest last"
 BUDGET = "stays within the budget"
@@ -76,7 +78,7 @@ ORIGIN = "its weights have a known origin"
 AGAIN = "gives the same tickets a second time"
 LOOPS = "gives the same tickets when killed inside long loops"
 CALLS = "gives the same tickets when killed after costly calls"
-RULES = (RUNS, BUDGET, TICKETS, ORIGIN, AGAIN, LOOPS, CALLS)
+RULES = (ENTRY, RUNS, BUDGET, TICKETS, ORIGIN, AGAIN, LOOPS, CALLS)
 
 PASS_STATE = (
     "pass to problem.loop everything that its body changes (modules, optimisers, tensors, "
@@ -158,11 +160,22 @@ def check(method: Method, *, limits: Limits | None = None, task: Task = TASK) ->
     single_threaded()
     began = time.monotonic()
     limits = limits or Limits(seconds=SECONDS)
+    entry = _entry(method)
     with tempfile.TemporaryDirectory(prefix="lthbench-check-") as folder:
         rows, runs = asyncio.run(_check(method, task, Path(folder), limits))
+    rows = [entry, *rows]
     untried = [Row(rule, None, "not tried") for rule in RULES[len(rows) :]]
     starts, kills = sum(run.starts for run in runs), sum(len(run.killed) for run in runs)
     return Report((*rows, *untried), starts, kills, time.monotonic() - began)
+
+
+def _entry(method: Method) -> Row:
+    """Whether it can be submitted, as far as its source tells; what it does is not looked at."""
+    try:
+        publishable.check(method)
+    except MethodError as error:
+        return Row(ENTRY, False, str(error))
+    return Row(ENTRY, True, "; ".join(publishable.remarks(publishable.entry_of(method))))
 
 
 async def _check(

@@ -117,23 +117,25 @@ def evaluate(
 ) -> None:
     """Run a method through the harness and write a record for each task."""
     # A mistake is told before torch takes its seconds.
-    described = _named(method, settings, suite, task).described
-    if final and not described.get("authors", "").strip():
-        typer.echo(
-            "remark: METHOD names no authors; add them now if you will submit: they are part of "
-            "the source that is evaluated",
-            err=True,
-        )
+    loaded = _named(method, settings, suite, task, final)
     from lthbench import progress, report, summary, tables
     from lthbench.evaluation import evaluate as run
+    from lthbench.evaluation import parts_of
 
+    only = _numbers(only_seeds)
+    if final:
+        from lthbench.submission import foreseen
+
+        named = parts_of(suite, task or (), seeds, final, only_seeds=only, controls=controls)
+        for remark in foreseen(loaded, named):
+            typer.echo(f"remark: {remark}", err=True)
     with progress.shown() as told:
         done = run(
             method,
             suite=suite,
             tasks=task or (),
             seeds=seeds,
-            only_seeds=_numbers(only_seeds),
+            only_seeds=only,
             final=final,
             controls=controls,
             out=out,
@@ -186,7 +188,7 @@ def estimate(
     debug: Debug = False,
 ) -> None:
     """Foresee core hours, time and GPU minutes of an evaluation from a short calibration."""
-    _named(method, settings, suite, task)
+    _named(method, settings, suite, task, final)
     from lthbench.estimate import estimate as foresee
     from lthbench.paths import canonical_json
 
@@ -345,9 +347,14 @@ def report(
 
 
 def _named(
-    method: str, settings: list[str] | None, suite: str | None, tasks: list[str] | None
+    method: str,
+    settings: list[str] | None,
+    suite: str | None,
+    tasks: list[str] | None,
+    final: bool,
 ) -> Loaded:
-    """The method; names of methods, options, suites and tasks that are none are refused."""
+    """The method; names of methods, options, suites and tasks that are none are refused, and with
+    `final` a method that could not be submitted."""
     from lthbench.method import load_method
     from lthbench.task import load_suite, load_task
 
@@ -356,6 +363,10 @@ def _named(
         load_task(name)
     if suite:
         load_suite(suite)
+    if final:
+        from lthbench import publishable
+
+        publishable.check(loaded)
     return loaded
 
 

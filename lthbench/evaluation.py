@@ -16,7 +16,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, get_args
 
-from lthbench import carry, cluster, executors, find, reference, score
+from lthbench import carry, cluster, executors, find, publishable, reference, score
 from lthbench import data as data_module
 from lthbench.answers import Search
 from lthbench.bundle import ENVIRONMENT
@@ -209,29 +209,54 @@ def asked(
     direct: bool = False,
 ) -> Asked:
     """What the arguments that `evaluate` and `estimate` share come to; UsageError for mistakes."""
-    if suite and tasks:
-        raise UsageError("--suite and --task exclude each other; name one of them")
-    loaded = load_method(method, {name: str(value) for name, value in (options or {}).items()})
-    chosen = load_suite(suite) if suite else suite_for(tasks, final)
-    if seeds is not None and seeds < 1:
-        raise UsageError(f"--seeds {seeds}: at least 1")
     if workers is not None and workers < 0:
         raise UsageError(f"--workers {workers}: 0 or more")
-    rungs = _controls(chosen.controls if controls is None else controls)
+    loaded = load_method(method, {name: str(value) for name, value in (options or {}).items()})
+    if final:  # what would be refused when it is submitted, after days
+        publishable.check(loaded)
+    parts = parts_of(
+        suite, tasks, seeds, final, only_seeds=only_seeds, controls=controls, transfer=transfer,
+        direct=direct,
+    )  # fmt: skip
     means = means_of(device, engine, here=here)
-    listed = tuple(load_sound(name) for name in tuple(tasks) or chosen.tasks)
-    if engine and not any(engine_for(means, task.network) == engine for task in listed):
-        names = ", ".join(task.name for task in listed)
+    if engine and not any(engine_for(means, part.task.network) == engine for part in parts):
+        names = ", ".join(part.task.name for part in parts)
         raise UsageError(
             f"--engine {engine}: trains none of {names} on {means.device}; leave it out"
         )
+    crew = executors.default_workers(means) if workers is None else workers
+    return Asked(loaded, parts, crew, means)
+
+
+def parts_of(
+    suite: str | None,
+    tasks: Sequence[str],
+    seeds: int | None,
+    final: bool,
+    *,
+    only_seeds: Sequence[int] | None = None,
+    controls: str | None = None,
+    transfer: bool | None = None,
+    direct: bool = False,
+) -> tuple[Part, ...]:
+    """The tasks that arguments name, with their seeds and what is scored.
+
+    Raises:
+        UsageError: for arguments that are mistaken, or do not go together.
+    """
+    if suite and tasks:
+        raise UsageError("--suite and --task exclude each other; name one of them")
+    chosen = load_suite(suite) if suite else suite_for(tasks, final)
+    if seeds is not None and seeds < 1:
+        raise UsageError(f"--seeds {seeds}: at least 1")
+    rungs = _controls(chosen.controls if controls is None else controls)
+    listed = tuple(load_sound(name) for name in tuple(tasks) or chosen.tasks)
     parts = []
     for task in listed:
         moved = (task.name in chosen.transfer if transfer is None else transfer) or direct
         plan = Plan(final, rungs, chosen.compressed, moved, direct)
         parts.append(Part(task, _seeds(task, final, seeds or chosen.seeds, only_seeds), plan))
-    crew = executors.default_workers(means) if workers is None else workers
-    return Asked(loaded, tuple(parts), crew, means)
+    return tuple(parts)
 
 
 def _controls(name: str) -> Controls:

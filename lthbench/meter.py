@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-from lthbench.errors import BudgetExceeded
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from lthbench.errors import BadCall, BudgetExceeded
+
+Work = Literal["forward", "gradient", "hessian"]
+# What is done with each example, in forward-and-backward passes: nothing that sees one costs less.
+PASSES: Mapping[Work, float] = {"forward": 1 / 3, "gradient": 1.0, "hessian": 2.0}
+
+
+def work_of(value: object, call: str) -> Work:
+    """The name of a loop's work, as a method gave it to `call`.
+
+    Raises:
+        BadCall: for a number or another name.
+    """
+    for work in get_args(Work):
+        if type(value) is str and value == work:
+            return work  # type: ignore[no-any-return]
+    raise BadCall(
+        f'{call}: cost {repr(value)[:40]} is no name of what is done; give "forward" (1/3 of a '
+        'pass forward and backward), "gradient" (1) or "hessian" (2)'
+    )
 
 
 class Meter:

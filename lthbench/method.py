@@ -47,6 +47,21 @@ def baseline_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in shipped("baselines").glob("*.py")))
 
 
+@dataclass(frozen=True)
+class Declared:
+    """What a source says of its method.
+
+    Attributes:
+        described: METHOD.
+        options: with their defaults.
+    """
+
+    described: Mapping[str, str]
+    options: Mapping[str, Any]
+    summary: str
+    carries: bool
+
+
 def load_method(name: str, settings: Mapping[str, str] | None = None) -> Method:
     """A method by its file's path or by a baseline's name, with options set from strings."""
     path = _find(name)
@@ -54,30 +69,44 @@ def load_method(name: str, settings: Mapping[str, str] | None = None) -> Method:
         source = path.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise MethodError(f"{path}: cannot be read as text ({error})") from error
-    try:
-        with warnings.catch_warnings():  # of escapes, which the child's output holds too
-            warnings.simplefilter("ignore")
-            tree = ast.parse(source, str(path))
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = getattr(error, "lineno", None) or 1
-        said = getattr(error, "msg", None) or str(error) or "too deeply nested"
-        raise MethodError(f"{path}:{line}: {type(error).__name__}: {said}") from error
-    bound = _bound(tree)
-    if "find_tickets" not in bound:
-        raise MethodError(
-            f"{path}: no find_tickets; define `def find_tickets(problem):` that yields tickets "
-            "(`lthbench new` writes an example)"
-        )
-    described = _described(tree, path)
-    own = described.get("name", path.stem)
+    found = declared(source, str(path))
+    own = found.described.get("name", path.stem)
     if not NAMED.fullmatch(own):
         raise MethodError(
             f"{path}: the name {own!r} needs a letter or digit, then at most 60 letters, digits, "
             "- _ or .; rename the file or name it in METHOD"
         )
-    options = _with_settings(_options(tree, path), settings or {}, path)
-    carries = "transfer_ticket" in bound
-    return Method(own, str(path), source, options, described, _summary(tree), carries)
+    options = _with_settings(dict(found.options), settings or {}, path)
+    return Method(own, str(path), source, options, found.described, found.summary, found.carries)
+
+
+def declared(source: str, place: str) -> Declared:
+    """What a source says of its method; `place` is what an error calls it.
+
+    Raises:
+        MethodError: for what is no method's source.
+    """
+    tree = parsed(source, place)
+    bound = _bound(tree)
+    if "find_tickets" not in bound:
+        raise MethodError(
+            f"{place}: no find_tickets; define `def find_tickets(problem):` that yields tickets "
+            "(`lthbench new` writes an example)"
+        )
+    options, carries = _options(tree, place), "transfer_ticket" in bound
+    return Declared(_described(tree, place), options, _summary(tree), carries)
+
+
+def parsed(source: str, place: str) -> ast.Module:
+    """The syntax tree of a source; MethodError for what is no Python."""
+    try:
+        with warnings.catch_warnings():  # of escapes, which the child's output holds too
+            warnings.simplefilter("ignore")
+            return ast.parse(source, place)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None) or 1
+        said = getattr(error, "msg", None) or str(error) or "too deeply nested"
+        raise MethodError(f"{place}:{line}: {type(error).__name__}: {said}") from error
 
 
 def _find(name: str) -> Path:
@@ -106,7 +135,7 @@ def _bound(tree: ast.Module) -> set[str]:
     return names
 
 
-def _options(tree: ast.Module, path: Path) -> dict[str, Any]:
+def _options(tree: ast.Module, place: str) -> dict[str, Any]:
     """Keyword-only parameters of find_tickets and their defaults, which must be literals."""
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     functions = [function for function in functions if function.name == "find_tickets"]
@@ -123,7 +152,7 @@ def _options(tree: ast.Module, path: Path) -> dict[str, Any]:
             value = None
         if not isinstance(value, (bool, int, float, str)) or not _finite(value):
             raise MethodError(
-                f"{path}:{argument.lineno}: option {argument.arg} needs a default that is a "
+                f"{place}:{argument.lineno}: option {argument.arg} needs a default that is a "
                 "number, a string, True or False"
             )
         options[argument.arg] = value
@@ -161,31 +190,43 @@ def _finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _described(tree: ast.Module, path: Path) -> dict[str, str]:
+def _described(tree: ast.Module, place: str) -> dict[str, str]:
     """METHOD = dict(name=…, paper=…, …), if the file has it; literals only."""
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and any(
-            isinstance(t, ast.Name) and t.id == "METHOD" for t in node.targets
-        ):
-            try:
-                value = node.value
-                if isinstance(value, ast.Call):
-                    table = {str(k.arg): ast.literal_eval(k.value) for k in value.keywords}
-                else:
-                    table = ast.literal_eval(value)
-                ok = all(
-                    k in DESCRIBED and isinstance(v, str) and len(v) <= LONGEST
-                    for k, v in table.items()
-                )
-            except (ValueError, AttributeError):
-                ok = False
-            if not ok:
-                raise MethodError(
-                    f"{path}:{node.lineno}: METHOD must hold strings of at most {LONGEST} "
-                    f"characters under {', '.join(DESCRIBED)}"
-                )
-            return dict(table)
+    found = [(node, value) for node in tree.body if (value := _method_of(node)) is not None]
+    if len(found) > 1:  # which of them holds is for a reader to see, not for a rule to say
+        raise MethodError(f"{place}:{found[1][0].lineno}: METHOD is there twice; keep one")
+    for node, value in found:
+        try:
+            if isinstance(value, ast.Call):
+                table = {str(k.arg): ast.literal_eval(k.value) for k in value.keywords}
+                ok = isinstance(value.func, ast.Name) and value.func.id == "dict" and not value.args
+            else:
+                table = ast.literal_eval(value)
+                ok = True
+            ok = ok and all(
+                k in DESCRIBED and isinstance(v, str) and len(v) <= LONGEST
+                for k, v in table.items()
+            )
+        except (ValueError, AttributeError, TypeError, RecursionError, MemoryError):
+            ok = False
+        if not ok:
+            raise MethodError(
+                f"{place}:{node.lineno}: METHOD must hold strings of at most {LONGEST} "
+                f"characters under {', '.join(DESCRIBED)}"
+            )
+        return dict(table)
     return {}
+
+
+def _method_of(node: ast.stmt) -> ast.expr | None:
+    """What a statement gives the name METHOD; None if it gives it nothing."""
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, (ast.AnnAssign, ast.AugAssign)):
+        targets = [node.target]
+    named = any(isinstance(t, ast.Name) and t.id == "METHOD" for t in targets)
+    return node.value if named else None  # type: ignore[attr-defined]
 
 
 def _summary(tree: ast.Module) -> str:

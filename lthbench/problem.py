@@ -16,6 +16,7 @@ from lthbench.engine.augment import fed
 from lthbench.engine.plain import loss_of, optimiser_of
 from lthbench.engine.plain import rate as rate_at
 from lthbench.errors import BadCall, BudgetExceeded, MethodError
+from lthbench.meter import Work, work_of
 from lthbench.networks import levels
 from lthbench.states import State
 from lthbench.task import Task
@@ -136,7 +137,7 @@ class Problem:
         tensors = wire.prefixed("start", dict(state)) | wire.prefixed("mask", masks or {})
         return float(self._request(header, tensors)[0]["accuracy"])
 
-    def loop(self, *stateful: Any, steps: int, cost: float = 1.0) -> Iterator[Batch]:
+    def loop(self, *stateful: Any, steps: int, cost: Work = "gradient") -> Iterator[Batch]:
         """Batches for a loop of the method's own, charged whole when it begins.
 
         Args:
@@ -144,13 +145,14 @@ class Problem:
                 generators, tensors, whatever has `state_dict` and `load_state_dict`. A killed run
                 continues inside the loop from a snapshot of these; a finished loop of more than 200
                 steps is restored whole and yields nothing. What is not passed is lost.
-            cost: of one step, in forward-and-backward passes: 1/3 forward only, 2 for a
-                Hessian product.
+            cost: what a step does with its batch: "forward" alone, a third of a pass forward and
+                backward; "gradient", one pass; "hessian", a Hessian or Jacobian product, two.
         """
+        work = work_of(cost, "loop")
         self._shared.loops += 1
         number, steps = self._shared.loops, int(steps)
         reply, tensors = self._request(
-            {"op": "loop", "number": number, "steps": steps, "cost": float(cost)}
+            {"op": "loop", "number": number, "steps": steps, "cost": work}
         )
         first = int(reply["step"])
         if first:
@@ -175,12 +177,13 @@ class Problem:
                 self._request(header | {"loops": self._shared.loops}, tensors)
                 saved = time.monotonic()
 
-    def examples(self, per_class: int, name: str, *, cost: float = 1.0) -> Batch:
+    def examples(self, per_class: int, name: str, *, cost: Work = "gradient") -> Batch:
         """A balanced, fixed draw of training examples, charged when it is made.
 
         Args:
-            cost: of what is done with them, in forward-and-backward passes, as in `loop`.
+            cost: what is done with them, as in `loop`.
         """
+        work = work_of(cost, "examples")
         generator = seeds.generator(self._seed, "method", "examples", name)
         labels = self._train.y.cpu()
         chosen = []
@@ -189,7 +192,7 @@ class Problem:
             order = torch.from_numpy(generator.permutation(len(rows)))
             chosen.append(rows[order[:per_class]])
         rows = torch.cat(chosen)
-        header = {"op": "examples", "count": len(rows), "name": str(name), "cost": float(cost)}
+        header = {"op": "examples", "count": len(rows), "name": str(name), "cost": work}
         self._request(header)
         rows = rows.to(self.device)
         return Batch(self._train.inputs(rows), self._train.labels(rows))
@@ -212,7 +215,7 @@ class Problem:
         Args:
             weights: every tensor of the state, not negative, biases 0; R has their precision.
         """
-        self._request({"op": "examples", "count": 1, "name": "flow", "cost": 1.0})
+        self._request({"op": "examples", "count": 1, "name": "flow", "cost": "gradient"})
         network = self.network()
         return network.flow(weights)  # type: ignore[operator, no-any-return]
 

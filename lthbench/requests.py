@@ -6,11 +6,11 @@ a number may be a path, a count negative, a depth a thousand million.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from lthbench.errors import MethodError
+from lthbench.meter import PASSES
 
 # Whole numbers: the least and the most of each.
 WHOLE = {
@@ -24,6 +24,7 @@ WHOLE = {
     "k": (-(10**9), 10**9),
     "order": (-(2**63), 2**63),
 }
+CHARGED = ("loop", "examples")  # by the name of what is done with them
 
 
 class Requests:
@@ -42,8 +43,10 @@ class Requests:
             value = header.get(name, least)
             if type(value) is not int or not least <= value <= most:
                 raise _refused(header, f"{name} is {_short(value)}")
-        cost = header.get("cost", 0.0)
-        if type(cost) not in (int, float) or not math.isfinite(cost):
+        cost = header.get("cost")
+        if (header.get("op") in CHARGED or "cost" in header) and (
+            type(cost) is not str or cost not in PASSES
+        ):
             raise _refused(header, f"cost is {_short(cost)}")
         number = header.get("number")
         if header.get("op") == "loop":

@@ -10,15 +10,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from lthbench import branch
 from lthbench.errors import RecordError, ResourceError, UsageError
-from lthbench.method import baseline_names
+from lthbench.method import Method, baseline_names
 from lthbench.packing import AGAIN, BUNDLE, pack
 from lthbench.paths import digest, write_whole
+from lthbench.publishable import entry_of, remarks
 from lthbench.record import (
     BUNDLE_LIMIT,
     BundleEntry,
@@ -27,10 +28,14 @@ from lthbench.record import (
     read_record,
     record_digest,
 )
-from lthbench.task import load_suite, suite_names
+from lthbench.task import load_suite, load_task, suite_names, task_names
 from lthbench.untrusted import shown
 from lthbench.validation import check_bundle, check_record
+from lthbench.validation.claims import check_controls, known_of
 from lthbench.validation.rules import rules
+
+if TYPE_CHECKING:
+    from lthbench.score import Part
 
 LARGE = 25 * 10**6  # bytes; the bundles of the suite lite are smaller
 RECORDS = Path("submission", "records")  # OUT/…
@@ -138,24 +143,46 @@ def submit(out: Path, urls: Sequence[str], repository: Path | None) -> Submitted
     return _with_branch(done, named, files, clone) if clone else done
 
 
+def foreseen(method: Method, parts: Sequence[Part]) -> Iterator[str]:
+    """What `submit` will say of an evaluation with --final, before it begins.
+
+    A task may be evaluated all the same, as for a reference of its own; what is wrong with the
+    method itself is an error (`publishable.check`).
+    """
+    yield from remarks(entry_of(method))
+    for part in parts:
+        task, seeds = part.task, part.seeds
+        if task.name not in task_names() or load_task(task.name).digest != task.digest:
+            yield f"{task.name} is a task of your own: no board takes its record"
+            continue
+        try:
+            known_of(task.name)
+        except RecordError as error:
+            yield str(error)
+        try:
+            check_controls(task.name, part.plan.controls)
+        except RecordError as error:
+            yield f"{task.name}: {error}"
+        if seeds != tuple(range(len(seeds))):
+            yield f"{task.name}: not before the seeds from 0 to {seeds[-1]} are there, all of them"
+        yield from _place_of(task.name, task.seeds, seeds)
+
+
 def _remarks(records: Sequence[Record]) -> Iterator[str]:
     """What may stand in a record, and keeps it from the board, from a rank or from a name."""
-    ranked = {
-        task for suite in map(load_suite, suite_names()) if suite.ranked for task in suite.tasks
-    }
     for record in records:
-        name, published = record.task.name, record.task.seeds
-        seeds = len(set(record.task.published).intersection(record.seeds))
-        if name not in ranked:
-            yield f"{name} is in no ranked suite: its record can be kept but is never on the board"
-        elif seeds < published:
-            yield f"{name}: {seeds} of {published} published seeds: listed, never ranked"
-    method = records[0].method
-    if not method.described.get("authors", "").strip():
-        yield (
-            f"METHOD of {method.name} names no authors, so the entry names nobody; authors that "
-            "are added change the source: evaluate it again"
-        )
+        yield from _place_of(record.task.name, record.task.seeds, record.seeds)
+    yield from remarks(records[0].method)
+
+
+def _place_of(task: str, published: int, seeds: Sequence[int]) -> Iterator[str]:
+    """What keeps a record of these seeds from the board or from a rank."""
+    suites = map(load_suite, suite_names())
+    had = len(set(range(published)).intersection(seeds))
+    if not any(suite.ranked and task in suite.tasks for suite in suites):
+        yield f"{task} is in no ranked suite: its record can be kept but is never on the board"
+    elif had < published:
+        yield f"{task}: {had} of {published} published seeds: listed, never ranked"
 
 
 def finished(out: Path) -> list[Record]:

@@ -73,7 +73,8 @@ def later(table: Json) -> None:
 
 def called(name: str) -> Edit:
     """Another method's."""
-    return lambda table: table["method"].update(name=name, described={})
+    other = {"name": name, "described": {}, "digest": digest(name.encode())}
+    return lambda table: table["method"].update(other)
 
 
 def entry_of(path: Path) -> str:

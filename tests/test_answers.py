@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,40 @@ def test_another_depth_shares_the_meter_and_costs_its_flops(tmp_path: Path) -> N
     assert {name: tuple(end[name].shape) for name in deeper.prunable} == deeper.shapes
     problem.train()
     assert coordinator.state.meter.spent == pytest.approx(spent + 1)
+
+
+@pytest.mark.parametrize(("cost", "passes"), [("forward", 1 / 3), ("gradient", 1), ("hessian", 2)])
+def test_what_is_done_with_a_batch_has_a_name(cost: Any, passes: float, tmp_path: Path) -> None:
+    """A loop and drawn examples are charged by it; without one as forward and backward."""
+    problem, coordinator = begin(TASK, SEED, tmp_path)
+    problem.loop(steps=24, cost=cost)
+    unit = TASK.recipe.steps * TASK.recipe.batch_size(10**6)
+    drawn = len(problem.examples(2, "some", cost=cost).y)
+    spent = coordinator.state.meter.spent
+    assert spent == pytest.approx(passes * (24 / TASK.recipe.steps + drawn / unit))
+    problem.loop(steps=24)
+    problem.examples(2, "other")
+    assert coordinator.state.meter.spent - spent == pytest.approx(spent / passes)
+
+
+@pytest.mark.parametrize(
+    "cost", [0, 0.0, 1e-9, -1.0, 1 / 3, 1, 2.0, True, None, "", "Forward", "backward", b"hessian",
+             float("nan"), ["forward"], "x" * 10**4]
+)  # fmt: skip
+def test_a_bill_that_is_talked_down(cost: Any, tmp_path: Path) -> None:
+    """A number, or a name of nothing, is refused at the method's own line, which names the three;
+    nothing is charged and no batch is given."""
+    problem, coordinator = begin(TASK, SEED, tmp_path)
+    for call in (
+        lambda: problem.loop(steps=1, cost=cost),
+        lambda: problem.examples(1, "x", cost=cost),
+    ):
+        with pytest.raises(BadCall) as caught:
+            call()
+        said = str(caught.value)
+        assert all(f'"{work}"' in said for work in ("forward", "gradient", "hessian"))
+        assert "\n" not in said and len(said) < 200
+    assert coordinator.state.meter.count == 0 and coordinator.state.log.position == 0
 
 
 def test_dense_training_to_an_early_step_is_theta(tmp_path: Path) -> None:

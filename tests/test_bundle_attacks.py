@@ -33,6 +33,7 @@ from lthbench.record import BUNDLE_LIMIT, read_record
 from lthbench.untrusted import DEPTH, canonical
 from lthbench.validation import check_bundle, check_record
 from tests import fuzz
+from tests.commands import run
 from tests.records import as_table
 from tests.searching import ROOT
 from tests.submitted import DIGITS, MODADD, at_home, house
@@ -557,6 +558,71 @@ def test_a_record_of_two_methods(place: Path) -> None:
     refused(rebuilt({RECORD: members()[f"{MODADD}/record.json"]}), place, "not of tiny-digits")
     circle = {**table, "bundle": {"sha256": "0" * 64, "size": 9, "urls": []}}
     refused(rebuilt({RECORD: canonical_json(circle)}), place, "names a bundle")
+
+
+SAYS: Mapping[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "a name": (lambda m: m.update(name="imp", described={**m["described"], "name": "imp"}),
+               "method.name: imp, but its source's METHOD says mixed"),
+    "a name alone": (lambda m: m.update(name="imp"), "method.name: imp, but its source"),
+    "authors": (lambda m: m["described"].update(authors="A. Thief"),
+                r"described.authors: 'A. Thief', but its source's METHOD says 'A. Nobody'"),
+    "nobody": (lambda m: m["described"].pop("authors"), "described.authors: nothing, but its sour"),
+    "a licence": (lambda m: m["described"].update(licence="none"), "described.licence: 'none', b"),
+    "a paper": (lambda m: m["described"].update(paper="P"), "described.paper: 'P', but .* nothing"),
+    "code": (lambda m: m["described"].update(code="https://a.org"), "described.code: 'https"),
+    "a version": (lambda m: m["described"].update(version="2"), "described.version: '2', but"),
+    "nothing": (lambda m: m.update(described={}), "described.authors: nothing, but"),
+    "an option more": (lambda m: m["options"].update(speed=1), "options.speed: its source has no"),
+    "an option less": (lambda m: m.update(options={}), "options: no scale, which its source has"),
+    "another type": (lambda m: m["options"].update(scale=1), "scale: 1, but its source wants flo"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said", SAYS)
+def test_a_record_says_what_its_source_says(place: Path, said: str) -> None:
+    """Every record of the bundle claims it, so that they agree with each other: the source tells.
+
+    It is a finding of level 0, in `validate` as in `verify`, and no mistake in the command.
+    """
+    change, rule = SAYS[said]
+    tables = {name: json.loads(members()[name]) for name in (RECORD, f"{MODADD}/record.json")}
+    for table in tables.values():
+        change(table["method"])
+    data = rebuilt({name: canonical_json(table) for name, table in tables.items()})
+    refused(data, place, rule, check_bundle)
+    done = run("validate", str(place / "b.zip"), cwd=place)
+    assert (done.returncode, "REFUSED" in done.stdout) == (1, True)
+
+
+def test_an_option_s_value_is_the_claimant_s(place: Path) -> None:
+    """Another value of an option that the source has is what may be asked for."""
+    tables = {name: json.loads(members()[name]) for name in (RECORD, f"{MODADD}/record.json")}
+    for table in tables.values():
+        table["method"]["options"]["scale"] = 0.25
+    (place / "b.zip").write_bytes(rebuilt({n: canonical_json(t) for n, t in tables.items()}))
+    with at_home(house().share, house().cache):
+        check_bundle(place / "b.zip")
+
+
+@pytest.mark.parametrize(
+    ("more", "rule"),
+    [
+        ("#" * 2**16, "member method.py: 6[0-9],[0-9]{3} bytes; at most 64 kB"),
+        (f"MASK = {'0' * 4097!r}", "member method.py:[0-9]+: a literal of 4,099 bytes; at most 4"),
+        ("MASK = [" + "1, " * 2000 + "]", "member method.py:[0-9]+: a literal of 6,002 bytes"),
+        ("def (", "member method.py:[0-9]+: SyntaxError"),
+        ("find_tickets = METHOD = {}", "member method.py:[0-9]+: METHOD is there twice"),
+    ],
+)  # fmt: skip
+def test_a_source_that_is_none(place: Path, more: str, rule: str) -> None:
+    """One that carries masks, or cannot be read: with every digest right."""
+    source = members()["method.py"] + more.encode() + b"\n"
+    changes: dict[str, bytes | None] = {"method.py": source}
+    for name in (RECORD, f"{MODADD}/record.json"):
+        table = json.loads(members()[name])
+        table["method"]["digest"] = digest(source)
+        changes[name] = canonical_json(table)
+    refused(rebuilt(changes), place, rule, check_bundle)
 
 
 # --- tickets, answers, curves -----------------------------------------------------------------

@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from lthbench.check import AGAIN, BUDGET, CALLS, LOOPS, ORIGIN, RULES, RUNS, TASK, TICKETS, check
+from lthbench.check import (
+    AGAIN,
+    BUDGET,
+    CALLS,
+    ENTRY,
+    LOOPS,
+    ORIGIN,
+    RULES,
+    RUNS,
+    TASK,
+    TICKETS,
+    check,
+)
 from lthbench.check import Report as CheckReport
 from lthbench.childprocess import Limits
 from lthbench.errors import CheckFailed, LthbenchError, MethodError, TicketError, UsageError
@@ -19,6 +32,7 @@ from lthbench.find import find
 from lthbench.method import load_method
 from lthbench.new import new
 from lthbench.paths import cache
+from tests.published import UNPUBLISHABLE
 from tests.searching import METHODS, ROOT, search
 
 SEED = 3
@@ -197,9 +211,27 @@ def test_the_example_passes_every_rule(tmp_path: Path) -> None:
     assert note(report, TICKETS) == "64.0%, 41.0%, 26.2%"
     assert note(report, BUDGET) == "1 of 30 dense trainings"
     assert note(report, ORIGIN) == "init"
+    assert note(report, ENTRY).startswith("METHOD of my_method names no authors and no licence; ")
     assert note(report, CALLS) == "killed after call 1 (train)"
     assert (report.starts, report.kills) == (4, 1)
-    assert "7 of 7 rules hold (4 processes, 1 killed, " in report.text()
+    assert "8 of 8 rules hold (4 processes, 1 killed, " in report.text()
+
+
+@pytest.mark.parametrize(("text", "words"), UNPUBLISHABLE)
+def test_what_could_not_be_submitted(
+    text: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told by `check` in a row of its own, whatever else the method does."""
+
+    async def nothing(*_: object) -> tuple[list[object], list[object]]:
+        return [], []
+
+    monkeypatch.setattr("lthbench.check._check", nothing)
+    report = check(load_method(write(tmp_path, "mine", f"{text}def find_tickets(problem): ...\n")))
+    assert report.rows[0].rule == ENTRY and report.rows[0].passed is False
+    assert re.search(words, report.rows[0].note) and "\n" not in report.rows[0].note
+    with pytest.raises(CheckFailed, match="a rule is broken: its source and its METHOD are such"):
+        report.demand()
 
 
 @pytest.mark.slow

@@ -23,6 +23,8 @@ from lthbench.record import Record, comparable, read_record
 from lthbench.score import Part, Plan
 from lthbench.task import Suite, load_suite, load_task
 from tests import tiny
+from tests.commands import run
+from tests.published import UNPUBLISHABLE
 from tests.searching import ROOT
 
 TASK = ROOT / "tests" / "tasks" / "tiny-digits.toml"
@@ -435,4 +437,27 @@ def test_the_next_step_is_the_last_line(
     said = capsys.readouterr()
     assert ended.value.code == 0
     assert said.out.splitlines()[-1].startswith(last)
-    assert ("remark: METHOD names no authors; add them now" in said.err) == final
+    remarks = [line for line in said.err.splitlines() if line.startswith("remark: ")]
+    own_task = "remark: tiny-digits is a task of your own: no board takes its record"
+    assert remarks[:1] == final * [
+        "remark: METHOD of erk names no authors and no licence; add what you will submit before "
+        "you evaluate: with another source it is another method"
+    ]
+    assert (own_task in remarks) == own
+
+
+@pytest.mark.parametrize(("text", "words"), UNPUBLISHABLE)
+def test_what_would_be_refused_is_refused_before_anything_is_trained(
+    text: str, words: str, tmp_path: Path
+) -> None:
+    """After days `submit` would say the same; development runs are nobody else's."""
+    path = tmp_path / "mine.py"
+    path.write_text(text + METHOD)
+    given: dict[str, Any] = {"tasks": [str(TASK)], "out": tmp_path / "out", "workers": 0}
+    with pytest.raises(MethodError, match=words) as caught:
+        evaluate(str(path), final=True, progress=Planned(), **given)
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+    with pytest.raises(Stopped):
+        evaluate(str(path), progress=Planned(), **given)
+    done = run("evaluate", str(path), "--final", "--task", str(TASK), cwd=tmp_path)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1

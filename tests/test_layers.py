@@ -17,14 +17,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("errors", "paths", "seeds", "guard", "untrusted"),
     ("task", "masks", "mnist1d", "states", "wire", "arrays", "container", "git"),
     ("networks", "data", "stats", "process", "branch"),
-    ("engine", "meter", "store", "ticket", "depths", "requests", "packed", "sizes"),
-    ("executors", "scores"),
+    ("engine", "meter", "store", "ticket", "depths", "packed", "sizes"),
+    ("executors", "scores", "requests"),
     ("together",),
     (
         *("problem", "child", "worker", "answers", "childprocess"),
         *("method", "record", "testset", "controls", "transfer"),
     ),
-    ("find", "tables", "cluster", "bundle"),
+    ("find", "tables", "cluster", "bundle", "publishable"),
     ("score", "handover", "starts", "summary"),
     (
         *("calibrate", "carry", "check", "new", "stability"),

@@ -12,6 +12,7 @@ from lthbench import method as methods
 from lthbench.errors import MethodError, UsageError
 from lthbench.method import Method, baseline_names, load_method
 from lthbench.paths import shipped
+from lthbench.publishable import check_source
 
 OPTIONS = (
     '"""Prune what is small.\n\nThe rest of it."""\n'
@@ -121,6 +122,74 @@ def test_a_name_is_one_that_folders_and_records_take(name: str, tmp_path: Path) 
     """Told before hours of training, not after."""
     said = refused(tmp_path, f"{BARE}METHOD = dict(name={name!r})\n")
     assert said.startswith(f"mine.py: the name {name!r} needs a letter or digit")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("METHOD = {'name': 'a'}\nMETHOD = {'name': 'b'}\n", "mine.py:4: METHOD is there twice"),
+        ("METHOD: dict = {'name': 'a'}\nMETHOD |= {}\n", "mine.py:4: METHOD is there twice"),
+        ("METHOD = other(name='a')\n", "mine.py:3: METHOD must hold strings"),
+        ("METHOD = dict([], name='a')\n", "mine.py:3: METHOD must hold strings"),
+        ("METHOD = {[]: 'a'}\n", "mine.py:3: METHOD must hold strings"),
+    ],
+)
+def test_a_description_is_what_a_reader_sees(text: str, words: str, tmp_path: Path) -> None:
+    """One table of strings, in whatever way it is assigned."""
+    assert refused(tmp_path, BARE + text).startswith(words)
+    assert load(tmp_path, f"{BARE}METHOD: dict = {{'name': 'a'}}\n").name == "a"
+
+
+# --- what is no store of tickets -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x = '{}'", "x = b'{}'", "x = f'{}{{x}}'", "x = ['{}']", "x = ('{}', 1)", "x = 0x{}",
+        "x = {{'a': '{}'}}", "x = {{'{}'}}", "x = -0x{}", "x = '{}' % ()", "def f(a='{}'): ...",
+        "x = '''{}'''", '"""{}"""', "class A:\n    def f(self):\n        return '{}'",
+        "match x:\n    case '{}': ...", "x: '{}' = 1", "f('{}')", "@f('{}')\ndef g(): ...",
+        "[1 for i in '{}']", "lambda: '{}'", "del x['{}']", "x = f'{{x:{}}}'",
+    ],
+)  # fmt: skip
+def test_a_store_of_tickets_is_no_source(text: str) -> None:
+    """A literal of more than 4 kB, wherever it stands; the line says where, and how large."""
+    check_source("\n" + text.format("1" * 4000), "mine.py")
+    said = r"^mine\.py:[234]: a literal of 4,2\d\d bytes; at most 4 kB: a method computes"
+    with pytest.raises(MethodError, match=said):
+        check_source("\n" + text.format("1" * 4200), "mine.py")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"x = [{'1, ' * 2000}]", f"x = ({'1, ' * 2000})", f"x = {{{'1, ' * 2000}}}",
+        f"x = {{{'1: 2, ' * 2000}}}", f"x = [\n{'1,' * 10}\n{'1, ' * 2000}]",
+        f"x = [{'(1, -2), ' * 600}]", f"x = [y, {'1111111, ' * 600}]",
+        f"x = '{'a' * 2500}' '{'b' * 2500}'", f"x = '{'a' * 2500}' + '{'b' * 2500}'",
+        f"x = dict(a='{'a' * 2500}', b='{'b' * 2500}')", f"x = '{'é' * 2100}'",
+        f"x = [{'[1], ' * 1000}]",
+    ],
+)  # fmt: skip
+def test_many_small_constants_are_a_large_one(text: str) -> None:
+    """Displays count by their source text, in bytes; no sum, call or name among them hides any."""
+    with pytest.raises(MethodError, match=r"^mine\.py:[12]: a literal of [\d,]+ bytes; at most"):
+        check_source(text, "mine.py")
+
+
+def test_the_size_of_a_source_is_in_bytes() -> None:
+    """And its literals, each small, may be many."""
+    for whole in ("x = 'a'\r\n" * 7000, "#" * 2**16):
+        check_source(whole, "mine.py")
+    for larger in ("#" * (2**16 + 1), "#" + "é" * 2**15):
+        with pytest.raises(MethodError, match=r"^mine\.py: 65,537 bytes; at most 64 kB: a method"):
+            check_source(larger, "mine.py")
+
+
+@pytest.mark.parametrize("name", baseline_names())
+def test_baselines_are_far_below_the_limits(name: str) -> None:
+    check_source(load_method(name).source, name)
 
 
 # --- identity --------------------------------------------------------------------------------

@@ -250,18 +250,22 @@ def test_a_bill_that_is_turned_back(way: str, watched: Watched, tmp_path: Path) 
     [
         ({"op": "snapshot", "number": "1"}, "number is '1'"),
         ({"op": "snapshot", "number": 2}, "loop 2 was not begun"),
-        ({"op": "loop", "number": 1}, "loop 1 was begun already"),
-        ({"op": "loop"}, "loop None was begun"),
+        ({"op": "loop", "number": 1, "cost": "forward"}, "loop 1 was begun already"),
+        ({"op": "loop", "cost": "forward"}, "loop None was begun"),
         ({"op": "train", "until": float("nan")}, "until is nan"),
         ({"op": "train", "order": "x" * 100}, "order is 'xxx"),
         ({"op": "theta", "k": True}, "k is True"),
         ({"op": "examples", "cost": float("nan")}, "cost is nan"),
+        ({"op": "examples", "cost": 1.0}, "cost is 1.0"),
+        ({"op": "loop", "number": 2, "cost": "nothing"}, "cost is 'nothing'"),
+        ({"op": "loop", "number": 2, "cost": ["forward"]}, "cost is "),
+        ({"op": "examples", "count": 1}, "cost is None"),
         ({"op": "theta", "depth": 0}, "depth is 0"),
     ],
 )
 def test_requests_that_no_call_makes(header: dict[str, Any], why: str) -> None:
     requests = Requests()
-    requests.check({"op": "loop", "number": 1, "steps": 10, "cost": 1.0, "depth": 1})
+    requests.check({"op": "loop", "number": 1, "steps": 10, "cost": "gradient", "depth": 1})
     requests.check({"op": "snapshot", "number": 1, "step": 5, "loops": 1})
     requests.check({"op": "train", "step": 0, "until": 10, "order": -1, "depth": 3})
     with pytest.raises(MethodError, match=f"no method's call makes .*{why}"):

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lthbench import branch, bundle, packing, submission
 from lthbench.cli import main
 from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageError
+from lthbench.evaluation import parts_of
+from lthbench.method import load_method
 from lthbench.paths import canonical_json, digest
 from lthbench.record import record_digest
+from lthbench.score import Part
 from lthbench.submission import submit
 from tests.records import as_table
+from tests.searching import ROOT
 from tests.submitted import DIGITS, MODADD, at_home, house
 
 URL = "https://example.org/files/bundle.zip"
@@ -326,10 +332,17 @@ def test_what_has_no_record_is_told(out: Path) -> None:
 
 
 def with_method(out: Path, **described: str) -> None:
-    """The records of a folder say something else of their method."""
-    for path in out.glob("*/record.json"):
+    """The source and the records of a folder say something else of their method."""
+    said = {"name": "mixed", **described}
+    old = (house().out / "method.py").read_text()
+    source = re.sub("METHOD = .*", f"METHOD = {said!r}", old).encode()
+    (out / "method.py").write_bytes(source)
+    for path in (out / "evaluation.json", *out.glob("*/record.json")):
         table = json.loads(path.read_bytes())
-        table["method"]["described"] = {"name": "mixed", **described}
+        if path.name == "record.json":
+            table["method"].update(described=said, digest=digest(source))
+        else:
+            table["method"] = digest(source)
         path.write_bytes(canonical_json(table))
 
 
@@ -349,11 +362,56 @@ def test_what_is_never_ranked_is_remarked(out: Path, monkeypatch: pytest.MonkeyP
         told = submit(out, (URL,), None).remarks
         assert {f"{DIGITS} {never}", f"{MODADD} {never}"} <= set(told)
         assert not any("seeds" in remark for remark in told)
-    for described in ({}, {"authors": " "}):
-        with_method(out, **described)
-        assert "METHOD of mixed names no authors" in submit(out, (URL,), None).text()
-    with_method(out, authors="A. Nobody")
-    assert "names no authors" not in submit(out, (URL,), None).text()
+    with_method(out, authors=" ")
+    assert (
+        "METHOD of mixed names no authors and no licence; add" in submit(out, (URL,), None).text()
+    )
+    with_method(out, licence="MIT")
+    assert "METHOD of mixed names no authors; add" in submit(out, (URL,), None).text()
+    with_method(out, authors="A. Nobody", licence="MIT")
+    assert "names no" not in submit(out, (URL,), None).text()
+
+
+def parts(**changes: Any) -> tuple[Part, ...]:
+    given = {"suite": None, "tasks": (DIGITS,), "seeds": None, "final": True, **changes}
+    return parts_of(**given)
+
+
+def test_what_is_said_before_it_begins(out: Path, tmp_path: Path) -> None:
+    """All that may stand in an evaluation and keeps its record from the board or from a rank."""
+    method = load_method(str(out / "method.py"))
+
+    def told(*named: Part) -> list[str]:
+        return list(submission.foreseen(method, named))
+
+    assert told(*parts()) == told(*parts(suite="tiny", tasks=())) == []
+    assert told(*parts(seeds=2)) == [f"{DIGITS}: 2 of 5 published seeds: listed, never ranked"]
+    (gap, few) = told(*parts(only_seeds=(1, 3)))
+    assert gap == f"{DIGITS}: not before the seeds from 0 to 3 are there, all of them"
+    assert few == f"{DIGITS}: 2 of 5 published seeds: listed, never ranked"
+    (controls,) = told(*parts(controls="one rung"))
+    assert controls.startswith(f"{DIGITS}: controls: 'one rung', must be \"all\"; make the record")
+    (reference,) = (line for line in told(*parts(tasks=("mlp-digits",))) if "reference" in line)
+    assert reference.startswith("task mlp-digits: has no frozen reference for its present protocol")
+    text = (ROOT / "tests" / "tasks" / "tiny-digits.toml").read_text()
+    for name, changed in (
+        ("own", text.replace("tiny-digits", "own")),
+        ("tiny-digits", text.replace("1.2e-3", "1.3e-3", 1)),
+    ):
+        own = tmp_path / f"{name}.toml"
+        own.write_text(changed)
+        said = f"{name} is a task of your own: no board takes its record"
+        assert told(*parts(tasks=(str(own),))) == [said]
+
+
+def test_names_of_others_are_remarked(out: Path) -> None:
+    """A baseline's name on another source; on its own it is the baseline."""
+    source = (out / "method.py").read_text().replace('"mixed"', '"snip"', 1)
+    (out / "method.py").write_text(source)
+    stolen = list(submission.foreseen(load_method(str(out / "method.py")), ()))
+    assert stolen == ["snip is the name of a baseline of another source; choose your own"]
+    (only,) = submission.foreseen(load_method("snip"), ())
+    assert only.startswith("METHOD of snip names no authors and no licence")
 
 
 # --- the branch -------------------------------------------------------------------------------

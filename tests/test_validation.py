@@ -111,12 +111,44 @@ def test_a_record_may_say_other_things_of_its_method_and_machine(kind: str, tmp_
     """The helper itself: what changes nothing that counts is valid under its new name."""
 
     def edit(table: Json) -> None:
+        table["method"]["digest"] = "0" * 64  # no baseline's source
         table["method"]["described"]["authors"] = "A. Nobody <nobody@example.org>"
         table["method"]["described"]["code"] = "https://example.org/method"
         table["environment"]["processor"] = "another"
         table["times"]["find_seconds"] = 1.5
 
     assert check_record(written(tmp_path, changed(table_of(kind), edit), scored=True))
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"described": {"name": "imp", "paper": "mine"}}, "described.paper: 'mine', but its sour"),
+        ({"described": {"name": "imp"}}, "described.paper: nothing, but its source's METHOD says"),
+        ({"name": "mine", "described": {}}, "method.name: mine, but its source's METHOD says imp"),
+        ({"options": {}}, "method.options: no rate, which its source has"),
+        ({"options": {"rate": 0.2, "speed": 1}}, "options.speed: its source has no such option"),
+        ({"options": {"rate": 1}}, "method.options.rate: 1, but its source wants float"),
+    ],
+)
+def test_a_record_of_a_baseline_says_what_the_baseline_says(
+    told: Json, message: str, tmp_path: Path
+) -> None:
+    """The sources of baselines are at hand without any bundle; another source may say so."""
+    path = written(tmp_path, changed(table_of("small"), lambda t: t["method"].update(told)))
+    with pytest.raises(RecordError, match=re.escape(message)):
+        check_record(path)
+    other = told | {"digest": "0" * 64}
+    path = written(tmp_path, changed(table_of("small"), lambda t: t["method"].update(other)))
+    assert check_record(path).method.digest == "0" * 64
+
+
+def test_a_description_has_the_keys_of_a_method_s(tmp_path: Path) -> None:
+    """No source could say another."""
+    told = {"digest": "0" * 64, "described": {"award": "the first"}}
+    path = written(tmp_path, changed(table_of("small"), lambda t: t["method"].update(told)))
+    with pytest.raises(RecordError, match=r"described\.award: METHOD has no such key; it has name"):
+        check_record(path)
 
 
 def first_ticket(table: Json) -> Json:

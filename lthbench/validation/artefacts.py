@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from lthbench import bundle as bundles
-from lthbench import data, testset
+from lthbench import data, publishable, testset
 from lthbench.bundle import Bundle
-from lthbench.errors import RecordError
+from lthbench.errors import MethodError, RecordError
+from lthbench.method import Declared, declared
 from lthbench.record import Carried, Cell, Record, Run
 from lthbench.reference import Reference, load_reference
 from lthbench.task import Task, load_task
@@ -25,9 +26,11 @@ def check(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """
     bundle = bundles.read(path)
     remarks: list[str] = []
+    said = _source(bundle)
     for name in bundle.tasks:
         record = bundles.record(bundle, name)
         try:
+            publishable.check_says(record.method, said)
             rules(record)
             task = load_task(name)
             _complete(bundle, record, load_reference(task))
@@ -38,6 +41,18 @@ def check(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         except RecordError as error:
             raise RecordError(f"{shown(str(path), 200)}: {name}: {error}") from error
     return bundle.tasks, tuple(remarks)
+
+
+def _source(bundle: Bundle) -> Declared:
+    """What the source says of its method, which is read and not run."""
+    place = f"{shown(str(bundle.path), 200)}: member {bundles.SOURCE}"
+    source = bundles.source(bundle)
+    try:
+        publishable.check_source(source, place)
+        return declared(source, place)
+    except MethodError as error:
+        said = str(error).removeprefix(place)
+        raise RecordError(f"{place}{shown(said, 300)}") from error
 
 
 def _complete(bundle: Bundle, record: Record, reference: Reference | None) -> None:

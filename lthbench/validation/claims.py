@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
+from lthbench import publishable
 from lthbench.errors import RecordError
 from lthbench.paths import canonical_json, digest, shipped
 from lthbench.record import Frozen, Record
 from lthbench.reference import Reference, load_reference
 from lthbench.task import Task, load_suite, load_task, suite_names, task_names
-from lthbench.untrusted import shown
+from lthbench.untrusted import check_table, check_text, check_zeros, shown
 
 NEXT = "make the record by `lthbench evaluate METHOD --final` on a ranked suite"
 LONGEST = 1e9  # seconds
-KEY = re.compile(r"[A-Za-z0-9_.-]{1,60}")
-MARKUP = re.compile(r"<(?![^<>\s@]+@[^<>\s@]+>)")  # anything but a mail address in brackets
-SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:javascript|data|vbscript):", re.IGNORECASE)
-TABLE_LIMIT = 40  # keys of the open tables: options, descriptions, environment, times
-INTEGER_LIMIT = 2**63
 
 
 @dataclass(frozen=True)
@@ -41,17 +34,19 @@ def check(record: Record) -> Known:
     Raises:
         RecordError: naming the place, the value and the rule.
     """
-    known = _known(record.task.name)
+    known = known_of(record.task.name)
     _is_final(record)
-    _has_controls(record)
+    check_controls(record.task.name, record.controls)
     _is_of_the_task(record, known)
     _is_of_the_reference(record, known)
+    publishable.check_told(record.method)
+    publishable.check_shipped(record.method)
     _texts(record)
-    _open_tables(record)
     return known
 
 
-def _known(name: str) -> Known:
+def known_of(name: str) -> Known:
+    """What is shipped of a task; RecordError if that is not enough for any record of it."""
     if name not in task_names():
         raise RecordError(f"task {shown(name)!r}: no task of that name is shipped; {NEXT}")
     files = (shipped("tasks") / f"{name}.toml", shipped("leaderboard") / f"reference/{name}.json")
@@ -87,13 +82,13 @@ def _is_final(record: Record) -> None:
         )
 
 
-def _has_controls(record: Record) -> None:
-    """As many as a ranked suite asks for on this task, or all."""
+def check_controls(task: str, controls: str) -> None:
+    """As many as a ranked suite asks for on this task, or all; RecordError for fewer."""
     suites = [load_suite(name) for name in suite_names()]
-    asked = {suite.controls for suite in suites if suite.ranked and record.task.name in suite.tasks}
-    if record.controls not in (allowed := {"all", *asked}):
+    asked = {suite.controls for suite in suites if suite.ranked and task in suite.tasks}
+    if controls not in (allowed := {"all", *asked}):
         enough = " or ".join(f'"{controls}"' for controls in sorted(allowed))
-        raise RecordError(f"controls: {record.controls!r}, must be {enough}; {NEXT}")
+        raise RecordError(f"controls: {controls!r}, must be {enough}; {NEXT}")
 
 
 def _is_of_the_task(record: Record, known: Known) -> None:
@@ -152,73 +147,14 @@ def _is_of_the_reference(record: Record, known: Known) -> None:
 
 def _texts(record: Record) -> None:
     """No text of the record may pretend to be another line, another direction, or a page's code."""
-    method = record.method
-    texts: list[tuple[str, str, bool]] = []
-    for place, table in (
-        ("method.described", method.described),
-        ("method.options", method.options),
-        ("environment", record.environment),
-        ("times", record.times),
-    ):
-        texts += ((f"{place} (a key)", key, True) for key in table)
-        texts += (
-            (f"{place}.{key}", value, True) for key, value in table.items() if type(value) is str
-        )
-    reasons = {cell.reason for cell in record.cells} | {s.reason for s in record.searches}
-    if record.transfer is not None:
-        reasons |= {cell.reason for cell in record.transfer.cells} | {record.transfer.reason}
-    texts += (("reason", reason, False) for reason in sorted(reasons))
-    for place, text, strict in texts:
-        hidden = next(
-            (c for c in text if not (c.isprintable() or (not strict and c in "\n\t"))), ""
-        )
-        if hidden:
-            raise RecordError(
-                f"{shown(place)}: holds the character U+{ord(hidden):04X}, which cannot be seen "
-                "or changes the direction of text; take it out"
-            )
-    for key, value in method.described.items():
-        if MARKUP.search(key + value):
-            raise RecordError(f"method.described.{shown(key)}: holds markup; write plain text")
-        unsafe = [m.group() for m in SCHEME.finditer(value) if m.group().lower() != "https://"]
-        if unsafe:
-            raise RecordError(
-                f"method.described.{shown(key)}: an address that begins with {unsafe[0]}; "
-                "only https:// is taken"
-            )
-    if method.described.get("name", method.name) != method.name:
-        raise RecordError("method.described.name: is not the method's name; they must be equal")
-
-
-def _open_tables(record: Record) -> None:
-    """The tables that a record may fill as it likes: few keys, plain names, numbers in bounds."""
-    tables: dict[str, Mapping[str, Any]] = {
-        "method.options": record.method.options,
-        "method.described": record.method.described,
-        "environment": record.environment,
-        "times": record.times,
-    }
-    for name, table in tables.items():
-        if len(table) > TABLE_LIMIT:
-            raise RecordError(f"{name}: {len(table)} keys, at most {TABLE_LIMIT}")
-        for key, value in table.items():
-            if not KEY.fullmatch(key):
-                raise RecordError(f"{name}: key {shown(key)!r}: letters, digits and _ . - alone")
-            if type(value) is int and abs(value) >= INTEGER_LIMIT:
-                raise RecordError(f"{name}.{key}: an integer of more than 64 bits")
-            if type(value) is str and len(value) > 400:
-                raise RecordError(f"{name}.{key}: {len(value)} characters, at most 400")
+    for name, table in (("environment", record.environment), ("times", record.times)):
+        check_table(name, table)
     for key, value in record.times.items():
         if isinstance(value, float) and not 0 <= value <= LONGEST:
             raise RecordError(f"times.{key}: {value:g} seconds")
-    for name, tree in (*tables.items(), ("aggregates", record.aggregates)):
-        if negative_zero(tree):
-            raise RecordError(f"{name}: holds -0, which is written 0")
-
-
-def negative_zero(tree: Any) -> bool:
-    if isinstance(tree, float):
-        return tree == 0 and math.copysign(1, tree) < 0
-    if isinstance(tree, dict):
-        return any(map(negative_zero, tree.values()))
-    return isinstance(tree, (list, tuple)) and any(map(negative_zero, tree))
+    reasons = {cell.reason for cell in record.cells} | {s.reason for s in record.searches}
+    if record.transfer is not None:
+        reasons |= {cell.reason for cell in record.transfer.cells} | {record.transfer.reason}
+    for reason in sorted(reasons):
+        check_text("reason", reason, lines=True)
+    check_zeros("aggregates", record.aggregates)

@@ -15,9 +15,9 @@ from lthbench.reference import Reference
 from lthbench.scores import REINITS, UNTRAINED
 from lthbench.stats import TIE
 from lthbench.task import Task, controlled
-from lthbench.untrusted import shown
+from lthbench.untrusted import negative_zero, shown
 from lthbench.validation import claims, moved, runs
-from lthbench.validation.claims import NEXT, Known, negative_zero
+from lthbench.validation.claims import NEXT, Known
 from lthbench.validation.runs import Cells, Place
 
 COMPRESSED = (2, 4, 8)

@@ -10,6 +10,7 @@ import asyncio
 import statistics
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ from lthbench.errors import (
     TicketError,
 )
 from lthbench.evaluation import environment
-from lthbench.method import Method, load_method
+from lthbench.method import Method, declared, load_method
+from lthbench.publishable import check_says
 from lthbench.record import Record, build
 from lthbench.reference import Reference
 from lthbench.score import Plan
@@ -194,14 +196,14 @@ def _method(bundle: Bundle, record: Record, folder: Path) -> Method:
     """The bundle's source with the record's options; nothing of it is run here."""
     path = folder / f"{record.method.name}.py"
     path.write_bytes(bytes(bundle.members[bundles.SOURCE]))
-    given = {
-        name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in record.method.options.items()
-    }
-    method = load_method(str(path), given)
-    if method.digest != record.method.digest or dict(method.options) != record.method.options:
-        raise MethodError(f"{record.method.name}: its source does not take the record's options")
-    return method
+    method = load_method(str(path))
+    if method.digest != record.method.digest:
+        raise MethodError(f"{record.method.name}: its source is not the record's, by digest")
+    try:
+        check_says(record.method, declared(method.source, path.name))
+    except RecordError as error:
+        raise MethodError(str(error)) from error
+    return replace(method, options=dict(record.method.options))
 
 
 async def _scored(

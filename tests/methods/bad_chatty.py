@@ -5,5 +5,5 @@ from lthbench import Problem
 
 def find_tickets(problem: Problem):
     while True:
-        problem.examples(1, "again", cost=0.0)
+        problem.examples(0, "again")
     yield
