@@ -107,19 +107,31 @@ def _sooner(record: Record, rung: Rung) -> str:
 
 
 def _above_random(record: Record, rungs: Sequence[Rung], at: Rung | None) -> str:
-    """Ticket less random masks where tickets last match dense, else at the sparsest rung with any.
+    """Ticket less random masks where tickets last match dense, if they are apart there, else at the
+    sparsest rung with any.
 
     Random masks are ERK's, or where there are none those of one density in all layers.
     """
     for kind, word in (("erk", "random (ERK) masks"), ("random", "random masks")):
         controlled = [rung for rung in rungs if rung[kind] is not None]
         if controlled:
-            rung = at if at in controlled else controlled[-1]
-            pairs = zip(rung["ticket"]["values"], rung[kind]["values"], strict=True)
-            found = scores.interval([one - other for one, other in pairs]) or {}
+            some = [rung for rung in (at, controlled[-1]) if rung in controlled]
+            rung = next((rung for rung in some if _is_apart(_less(rung, kind))), some[0])
+            found = _less(rung, kind)
             where = "there" if rung is at else f"at {_percent(rung['density'])} %"
             return _apart(record, found, word, where)
     return ""
+
+
+def _is_apart(found: Mapping[str, Any]) -> bool:
+    """Whether an interval leaves out zero."""
+    return found.get("low") is not None and not found["low"] <= 0 <= found["high"]
+
+
+def _less(rung: Rung, kind: str) -> dict[str, Any]:
+    """Ticket less a control, paired by seed."""
+    pairs = zip(rung["ticket"]["values"], rung[kind]["values"], strict=True)
+    return scores.interval([one - other for one, other in pairs]) or {}
 
 
 def _identity(rungs: Sequence[Rung], at: Rung | None) -> str:

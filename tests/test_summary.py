@@ -86,6 +86,9 @@ def test_what_an_interval_leaves_open_is_not_called_above_or_below() -> None:
     level = {("erk", d): SHOWN["ticket", d] for d in LADDER}
     said = summary.sentence(made(level))
     assert "not told apart from random (ERK) masks there (0.0 points [−0.2, 0.2])" in said
+    first = {("erk", d): SHOWN["ticket", d] for d in LADDER[:-1]}  # apart on the sparsest rung
+    assert "points [" in (said := summary.sentence(made(first)))
+    assert "above random (ERK) masks at 3.5 %; ticket above" in said and "told apart" not in said
     better = {("erk", d): SHOWN["ticket", d] + 100 for d in LADDER}
     assert "1.0 points [0.8, 1.2] below random (ERK) masks there" in summary.sentence(made(better))
 

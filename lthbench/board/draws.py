@@ -11,7 +11,7 @@ from lthbench.record import Cell, Record
 from lthbench.reference import Reference
 
 LEAST = 12  # cells, where there are as many
-SHARE, MISSED = 0.2, 0.0001  # forged tickets of which none is drawn, with at most this probability
+SHARE, MISSED = 0.2, 0.00001  # forged tickets of which none is drawn, with at most this probability
 SHARED = ("dense", "random", "erk", "untrained_random")
 CONTROLS = ("shuffled", "reinit", "reinit-signs", "random", "erk", "untrained_random")
 TICKETS = ("ticket", "untrained")
@@ -44,7 +44,7 @@ def candidates(record: Record, reference: Reference | None) -> list[Cell]:
 
 def enough(tickets: int) -> int:
     """How many of so many tickets are drawn: a fifth of them forged are missed at most once in
-    10,000 draws.
+    100,000 draws.
 
     The probability that no forged one is among n that are drawn is hypergeometric.
     """
