@@ -75,7 +75,9 @@ def verify(
         int, typer.Option(help="0 reported, 1 artefacts, 2 retrained, 3 reproduced.")
     ] = 1,
     task: Annotated[list[str] | None, typer.Option(help="Of the bundle [all].")] = None,
-    cells: Annotated[int, typer.Option(help="How many to train again, at least 8.")] = 16,
+    cells: Annotated[
+        int, typer.Option(help="How many to train again, where the rule draws fewer.")
+    ] = 0,
     beacon: Annotated[
         str | None, typer.Option(help="What draws the cells [the ledger's head].")
     ] = None,
