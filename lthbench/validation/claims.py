@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from lthbench import names, visible
 from lthbench.errors import RecordError
 from lthbench.paths import canonical_json, digest, shipped
 from lthbench.record import Frozen, Record
@@ -169,9 +170,7 @@ def _texts(record: Record) -> None:
         reasons |= {cell.reason for cell in record.transfer.cells} | {record.transfer.reason}
     texts += (("reason", reason, False) for reason in sorted(reasons))
     for place, text, strict in texts:
-        hidden = next(
-            (c for c in text if not (c.isprintable() or (not strict and c in "\n\t"))), ""
-        )
+        hidden = next((c for c in text if not _is_seen(c) and (strict or c not in "\n\t")), "")
         if hidden:
             raise RecordError(
                 f"{shown(place)}: holds the character U+{ord(hidden):04X}, which cannot be seen "
@@ -186,8 +185,15 @@ def _texts(record: Record) -> None:
                 f"method.described.{shown(key)}: an address that begins with {unsafe[0]}; "
                 "only https:// is taken"
             )
+    if why := names.reserved(method.name):
+        raise RecordError(f"method.name: {method.name} {why}; give the method another name")
     if method.described.get("name", method.name) != method.name:
         raise RecordError("method.described.name: is not the method's name; they must be equal")
+
+
+def _is_seen(character: str) -> bool:
+    """Whether a character is drawn, and no space but the plain one."""
+    return character.isprintable() and not visible.hidden(character)
 
 
 def _open_tables(record: Record) -> None:
