@@ -96,6 +96,7 @@ def _load(source: str, path: str) -> dict[str, Any]:
     module = type(sys)("method")
     module.__file__ = path
     sys.modules["method"] = module  # dataclasses look their module up
+    source = source.removeprefix("\ufeff")  # a byte order mark, which Python passes over in files
     exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
     return module.__dict__
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lthbench import cli_board, cli_dev
+from lthbench import cli_board, cli_dev, machine, outputs
 from lthbench.cli_board import Debug
 from lthbench.errors import CheckFailed, DataError, LthbenchError, UsageError, nearest
 from lthbench.guard import without_compiler
@@ -400,35 +400,49 @@ app.add_typer(cli_dev.dev_app, name="dev")
 
 def main() -> None:
     """Run the command line; every mistake ends in one line and its exit code."""
+    output = outputs.begin()
     debug = "--debug" in sys.argv
     without_compiler()  # before torch is imported
+    code = _run(debug)
+    if why := outputs.lost(output):
+        _tell(why, None, False)
+        code = code or UsageError.exit_code
+    sys.exit(code)
+
+
+def _run(debug: bool) -> int:
+    """The exit code of the command line, whose mistakes are told."""
     try:
+        for argument in sys.argv[1:]:
+            if why := machine.no_text(argument):
+                raise UsageError(why)
         code = app(standalone_mode=False)
         if code == INTERRUPTED:  # typer has caught it
             raise KeyboardInterrupt
     except LthbenchError as error:
         _tell(str(error), error, debug)
-        code = error.exit_code
+        return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         _tell("interrupted; run the same command again to go on", None, False)
-        code = INTERRUPTED
-    except BrokenPipeError:
-        code = 0
+        return INTERRUPTED
     except Exception as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # by name: typer may bring its own click
-            print(error, file=sys.stderr)
-            code = UsageError.exit_code
-        elif hasattr(error, "format_message"):  # a command line that cannot be parsed
-            _tell(_usage(error), error, debug)
-            code = UsageError.exit_code
-        else:
-            _tell(
-                f"a bug in lthbench: {type(error).__name__}: {error} (--debug shows where)",
-                error,
-                debug,
-            )
-            code = BUG
-    sys.exit(code or 0)
+        return _unforeseen(error, debug)
+    return code or 0
+
+
+def _unforeseen(error: Exception, debug: bool) -> int:
+    """The exit code of an error that no module of ours raised on purpose, which is told."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # by name: typer may bring its own click
+        print(error, file=sys.stderr)
+    elif hasattr(error, "format_message"):  # a command line that cannot be parsed
+        _tell(_usage(error), error, debug)
+    elif why := machine.refused(error):
+        _tell(why, error, debug)
+    else:
+        what = f"a bug in lthbench: {type(error).__name__}: {error} (--debug shows where)"
+        _tell(what, error, debug)
+        return BUG
+    return UsageError.exit_code
 
 
 def _usage(error: Any) -> str:

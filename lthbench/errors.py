@@ -16,7 +16,8 @@ LthbenchError           2  the user's mistake, told in one line
 
 A message names the place, the value, the rule and the next step:
 ``tasks/x.toml [training] momentun: unknown key (did you mean momentum?)``.
-An exception that is not in this tree is our bug (exit code 3).
+An exception that is not in this tree is our bug (exit code 3), unless `machine` knows it as
+something that the machine refused.
 """
 
 from __future__ import annotations

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import ast
 import math
-import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lthbench import names
 from lthbench.errors import MethodError, UsageError, nearest
 from lthbench.paths import canonical_json, digest, shipped
 
 DESCRIBED = ("name", "version", "paper", "authors", "licence", "code")
-NAMED = re.compile("[A-Za-z0-9][A-Za-z0-9_.-]{0,60}")  # as a record and a folder take it
 LONGEST = 400  # characters of a description
+SOURCE_LIMIT = 2**20  # bytes of a file; as a bundle takes it
+MARK = "\ufeff"  # which some editors write before a text, and Python passes over
 
 
 @dataclass(frozen=True)
@@ -65,17 +66,11 @@ class Declared:
 def load_method(name: str, settings: Mapping[str, str] | None = None) -> Method:
     """A method by its file's path or by a baseline's name, with options set from strings."""
     path = _find(name)
-    try:
-        source = path.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MethodError(f"{path}: cannot be read as text ({error})") from error
+    source = _text(path)
     found = declared(source, str(path))
     own = found.described.get("name", path.stem)
-    if not NAMED.fullmatch(own):
-        raise MethodError(
-            f"{path}: the name {own!r} needs a letter or digit, then at most 60 letters, digits, "
-            "- _ or .; rename the file or name it in METHOD"
-        )
+    if why := names.fault(own):
+        raise MethodError(f"{path}: the name {own!r} {why}; rename the file or name it in METHOD")
     options = _with_settings(dict(found.options), settings or {}, path)
     return Method(own, str(path), source, options, found.described, found.summary, found.carries)
 
@@ -102,7 +97,7 @@ def parsed(source: str, place: str) -> ast.Module:
     try:
         with warnings.catch_warnings():  # of escapes, which the child's output holds too
             warnings.simplefilter("ignore")
-            return ast.parse(source, place)
+            return ast.parse(source.removeprefix(MARK), place)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None) or 1
         said = getattr(error, "msg", None) or str(error) or "too deeply nested"
@@ -121,18 +116,32 @@ def _find(name: str) -> Path:
     raise MethodError(f"no baseline {name!r} and no such file{hint}")
 
 
+def _text(path: Path) -> str:
+    """A file's text with all that its digest is of; no more is read than any bundle takes."""
+    try:
+        size = path.stat().st_size
+        if size > SOURCE_LIMIT:
+            raise MethodError(
+                f"{path}: {size:,} bytes; a method's file has at most {SOURCE_LIMIT:,}: take out "
+                "what is no source"
+            )
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MethodError(f"{path}: cannot be read as text ({error})") from error
+
+
 def _bound(tree: ast.Module) -> set[str]:
     """Names bound at the top level: functions, classes, assignments, imports."""
-    names: set[str] = set()
+    bound: set[str] = set()
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            names.add(node.name)
+            bound.add(node.name)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            names.update(alias.asname or alias.name for alias in node.names)
+            bound.update(alias.asname or alias.name for alias in node.names)
         elif isinstance(node, (ast.Assign, ast.AnnAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names.update(t.id for t in targets if isinstance(t, ast.Name))
-    return names
+            bound.update(t.id for t in targets if isinstance(t, ast.Name))
+    return bound
 
 
 def _options(tree: ast.Module, place: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from lthbench import names
 from lthbench.errors import MethodError, UsageError, nearest
 from lthbench.method import baseline_names
 from lthbench.paths import shipped, write_whole
@@ -50,6 +51,8 @@ def new(path: Path, source: str | None = None) -> None:
     """
     if path.suffix != ".py" or not path.stem:
         raise UsageError(f"{path}: a method is a Python file; name one that ends in .py")
+    if why := names.fault(path.stem):
+        raise UsageError(f"{path}: the name {path.stem!r} {why}; name another file")
     if path.exists() or path.is_symlink():
         raise UsageError(f"{path}: is there already; name another file, or move it")
     if source is not None and source not in baseline_names():

@@ -31,6 +31,14 @@ REFUSALS = {
     errno.ENOTDIR: ("part of the path is a file", "choose another folder or move that file"),
     errno.EEXIST: ("part of the path is a file", "choose another folder or move that file"),
     errno.EISDIR: ("it is a folder", "choose another name or move that folder"),
+    errno.EFBIG: ("a file may not be so large here", "raise the limit (ulimit -f)"),
+    errno.EIO: ("the device answers with an error", "look at the disk or choose another folder"),
+    errno.EMFILE: ("too many files are open", "raise the limit (ulimit -n)"),
+    errno.ENFILE: ("too many files are open on this machine", "close other programs"),
+    errno.EAGAIN: (
+        "the machine starts no further process or thread",
+        "end others, or raise the limit (ulimit -u)",
+    ),
 }
 
 
@@ -80,7 +88,7 @@ def write_whole(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise ResourceError(f"{path}: cannot write: {_refusal(error)}") from error
+        raise ResourceError(f"{path}: cannot write: {refusal(error)}") from error
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -131,7 +139,8 @@ def _named_folder(variable: str, holds: str) -> Path | None:
     return path
 
 
-def _refusal(error: OSError) -> str:
+def refusal(error: OSError) -> str:
+    """What the system refused, and the next step."""
     if error.errno in REFUSALS:
         what, step = REFUSALS[error.errno]
         return f"{what}; {step}"

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from lthbench import names
 from lthbench.errors import MethodError, RecordError
 from lthbench.method import DESCRIBED, Declared, Method, baseline_names, declared, parsed
 from lthbench.paths import digest, shipped
@@ -124,6 +125,8 @@ def check_told(entry: MethodEntry) -> None:
     Raises:
         RecordError: naming the place, the value and the rule.
     """
+    if why := names.reserved(entry.name):
+        raise RecordError(f"method.name: {entry.name} {why}; give the method another name")
     check_table("method.described", entry.described)
     check_table("method.options", entry.options)
     for key, value in entry.described.items():

@@ -158,9 +158,14 @@ def embedded(value: object) -> Markup:
 def described(record: Record) -> list[tuple[str, str]]:
     """What the method's file says of it beside its name, and its options; nothing that is empty."""
     said = record.method.described.items()
-    facts = [(plain(name), plain(text)) for name, text in said if text and name != "name"]
+    facts = [(_unchecked(name), plain(text)) for name, text in said if text and name != "name"]
     options = ", ".join(f"{plain(k)} = {plain(str(v))}" for k, v in record.method.options.items())
     return [*facts, *([("options", options)] if options else [])]
+
+
+def _unchecked(name: str) -> str:
+    """What a fact is called; who wrote a method is what its source says, and nothing more."""
+    return "authors (unchecked)" if name == "authors" else plain(name)
 
 
 def _mean_retention(records: Sequence[Record]) -> tuple[str, str, str] | None:

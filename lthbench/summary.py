@@ -44,7 +44,7 @@ def text(records: Sequence[Record], form: str = "terminal") -> str:
     """
     said = [sentence(record) for record in records]
     if form == "latex":
-        return "\n".join(f"% {tables.only_ascii(one.replace('−', '-'))}" for one in said) + "\n"
+        return "\n".join(f"% {tables.only_ascii(one)}" for one in said) + "\n"
     if form == "markdown":
         return "\n\n".join(map(tables.md, said)) + "\n"
     return (

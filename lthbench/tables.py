@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lthbench import depths, scores, stats
+from lthbench import depths, scores, stats, visible
 from lthbench.record import Carried, Cell, Record
 
 NA = "n/a"
@@ -32,6 +32,7 @@ BOARDS = {
     "reference": "reference: shown, never ranked",
 }
 SHOWN = {"test": "test split", "held_out": "held-out part"}
+LINES = str.maketrans("\n\r\t", "   ")
 Escape = Callable[[str], str]
 Found = Mapping[str, Any] | None  # a mean with its interval, as aggregates hold it
 
@@ -70,16 +71,8 @@ class Remark:
 
 
 def plain(text: str, limit: int = 200) -> str:
-    """Text of others on one line: controls, markers of direction and the like made visible."""
-    shown = "".join(
-        " "
-        if character in "\n\r\t"
-        else f"\\u{ord(character):04x}"
-        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
-        else character
-        for character in text
-    )
-    shown = " ".join(shown.split())
+    """Text of others on one line; what is hidden or disguised in it is made visible."""
+    shown = " ".join(visible.visible(text.translate(LINES)).split())
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
@@ -989,6 +982,10 @@ LATEX = {
     "−": "$-$", "\u00a0": "~", "±": r"$\pm$", "–": "--", "…": r"\ldots{}",
     "≥": r"$\geq$", "≤": r"$\leq$", "≈": r"$\approx$",
 }  # fmt: skip
+COMMENT = {
+    "−": "-", "\u00a0": " ", "±": "+-", "–": "-", "…": "...", "≥": ">=", "≤": "<=", "≈": "~",
+}  # fmt: skip
+OVERLAY = 1  # the combining class of strokes: without its stroke ≠ would say =
 
 
 def latex(record: Record) -> str:
@@ -1031,12 +1028,28 @@ def _tex_head(head: str) -> str:
 
 
 def tex(text: str) -> str:
-    return "".join(
-        LATEX[c] if c in LATEX else c if c.isascii() else only_ascii(c) or "?" for c in text
-    )
+    """Text that a plain LaTeX font shows, in which nothing acts, normalised or not."""
+    return _in_ascii(text, LATEX)
 
 
 def only_ascii(text: str) -> str:
-    """Text without what a plain LaTeX font lacks: accents are dropped, the rest is left out."""
-    decomposed = unicodedata.normalize("NFKD", text)
-    return decomposed.encode("ascii", "ignore").decode()
+    """Text of a line of comment."""
+    return _in_ascii(text, COMMENT)
+
+
+def _in_ascii(text: str, written: Mapping[str, str]) -> str:
+    """Text in ASCII, with what `written` has for a character or for what it is made of."""
+    return "".join(_letter(c, written) for c in unicodedata.normalize("NFC", text))
+
+
+def _letter(character: str, written: Mapping[str, str]) -> str:
+    """A character without its accents, in its plain form; by its number where it has none."""
+    if character in written:
+        return written[character]
+    if character.isspace():
+        return " "
+    parts = unicodedata.normalize("NFKD", character)
+    bare = "".join(c for c in parts if unicodedata.combining(c) <= OVERLAY)
+    if not (bare.isascii() and bare.isprintable() and bare):
+        bare = visible.number(character)
+    return "".join(written.get(c, c) for c in bare)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from lthbench import names
 from lthbench.errors import TaskError, nearest
 from lthbench.paths import canonical_json, digest, shipped
 
@@ -25,6 +26,7 @@ def _no_percent(density: float) -> float:
 
 Fraction = Annotated[float, Field(gt=0), AfterValidator(_no_percent)]
 Count = Annotated[int, Field(gt=0)]
+FILE_LIMIT = 2**20  # bytes of a task's or a suite's file
 PUBLISHED = 5  # seeds of a task that names no other number
 FREE = ("title", "calibration")  # of a task: not part of its protocol
 IMAGES = ("conv", "resnet", "vit")  # families that see channels, height and width
@@ -252,6 +254,8 @@ class Task(Strict):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Task:
+        if why := names.reserved(self.name):
+            raise ValueError(f"the name {self.name} {why}")
         if self.recipe.steps % self.score.every:
             raise ValueError("score.every must divide recipe.steps")
         if self.data.classes != self.network.classes:
@@ -385,11 +389,12 @@ def numbers_of_seeds(suite: Suite) -> str:
 def _read(path: Path, model: type[Model]) -> Model:
     """Parse a file strictly; the first mistake becomes one line with its place."""
     try:
-        text = path.read_bytes()
-        table = tomllib.loads(text.decode())
+        if (size := path.stat().st_size) > FILE_LIMIT:
+            raise TaskError(f"{path}: {size:,} bytes; a task's file has at most {FILE_LIMIT:,}")
+        table = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
         raise TaskError(f"{path}: {error.strerror}; name a TOML file that exists") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of text, of TOML, of endless numbers
         raise TaskError(f"{path}: not valid TOML: {error}") from error
     try:
         loaded = model.model_validate(table)

@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
+from lthbench import visible
 from lthbench.errors import RecordError
 from lthbench.paths import canonical_json
 
@@ -74,12 +75,17 @@ def check_text(place: str, text: str, *, lines: bool = False) -> None:
     Raises:
         RecordError: naming the place and the character.
     """
-    hidden = next((c for c in text if not (c.isprintable() or (lines and c in "\n\t"))), "")
+    hidden = next((c for c in text if not _is_seen(c) and not (lines and c in "\n\t")), "")
     if hidden:
         raise RecordError(
             f"{shown(place)}: holds the character U+{ord(hidden):04X}, which cannot be seen "
             "or changes the direction of text; take it out"
         )
+
+
+def _is_seen(character: str) -> bool:
+    """Whether a character is drawn, and no space but the plain one."""
+    return character.isprintable() and not visible.hidden(character)
 
 
 def check_plain(place: str, key: str, value: str) -> None:

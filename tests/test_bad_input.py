@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -78,6 +80,17 @@ COMMAND_LINES = {
         r"--address here: write HOST:PORT",
     ),
     "a bench of nothing": (("bench", "--task", "lenet300"), r"did you mean lenet300-mnist\?"),
+    "a value that is no text": (
+        ("evaluate", "imp", "--set", "rate=\udcff"),
+        r"rate=\\udcff: bytes that are no text.*UTF-8",
+    ),
+    "an option that is no text": (
+        ("estimate", "imp", "--set", "r\udcff=1"),
+        r"r\\udcff=1: bytes that are no text",
+    ),
+    "a method's file that is no text": (("check", "m\udcff.py"), r"m\\udcff\.py: .*no text"),
+    "a folder that is no text": (("report", "o\udcff"), r"o\\udcff: .*no text"),
+    "a task that is no text": (("tasks", "t\udcff.toml"), r"t\\udcff\.toml: .*no text"),
     "unprepared data": (("evaluate", "erk", "--task", "lenet300-mnist"), r"data prepare"),
 }
 
@@ -91,6 +104,122 @@ def test_command_lines(case: str, tmp_path: Path) -> None:
 def test_a_process_of_its_own_says_the_same(tmp_path: Path) -> None:
     arguments, pattern = COMMAND_LINES["a missing file"]
     refused(commands.spawn(*arguments, cwd=tmp_path), pattern)
+
+
+# --- outputs that take nothing, and machines that give nothing ---------------------------------
+
+
+def shell(line: str, cwd: Path) -> commands.Done:
+    """A line of bash in which `lthbench` is the command line in a process of its own."""
+    command = f'lthbench() {{ {shlex.quote(sys.executable)} -m lthbench "$@"; }}; {line}'
+    return subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=cwd,
+        env=os.environ | {"LTHBENCH_CACHE": str(cwd / "cache")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+
+
+@full
+@pytest.mark.parametrize("arguments", ["tasks", "--help", "tasks lenet300-mnist"])
+def test_standard_output_on_a_full_disk(arguments: str, tmp_path: Path) -> None:
+    refused(
+        shell(f"lthbench {arguments} >/dev/full", tmp_path),
+        r"^lthbench: standard output: cannot write: the disk is full; free some space",
+    )
+
+
+@full
+def test_a_mistake_keeps_its_exit_code_where_nobody_can_be_told(tmp_path: Path) -> None:
+    for line in ("tasks nothing 2>/dev/full", "tasks nothing >/dev/full 2>&1"):
+        done = shell(f"lthbench {line}", tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
+
+
+def test_a_reader_that_leaves_is_no_mistake(tmp_path: Path) -> None:
+    for line in ("lthbench tasks | head -1", "lthbench tasks lenet300-mnist | true"):
+        done = shell(line, tmp_path)
+        assert (done.returncode, done.stderr) == (0, ""), line
+
+
+@pytest.mark.slow
+def test_an_evaluation_goes_on_when_its_reader_leaves(tmp_path: Path) -> None:
+    task = shlex.quote(str(TASK))
+    done = shell(f"lthbench evaluate erk --task {task} --seeds 1 --out out | head -1", tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out" / "tiny-digits" / "record.json").is_file()
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@full
+@pytest.mark.slow
+def test_what_was_computed_is_kept_where_nothing_can_be_printed(tmp_path: Path) -> None:
+    arguments = f"evaluate erk --task {shlex.quote(str(TASK))} --seeds 1 --out out"
+    refused(shell(f"lthbench {arguments} >/dev/full", tmp_path), "standard output: cannot write")
+    assert (tmp_path / "out" / "tiny-digits" / "record.json").is_file()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_outputs(closed: str, tmp_path: Path) -> None:
+    """No file that is opened later takes the place of an output, and no mistake that of a table."""
+    done = shell(f"lthbench tasks {closed}", tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    wrong = shell(f"lthbench tasks nothing {closed}", tmp_path)
+    assert wrong.returncode == 2 and wrong.stdout == ""
+
+
+@pytest.mark.slow
+def test_an_evaluation_with_closed_outputs(tmp_path: Path) -> None:
+    arguments = f"evaluate erk --task {shlex.quote(str(TASK))} --seeds 1 --out out"
+    assert shell(f"lthbench {arguments} <&- >&- 2>&-", tmp_path).returncode == 0
+    assert (tmp_path / "out" / "tiny-digits" / "record.json").is_file()
+
+
+def test_an_output_that_lacks_letters(tmp_path: Path) -> None:
+    """What the terminal's code page cannot show is written by its number."""
+    done = commands.spawn("tasks", "lenet300-mnist", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to that limit")
+@pytest.mark.parametrize("kilobytes", [400_000, 3_200_000])
+def test_too_little_address_space(kilobytes: int, tmp_path: Path) -> None:
+    """Torch cannot be loaded, or loads and gets no memory."""
+    refused(
+        shell(f"ulimit -v {kilobytes}; lthbench check imp", tmp_path),
+        r"too little memory: .*ulimit -v.*raise it",
+    )
+
+
+def test_what_a_machine_refuses_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever it comes from: it is told with its next step."""
+    from lthbench import listing
+
+    def raising(error: BaseException) -> commands.Done:
+        def listed() -> str:
+            raise error
+
+        monkeypatch.setattr(listing, "all_tasks", listed)
+        return run("tasks", cwd=tmp_path)
+
+    refused(raising(MemoryError()), r"too little memory")
+    refused(raising(RuntimeError("[enforce fail] can't allocate memory: 8 GB")), r"little memory")
+    refused(raising(OSError(errno.ENOMEM, "Cannot allocate memory")), r"too little memory")
+    refused(raising(OSError(errno.ENOSPC, "No space left", "a/b")), r"a/b: the disk is full; free")
+    refused(raising(OSError(errno.EMFILE, "Too many open files")), r"too many .*ulimit -n")
+    refused(raising(RuntimeError("can't start new thread")), r"process.*ulimit -u")
+    refused(
+        raising(UnicodeEncodeError("utf-8", "/a\udcff/b", 2, 3, "no")), r"/a\\udcff/b: .*no text"
+    )
+    done = raising(RuntimeError("what nobody thought of"))
+    assert done.returncode == 3 and "a bug in lthbench" in done.stderr
 
 
 SOURCES = {
@@ -204,6 +333,14 @@ TASKS = {
     "unknown key": ("momentum", "momentun", r"momentun: unknown key \(did you mean momentum\?\)"),
     "wrong type": ("steps = 120", 'steps = "many"', r"\[recipe\] steps"),
     "no TOML": ("[recipe]", "[recipe", r"not valid TOML"),
+    "tables without end": ("steps = 120", f"steps = {'[' * 10**5}", r"not valid TOML"),
+    "a number without end": ("steps = 120", f"steps = {'9' * 5000}", r"not valid TOML"),
+    "a file of megabytes": (
+        "steps = 120",
+        f"steps = 120  #{' ' * 2**20}",
+        r"1,\d+,\d+ bytes; .*at most",
+    ),
+    "a name that a system reserves": ('"tiny-digits"', '"con"', r"the name con is that of a dev"),
     "rising ladder": ("[0.5, 0.2, 0.1]", "[0.1, 0.5]", r"densities must fall"),
     "no depth": ("targets = [1, 3]", "targets = [0, 3]", r"\[transfer\.targets\] 0"),
     "its own depth": ("targets = [1, 3]", "targets = [2, 3]", r"targets: two depths, neither"),

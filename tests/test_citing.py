@@ -230,6 +230,9 @@ def test_who_made_a_method_is_never_guessed() -> None:
     code = described(authors="Ann", code="https://example.org/x_y", version="1.2", paper="P")
     assert next(iter(bibtex(of_entry(code)).values()))["url"] == "https://example.org/x_y"
     assert "method grasp-0001 (1.2); P" in of_entry(code, "text")
+    for form in FORMATS:
+        assert "authors as the method's source names them, unchecked" in of_entry(code, form)
+        assert "unchecked" not in of_entry(described(), form)
     other = described(code="javascript:alert(1)")
     assert "url" not in next(iter(bibtex(of_entry(other)).values()))
     assert "code: javascript:alert(1)" in of_entry(other, "text")
@@ -241,10 +244,10 @@ def test_hostile_descriptions_stay_text(form: str) -> None:
     said = of_entry(described(**words), form)
     assert "\u202e" not in said and "\x1b" not in said and "\ufeff" not in said
     if form == "cff":
-        assert "\\u202eRTL" in cff(said)["authors"][0]["name"]
+        assert "<U+202E>RTL" in cff(said)["authors"][0]["name"]
     if form == "bibtex":
         author = next(iter(bibtex(said).values()))["author"]
-        assert r"\textbackslash{}u202eRTL" in author and r"{\'{e}}" in author
+        assert r"\textless{}U+202E\textgreater{}RTL" in author and r"{\'{e}}" in author
         assert r"\textbraceleft{}" in author and unescaped(author) == []
 
 
@@ -294,6 +297,7 @@ def test_letters_are_kept() -> None:
         r"{\L}ukasz {\O}ystein {\v{C}}ech {\u{G}}{\"{u}}ne{\c{s}}"
     )
     assert forms.tex("李雷") == "李雷"
+    assert forms.tex("\uff5b\ufe6a\uff3c") == r"\textbraceleft{}\%\textbackslash{}"
     assert forms.tex('a_b {c} "d" <e>') == (
         r"a\_b \textbraceleft{}c\textbraceright{} ''d'' \textless{}e\textgreater{}"
     )

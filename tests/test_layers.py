@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A module imports from lower layers alone; a folder is one module. A new module must be added.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "paths", "seeds", "guard", "untrusted"),
+    ("errors", "paths", "seeds", "guard", "untrusted", "outputs", "machine", "names", "visible"),
     ("task", "masks", "mnist1d", "states", "wire", "arrays", "container", "git"),
     ("networks", "data", "stats", "process", "branch"),
     ("engine", "meter", "store", "ticket", "depths", "packed", "sizes"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from lthbench import method as methods
 from lthbench.errors import MethodError, UsageError
 from lthbench.method import Method, baseline_names, load_method
+from lthbench.new import new
 from lthbench.paths import shipped
 from lthbench.publishable import check_source
 
@@ -192,6 +194,30 @@ def test_baselines_are_far_below_the_limits(name: str) -> None:
     check_source(load_method(name).source, name)
 
 
+RESERVED = ("con", "NUL", "aux", "prn", "com1", "LPT9", "com0", "con.v2", "nul.tar.gz", "imp.")
+
+
+@pytest.mark.parametrize("name", RESERVED)
+def test_a_name_that_a_system_reserves_is_refused(name: str, tmp_path: Path) -> None:
+    """By METHOD, by the file, and where a file is begun; not what only begins like one."""
+    said = refused(tmp_path, f"{BARE}METHOD = dict(name={name!r})\n")
+    assert said.startswith(f"mine.py: the name {name!r}") and "Windows" in said
+    path = tmp_path / f"{name}.py"
+    path.write_text(BARE)
+    with pytest.raises(MethodError, match="Windows"):
+        load_method(str(path))
+    path.write_text(f"{BARE}METHOD = dict(name='mine')\n")
+    assert load_method(str(path)).name == "mine"
+    with pytest.raises(UsageError, match="Windows"):
+        new(tmp_path / "folder" / f"{name}.py")
+    assert load(tmp_path, f"{BARE}METHOD = dict(name='con-2')\n").name == "con-2"
+
+
+def test_a_file_is_not_begun_under_a_name_that_none_can_have(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"needs a letter or digit.*another file"):
+        new(tmp_path / "my method.py")
+
+
 # --- identity --------------------------------------------------------------------------------
 
 
@@ -259,6 +285,36 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
         load_method(str(path))
 
 
+def test_a_file_with_a_byte_order_mark_is_valid_python(tmp_path: Path) -> None:
+    """Its digest is that of its bytes, the mark's included; a child runs it too."""
+    from lthbench.child import _load
+
+    path = tmp_path / "mine.py"
+    data = b"\xef\xbb\xbf" + OPTIONS.replace("\n", "\r\n").encode()
+    path.write_bytes(data)
+    found = load_method(str(path))
+    assert found.options["rounds"] == 3 and found.summary == "Prune what is small."
+    assert found.digest == sha256(data).hexdigest()
+    assert found.source.encode() == data
+    assert callable(_load(found.source, found.path)["find_tickets"])
+    path.write_bytes(b"\xef\xbb\xbf" + data)  # two of them are none
+    with pytest.raises(MethodError, match=r"mine\.py:1: SyntaxError"):
+        load_method(str(path))
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    """No bundle takes it, and no child could be sent it."""
+    path = tmp_path / "mine.py"
+    path.write_text(BARE + "#" * (methods.SOURCE_LIMIT - len(BARE)))
+    assert load_method(str(path)).options == {}
+    with path.open("ab") as file:
+        file.truncate(300 * 10**6)
+    began = process_time()
+    with pytest.raises(MethodError, match=r"mine\.py: 300,000,000 bytes; a method's file has at"):
+        load_method(str(path))
+    assert process_time() - began < 0.5
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -289,8 +345,10 @@ def test_a_baseline_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_what_a_record_takes_of_a_method() -> None:
     """The two modules agree on names and descriptions without importing each other."""
+    from lthbench import bundle, names
     from lthbench.record import MethodEntry
 
     fields: dict[str, Any] = MethodEntry.model_json_schema()["properties"]
-    assert fields["name"]["pattern"] == f"^{methods.NAMED.pattern}$"
+    assert fields["name"]["pattern"] == f"^{names.METHOD.pattern}$"
+    assert methods.SOURCE_LIMIT == bundle.SOURCE_LIMIT
     assert fields["described"]["additionalProperties"]["maxLength"] == methods.LONGEST

@@ -335,6 +335,7 @@ NAMES = (
     "../imp", "/etc/passwd", "imp/..", "imp\\..", ".imp", "-imp", "", " imp", "imp ", "im p",
     "imp\x00", "\x1b[2Jimp", "ímp", "ｉｍｐ", "i" * 62, "imp;ls", "$(ls)", "`ls`", "imp'\"", "%2e",
     "CON:", "im\u0301p", "＜b＞", "imp&amp;", "{{7*7}}", "__proto__ ",
+    "con", "NUL", "Com1.x", "lpt9", "imp.",
 )  # fmt: skip
 
 
@@ -351,6 +352,8 @@ def test_a_methods_name_is_plain(name: str, tmp_path: Path) -> None:
 TEXTS: tuple[tuple[str, Any], ...] = (
     ("described", {"paper": "a\u202eb"}), ("described", {"paper": "a\u2066b"}),
     ("described", {"paper": "line\nline"}), ("described", {"paper": "\x1b[31m"}),
+    ("described", {"paper": "a\u3164b"}), ("described", {"authors": "a\u2800b"}),
+    ("described", {"authors": "a\ufe0fb"}), ("options", {"rate": "a\u115fb"}),
     ("described", {"paper": "a\u200bb"}), ("described", {"paper": "a\u2028b"}),
     ("described", {"paper": "a\x00b"}), ("described", {"paper": "a\ue000b"}),
     ("described", {"paper": "<script>alert(1)</script>"}),

@@ -329,6 +329,8 @@ def test_a_method_may_name_an_address() -> None:
 def test_a_method_is_named_once_in_its_section() -> None:
     record = synthetic_record(described={"name": "mine", "paper": "A paper"})
     assert report.described(record)[:1] == [("paper", "A paper")]
+    told = report.described(synthetic_record(described={"authors": "Ann"}))
+    assert told[:1] == [("authors (unchecked)", "Ann")]
 
 
 def test_tables_are_tables() -> None:

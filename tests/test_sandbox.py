@@ -361,17 +361,27 @@ def test_it_ends_with_the_coordinator(tmp_path: Path) -> None:
     assert alive == []
 
 
+def test_a_clock_that_is_set_ends_no_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a year forward, which would end all at once, nor back, which would end none."""
+    me, late = psutil.Process(), replace(SMALL, memory=2**40, processes=10**6, wall=60.0)
+    for moved in (3e7, -3e7):
+        monkeypatch.setattr(time, "time", lambda moved=moved: 1.7e9 + moved)
+        assert sandbox.excess(me, time.monotonic(), late) == ""
+        assert "from start to end" in sandbox.excess(me, time.monotonic() - 61, late)
+
+
 def test_what_is_too_much() -> None:
     """Processes and memory of the whole tree, and what is left of the machine."""
     me = psutil.Process()
     sleepers = [subprocess.Popen(["sleep", "1000"]) for _ in range(3)]
     try:
-        assert sandbox.excess(me, me.create_time(), replace(SMALL, memory=2**40, wall=1e9)) == ""
+        now = time.monotonic()
+        assert sandbox.excess(me, now, replace(SMALL, memory=2**40, wall=1e9)) == ""
         few = replace(SMALL, processes=3, memory=2**40)
         assert re.match(r"\d+ processes at once; at most 3", sandbox.excess(me, 0.0, few))
         assert "of memory; at most" in sandbox.excess(me, 0.0, replace(SMALL, memory=2**20))
         late = replace(SMALL, memory=2**40, wall=1.0)
-        assert "from start to end" in sandbox.excess(me, me.create_time() - 2, late)
+        assert "from start to end" in sandbox.excess(me, now - 2, late)
     finally:
         for sleeper in sleepers:
             sleeper.kill()

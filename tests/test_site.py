@@ -197,7 +197,8 @@ def test_names_of_what_costs_nothing_stand_clear_of_the_axis(site: Path) -> None
 
 
 def test_what_submit_takes_is_a_clone_of_a_fork(site: Path) -> None:
-    assert "a clone of your fork" in (site / "about.html").read_text("utf-8")
+    about = (site / "about.html").read_text("utf-8")
+    assert "a clone of your fork" in about and "Authors are unchecked" in about
 
 
 def test_every_table_is_one_for_those_who_cannot_see_it(site: Path) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lthbench import scores, stats, tables
 from lthbench.record import Record, build, read_record, write_record
@@ -102,8 +106,90 @@ def test_an_estimate_by_its_number_of_seeds() -> None:
 
 def test_foreign_text_is_made_harmless() -> None:
     shown = tables.plain("a\u202eb\nc\x1b[31m\ud800 \u2066")
-    assert shown == "a\\u202eb c\\u001b[31m\\ud800 \\u2066"
+    assert shown == "a<U+202E>b c<U+001B>[31m<U+D800> <U+2066>"
     assert len(tables.plain("x" * 1000)) == 200
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        *"\u200b\u200d\u00ad\ufeff\u2060\u3164\u115f\uffa0\u2800\ufe0f\u034f\u180e\U000e0101\U000e0041"
+    ],
+    ids=ascii,
+)
+def test_what_cannot_be_seen_is_shown(hidden: str) -> None:
+    assert tables.plain(f"i{hidden}mp") == f"i<U+{ord(hidden):04X}>mp"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\u0456mp", "<U+0456>mp"),  # Cyrillic i
+        ("J\u043en\u0430than Frankle", "J<U+043E>n<U+0430>than Frankle"),
+        ("\u0440\u0430\u0443", "<U+0440><U+0430><U+0443>"),  # all of it looks Latin
+        ("\u0395\u0396 and Frankle", "<U+0395><U+0396> and Frankle"),
+        ("\uff29\uff4d\uff50", "<U+FF29><U+FF4D><U+FF50>"),  # full-width
+        ("\U0001d422mp", "<U+1D422>mp"),  # mathematical bold
+        ("\u212aen", "<U+212A>en"),  # Kelvin
+    ],
+)
+def test_letters_that_pass_for_others_are_shown(text: str, shown: str) -> None:
+    assert tables.plain(text) == shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\u0410. \u0421. \u041f\u0443\u0448\u043a\u0438\u043d and Ann",  # A. S. Pushkin
+        "\u0391\u03c1\u03b9\u03c3\u03c4\u03bf\u03c4\u03ad\u03bb\u03b7\u03c2",  # Aristotle
+        "Łukasz Øystein Čech Ğüneş", "Ilkay I\u0307lhan, \u0131", "李雷，韩梅梅",
+        "ℓ0 norm, O(n²), λ=½", "β-pruning ± 2", "naïve — “quoted”",
+    ],
+)  # fmt: skip
+def test_names_of_every_script_stay_as_they_are(text: str) -> None:
+    assert tables.plain(text) == text
+
+
+SPECIAL = '\\{}&%$#_~^<>|"'
+
+
+def test_nothing_acts_in_latex_once_it_is_normalised() -> None:
+    """Of all characters: full-width, small, wavy ones that NFKC makes TeX's own."""
+    alike = [
+        c
+        for c in map(chr, range(0x80, sys.maxunicode + 1))
+        if set(unicodedata.normalize("NFKC", c)) & set(SPECIAL)
+        or set(unicodedata.normalize("NFKD", c)) & set(SPECIAL)
+    ]
+    assert len(alike) > 24
+    known = sorted({*tables.LATEX.values()}, key=len, reverse=True)
+    for character in (*alike, *SPECIAL):
+        said = tables.tex(f"a{character}b")
+        assert unicodedata.normalize("NFKC", said) == said and said.isascii()
+        for escaped in known:
+            said = said.replace(escaped, "")
+        assert not set(said) & set(SPECIAL), (character, said)
+        assert tables.only_ascii(f"a{character}b").isascii()
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_latex_that_does_nothing(text: str) -> None:
+    said = tables.tex(tables.plain(text))
+    assert said.isascii() and said.isprintable()
+    for escaped in sorted({*tables.LATEX.values()}, key=len, reverse=True):
+        said = said.replace(escaped, "")
+    assert not set(said) & set(SPECIAL)
+
+
+def test_latex_says_no_more_and_no_less() -> None:
+    """No letter is dropped where another word would be left, and no stroke where none is."""
+    assert tables.tex("Čech naïve I\u0307") == "Cech naive I"
+    assert tables.tex("e\u0301") == "e"
+    assert tables.tex("李") == r"\textless{}U+674E\textgreater{}"
+    assert (
+        tables.tex("a≠b ½") == r"a\textless{}U+2260\textgreater{}b \textless{}U+00BD\textgreater{}"
+    )
+    assert tables.only_ascii("0.5 ± 0.1 − 2\u00a0≥ …李") == "0.5 +- 0.1 - 2 >= ...<U+674E>"
 
 
 # The terminal's table

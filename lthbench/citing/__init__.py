@@ -82,13 +82,15 @@ def of_entry(entry: Entry, format: str = "bibtex") -> str:
     """How to cite an entry: who made the method, what was measured, and what the ledger says."""
     record = entry.record
     described = record.method.described
-    who = described.get("authors", "").strip() or f"The authors of {record.method.name}"
+    named = described.get("authors", "").strip()
+    who = named or f"The authors of {record.method.name}"
     code = described.get("code", "").strip()
     linked = re.fullmatch(r"https?://[!#-;=?-Z_a-z~%]+", code) is not None
     told = [
         f"Entry {entry.id} of the leaderboard of lthbench, {_standing(entry)}",
         f"method {record.method.name}" + _in_brackets(described.get("version", "")),
         *([described["paper"]] if described.get("paper") else []),
+        *(["authors as the method's source names them, unchecked"] if named else []),
         *([f"code: {code}"] if code and not linked else []),
         f"task {record.task.name}, version {record.task.version}",
     ]

@@ -85,6 +85,9 @@ def _letter(character: str) -> str:
     base, *marks = list(unicodedata.normalize("NFD", character))
     if len(marks) == 1 and base.isascii() and base.isalpha() and marks[0] in ACCENTS:
         return f"{{\\{ACCENTS[marks[0]]}{{{base}}}}}"
+    parts = unicodedata.normalize("NFKC", character)
+    if any(part in BIBTEX for part in parts):  # a full-width brace, which who normalises has as one
+        return "".join(BIBTEX.get(part, part) for part in parts)
     return character
 
 

@@ -214,7 +214,7 @@ class Sandboxed(ChildProcess):
         self._watching.start()
 
     def _watch(self) -> None:
-        began = self._outermost.create_time()
+        began = time.monotonic()
         while not self._over.wait(WATCHED_EVERY if self._first else FIRST_WITHIN):
             try:
                 self._first = self._outermost.children() or self._first
@@ -270,6 +270,9 @@ class _Bounded:
 def excess(outermost: psutil.Process, began: float, bounds: Bounds) -> str:
     """What a sandbox takes too much of; "" if nothing.
 
+    Args:
+        began: when it started, by the clock that nobody sets.
+
     Raises:
         psutil.NoSuchProcess: if it has ended.
     """
@@ -286,7 +289,7 @@ def excess(outermost: psutil.Process, began: float, bounds: Bounds) -> str:
     left = psutil.virtual_memory().available
     if left < RESERVE:  # memory that no process shows, as of files held in memory
         return f"{left / 2**20:.0f} MB of the machine's memory were left"
-    if time.time() - began > bounds.wall:
+    if time.monotonic() - began > bounds.wall:
         return f"more than {bounds.wall:g} s from start to end"
     return ""
 
