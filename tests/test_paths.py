@@ -124,7 +124,8 @@ def test_a_written_file_has_ordinary_permissions(tmp_path: Path) -> None:
         (errno.EDQUOT, "quota is used up; free some space"),
         (errno.EACCES, "permission denied; make the folder writable"),
         (errno.EROFS, "read-only; choose another folder"),
-        (errno.EIO, f"{os.strerror(errno.EIO)}; choose another folder"),
+        (errno.EIO, "the device answers with an error; look at the disk"),
+        (errno.ENXIO, f"{os.strerror(errno.ENXIO)}; choose another folder"),
     ],
 )
 def test_a_refusal_leaves_the_old_file(
