@@ -27,7 +27,7 @@ from lthbench.board.ledger import Ledger
 from lthbench.paths import canonical_json, digest, write_whole
 from lthbench.record import SCHEMA, Record, file_bytes, record_digest
 from lthbench.record import build as build_record
-from lthbench.reference import Reference
+from lthbench.reference import Noise, Reference
 from lthbench.reference import build as build_reference
 from lthbench.task import PUBLISHED, Task, load_task, task_names
 from tests.records import ACCURACY, AREA, _generator, _grokking, _learning, as_file
@@ -311,7 +311,8 @@ def reference_of(name: str, seed: int = 0) -> Reference:
     rungs = len(record.task.ladder)
     scale = 0.05 if record.task.kind == "area" else 1  # of points, or of examples
     floors = [round(scale * (3 + 0.8 * rung), 3) for rung in range(rungs)]
-    return build_reference(record, {"held_out": floors, "test": floors})
+    noise = Noise(score=floors, curve=floors)
+    return build_reference(record, {"held_out": noise, "test": noise})
 
 
 # Cells
