@@ -51,14 +51,24 @@ def test_a_record_is_scored_against_the_present_reference(path: Path) -> None:
 
 @pytest.mark.parametrize("path", REFERENCES, ids=named)
 def test_a_reference_follows_from_imps_record(path: Path) -> None:
-    """The reference and a record of IMP's are one run: built again, it is the same to the byte."""
+    """The reference and a record of IMP's are one run: built again, it is the same to the byte.
+
+    Of a record with controls on every second rung, as its suite has it, what both hold is the same.
+    """
     reference = load_reference(load_task(path.stem))
     assert reference
-    built = [
-        build(read_record(found), reference.noise)
+    records = [
+        read_record(found)
         for found in RECORDS
         if found.parent.name == path.stem and found.name.startswith("imp--")
     ]
-    if reference.controls is None:  # made before references carried any
-        built = [made.model_copy(update={"controls": None}) for made in built]
-    assert reference in built
+    if whole := [record for record in records if record.controls == "all"]:
+        built = [build(record, reference.noise) for record in whole]
+        if reference.controls is None:  # made before references carried any
+            built = [made.model_copy(update={"controls": None}) for made in built]
+        assert reference in built
+        return
+    (record,) = records
+    assert record.aggregates["loss"]["values"] == list(reference.values["test"].loss_imp)
+    shared = [c for c in record.cells if c.kind in ("dense", "erk", "random") and c.schedule == 1]
+    assert shared and all(cell in reference.cells for cell in shared)
