@@ -58,8 +58,8 @@ def site_board(folder: Path) -> Path:
     )
     by = {"what": "level 2 refused", "z": 7.25, "seed": 3}
     ledger = _act(ledger, "challenge", doubted, why="cells do not agree", by=by)
-    again = {"kind": "<i>ticket", "density": 0.512, "seed": 1, "claimed": 9841.0,
-             "retrained": 9838.5, "z": -0.42}  # fmt: skip
+    again = {"kind": "<i>ticket", "density": 0.512, "seed": 1, "schedule": 4, "equal": False,
+             "z": {"test": -0.42}, "bend": {"test": 1.25}}  # fmt: skip
     report = {"what": "<b>8 cells</b> trained again", "cells": [again, "no cell"], "statistic": 0.1}
     ledger = _act(ledger, "level", first[1], level=3, beacon=ledger.head, report=report)
     ledgers.write(path, ledger)
