@@ -26,6 +26,7 @@ from lthbench.board import draws, entries, levels, reproduction
 from lthbench.board.accept import accept
 from lthbench.bundle import Bundle
 from lthbench.errors import CheckFailed, RecordError, ResourceError, UsageError
+from lthbench.method import declared
 from lthbench.packing import pack
 from lthbench.paths import canonical_json, digest
 from lthbench.record import Cell, Record
@@ -961,9 +962,11 @@ def test_a_hostile_search_is_refused(name: str, why: str, at_home: Shop, tmp_pat
     bundle = bundles.read(at_home.oneshot)
     record, task = bundles.record(bundle, DIGITS), load_task(DIGITS)
     source = (submitted.ROOT / "tests" / "hostile" / f"{name}.py").read_bytes()
-    method = record.method.model_copy(update={"digest": digest(source), "options": {}})
-    if name == "sends_nonsense":
-        method = method.model_copy(update={"options": {"op": "train"}})
+    said = declared(source.decode(), f"{name}.py")
+    options = {**said.options, **({"op": "train"} if name == "sends_nonsense" else {})}
+    told = {"digest": digest(source), "options": options, "described": dict(said.described)}
+    own = said.described.get("name", record.method.name)
+    method = record.method.model_copy(update={**told, "name": own})
     bundle = replace(bundle, members={**bundle.members, bundles.SOURCE: memoryview(source)})
     finding, done = reproduce.check(
         bundle,
