@@ -311,18 +311,24 @@ async def _reinits(
     other: State | None = None
     if origin == "rewind" or (origin == "transferred" and start.step):
         seed_of_it = seed + 10_000 * (attempt + 1)  # a seed that is no other run's
-        theta = networks.initial(task.network, task.network.depth, seed_of_it)
-        job = answers.training(task, seed_of_it, theta, None, start.step, means=seen.means)
         assert executor is not None
-        train = {seed_of_it: answers.examples(task, data_module.search(task, seed_of_it).train)}
-        async for _, result in executor.results([job], train, None):
-            other = result.state
+        other = await early(task, seed_of_it, start.step, executor, seen.means)
         if other is None:
             return {}
     return {
         kind: reinitialised(task, kind, origin, seed, start, chosen, attempt, other)
         for kind in kinds
     }
+
+
+async def early(task: Task, seed: int, step: int, executor: Executor, means: Means) -> State | None:
+    """theta_k, a seed's dense run up to step k on the stream of the search; None if it diverged."""
+    theta = networks.initial(task.network, task.network.depth, seed)
+    job = answers.training(task, seed, theta, None, step, means=means)
+    train = {seed: answers.examples(task, data_module.search(task, seed).train)}
+    async for _, result in executor.results([job], train, None):
+        return result.state
+    return None
 
 
 def reinitialised(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from lthbench import answers, executors, find, networks
+from lthbench import answers, executors, find, networks, score
 from lthbench import data as data_module
 from lthbench.childprocess import Limits
 from lthbench.engine import Evaluation, Job
@@ -61,15 +61,18 @@ def barrier(errors: Sequence[float]) -> float:
 async def measured(task: Task, seed: int, executor: Executor, folder: Path) -> float:
     """The barrier of IMP's ticket on the held-out part, rewound to the task's rewind limit."""
     ladder = task.ladder.model_copy(update={"trained": (DENSITY,)})
-    score = task.score.model_copy(update={"compressed_density": 0.0})
-    rung = task.model_copy(update={"ladder": ladder, "score": score, "transfer": None})
+    scored = task.score.model_copy(update={"compressed_density": 0.0})
+    rung = task.model_copy(update={"ladder": ladder, "score": scored, "transfer": None})
     limits = Limits(seconds=3600.0)
     (done,) = await find.find(load_method("imp"), rung, (seed,), folder, executor, limits=limits)
     if done.status != "ok":
         raise ResourceError(f"{task.name}: IMP of seed {seed} failed: {done.reason}")
     header, masks, _ = answers.read_ticket(folder / "tickets" / f"seed{seed}", DENSITY)
-    theta = networks.initial(task.network, task.network.depth, seed)
-    start = await _trained_to(rung, seed, theta, header["start"], executor)
+    start: State | None = networks.initial(task.network, task.network.depth, seed)
+    if header["start"]:
+        start = await score.early(rung, seed, header["start"], executor, HERE)
+    if start is None:
+        raise ResourceError(f"{task.name}: the dense run of seed {seed} diverged before step k")
     return await instability(task, seed, start, masks, executor)
 
 
@@ -114,18 +117,6 @@ def _job(
     depth, engine = task.network.depth, engine_for(HERE, task.network)
     what = task.network, depth, start, masks, task.recipe, until, seed, order, key, norm_batches
     return Job(*what, engine)
-
-
-async def _trained_to(task: Task, seed: int, theta: State, step: int, executor: Executor) -> State:
-    """theta_k, on the stream of the search."""
-    if not step:
-        return theta
-    job = answers.training(task, seed, theta, None, step, means=HERE)
-    train = {seed: answers.examples(task, data_module.search(task, seed).train)}
-    async for _, result in executor.results([job], train, None):
-        if result.state is not None:
-            return result.state
-    raise ResourceError(f"{task.name}: the dense run of seed {seed} diverged before step {step}")
 
 
 async def _all(task: Task, seeds: Sequence[int], steps: Sequence[int], workers: int) -> None:

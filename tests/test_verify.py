@@ -31,7 +31,7 @@ from lthbench.packing import pack
 from lthbench.paths import canonical_json, digest
 from lthbench.record import Cell, Record
 from lthbench.reference import Noise, Reference, build, load_reference
-from lthbench.scores import REINITS, score_of
+from lthbench.scores import CONTROLS, REINITS, score_of
 from lthbench.task import Task, grid, load_task
 from lthbench.verify import Verified, again, reproduce, retrain, sandbox, verify
 from lthbench.verify.found import Finding, Say, quiet
@@ -211,7 +211,7 @@ def test_every_candidate_comes_out_as_claimed(at_home: Shop, here: None) -> None
     bundle = bundles.read(at_home.oneshot)
     record = bundles.record(bundle, DIGITS)
     cells = draws.candidates(record, None)
-    assert {cell.kind for cell in cells} == {"dense", "ticket", *draws.CONTROLS[:-1]}
+    assert {cell.kind for cell in cells} == {"dense", "ticket", *CONTROLS}
     assert {cell.schedule for cell in cells} == {1, 2, 4, 8}
     for cell, now in zip(
         cells, retrain.trained_again(bundle, load_task(DIGITS), cells, 0), strict=True
@@ -278,7 +278,7 @@ def test_counts_raised_by_less_than_a_point(at_home: Shop, here: None, tmp_path:
     forger = Forger.of(at_home.oneshot, DIGITS)
     size = forger.record["sizes"]["0"]["test"]
     by = round(0.008 * size)
-    for kind in ("ticket", *draws.CONTROLS[:-1]):
+    for kind in ("ticket", *CONTROLS):
         for cell in forger.cells(kind=kind, schedule=1):
             forger.raised(cell, by)
     forged = forger.made(tmp_path / "forged.zip")
@@ -292,7 +292,7 @@ def test_counts_raised_by_less_than_a_point(at_home: Shop, here: None, tmp_path:
 def test_a_control_that_is_made_worse(at_home: Shop, here: None, tmp_path: Path) -> None:
     """Lower controls would make a ticket matter more."""
     forger = Forger.of(at_home.oneshot, DIGITS)
-    for kind in draws.CONTROLS[:-1]:
+    for kind in CONTROLS:
         for cell in forger.cells(kind=kind, schedule=1):
             forger.raised(cell, -(cell["correct"]["test"][-1] // 2))
     refused(forger.made(tmp_path / "forged.zip"), 2, "largest .z.", 2)

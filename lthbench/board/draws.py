@@ -12,8 +12,6 @@ from lthbench.reference import Reference
 
 LEAST = 12  # cells, where there are as many
 SHARE, MISSED = 0.2, 0.00001  # forged tickets of which none is drawn, with at most this probability
-SHARED = ("dense", "random", "erk", "untrained_random")
-CONTROLS = ("shuffled", "reinit", "reinit-signs", "random", "erk", "untrained_random")
 TICKETS = ("ticket", "untrained")
 OWN_WEIGHTS = ("transferred", "final", "free")  # a bundle does not hold what they prune
 

@@ -14,9 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lthbench import answers, executors, networks, score
 from lthbench import bundle as bundles
-from lthbench import data as data_module
+from lthbench import executors, networks, score
 from lthbench.bundle import Bundle
 from lthbench.engine.choice import means_of
 from lthbench.errors import LthbenchError, RecordError
@@ -108,12 +107,9 @@ async def _late(task: Task, ticket: Held, executor: Executor, seen: Seen) -> Sta
 
 async def _theta(task: Task, seed: int, step: int, executor: Executor, seen: Seen) -> State:
     """The first steps of a seed's dense run, on the stream of the search."""
-    theta = networks.initial(task.network, task.network.depth, seed)
-    job = answers.training(task, seed, theta, None, step, means=seen.means)
-    train = {seed: answers.examples(task, data_module.search(task, seed).train)}
-    async for _, result in executor.results([job], train, None):
-        if result.state is not None:
-            return result.state
+    theta = await score.early(task, seed, step, executor, seen.means)
+    if theta is not None:
+        return theta
     raise RecordError(f"{task.name}: the dense run of seed {seed} diverged before step {step}")
 
 
