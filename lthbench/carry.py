@@ -37,10 +37,12 @@ def source(task: Task) -> Task:
     Where that is not its own depth, the two rungs of transfer are its whole ladder.
     """
     assert task.transfer
-    return task if task.transfer.source == task.network.depth else _at(task, task.transfer.source)
+    return (
+        task if task.transfer.source == task.network.depth else at_depth(task, task.transfer.source)
+    )
 
 
-def _at(task: Task, depth: int) -> Task:
+def at_depth(task: Task, depth: int) -> Task:
     """The task at another depth, on the rungs of transfer alone."""
     assert task.transfer
     return task.model_copy(
@@ -90,7 +92,7 @@ async def carry(
         "densities": list(moved.densities),
         "rule": "own" if handing else "elastic",
         "reason": "",
-        "sizes": {str(d): score.weights_total(_at(task, d)) for d in moved.targets},
+        "sizes": {str(d): score.weights_total(at_depth(task, d)) for d in moved.targets},
         "cells": [],
     }
     if score.untrained(searches):
@@ -114,24 +116,27 @@ async def carry(
         if handing:
             await handing(begin, search, mine, home)
         for depth in moved.targets:
-            entries += _random(_at(task, depth), search.seed, seen)
-            missing += _not_found(_at(task, depth), search)
+            entries += _random(at_depth(task, depth), search.seed, seen)
+            missing += _not_found(at_depth(task, depth), search)
         for now in mine:
-            target = _at(task, now.depth)
+            target = at_depth(task, now.depth)
             try:
-                ticket, told = (_handed if handing else _elastic)(begin, target, now, home, search)
+                if handing:
+                    ticket, told = _handed(now, home, search)
+                else:
+                    ticket, told = carry_elastically(begin, target, now)
             except TicketError as error:
                 missing.append(_missing(target, now.density, search.seed, str(error)))
             else:
                 entries.append(
-                    _entry(target, "carried", now.density, search.seed, ticket, told, seen)
+                    entry_at_depth(target, "carried", now.density, search.seed, ticket, told, seen)
                 )
                 if now.density == target.ladder.trained[0]:
                     parted[search.seed, now.depth] = ticket, told
-                    entries += _parts(target, search.seed, ticket, told, seen)
+                    entries += part_entries(target, search.seed, ticket, told, seen)
     if direct or all(search.cost < CHEAP for search in searches):
         for depth in moved.targets:
-            target, there = _at(task, depth), folder / f"depth{depth}"
+            target, there = at_depth(task, depth), folder / f"depth{depth}"
             with suppress(NotApplicable):  # then there is no ticket of that depth to compare with
                 entries += _direct(target, await finding(target, there), there, seen)
     frozen = [cell for cell in frozen if any(cell["seed"] == s.seed for s in searches)]
@@ -139,10 +144,10 @@ async def carry(
 
     async def again(entry: Entry) -> Entry | None:
         seed, depth = entry.job.seed, entry.job.depth
-        target = _at(task, depth)
+        target = at_depth(task, depth)
         if entry.kind not in PARTS:
             return await score.drawn_again(target, entry, {}, executor, seen)
-        parts = _parts(target, seed, *parted[seed, depth], seen, entry.attempt + 1)
+        parts = part_entries(target, seed, *parted[seed, depth], seen, entry.attempt + 1)
         return next(part for part in parts if part.kind == entry.kind)
 
     result["cells"] = await _scored(task, entries, folder, executor, seen, known, again, note)
@@ -209,9 +214,7 @@ def _missing(target: Task, density: float, seed: int, why: str) -> dict[str, Any
     return cell | {"depth": target.network.depth, "source": ""}
 
 
-def _elastic(
-    begin: Task, target: Task, now: Wanted, home: Path, search: Search
-) -> tuple[Ticket, Told]:
+def carry_elastically(begin: Task, target: Task, now: Wanted) -> tuple[Ticket, Told]:
     """The ticket at its target by the elastic rule, and what a record says of it."""
     here, there = (level(task.network, task.network.depth) for task in (begin, target))
     maps = transfer.block_maps(here, there)
@@ -219,9 +222,7 @@ def _elastic(
     return moved, {"origin": "transferred", "start": now.ticket.start, "source": now.origin}
 
 
-def _handed(
-    begin: Task, target: Task, now: Wanted, home: Path, search: Search
-) -> tuple[Ticket, Told]:
+def _handed(now: Wanted, home: Path, search: Search) -> tuple[Ticket, Told]:
     """The same as the method's own rule left it."""
     place = folder_of(home, now.depth, search.seed)
     header, chosen, weights = answers.read_ticket(place, now.density)
@@ -230,7 +231,7 @@ def _handed(
     return Ticket(chosen, header["start"], weights or None), told
 
 
-def _parts(
+def part_entries(
     target: Task, seed: int, ticket: Ticket, told: Told, seen: Seen, attempt: int = 0
 ) -> list[Entry]:
     """What a carried ticket of the first rung is made of."""
@@ -242,7 +243,7 @@ def _parts(
     parts = transfer.parts(replace(ticket, weights=weights), fresh, seed, attempt=attempt)
     own: Told = {"origin": "init", "start": 0}
     return [
-        _entry(
+        entry_at_depth(
             target,
             kind,
             density,
@@ -269,7 +270,7 @@ def _ticket(task: Task, seed: int, home: Path, density: float) -> tuple[Ticket, 
     return Ticket(chosen, k), State(stored, k) if stored else theta, header["origin"]
 
 
-def _entry(
+def entry_at_depth(
     target: Task,
     kind: str,
     density: float,
@@ -295,7 +296,7 @@ def _random(target: Task, seed: int, seen: Seen) -> list[Entry]:
     drawn = controls.random_masks(networks.shapes(spec, spec.depth), densities, seed, "erk")
     told = {"origin": "init", "start": 0}
     return [
-        _entry(target, "erk", density, seed, Ticket(chosen), told, seen)
+        entry_at_depth(target, "erk", density, seed, Ticket(chosen), told, seen)
         for density, chosen in zip(densities, drawn, strict=True)
     ]
 
@@ -308,5 +309,5 @@ def _direct(target: Task, searches: Sequence[Search], home: Path, seen: Seen) ->
             ticket, start, origin = _ticket(target, search.seed, home, density)
             told = {"origin": origin, "start": ticket.start}
             own = replace(ticket, weights=start)
-            entries.append(_entry(target, "direct", density, search.seed, own, told, seen))
+            entries.append(entry_at_depth(target, "direct", density, search.seed, own, told, seen))
     return entries

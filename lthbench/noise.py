@@ -1,7 +1,8 @@
 """The noise floor: what another machine, thread count or order of sums moves a score by.
 
 One ticket of each rung is trained several times, each time from weights that are moved by one unit
-in the last place at random (protocol, section 11):
+in the last place at random (protocol, section 11), and so are IMP's own tickets at the depths that
+tickets are carried to, where it has searched there (`--direct`):
 `python -m lthbench.noise OUT/<task>`, beside the tickets of IMP's final evaluation.
 """
 
@@ -13,11 +14,12 @@ import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from lthbench import answers, data, executors, networks, score, scores, seeds, stats
+from lthbench import answers, carry, data, executors, networks, score, scores, seeds, stats
 from lthbench.engine import Evaluation, Job
 from lthbench.engine.choice import Means, engine_for, means_of
 from lthbench.errors import ResourceError
@@ -132,11 +134,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     data.prepare(task, download=False)
     means = means_of(options.device, None)
     crew = executors.default_workers(means) if options.workers is None else options.workers
-    tickets = options.folder / "tickets" / f"seed{seed}"
-    found, sizes = asyncio.run(scored(task, seed, tickets, crew, means))
-    told = {part: floors(task, found[part], size).model_dump() for part, size in sizes.items()}
+    places = {task.network.depth: options.folder} | {
+        depth: options.folder / f"depth{depth}"
+        for depth in (task.transfer.targets if task.transfer and record.transfer else ())
+    }
+    curves: dict[str, Curves] = {}
+    told: dict[str, dict[str, dict[str, Any]]] = {}
+    for depth, place in places.items():
+        here = task if depth == task.network.depth else carry.at_depth(task, depth)
+        tickets = place / "tickets" / f"seed{seed}"
+        found, sizes = asyncio.run(scored(here, seed, tickets, crew, means))
+        curves[str(depth)] = found
+        told[str(depth)] = {
+            part: floors(here, found[part], size).model_dump() for part, size in sizes.items()
+        }
+    own = told.pop(str(task.network.depth))
     path = options.folder / "noise.json"
-    made = {"task": task.digest, "seed": seed, "curves": found, "floors": told}
+    made = {"task": task.digest, "seed": seed, "curves": curves, "floors": own, "targets": told}
     write_whole(path, canonical_json(made))
     print(path)
 

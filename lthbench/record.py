@@ -52,7 +52,7 @@ Kind = Literal[
 
 def _without_nothing(self: Any, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
     table: dict[str, Any] = handler(self)
-    late = ("transfer", "noise", "bundle", "controls")
+    late = ("transfer", "noise", "noise_at", "bundle", "controls")
     return {k: v for k, v in table.items() if k not in late or v is not None}
 
 

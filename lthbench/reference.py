@@ -11,7 +11,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, ValidationError
 
@@ -60,11 +60,15 @@ class Noise(Table):
     curve: Row[float]
 
 
+Floors: TypeAlias = dict[Literal["held_out", "test"], Noise]
+
+
 class Reference(MayTransfer):
     """One task's reference on both sets, with the runs of its seeds that all records share.
 
     Attributes:
         controls: its erk and random runs, all of which ended; older references have none.
+        noise, noise_at: at the task's own depth, and by depth where tickets are carried to.
     """
 
     schema_version: Literal[2]
@@ -77,7 +81,8 @@ class Reference(MayTransfer):
     dense: tuple[Cell, ...]
     controls: tuple[Cell, ...] | None = None
     transfer: TransferEntry | None = None  # erk's and IMP's own cells at the targets
-    noise: dict[Literal["held_out", "test"], Noise] | None = None
+    noise: Floors | None = None
+    noise_at: dict[str, Floors] | None = None
     sizes: dict[str, dict[str, int]]
     environment: dict[str, Short]
     record: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # digest of IMP's comparable record
@@ -116,11 +121,13 @@ def load_reference(task: Task) -> Reference | None:
     return reference if reference.task_digest == task.digest else None
 
 
-def build(record: Record, noise: Mapping[str, Noise] | None = None) -> Reference:
+def build(
+    record: Record, noise: Floors | None = None, noise_at: dict[str, Floors] | None = None
+) -> Reference:
     """The reference from IMP's final record; erk's tickets are the record's erk controls.
 
     Args:
-        noise: what `lthbench.noise` measured, for each set of examples.
+        noise, noise_at: what `lthbench.noise` measured, as a reference holds it.
     """
     if record.method.name != "imp" or not record.final or record.controls != "all":
         raise RecordError("a reference is made from `lthbench evaluate imp --final --controls all`")
@@ -137,7 +144,8 @@ def build(record: Record, noise: Mapping[str, Noise] | None = None) -> Reference
         dense=dense,
         controls=tuple(c for c in record.cells if c.kind in SHARED and c.status == "ok"),
         transfer=_transferred(record),
-        noise=noise,  # type: ignore[arg-type]
+        noise=noise,
+        noise_at=noise_at or None,
         sizes=record.sizes,
         environment=record.environment,
         record=digest(canonical_json(_without_reference(table))),
@@ -205,22 +213,36 @@ def _values(table: Mapping[str, Any], part: str) -> Values:
     )
 
 
-def _noise(path: Path, record: Record) -> Mapping[str, Noise] | None:
+def _noise(path: Path, record: Record) -> tuple[Floors, dict[str, Floors]] | tuple[()]:
     """The noise floors that were measured beside a record, if they were."""
     if not path.is_file():
-        return None
+        return ()
+    rungs = len(record.task.ladder)
     try:
         made = json.loads(path.read_bytes())
-        floors = {p: Noise.model_validate_json(json.dumps(v)) for p, v in made["floors"].items()}
         same = made["task"] == record.task.digest
-        rungs = {(len(found.score), len(found.curve)) for found in floors.values()}
+        own = _floors(made["floors"], rungs)
+        moved = {
+            depth: _floors(table, len(record.transfer.densities) if record.transfer else 0)
+            for depth, table in made.get("targets", {}).items()
+        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(f"{path}: damaged; run lthbench dev noise again") from error
+        raise RecordError(
+            f"{path}: damaged, or of other rungs; run lthbench dev noise again"
+        ) from error
     if not same:
         raise RecordError(f"{path}: floors of another protocol; run lthbench dev noise again")
-    if set(floors) != {"held_out", "test"} or rungs != {(len(record.task.ladder),) * 2}:
-        raise RecordError(f"{path}: floors of other rungs than the ladder's; run it again")
-    return floors
+    return own, moved
+
+
+def _floors(table: Mapping[str, Any], rungs: int) -> Floors:
+    """Floors of both sets from JSON; ValueError where a set or a rung is missing."""
+    found = {part: Noise.model_validate_json(json.dumps(table[part])) for part in table}
+    if set(found) != {"held_out", "test"} or any(
+        (len(noise.score), len(noise.curve)) != (rungs, rungs) for noise in found.values()
+    ):
+        raise ValueError("other sets or rungs")
+    return found  # type: ignore[return-value]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -229,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="OUT/<task> of IMP's final evaluation")
     folder = parser.parse_args(arguments).folder
     record = read_record(folder / "record.json")
-    reference = build(record, _noise(folder / "noise.json", record))
+    reference = build(record, *_noise(folder / "noise.json", record))
     path = shipped("leaderboard") / "reference" / f"{record.task.name}.json"
     write_whole(path, file_bytes(reference))
     print(path)

@@ -61,8 +61,7 @@ def references(paths: Iterable[Path]) -> list[Path]:
         whole = table["method"]["name"] == "imp" and table["controls"] == "all"
         old = _reference(table) if whole else None
         if old is not None and _starts(old.dense) == _starts((record := build(table)).cells):
-            floors: dict[str, reference.Noise] = {**(old.noise or {})}  # type: ignore[dict-item]
-            new = reference.build(record, floors or None)
+            new = reference.build(record, old.noise, old.noise_at)
             place = shipped("leaderboard") / "reference" / f"{record.task.name}.json"
             write_whole(place, file_bytes(new))
             written.append(place)

@@ -38,10 +38,11 @@ def simulate(record: Record, reference: Reference, dice: np.random.Generator) ->
     for lot in range(LOTS):
         chosen = draws.draw(cells, "b" * 64, f"{lot:064x}")
         rows = [levels._row(table, cell, cell, known) for cell in chosen]
-        allowed, makes = levels.limits(rows)[:, None], levels._makes(rows)
+        allowed, parts = levels.limits(rows)[:, None], levels._parts(rows)
+        makes = parts == 0
         unit = np.array([levels._floor(table, c, known["test"], "test")[0].score for c in chosen])
-        tickets = [c for c in chosen if draws.scores_a_ticket(c)]
-        tickets += [c for c in cells if draws.scores_a_ticket(c) and c not in tickets]
+        tickets = [c for c in chosen if draws.part_of(c.kind, c.schedule) == 0]
+        tickets += [c for c in cells if draws.part_of(c.kind, c.schedule) == 0 and c not in tickets]
         gain = np.array([_gain(table, record, cell.density) for cell in tickets])
         raised = np.zeros((WORLDS, len(rows)))
         raised[:, makes] = _forged(gain, dice)[:, : makes.sum()] / (levels.SPREAD * unit[makes])
@@ -49,7 +50,7 @@ def simulate(record: Record, reference: Reference, dice: np.random.Generator) ->
         for claims in (np.zeros(raised.shape), raised):
             z = _noise(rows, dice)
             z[..., 0] += claims
-            found_here = levels.statistics_of(z / _spread(rows, dice), makes)
+            found_here = levels.statistics_of(z / _spread(rows, dice), parts)
             ended.append((found_here > allowed).any(axis=0))
         found.append([ended[0].mean(), 1 - ended[1].mean()])
     return np.asarray(np.mean(found, axis=0))
@@ -71,7 +72,7 @@ def _noise(rows: Sequence[levels.Again], dice: np.random.Generator) -> Floats:
 def _spread(rows: Sequence[levels.Again], dice: np.random.Generator) -> Floats:
     """Estimated over true floors: one estimate a rung and set, none of the least floor."""
     free = FLOOR_DRAWS - 1
-    rungs = sorted({row.rung for row in rows})
+    rungs = list({row.rung: None for row in rows})
     shape = WORLDS, len(rungs), len(levels.SETS)
     spread = np.sqrt(dice.chisquare(free, shape) / free)
     spread[:, [at for at, rung in enumerate(rungs) if not rung]] = 1.0

@@ -149,7 +149,11 @@ def freeze(record: Record, share: Path) -> None:
         moved = record.transfer.model_copy(update={"cells": cells})
         record = record.model_copy(update={"transfer": moved})
     noise = Noise(score=tuple(floors), curve=tuple(floors))
-    reference = build(record, {"held_out": noise, "test": noise})
+    moved = None
+    if record.transfer is not None:
+        two = Noise(score=(2.0, 2.0), curve=(2.0, 2.0))
+        moved = {str(n): {"held_out": two, "test": two} for n in record.transfer.targets}
+    reference = build(record, {"held_out": noise, "test": noise}, moved)
     path = share / "_share" / "leaderboard" / "reference" / f"{record.task.name}.json"
     path.write_bytes(file_bytes(reference))
 

@@ -25,11 +25,12 @@ from lthbench import networks, paths, stats
 from lthbench.board import draws, entries, levels, reproduction
 from lthbench.board.accept import accept
 from lthbench.bundle import Bundle
+from lthbench.depths import PARTS
 from lthbench.errors import CheckFailed, RecordError, ResourceError, UsageError
 from lthbench.method import declared
 from lthbench.packing import pack
 from lthbench.paths import canonical_json, digest
-from lthbench.record import Cell, Record
+from lthbench.record import Carried, Cell, Record
 from lthbench.reference import Noise, Reference, build, load_reference
 from lthbench.scores import CONTROLS, REINITS, score_of
 from lthbench.task import Task, grid, load_task
@@ -138,8 +139,12 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Cells are trained again in this process, to save the start of another."""
 
     def trained(
-        bundle: Bundle, task: Task, cells: Sequence[Cell], workers: int | None, say: Say = quiet
-    ) -> list[Cell]:
+        bundle: Bundle,
+        task: Task,
+        cells: Sequence[draws.Drawn],
+        workers: int | None,
+        say: Say = quiet,
+    ) -> list[draws.Drawn]:
         request = retrain.request(bundle, task, cells, 0)
         (tmp_path / "again" / "cache").mkdir(parents=True)
         data = paths.cache() / "data"
@@ -148,7 +153,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             paths.cache().joinpath("data").symlink_to(data)
             table = asyncio.run(again.trained(json.loads(canonical_json(request)), tmp_path))
         shutil.rmtree(tmp_path / "again")
-        return [Cell.model_validate(cell) for cell in table]
+        return [(Carried if "depth" in cell else Cell).model_validate(cell) for cell in table]
 
     monkeypatch.setattr(retrain, "trained_again", trained)
 
@@ -216,6 +221,24 @@ def test_every_candidate_comes_out_as_claimed(at_home: Shop, here: None) -> None
     for cell, now in zip(
         cells, retrain.trained_again(bundle, load_task(DIGITS), cells, 0), strict=True
     ):
+        assert (now.masks, now.weights, now.correct) == (cell.masks, cell.weights, cell.correct)
+
+
+def test_every_candidate_at_another_depth_comes_out_as_claimed(here: None, tmp_path: Path) -> None:
+    """What the elastic rule makes of a ticket follows from the bundle, and so do its parts."""
+    share, record = submitted.carried()
+    with submitted.at_home(share, share.parent / "cache"):
+        path = tmp_path / "bundle.zip"
+        path.write_bytes(pack(share.parent / "out", [record]))
+        cells = [c for c in draws.candidates(record, None) if isinstance(c, Carried)]
+        assert {cell.kind for cell in cells} == {"carried", "erk", *PARTS}
+        assert {cell.source for cell in cells} == {"", "init", "signs"}
+        bundle, task = bundles.read(path), load_task(MODADD)
+        again_ = retrain.trained_again(bundle, task, cells, 0)
+        drawn = draws.candidates(record, load_reference(task))
+        assert {c.kind for c in drawn if isinstance(c, Carried)} == {"carried", *PARTS}
+    for cell, now in zip(cells, again_, strict=True):
+        assert isinstance(now, Carried) and (now.depth, now.source) == (cell.depth, cell.source)
         assert (now.masks, now.weights, now.correct) == (cell.masks, cell.weights, cell.correct)
 
 
@@ -431,7 +454,7 @@ def test_the_board_takes_the_report(at_home: Shop, here: None, tmp_path: Path) -
 
 
 @functools.cache
-def cells_of(seeds: int) -> tuple[Cell, ...]:
+def cells_of(seeds: int) -> tuple[draws.Drawn, ...]:
     return tuple(draws.candidates(synthetic_record(seeds=seeds), None))
 
 
@@ -462,7 +485,7 @@ def test_drawn_cells(seeds: int, least: int, lots: random.Random, beacon: str) -
     cells = list(cells_of(seeds))
     chosen = draws.draw(cells, "b" * 64, beacon, least)
     assert len({id(c) for c in chosen}) == len(chosen) >= min(least, len(cells))
-    tickets = [cell for cell in chosen if draws.scores_a_ticket(cell)]
+    tickets = [cell for cell in chosen if draws.part_of(cell.kind, cell.schedule) == 0]
     assert len(tickets) >= draws.enough(seeds * 6)
     assert {cell.seed for cell in tickets} == set(range(seeds))
     assert len(chosen) - len(tickets) >= math.ceil(draws.enough(seeds * 6) / 2)
@@ -478,7 +501,7 @@ def test_the_draw_depends_on_bundle_and_beacon() -> None:
         for cell in draws.draw(cells, "b" * 64, f"{n:064x}"):
             seen[id(cell)] = seen.get(id(cell), 0) + 1
     assert len(seen) == len(cells)
-    tickets = [seen[id(cell)] for cell in cells if draws.scores_a_ticket(cell)]
+    tickets = [seen[id(c)] for c in cells if draws.part_of(c.kind, c.schedule) == 0]
     expected = 300 * draws.enough(len(tickets)) / len(tickets)
     assert all(abs(n - expected) < 5 * math.sqrt(300) / 2 for n in tickets)
     assert draws.draw(cells, "b" * 64, "0" * 64) != draws.draw(cells, "c" * 64, "0" * 64)
@@ -493,7 +516,8 @@ def test_what_the_reference_holds_is_not_drawn() -> None:
 
 def known(record: Record, score: float, curve: float) -> levels.Known:
     """The same floor on every rung."""
-    floors = dict.fromkeys(record.task.ladder, levels.Floors(score, curve))
+    rungs = ((0, density) for density in record.task.ladder)
+    floors = dict.fromkeys(rungs, levels.Floors(score, curve))
     return {"test": floors}
 
 
@@ -530,17 +554,17 @@ def test_counts_beyond_their_noise(differences: list[float], ok: bool) -> None:
     assert [row.z["test"] for row in judged.cells] == pytest.approx(zs)
     assert [row.equal for row in judged.cells] == [d == 0 for d in differences]
     table = np.array([[[z, np.nan] for z in zs]])
-    found = levels.statistics_of(table, np.ones(len(zs), dtype=bool))[:, 0]
+    found = levels.statistics_of(table, np.zeros(len(zs), dtype=int))[:, 0]
     mean = sum(z * z for z in zs) / len(zs)
-    expected = [max(map(abs, zs)), abs(sum(zs)) / math.sqrt(len(zs)), mean, 0, 0]
+    expected = [max(map(abs, zs)), abs(sum(zs)) / math.sqrt(len(zs)), mean, 0, 0, 0, 0]
     assert found == pytest.approx(expected)
     assert judged.ok is ok
 
 
-def rows_of(count: int, rung: float) -> list[levels.Again]:
+def rows_of(count: int, rung: levels.Rung | None) -> list[levels.Again]:
     """So many tickets of one rung, as claimed, on the test split alone."""
     return [
-        levels.Again("ticket", 0.5, seed, 1, "ok", {}, True, {"test": 0.0}, {}, rung)
+        levels.Again("ticket", 0.5, seed, 1, 0, "ok", {}, True, {"test": 0.0}, {}, rung)
         for seed in range(count)
     ]
 
@@ -550,15 +574,15 @@ def test_limits_are_what_honest_records_hardly_exceed(count: int) -> None:
     """Where no floor is estimated: a normal sum, a mean of squares, a largest of so many."""
     from scipy.stats import chi2, norm
 
-    exact = levels.limits(rows_of(count, 0.0))
+    exact = levels.limits(rows_of(count, None))
     one = 1 - (1 - levels.BEYOND) ** (1 / count)
     expected = [
         norm.isf(one / 2), norm.isf(levels.BEYOND / 2), chi2.isf(levels.BEYOND, count) / count
     ]  # fmt: skip
     assert exact[:3] == pytest.approx(expected, rel=0.06)
-    assert list(exact[3:]) == [0, 0]
-    assert all(levels.limits(rows_of(count, 0.5))[:3] > exact[:3] * 1.05)
-    assert list(levels.limits(rows_of(count, 0.0))) == list(exact)
+    assert list(exact[3:]) == [0, 0, 0, 0]
+    assert all(levels.limits(rows_of(count, (0, 0.5)))[:3] > exact[:3] * 1.05)
+    assert list(levels.limits(rows_of(count, None))) == list(exact)
 
 
 @pytest.mark.parametrize(
@@ -681,7 +705,8 @@ def test_areas_are_compared_in_points_of_noise(kind: str, moved: float, ok: bool
 def test_floors(kind: Any, density: float, score: float) -> None:
     record = synthetic_record(seeds=5)
     table = record.model_dump(mode="json")
-    floors = {p: levels.Floors(f, f) for p, f in ((0.5, 4.0), (0.2, 8.0), (0.1, 0.5))}
+    rungs = ((0.5, 4.0), (0.2, 8.0), (0.1, 0.5))
+    floors = {(0, density): levels.Floors(f, f) for density, f in rungs}
     cell = record.cells[0].model_copy(update={"kind": kind, "density": density})
     assert levels._floor(table, cell, floors, "test")[0] == levels.Floors(score, score)
 
@@ -689,10 +714,10 @@ def test_floors(kind: Any, density: float, score: float) -> None:
 def test_of_an_area_an_example_is_less() -> None:
     record = synthetic_record(kind="area", seeds=5)
     table, size = record.model_dump(mode="json"), record.sizes["0"]["test"]
-    floors = {0.5: levels.Floors(0.01, 0.5)}
+    floors = {(0, 0.5): levels.Floors(0.01, 0.5)}
     found, rung = levels._floor(table, record.cells[0], floors, "test")
     assert found == levels.Floors(pytest.approx(100 / size), 1.0)  # type: ignore[arg-type]
-    assert rung == 0
+    assert rung is None
 
 
 def test_environments_that_give_the_same_bits() -> None:
@@ -701,6 +726,35 @@ def test_environments_that_give_the_same_bits() -> None:
     for name in levels.SAME_BITS:
         assert not levels.alike(one, one | {name: "y"})
         assert not levels.alike({k: v for k, v in one.items() if k != name}, one)
+
+
+@pytest.mark.parametrize(("more", "ok"), [(0, True), (1, True), (3, False), (-3, False)])
+def test_carried_tickets_are_judged_apart(more: int, ok: bool) -> None:
+    """A floor of 2 examples at the targets, where claims lie so many above new trainings."""
+    share, record = submitted.carried()
+    with submitted.at_home(share, share.parent / "cache"):
+        floors = levels.floors(load_task(MODADD), load_reference(load_task(MODADD)))
+    moved = [c for c in draws.candidates(record, None) if c.kind == draws.CARRIED][:8]
+    assert {draws.place(cell)[-1] for cell in moved} == {1, 3}
+    pairs: list[Any] = [(c, c) for c in record.cells if c.kind == "ticket"][:8]
+    for cell in moved:
+        counts = tuple(count + abs(more) for count in cell.correct["test"])
+        higher = cell.model_copy(update={"correct": {**cell.correct, "test": counts}})
+        pairs.append((higher, cell) if more > 0 else (cell, higher))
+    judged = levels.judge(record, pairs, floors)
+    assert judged.ok is ok and "carried" in judged.what
+    assert [row.equal for row in judged.cells] == [True] * 8 + [not more] * 8
+
+
+def test_floors_are_wanted_wherever_a_reference_has_runs() -> None:
+    share, _ = submitted.carried()
+    with submitted.at_home(share, share.parent / "cache"):
+        task = load_task(MODADD)
+        known = load_reference(task)
+    assert known is not None and known.noise_at is not None
+    one = known.model_copy(update={"noise_at": {"1": known.noise_at["1"]}})
+    with pytest.raises(RecordError, match=r"tiny-modadd, depth 3: .* no noise floor"):
+        levels.floors(task, one)
 
 
 def test_without_a_floor_level_two_does_not_begin(at_home: Shop, monkeypatch: Any) -> None:

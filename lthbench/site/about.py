@@ -9,7 +9,7 @@ from lthbench.board import draws, levels, ranks, reproduction
 from lthbench.board.standings import RANKED_LEVEL
 from lthbench.reference import PROVISIONAL_BELOW
 from lthbench.site import rungs
-from lthbench.site.words import BOARDS, LEVELS, lines
+from lthbench.site.words import BOARDS, LEVELS, NO_LEVEL, lines
 from lthbench.tables import Table, number
 from lthbench.task import Suite, load_suite, numbers_of_seeds, suite_names
 
@@ -57,18 +57,17 @@ def _thresholds() -> dict[str, str]:
 
 
 def _levels() -> Table:
-    rows = tuple(
+    rows = [
         (
-            f"{level.number} {level.word}",
-            level.promise,
+            f"{level.number} {level.word}" + ", ranked" * (level.number >= RANKED_LEVEL),
+            level.proves,
             level.open,
-            level.how,
-            "ranked" if level.number >= RANKED_LEVEL else "listed",
         )
         for level in LEVELS
-    )
-    head = ("level", "what it promises", "what it leaves open", "what it takes", "on a board")
-    return Table("What each level of verification promises", head, rows)
+    ]
+    rows.append(("no level", "", NO_LEVEL))
+    head = ("level", "what it proves", "what it leaves open")
+    return Table("What each level of verification proves", head, tuple(rows))
 
 
 def _suites(suites: list[Suite]) -> Table:

@@ -13,48 +13,47 @@ from lthbench.tables import plain
 
 @dataclass(frozen=True)
 class Level:
-    """One level of verification: its word, what it promises, and what it leaves open."""
+    """One level of verification: its word, what it proves, and what it leaves open."""
 
     number: int
     word: str
-    promise: str
+    proves: str
     open: str
-    how: str
 
 
 LEVELS: Final = (
     Level(
         0,
         "reported",
-        "The record is well-formed, its digests hold, and every score follows from the counts of "
-        "correct answers in it.",
-        "Nobody has looked at the tickets.",
-        "seconds; nothing of the submission is run",
+        "The record is well-formed and is its source's: digests hold, and every score follows "
+        "from the counts of correct answers in it.",
+        "Whether anything was trained at all.",
     ),
     Level(
         1,
         "artefacts checked",
-        "The masks are there: as many weights as claimed, the claimed origin, nested where they "
-        "must be, compared with every accepted entry's.",
-        "Nobody has trained them again.",
-        "minutes of a CPU; nothing of the submission is run",
+        "The tickets are there, with the counts, origins and weights that the record claims; "
+        "controls are those that the seed draws; no accepted entry has the same tickets.",
+        "Whether they score what the record says.",
     ),
     Level(
         2,
         "retrained",
-        "Cells drawn by lot after the submission were trained again from seed and mask by the "
-        "harness, and agree within the task's noise floor.",
-        "That the search found the masks as it says; transfer and shortened schedules.",
-        "one sparse training a cell; nothing of the submission is run",
+        "Cells that nobody could foresee were trained again from seed and masks: whole curves "
+        "agree within the noise floor, in both directions.",
+        "Whether the search finds these tickets, and at what cost.",
     ),
     Level(
         3,
         "reproduced",
-        "The search itself was run again from its source in a sandbox, on fresh seeds, and did as "
-        "well within its errors.",
-        "Tasks and seeds that nobody ran. No level looks at runs at other depths (transfer).",
-        "what the submission cost",
+        "The search was run again from its source in a sandbox, on fresh seeds and on published "
+        "ones: as good, no dearer, and the same tickets.",
+        "Seeds and tasks that nobody ran.",
     ),
+)
+NO_LEVEL: Final = (
+    "Who the authors are, whose idea it is, what a method works out between its calls (the meter "
+    "counts calls), or how it does elsewhere."
 )
 RANKED_LEVEL: Final = 2
 

@@ -15,29 +15,32 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lthbench import bundle as bundles
-from lthbench import executors, networks, score
+from lthbench import carry, executors, networks, score
+from lthbench.board.draws import CARRIED
 from lthbench.bundle import Bundle
 from lthbench.engine.choice import means_of
 from lthbench.errors import LthbenchError, RecordError
 from lthbench.executors import Executor
+from lthbench.handover import Wanted
 from lthbench.paths import canonical_json, write_whole
 from lthbench.score import Entry, Plan, Seen
 from lthbench.scores import REINITS, UNTRAINED
 from lthbench.states import State
 from lthbench.task import Task
-from lthbench.ticket import completed
+from lthbench.ticket import Ticket, completed
 from lthbench.verify.redrawn import RULES, Held, held, masks_of, reinit_start
 
 OTHER = 10_000  # between the seeds of a rewound ticket's reinit controls (`lthbench.score`)
 
 
 class Lot(NamedTuple):
-    """A cell that was drawn."""
+    """A cell that was drawn; depth 0 is the task's own."""
 
     kind: str
     density: float
     seed: int
     schedule: int
+    depth: int
     attempt: int
 
 
@@ -54,20 +57,26 @@ async def trained(request: dict[str, Any], folder: Path) -> list[dict[str, Any]]
     try:
         lots = [Lot(*lot) for lot in request["cells"]]
         seen = score.see(task, sorted({lot.seed for lot in lots}), Plan(final=True), means)
-        entries = [await _entry(bundle, task, lot, executor, seen) for lot in lots]
-        done: dict[score.Place, dict[str, Any]] = {}
-        async for entry, result, _ in score.score_cells(task, entries, folder, executor, seen):
-            done[entry.place] = score.cell_of(entry, result)
-            print(len(done), flush=True)  # for whoever waits
+        done: dict[Lot, dict[str, Any]] = {}
+        for depth in sorted({lot.depth for lot in lots}):
+            mine = [lot for lot in lots if lot.depth == depth]
+            make = _moved_entry if depth else _entry
+            entries = [await make(bundle, task, lot, executor, seen) for lot in mine]
+            asked = dict(zip((entry.place for entry in entries), mine, strict=True))
+            async for entry, result, _ in score.score_cells(task, entries, folder, executor, seen):
+                cell = score.cell_of(entry, result)
+                if depth:
+                    cell |= {"depth": depth, "source": entry.table.get("source", "")}
+                done[asked[entry.place]] = {k: v for k, v in cell.items() if k != "key"}
+                print(len(done), flush=True)  # for whoever waits
     finally:
         await executor.close()
-    cells = [done[lot.kind, lot.density, lot.seed, lot.schedule] for lot in lots]
-    return [{name: cell[name] for name in cell if name != "key"} for cell in cells]
+    return [done[lot] for lot in lots]
 
 
 async def _entry(bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen: Seen) -> Entry:
     """One cell as `lthbench.score` would have it, from the bundle's ticket or from the seed."""
-    kind, density, seed, schedule, attempt = lot
+    kind, density, seed, schedule, _, attempt = lot
     theta = networks.initial(task.network, task.network.depth, seed)
     until = 0 if kind in UNTRAINED else None
     if kind == "dense":
@@ -91,6 +100,28 @@ async def _entry(bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen:
         task, kind, density, seed, start, chosen, seen, table, until=until, schedule=schedule
     )
     return replace(entry, attempt=attempt)
+
+
+async def _moved_entry(
+    bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen: Seen
+) -> Entry:
+    """A cell at another depth as `lthbench.carry` would have it: `erk` from the seed, all else from
+    the bundle's ticket by the elastic rule."""
+    target = carry.at_depth(task, lot.depth)
+    if lot.kind == "erk":
+        drawn = masks_of(target, lot.kind, lot.density, lot.seed, lot.attempt, None)
+        own = {"origin": "init", "start": 0}
+        where = target, lot.kind, lot.density, lot.seed
+        return carry.entry_at_depth(*where, Ticket(drawn), own, seen, lot.attempt)
+    found = held(bundle, task, lot.seed, lot.density)
+    start = found.start or await _late(task, found, executor, seen)
+    chosen = Ticket(found.masks, found.step)
+    wanted = Wanted(chosen, start, found.origin, lot.density, lot.depth)
+    moved, told = carry.carry_elastically(task, target, wanted)
+    if lot.kind == CARRIED:
+        return carry.entry_at_depth(target, lot.kind, lot.density, lot.seed, moved, told, seen)
+    parts = carry.part_entries(target, lot.seed, moved, told, seen, lot.attempt)
+    return next(part for part in parts if part.kind == lot.kind)
 
 
 async def _late(task: Task, ticket: Held, executor: Executor, seen: Seen) -> State:

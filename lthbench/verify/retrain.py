@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from lthbench import data as data_module
-from lthbench.board.draws import candidates, draw, place
+from lthbench.board.draws import Drawn, candidates, draw, place
 from lthbench.board.levels import Judged, alike, floors, judge
 from lthbench.bundle import Bundle
 from lthbench.engine.choice import HERE, VERSIONS, engine_for
 from lthbench.errors import ResourceError
 from lthbench.evaluation import environment
 from lthbench.paths import cache, canonical_json
-from lthbench.record import Cell, Record
+from lthbench.record import Carried, Cell, Record
 from lthbench.reference import Reference
 from lthbench.task import Task
 from lthbench.verify.found import Finding, Say, quiet
@@ -58,8 +58,8 @@ def check(
 
 
 def trained_again(
-    bundle: Bundle, task: Task, cells: Sequence[Cell], workers: int | None, say: Say = quiet
-) -> list[Cell]:
+    bundle: Bundle, task: Task, cells: Sequence[Drawn], workers: int | None, say: Say = quiet
+) -> list[Drawn]:
     """The same cells as a fresh process trains them, from the bundle alone.
 
     Its cache is empty but for the data, which are prepared here.
@@ -77,7 +77,7 @@ def trained_again(
             said = (heard.strip().splitlines() or ["it said nothing"])[-1][:200]
             raise ResourceError(f"{task.name}: training again ended early ({said})")
         table = json.loads((folder / "answer.json").read_bytes())
-    return [Cell.model_validate(cell) for cell in table]
+    return [(Carried if "depth" in cell else Cell).model_validate(cell) for cell in table]
 
 
 def _run(folder: Path, say: Say, words: str) -> tuple[int, str]:
@@ -106,7 +106,7 @@ def _run(folder: Path, say: Say, words: str) -> tuple[int, str]:
 
 
 def request(
-    bundle: Bundle, task: Task, cells: Sequence[Cell], workers: int | None
+    bundle: Bundle, task: Task, cells: Sequence[Drawn], workers: int | None
 ) -> dict[str, Any]:
     """What the fresh process is told: no claim of the record is in it."""
     return {
