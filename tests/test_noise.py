@@ -78,22 +78,27 @@ def test_a_floor_of_curves_is_a_mean_over_evaluations() -> None:
 def test_a_reference_takes_floors_up_and_does_without(tmp_path: Path) -> None:
     record = synthetic_record(3, "accuracy", 5, reference=False)
     path = tmp_path / "noise.json"
-    assert _noise(path, record) is None
+    assert _noise(path, record) == ()
     assert "noise" not in build(record).model_dump(mode="json")
     rungs = [1.0] * len(record.task.ladder)
     floors = {part: {"score": rungs, "curve": rungs} for part in ("held_out", "test")}
     path.write_text(json.dumps({"task": record.task.digest, "floors": floors}))
-    frozen = build(record, _noise(path, record))
+    frozen = build(record, *_noise(path, record))
     assert frozen.noise and frozen.noise["test"].score == tuple(rungs)
+    assert frozen.noise_at is None
+    table = {"task": record.task.digest, "floors": floors, "targets": {"1": floors}}
+    path.write_text(json.dumps(table))
+    with pytest.raises(RecordError, match="of other rungs"):  # its tickets were not carried
+        _noise(path, record)
     path.write_text(json.dumps({"task": "another", "floors": floors}))
     with pytest.raises(RecordError, match="floors of another protocol"):
         _noise(path, record)
     few = {part: {"score": rungs, "curve": rungs[1:]} for part in floors}
     path.write_text(json.dumps({"task": record.task.digest, "floors": few}))
-    with pytest.raises(RecordError, match="other rungs than the ladder's"):
+    with pytest.raises(RecordError, match="of other rungs"):
         _noise(path, record)
     path.write_text("{")
-    with pytest.raises(RecordError, match=r"damaged; run lthbench dev noise again"):
+    with pytest.raises(RecordError, match=r"damaged, .* run lthbench dev noise again"):
         _noise(path, record)
 
 
