@@ -154,7 +154,7 @@ def build(
     debug: Debug = False,
 ) -> None:
     """Write the whole site as files, anew or only what changed."""
-    from lthbench.leaderboard.site import build as run
+    from lthbench.leaderboard.site.build import build as run
 
     typer.echo(run(out).text())
 
@@ -168,7 +168,7 @@ def serve(
     debug: Debug = False,
 ) -> None:
     """Show the site in a browser on this machine."""
-    from lthbench.leaderboard.site import serve as run
+    from lthbench.leaderboard.site.serve import serve as run
 
     run(out, port, typer.echo)
 

@@ -1,8 +1,8 @@
 """What levels 2 and 3 of a verification test: which cells are drawn, and what is refused.
 
-Nothing is trained here. `leaderboard.verification` trains what is drawn and judges it by these rules, and
-the ledger's writer holds a report against them again, so that no report is believed for its own
-verdict.
+Nothing is trained here. `leaderboard.verification` trains what is drawn and judges it by these
+rules, and the ledger's writer holds a report against them again, so that no report is believed for
+its own verdict.
 """
 
 from __future__ import annotations

@@ -47,8 +47,8 @@ def page(name: str, entries: Sequence[Entry], overlaps: Mapping[str, Any]) -> di
         "note": (
             "Differences are taken seed by seed, over the seeds that both have, with a 95 % t "
             f"interval from {metrics.MIN_SEEDS} seeds on, none where all are alike; p is the exact "
-            f"two-sided test by flipping signs, from {best_per_density.LEAST_TESTED} seeds on, of this "
-            "pair "
+            f"two-sided test by flipping signs, from {best_per_density.LEAST_TESTED} seeds on, of "
+            "this pair "
             "alone: the boards adjust theirs for all pairs."
         ),
     }
