@@ -12,29 +12,29 @@ if TYPE_CHECKING:
     from lthbench.errors import BudgetExceeded as BudgetExceeded
     from lthbench.errors import LthbenchError as LthbenchError
     from lthbench.errors import NotApplicable as NotApplicable
-    from lthbench.evaluation import evaluate as evaluate
-    from lthbench.masks import keep_top as keep_top
-    from lthbench.masks import layer_counts as layer_counts
-    from lthbench.problem import Batch as Batch
-    from lthbench.problem import Problem as Problem
-    from lthbench.states import State as State
-    from lthbench.ticket import Ticket as Ticket
-    from lthbench.transfer import elastic as elastic
-    from lthbench.zoo import load_ticket as load_ticket
+    from lthbench.evaluation.pipeline import evaluate as evaluate
+    from lthbench.leaderboard.tickets import load_ticket as load_ticket
+    from lthbench.method.problem import Batch as Batch
+    from lthbench.method.problem import Problem as Problem
+    from lthbench.networks.state import State as State
+    from lthbench.tickets.elastic import elastic as elastic
+    from lthbench.tickets.masks import keep_top as keep_top
+    from lthbench.tickets.masks import layer_counts as layer_counts
+    from lthbench.tickets.ticket import Ticket as Ticket
 
 _HOMES = {
-    "Batch": "problem",
+    "Batch": "method.problem",
     "BudgetExceeded": "errors",
     "LthbenchError": "errors",
     "NotApplicable": "errors",
-    "Problem": "problem",
-    "State": "states",
-    "Ticket": "ticket",
-    "elastic": "transfer",
-    "evaluate": "evaluation",
-    "keep_top": "masks",
-    "layer_counts": "masks",
-    "load_ticket": "zoo",
+    "Problem": "method.problem",
+    "State": "networks.state",
+    "Ticket": "tickets.ticket",
+    "elastic": "tickets.elastic",
+    "evaluate": "evaluation.pipeline",
+    "keep_top": "tickets.masks",
+    "layer_counts": "tickets.masks",
+    "load_ticket": "leaderboard.tickets",
 }
 
 __all__ = [

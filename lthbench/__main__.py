@@ -1,5 +1,5 @@
 """`python -m lthbench` is `lthbench`."""
 
-from lthbench.cli import main
+from lthbench.cli.main import main
 
 main()

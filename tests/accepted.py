@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lthbench import bundle
-from lthbench.board import ledger as ledgers
-from lthbench.paths import digest
-from lthbench.record import BundleEntry, Record, file_bytes
+from lthbench.io.paths import digest
+from lthbench.leaderboard.board import ledger as ledgers
+from lthbench.leaderboard.bundle import archive
+from lthbench.records.schema import BundleEntry, Record, file_bytes
 from tests.submitted import at_home, furnish, house
 
 
@@ -22,10 +22,10 @@ def entry_of(
     Args:
         changed: keys of the record that are told differently than in the bundle.
     """
-    found = bundle.read(file)
+    found = archive.read(file)
     named = BundleEntry(sha256=found.sha256, size=found.size, urls=urls)
     update = {"bundle": named, **(changed or {})}
-    record: Record = bundle.record(found, task).model_copy(update=update)
+    record: Record = archive.record(found, task).model_copy(update=update)
     data = file_bytes(record)
     name = f"{record.method.name}--{digest(data)[:8]}"
     path = share / "_share" / "leaderboard" / "records" / task / f"{name}.json"

@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lthbench import depths, scores
-from lthbench import task as task_module
-from lthbench.board.entries import Board, Entry, State
-from lthbench.board.ledger import Ledger
-from lthbench.paths import canonical_json, digest, write_whole
-from lthbench.record import SCHEMA, Record, file_bytes, record_digest
-from lthbench.record import build as build_record
-from lthbench.reference import Noise, Reference
-from lthbench.reference import build as build_reference
-from lthbench.task import PUBLISHED, Task, load_task, task_names
+from lthbench.io.paths import canonical_json, digest, write_whole
+from lthbench.leaderboard.board.entries import Board, Entry, State
+from lthbench.leaderboard.board.ledger import Ledger
+from lthbench.protocol import task as task_module
+from lthbench.protocol.task import PUBLISHED, Task, load_task, task_names
+from lthbench.records import aggregate, transfer_score
+from lthbench.records.reference import Noise, Reference
+from lthbench.records.reference import build as build_reference
+from lthbench.records.schema import SCHEMA, Record, file_bytes, record_digest
+from lthbench.records.schema import build as build_record
 from tests.records import ACCURACY, AREA, _generator, _grokking, _learning, as_file
 
 # The suite `lite` of these tests (see `small_lite`): three of its tasks.
@@ -358,7 +358,7 @@ def _own_places(task: Protocol, method: Method, seeds: int) -> list[Place]:
         for s in range(seeds):
             for to in task.carried["targets"]:
                 for at, d in enumerate(task.carried["densities"]):
-                    parts = [] if at else list(depths.PARTS)
+                    parts = [] if at else list(transfer_score.PARTS)
                     places += [Place(k, d, s, depth=to) for k in ("carried", *direct, *parts)]
     return places
 
@@ -396,7 +396,7 @@ def _looks_like(place: Place, quality: float) -> tuple[str, float]:
         return "ticket", min(1.0, place.density * quality)
     if place.kind.startswith("reinit"):
         return place.kind, min(1.0, place.density * quality**0.5)
-    if place.kind in depths.PARTS:
+    if place.kind in transfer_score.PARTS:
         return "shuffled", place.density
     return place.kind, place.density
 
@@ -419,7 +419,11 @@ def _cell(
     weights = task.carried["sizes"][str(place.depth)] if place.depth else task.entry["weights"]
     kept = round(place.density * weights)
     subject = place.kind in ("ticket", "untrained") and place.schedule == 1
-    own = method is not None and place.kind not in ("direct", "untrained_random", *depths.PARTS[:2])
+    own = method is not None and place.kind not in (
+        "direct",
+        "untrained_random",
+        *transfer_score.PARTS[:2],
+    )
     division = method.division if method and own else "init"
     start = task.entry["every"] if division == "rewind" else 0
     carried = place.kind in ("carried", "weights-only")
@@ -594,8 +598,8 @@ def _table_head(table: dict[str, Any], method: Method) -> dict[str, Any]:
 
 
 def _scored(table: dict[str, Any]) -> dict[str, Any]:
-    whole = {**table, "schema_version": SCHEMA, "scorer": scores.VERSION}
-    return {**whole, "aggregates": scores.aggregate(whole)}
+    whole = {**table, "schema_version": SCHEMA, "scorer": aggregate.VERSION}
+    return {**whole, "aggregates": aggregate.aggregate(whole)}
 
 
 # The ledger

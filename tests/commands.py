@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lthbench import cli
+from lthbench.cli import main
 
 Done = subprocess.CompletedProcess[str]
 
@@ -25,7 +25,7 @@ def run(*arguments: str, cwd: Path, **environment: str) -> Done:
         for name, value in environment.items():
             patch.setenv(name, value)
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
     return Done(arguments, int(ended.value.code or 0), out.getvalue(), errors.getvalue())
 
 

@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 from hypothesis import settings
 
-from lthbench import paths
+from lthbench.io import paths
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports datasets; children inherit it
 

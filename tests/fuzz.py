@@ -28,12 +28,13 @@ from typing import Any
 
 import numpy as np
 
-from lthbench import arrays, bundle, container, packed
 from lthbench.errors import LthbenchError
-from lthbench.paths import canonical_json, digest
-from lthbench.record import file_bytes, read_record
+from lthbench.io import canonical_tensors, canonical_zip
+from lthbench.io.paths import canonical_json, digest
+from lthbench.leaderboard.bundle import archive, ticket_member
+from lthbench.leaderboard.validation.validate import check_bundle, check_record
+from lthbench.records.schema import file_bytes, read_record
 from lthbench.seeds import generator
-from lthbench.validation import check_bundle, check_record
 from tests.records import as_file
 from tests.submitted import DIGITS, MODADD, at_home, house
 
@@ -63,19 +64,19 @@ STANDIN = "stand-in-for-what-json-cannot-say"
 def sound(task: str) -> Mapping[str, bytes]:
     """A bundle's members for one task, without what differs from run to run."""
     home = house()
-    whole = bundle.read(home.bundle)
+    whole = archive.read(home.bundle)
     table = json.loads(bytes(whole.members[f"{task}/record.json"]))
     table |= {"times": {"find_seconds": 1.0}, "environment": {"torch": "2"}}
     members = {n: bytes(data) for n, data in whole.members.items() if n.split("/")[0] == task}
-    members |= {n: bytes(whole.members[n]) for n in (bundle.SOURCE,)}
+    members |= {n: bytes(whole.members[n]) for n in (archive.SOURCE,)}
     members[f"{task}/record.json"] = canonical_json(table)
-    members[bundle.ENVIRONMENT] = canonical_json({"packages": {"torch": "2"}})
+    members[archive.ENVIRONMENT] = canonical_json({"packages": {"torch": "2"}})
     return members
 
 
 @cache
 def sound_bundle(task: str) -> bytes:
-    return bundle.contain(dict(sound(task)))
+    return archive.contain(dict(sound(task)))
 
 
 def pick(draw: Draw, things: Sequence[Any]) -> Any:
@@ -172,12 +173,12 @@ def safetensors_of(draw: Draw, data: bytes) -> bytes:
         text = table_of(draw, json.loads(data[8 : 8 + length])).rstrip(b"\n")
         text += b" " * (-len(text) % 8)
         return len(text).to_bytes(8, "little") + text + data[8 + length :]
-    header, held = arrays.loads(data, "fuzz")
+    header, held = canonical_tensors.loads(data, "fuzz")
     changed = {name: array.copy() for name, array in held.items()}
     if way == 1:
         try:
             told = json.loads(table_of(draw, header)) if draw.random() < 0.7 else header
-            return arrays.dumps(told, changed)
+            return canonical_tensors.dumps(told, changed)
         except (ValueError, TypeError, AttributeError, RecursionError):
             return data[:8] + bytes_of(draw, data[8:])
     name = pick(draw, list(changed))
@@ -202,7 +203,7 @@ def safetensors_of(draw: Draw, data: bytes) -> bytes:
         )
         with np.errstate(all="ignore"):
             pick(draw, edits)()
-    return arrays.dumps(header, changed)
+    return canonical_tensors.dumps(header, changed)
 
 
 def member_of(draw: Draw, name: str, data: bytes) -> bytes:
@@ -282,12 +283,12 @@ def bundle_case(draw: Draw, path: Path) -> tuple[str, bool]:
     elif way < 0.35:
         members = dict(sound(task))
         files = {n: {"sha256": digest(d), "size": len(d)} for n, d in members.items()}
-        manifest = member_of(draw, bundle.MANIFEST, canonical_json({"files": files, "format": 1}))
-        data, done = container.write({**members, bundle.MANIFEST: manifest}), "manifest"
+        manifest = member_of(draw, archive.MANIFEST, canonical_json({"files": files, "format": 1}))
+        data, done = canonical_zip.write({**members, archive.MANIFEST: manifest}), "manifest"
     else:
         members, done = members_of(draw, dict(sound(task)))
         try:
-            data = bundle.contain(members)
+            data = archive.contain(members)
         except LthbenchError:
             return f"bundle, {done}", False  # the writer refuses its name
     path.write_bytes(data)
@@ -304,22 +305,26 @@ def bundle_case(draw: Draw, path: Path) -> tuple[str, bool]:
 def _read_bundle(path: Path, data: bytes) -> bool:
     """Whether a bundle is taken; all of it is read, and read by the rules of level 0."""
     try:
-        whole = bundle.read(path)
+        whole = archive.read(path)
     except LthbenchError as error:
         one_line(error)
         return False
-    again: Members = {bundle.ENVIRONMENT: bytes(whole.members[bundle.ENVIRONMENT])}
-    again[bundle.SOURCE] = bundle.source(whole).encode()
+    again: Members = {archive.ENVIRONMENT: bytes(whole.members[archive.ENVIRONMENT])}
+    again[archive.SOURCE] = archive.source(whole).encode()
     for task in whole.tasks:
-        record = bundle.record(whole, task).model_dump(mode="json")
+        record = archive.record(whole, task).model_dump(mode="json")
         again[f"{task}/record.json"] = canonical_json(as_file(record))
-        again[f"{task}/answers.safetensors"] = arrays.dumps({}, bundle.answers(whole, task))
-        again[f"{task}/curves.safetensors"] = arrays.dumps({}, bundle.curves(whole, task))
-        for seed, density in bundle.tickets(whole, task):
-            rung = packed.rung_name(density)
-            held = packed.dumps(*bundle.ticket(whole, task, seed, density))
+        again[f"{task}/answers.safetensors"] = canonical_tensors.dumps(
+            {}, archive.answers(whole, task)
+        )
+        again[f"{task}/curves.safetensors"] = canonical_tensors.dumps(
+            {}, archive.curves(whole, task)
+        )
+        for seed, density in archive.tickets(whole, task):
+            rung = ticket_member.rung_name(density)
+            held = ticket_member.dumps(*archive.ticket(whole, task, seed, density))
             again[f"{task}/tickets/seed{seed}/{rung}.safetensors"] = held
-    if bundle.contain(again) != data:
+    if archive.contain(again) != data:
         raise Wrong("what was read is not what stands there")
     try:
         check_bundle(path)

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
-from lthbench import scores
-from lthbench.paths import canonical_json, digest
+from lthbench.io.paths import canonical_json, digest
+from lthbench.records import aggregate
 from tests.records import synthetic_record
 
 Json = dict[str, Any]
@@ -45,7 +45,7 @@ def cases() -> Iterator[tuple[str, Json]]:
 
 def golden(table: Json) -> str:
     """The first digits of the digest of a table's aggregates."""
-    return digest(canonical_json(_rounded(scores.aggregate(table))))[:16]
+    return digest(canonical_json(_rounded(aggregate.aggregate(table))))[:16]
 
 
 def _plain(seed: int, kind: Any, seeds: int, **options: Any) -> Json:

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lthbench import scores
-from lthbench.board import draws, levels
-from lthbench.paths import shipped
-from lthbench.record import Record, read_record
-from lthbench.reference import FLOOR_DRAWS, Reference, load_reference
-from lthbench.task import load_task
+from lthbench.io.paths import shipped
+from lthbench.leaderboard.board import criteria, sampling
+from lthbench.protocol.task import load_task
+from lthbench.records import aggregate
+from lthbench.records.reference import FLOOR_DRAWS, Reference, load_reference
+from lthbench.records.schema import Record, read_record
 
 LOTS, WORLDS = 20, 500  # draws of cells, and simulations of each
 Floats = NDArray[np.float64]
@@ -32,25 +32,27 @@ Floats = NDArray[np.float64]
 def simulate(record: Record, reference: Reference, dice: np.random.Generator) -> Floats:
     """The shares of honest records that are refused and of forged ones that pass."""
     task = load_task(record.task.name)
-    table, known = record.model_dump(mode="json"), levels.floors(task, reference)
-    cells = draws.candidates(record, reference)
+    table, known = record.model_dump(mode="json"), criteria.floors(task, reference)
+    cells = sampling.candidates(record, reference)
     found = []
     for lot in range(LOTS):
-        chosen = draws.draw(cells, "b" * 64, f"{lot:064x}")
-        rows = [levels._row(table, cell, cell, known) for cell in chosen]
-        allowed, parts = levels.limits(rows)[:, None], levels._parts(rows)
+        chosen = sampling.draw(cells, "b" * 64, f"{lot:064x}")
+        rows = [criteria._row(table, cell, cell, known) for cell in chosen]
+        allowed, parts = criteria.limits(rows)[:, None], criteria._parts(rows)
         makes = parts == 0
-        unit = np.array([levels._floor(table, c, known["test"], "test")[0].score for c in chosen])
-        tickets = [c for c in chosen if draws.part_of(c.kind, c.schedule) == 0]
-        tickets += [c for c in cells if draws.part_of(c.kind, c.schedule) == 0 and c not in tickets]
+        unit = np.array([criteria._floor(table, c, known["test"], "test")[0].score for c in chosen])
+        tickets = [c for c in chosen if sampling.part_of(c.kind, c.schedule) == 0]
+        tickets += [
+            c for c in cells if sampling.part_of(c.kind, c.schedule) == 0 and c not in tickets
+        ]
         gain = np.array([_gain(table, record, cell.density) for cell in tickets])
         raised = np.zeros((WORLDS, len(rows)))
-        raised[:, makes] = _forged(gain, dice)[:, : makes.sum()] / (levels.SPREAD * unit[makes])
+        raised[:, makes] = _forged(gain, dice)[:, : makes.sum()] / (criteria.SPREAD * unit[makes])
         ended = []
         for claims in (np.zeros(raised.shape), raised):
             z = _noise(rows, dice)
             z[..., 0] += claims
-            found_here = levels.statistics_of(z / _spread(rows, dice), parts)
+            found_here = criteria.statistics_of(z / _spread(rows, dice), parts)
             ended.append((found_here > allowed).any(axis=0))
         found.append([ended[0].mean(), 1 - ended[1].mean()])
     return np.asarray(np.mean(found, axis=0))
@@ -59,21 +61,21 @@ def simulate(record: Record, reference: Reference, dice: np.random.Generator) ->
 def _forged(gain: Floats, dice: np.random.Generator) -> Floats:
     """What each ticket's claim is raised by: a fifth of them, by lot among those with a gain."""
     order = np.argsort(dice.random((WORLDS, len(gain))) + (gain <= 0), axis=1)
-    return np.where(np.argsort(order, axis=1) < math.ceil(draws.SHARE * len(gain)), gain, 0.0)
+    return np.where(np.argsort(order, axis=1) < math.ceil(sampling.SHARE * len(gain)), gain, 0.0)
 
 
-def _noise(rows: Sequence[levels.Again], dice: np.random.Generator) -> Floats:
+def _noise(rows: Sequence[criteria.Again], dice: np.random.Generator) -> Floats:
     """Differences of another machine in true standard deviations; NaN where no score is known."""
-    known = np.isfinite([levels._tested(row) for row in rows])
-    z = dice.standard_normal((WORLDS, len(rows), len(levels.SETS)))
+    known = np.isfinite([criteria._tested(row) for row in rows])
+    z = dice.standard_normal((WORLDS, len(rows), len(criteria.SETS)))
     return np.where(known, z, np.nan)
 
 
-def _spread(rows: Sequence[levels.Again], dice: np.random.Generator) -> Floats:
+def _spread(rows: Sequence[criteria.Again], dice: np.random.Generator) -> Floats:
     """Estimated over true floors: one estimate a rung and set, none of the least floor."""
     free = FLOOR_DRAWS - 1
     rungs = list({row.rung: None for row in rows})
-    shape = WORLDS, len(rungs), len(levels.SETS)
+    shape = WORLDS, len(rungs), len(criteria.SETS)
     spread = np.sqrt(dice.chisquare(free, shape) / free)
     spread[:, [at for at, rung in enumerate(rungs) if not rung]] = 1.0
     return np.asarray(spread[:, [rungs.index(row.rung) for row in rows]])
@@ -87,8 +89,8 @@ def _gain(table: dict[str, Any], record: Record, density: float) -> float:
         of = [cell for cell in record.cells if (cell.kind, cell.schedule) == (kind, 1)]
         rung = min({cell.density for cell in of}, key=lambda at: abs(math.log(at / density)))
         mine = [cell for cell in of if cell.density == rung]
-        values = [scores.score_of(table, c.model_dump(mode="json"), "test") for c in mine]
-        means[kind] = float(np.mean(values)) * levels._unit(table, mine[0], "test")
+        values = [aggregate.score_of(table, c.model_dump(mode="json"), "test") for c in mine]
+        means[kind] = float(np.mean(values)) * criteria._unit(table, mine[0], "test")
     return max(0.0, means["ticket"] - means["erk"]) / 2
 
 

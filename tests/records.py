@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lthbench import scores, stats
-from lthbench.paths import digest
-from lthbench.record import Carried, Record, build
-from lthbench.task import Controls, controlled
+from lthbench.io.paths import digest
+from lthbench.protocol.task import Controls, controlled
+from lthbench.records import aggregate, metrics
+from lthbench.records.schema import Carried, Record, build
 
 Kind = Literal["accuracy", "area"]
 
@@ -286,15 +286,15 @@ def _reference(wanted: Wanted, parts: Mapping[str, int], draw: int) -> dict[str,
 
     def score(kind: str, density: float, number: int) -> float:
         counts = _counts(task, parts, draw, kind, density, -1 - number, 1)
-        return scores.score_of(table, {"seed": 0, "status": "ok", "correct": counts})
+        return aggregate.score_of(table, {"seed": 0, "status": "ok", "correct": counts})
 
     dense = [score("dense", 1.0, number) for number in range(10)]
     erk = [[score("erk", d, number) for d in task["ladder"]] for number in range(10)]
-    weights = stats.log_density_weights(task["ladder"])
+    weights = metrics.log_density_weights(task["ladder"])
     return {
         "digest": digest(b"reference"),
         "provisional": False,
         "dense": dense,
-        "margin": stats.margin(dense, parts[shown]),
-        "loss_random": stats.loss_points(dense, erk, weights).tolist(),
+        "margin": metrics.margin(dense, parts[shown]),
+        "loss_random": metrics.loss_points(dense, erk, weights).tolist(),
     }

@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lthbench import scores
-from lthbench.paths import canonical_json, digest
-from lthbench.reference import SHARED
-from lthbench.task import load_task
+from lthbench.io.paths import canonical_json, digest
+from lthbench.protocol.task import load_task
+from lthbench.records import aggregate
+from lthbench.records.reference import SHARED
 from tests.records import as_file, as_table
 from tests.searching import ROOT
 from tests.submitted import carried
@@ -71,7 +71,7 @@ def measured(table: Json) -> Json:
         one["effective_nodes"] = None if one["effective"] is None else 100
     order = ("seed", "density", "kind", "schedule")
     table["cells"].sort(key=lambda one: [-one[k] if k == "density" else one[k] for k in order])
-    return {**table, "aggregates": scores.aggregate(table)}
+    return {**table, "aggregates": aggregate.aggregate(table)}
 
 
 def written(folder: Path, table: Json, *, scored: bool = False) -> Path:
@@ -81,7 +81,7 @@ def written(folder: Path, table: Json, *, scored: bool = False) -> Path:
         scored: with aggregates that follow from it, as one who knows the scorer would write it.
     """
     if scored:
-        table = {**table, "aggregates": scores.aggregate(table)}
+        table = {**table, "aggregates": aggregate.aggregate(table)}
     raw = canonical_json(as_file(table))
     path = (
         folder / str(table["task"]["name"]) / f"{table['method']['name']}--{digest(raw)[:8]}.json"

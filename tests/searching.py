@@ -10,13 +10,15 @@ from typing import Any
 
 from torch import Tensor
 
-from lthbench import answers, child, wire
-from lthbench.engine import single_threaded
 from lthbench.errors import BudgetExceeded
-from lthbench.executors import Here
-from lthbench.method import Method
-from lthbench.problem import Problem
-from lthbench.task import Task
+from lthbench.evaluation.search import session
+from lthbench.io import messages
+from lthbench.method import child
+from lthbench.method.problem import Problem
+from lthbench.method.source import Method
+from lthbench.protocol.task import Task
+from lthbench.training.executors.local import Here
+from lthbench.training.job import single_threaded
 
 ROOT = Path(__file__).resolve().parents[1]
 METHODS = ROOT / "tests" / "methods"
@@ -26,42 +28,42 @@ METHODS = ROOT / "tests" / "methods"
 class Coordinator:
     """Answers requests as `find` does; what is asked crosses the wire's format both ways."""
 
-    state: answers.SeedState
-    seen: list[answers.Point] = field(default_factory=list)
+    state: session.SeedState
+    seen: list[session.Point] = field(default_factory=list)
 
     def ask(
         self, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
-    ) -> wire.Message:
-        sent, given = wire.loads(wire.dumps(header, tensors))
+    ) -> messages.Message:
+        sent, given = messages.loads(messages.dumps(header, tensors))
         try:
             answer = asyncio.run(
-                answers.answer(sent["op"], sent, given, self.state, Here(), None, lambda *_: None)
+                session.answer(sent["op"], sent, given, self.state, Here(), None, lambda *_: None)
             )
         except BudgetExceeded as error:
             answer = {"error": "budget", "message": str(error)}, {}
         self.seen.append((sent["op"], self.state.log.position, 0))
         answer[0]["left"] = self.state.meter.left
-        return wire.loads(wire.dumps(*answer))
+        return messages.loads(messages.dumps(*answer))
 
 
 def begin(task: Task, seed: int, folder: Path) -> tuple[Problem, Coordinator]:
     """A problem whose calls are answered in this process; the folder is as `find` lays it out."""
     single_threaded()
     place = folder / "store" / f"seed{seed}"
-    state = answers.prepare(task, seed, folder / "tickets" / f"seed{seed}", place)
+    state = session.prepare(task, seed, folder / "tickets" / f"seed{seed}", place)
     coordinator = Coordinator(state)
     problem = Problem(task, task.network.depth, seed, state.train, coordinator.ask)
     return problem, coordinator
 
 
-def search(method: Method, task: Task, seed: int, folder: Path) -> answers.SeedState:
+def search(method: Method, task: Task, seed: int, folder: Path) -> session.SeedState:
     """Run a method from its first line to its last ticket in this process."""
     return traced(method, task, seed, folder)[0]
 
 
 def traced(
     method: Method, task: Task, seed: int, folder: Path
-) -> tuple[answers.SeedState, list[answers.Point]]:
+) -> tuple[session.SeedState, list[session.Point]]:
     """The same, and the requests that it made."""
     problem, coordinator = begin(task, seed, folder)
     child._seed_global_generators(seed)

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lthbench import power
-from lthbench.board import ledger as ledgers
-from lthbench.board.ledger import Ledger
-from lthbench.evidence import figures, verdicts
-from lthbench.evidence import files as evidence
-from lthbench.paths import digest, write_whole
-from lthbench.record import Record, build, file_bytes
-from lthbench.task import load_task
+from lthbench.io.paths import digest, write_whole
+from lthbench.leaderboard.analysis import files as evidence
+from lthbench.leaderboard.analysis import power, schema, verdicts
+from lthbench.leaderboard.board import ledger as ledgers
+from lthbench.leaderboard.board.ledger import Ledger
+from lthbench.protocol.task import load_task
+from lthbench.records.schema import Record, build, file_bytes
 from tests.boards import LITE, Method, board_record, synthetic_board
 
 METHODS = 8
@@ -71,9 +70,9 @@ def site_board(folder: Path) -> Path:
 def _compare_masks(folder: Path, one: Any, other: Any) -> None:
     """Save evidence of two entries: an excess overlap that is there on every rung."""
 
-    def side(line: Any) -> figures.Side:
+    def side(line: Any) -> schema.Side:
         gap = verdicts.estimate([0.01, 0.02, 0.015, 0.012, 0.018])
-        return figures.Side(
+        return schema.Side(
             id=f"{line['method']}--{line['entry'][:8]}",
             method=line["method"],
             record=line["entry"],
@@ -86,12 +85,12 @@ def _compare_masks(folder: Path, one: Any, other: Any) -> None:
 
     dice = np.random.Generator(np.random.Philox(1))
     seeds = tuple(range(5))
-    layer = figures.LayerRow(
+    layer = schema.LayerRow(
         name="<i>neck</i>.weight", size=30000, density_a=0.3, density_b=0.2, ratio=2.5,
         chance=0.4, other_seeds=0.35, same_start=0.3, z=12.5,
     )  # fmt: skip
     rungs = [
-        figures.rung_of(
+        schema.rung_of(
             density,
             seeds,
             tuple(
@@ -106,14 +105,14 @@ def _compare_masks(folder: Path, one: Any, other: Any) -> None:
         for density in (0.512, 0.2097152, 0.08589934592)
     ]
     sides = sorted((side(one), side(other)), key=lambda found: found.id)
-    saved = figures.build(
+    saved = schema.build(
         one["task"],
         load_task(one["task"]).digest,
         (sides[0], sides[1]),
         seeds,
         "",
         rungs,
-        (figures.Missing(what="stability", why="takes trainings"),),
+        (schema.Missing(what="stability", why="takes trainings"),),
     )
     evidence.write(saved, folder / "evidence")
 

@@ -19,15 +19,16 @@ from pathlib import Path
 
 import pytest
 
-from lthbench import data, paths
-from lthbench.evaluation import evaluate
-from lthbench.find import _finished
-from lthbench.method import load_method
-from lthbench.packing import pack
-from lthbench.paths import canonical_json
-from lthbench.record import Record, file_bytes
-from lthbench.reference import Noise, build
-from lthbench.task import load_task
+from lthbench.evaluation.pipeline import evaluate
+from lthbench.evaluation.search.run import _finished
+from lthbench.io import paths
+from lthbench.io.paths import canonical_json
+from lthbench.leaderboard.bundle.build import pack
+from lthbench.method.source import load_method
+from lthbench.protocol import datasets
+from lthbench.protocol.task import load_task
+from lthbench.records.reference import Noise, build
+from lthbench.records.schema import Record, file_bytes
 from tests.searching import ROOT, search
 
 DIGITS, MODADD = "tiny-digits", "tiny-modadd"
@@ -182,7 +183,7 @@ def finished(
     method = load_method(str(file))
     first = 0 if final else 1000
     for name in tasks:
-        data.prepare(load_task(name), download=False, test=final)
+        datasets.prepare(load_task(name), download=False, test=final)
         for seed in range(first, first + seeds):
             state = search(method, load_task(name), seed, out / name)
             done = vars(_finished(state, "ok", "", 0.0)) | {"seconds": 1.0}

@@ -14,16 +14,16 @@ from typing import Any
 
 import pytest
 
-from lthbench import paths
-from lthbench.board import accept as accepting
-from lthbench.board import draws, entries, ledger, levels, reproduction
-from lthbench.board.accept import accept
-from lthbench.board.ledger import Ledger
 from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageError
-from lthbench.paths import canonical_json, digest
-from lthbench.record import Record, parse_record, read_record, record_digest
-from lthbench.reference import load_reference
-from lthbench.task import load_task
+from lthbench.io import paths
+from lthbench.io.paths import canonical_json, digest
+from lthbench.leaderboard.board import accept as accepting
+from lthbench.leaderboard.board import criteria, entries, ledger, reproduction, sampling
+from lthbench.leaderboard.board.accept import accept
+from lthbench.leaderboard.board.ledger import Ledger
+from lthbench.protocol.task import load_task
+from lthbench.records.reference import load_reference
+from lthbench.records.schema import Record, parse_record, read_record, record_digest
 from tests.rewritten import Edit, changed, table_of, written
 from tests.submitted import carried, furnish
 
@@ -116,10 +116,10 @@ def again(path: Path, told: Json, count: int = 0) -> list[Json]:
     record = parse_record(path.read_bytes(), path)
     task = load_task(record.task.name)
     reference = load_reference(task)
-    some = draws.candidates(record, reference)
-    cells = draws.draw(some, str(told["bundle"]), told["beacon"], count)
-    known = levels.floors(task, reference)
-    judged = levels.judge(record, [(cell, cell) for cell in cells], known)
+    some = sampling.candidates(record, reference)
+    cells = sampling.draw(some, str(told["bundle"]), told["beacon"], count)
+    known = criteria.floors(task, reference)
+    judged = criteria.judge(record, [(cell, cell) for cell in cells], known)
     return [asdict(row) for row in judged.cells]
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from lthbench import Ticket, child, keep_top
-from lthbench.check import TASK
+from lthbench import Ticket, keep_top
 from lthbench.errors import BadCall
-from lthbench.method import load_method
-from lthbench.problem import Problem
+from lthbench.method import child
+from lthbench.method.problem import Problem
+from lthbench.method.source import load_method
+from lthbench.tools.check import TASK
 from tests import tiny
 from tests.searching import begin, search
 

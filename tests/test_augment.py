@@ -11,10 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench.engine import Examples, plain
-from lthbench.engine.augment import PAD, SHIFT, crop_and_flip, fed, shift, tables
-from lthbench.engine.order import batches
-from lthbench.task import Recipe
+from lthbench.protocol.task import Recipe
+from lthbench.training.augment import PAD, SHIFT, crop_and_flip, fed, shift, tables
+from lthbench.training.batches import batches
+from lthbench.training.engines import plain
+from lthbench.training.job import Examples
 from tests import tiny
 from tests.strategies import moderate
 

@@ -200,13 +200,13 @@ def test_too_little_address_space(kilobytes: int, tmp_path: Path) -> None:
 
 def test_what_a_machine_refuses_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever it comes from: it is told with its next step."""
-    from lthbench import listing
+    from lthbench.cli import listings
 
     def raising(error: BaseException) -> commands.Done:
         def listed() -> str:
             raise error
 
-        monkeypatch.setattr(listing, "all_tasks", listed)
+        monkeypatch.setattr(listings, "all_tasks", listed)
         return run("tasks", cwd=tmp_path)
 
     refused(raising(MemoryError()), r"too little memory")

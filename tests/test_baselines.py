@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lthbench import masks
-from lthbench.answers import read_ticket
-from lthbench.check import TASK
-from lthbench.engine import Examples
-from lthbench.masks import counts, keep_top, layer_counts
-from lthbench.method import baseline_names, load_method
-from lthbench.problem import Problem
+from lthbench.evaluation.search.session import read_ticket
+from lthbench.method.problem import Problem
+from lthbench.method.source import baseline_names, load_method
+from lthbench.tickets import masks
+from lthbench.tickets.masks import counts, keep_top, layer_counts
+from lthbench.tools.check import TASK
+from lthbench.training.job import Examples
 from tests import tiny
 from tests.checks import small
 from tests.searching import begin, search

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from lthbench import bench, executors
-from lthbench.engine import choice
 from lthbench.errors import LthbenchError, UsageError
-from lthbench.paths import canonical_json
-from lthbench.record import Record
-from lthbench.task import load_task
+from lthbench.io.paths import canonical_json
+from lthbench.protocol.task import load_task
+from lthbench.records.schema import Record
+from lthbench.tools import bench
+from lthbench.training import dispatch
+from lthbench.training.executors import local
 from tests import tiny
 from tests.speed import ladder, peers
 
@@ -36,7 +37,7 @@ def benched() -> bench.Benched:
 def test_every_engine_and_density_has_a_row(benched: bench.Benched) -> None:
     found = {(row.task, row.engine, row.density) for row in benched.rows}
     task = load_task(TINY)
-    engines = choice.engines(choice.Means(), task.network)
+    engines = dispatch.engines(dispatch.Means(), task.network)
     densities = {1.0, 0.2, 0.05, task.ladder.trained[-1]}
     assert found == {(task.name, engine, density) for engine in engines for density in densities}
 
@@ -214,7 +215,7 @@ class _Named:
 @pytest.mark.slow
 def test_ladder(said: Said, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ladder, "SECONDS", 0.1)
-    monkeypatch.setattr(executors, "default_workers", lambda *_: 1)
+    monkeypatch.setattr(local, "default_workers", lambda *_: 1)
     text = said(ladder, "--task", "mlp-digits", "--steps", "20", "--peer-steps", "2")
     assert re.search(r"^ours: [\d.]+ s", text, re.MULTILINE)
     assert re.search(r"^trained: 12 of the search, ", text, re.MULTILINE)

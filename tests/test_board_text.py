@@ -1,4 +1,4 @@
-"""lthbench.board.text: what a visitor reads in a terminal, in Markdown, in LaTeX and as JSON."""
+"""board.render: what a visitor reads in a terminal, in Markdown, in LaTeX and as JSON."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from lthbench.board import entries, ranks, text
-from lthbench.board.entries import Board, Entry
-from lthbench.board.standings import standings
 from lthbench.errors import TaskError, UsageError
-from lthbench.record import BundleEntry
-from lthbench.tables import WIDTH, ranks_left
+from lthbench.leaderboard.board import entries, ranks, render
+from lthbench.leaderboard.board.entries import Board, Entry
+from lthbench.leaderboard.board.standings import standings
+from lthbench.records.schema import BundleEntry
+from lthbench.report.tables import WIDTH, ranks_left
 from tests import commands
 from tests.boards import LITE, Method, board_of, board_record, entry_of
 
@@ -45,7 +45,7 @@ def board() -> Board:
 
 
 def shown(form: str = "terminal", of: Board | None = None, suite: str | None = None) -> str:
-    return text.show(suite, form, of or board())
+    return render.show(suite, form, of or board())
 
 
 def block(said: str, heading: str) -> str:
@@ -80,7 +80,7 @@ def test_every_row_has_its_rank_score_cost_and_level(form: str) -> None:
         name = name.replace("_", r"\_") if form != "terminal" else name
         (line,) = re.findall(rf"^\W*{rank} .*{re.escape(name)}.*$", said, re.M)[:1]
         assert f"{row.score.mean:.2f}" in line.replace("−", "-").replace("$-$", "-")
-        assert f"{row.level} {text.LEVELS[row.level]}" in line
+        assert f"{row.level} {render.LEVELS[row.level]}" in line
 
 
 def test_why_a_row_is_not_ranked_is_told() -> None:
@@ -143,7 +143,7 @@ def test_every_record_is_listed_with_the_name_that_commands_take() -> None:
 
 
 def test_long_lists_are_cut_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(text, "LISTED", 4)
+    monkeypatch.setattr(render, "LISTED", 4)
     said = " ".join(shown().split())
     assert f"{len(board().entries) - 4} records more: --json lists them all." in said
 
@@ -189,7 +189,7 @@ def test_json_has_every_figure_and_the_p_values() -> None:
     for row in early.rows:
         table = rows[row.contender.id]
         assert table["rank"] == (None if row.rank is None else list(row.rank))
-        assert table["level_name"] == text.LEVELS[row.level]
+        assert table["level_name"] == render.LEVELS[row.level]
         assert set(table["tasks"]) == set(row.tasks)
         for task, on in row.tasks.items():
             assert table["tasks"][task]["values"] == list(on.values)
@@ -261,11 +261,11 @@ def test_options_before_a_verb_are_refused() -> None:
 
 def test_what_has_no_board_is_refused() -> None:
     with pytest.raises(UsageError, match=r"--suite quick: it is never ranked.*lite, paper"):
-        text.show("quick")
+        render.show("quick")
     with pytest.raises(TaskError, match="no suite 'lit'"):
-        text.show("lit")
+        render.show("lit")
     with pytest.raises(UsageError, match="form 'html'"):
-        text.show(None, "html", board())
+        render.show(None, "html", board())
 
 
 def test_challenged_entries_are_marked() -> None:
@@ -290,7 +290,7 @@ def test_the_command_prints_the_shipped_board(arguments: tuple[str, ...], cache:
     }
     said = done.stdout.replace(r"\_", "_")
     missing = [name for name in shipped if name not in said]
-    assert missing == [] or ("--json" not in arguments and len(shipped) > text.LISTED)
+    assert missing == [] or ("--json" not in arguments and len(shipped) > render.LISTED)
 
 
 def test_a_rank_is_never_a_bare_number() -> None:

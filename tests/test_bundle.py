@@ -19,15 +19,19 @@ from hypothesis.extra import numpy as npst
 from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
-from lthbench import answers, arrays, bundle, container, masks, networks, packed, starts
-from lthbench.bundle import Bundle
 from lthbench.errors import RecordError
-from lthbench.packing import pack
-from lthbench.paths import digest
-from lthbench.record import record_digest
-from lthbench.states import State
-from lthbench.task import load_task
-from lthbench.ticket import Ticket, completed, origin
+from lthbench.evaluation.search import session
+from lthbench.io import canonical_tensors, canonical_zip
+from lthbench.io.paths import digest
+from lthbench.leaderboard.bundle import archive, start_weights, ticket_member
+from lthbench.leaderboard.bundle.archive import Bundle
+from lthbench.leaderboard.bundle.build import pack
+from lthbench.networks import families
+from lthbench.networks.state import State
+from lthbench.protocol.task import load_task
+from lthbench.records.schema import record_digest
+from lthbench.tickets import masks
+from lthbench.tickets.ticket import Ticket, completed, origin
 from tests.searching import ROOT
 from tests.submitted import DIGITS, MODADD, at_home, finished, house, records_of
 
@@ -36,7 +40,7 @@ TASKS = (DIGITS, MODADD)
 
 @pytest.fixture(scope="module")
 def whole() -> Bundle:
-    return bundle.read(house().bundle)
+    return archive.read(house().bundle)
 
 
 def frozen(name: str) -> bool:
@@ -54,36 +58,36 @@ def test_what_was_packed_is_read(whole: Bundle) -> None:
     assert whole.tasks == TASKS
     assert whole.sha256 == digest(home.bundle.read_bytes())
     assert whole.size == home.bundle.stat().st_size
-    assert bundle.source(whole) == (home.out / "method.py").read_text()
+    assert archive.source(whole) == (home.out / "method.py").read_text()
     for record in home.records:
         task = record.task.name
-        assert bundle.record(whole, task) == record
+        assert archive.record(whole, task) == record
         pairs = [(c.seed, c.density) for c in record.cells if (c.kind, c.schedule) == ("ticket", 1)]
-        assert sorted(bundle.tickets(whole, task)) == sorted(pairs)
-        ran = {name for name, run in bundle.runs(record) if not frozen(name)}
-        assert set(bundle.answers(whole, task)) == ran
-        for seed, density in bundle.tickets(whole, task):
-            header, chosen, _ = bundle.ticket(whole, task, seed, density)
+        assert sorted(archive.tickets(whole, task)) == sorted(pairs)
+        ran = {name for name, run in archive.runs(record) if not frozen(name)}
+        assert set(archive.answers(whole, task)) == ran
+        for seed, density in archive.tickets(whole, task):
+            header, chosen, _ = archive.ticket(whole, task, seed, density)
             folder = home.out / task / "tickets" / f"seed{seed}"
-            told, held, _ = answers.read_ticket(folder, density)
-            assert header == {name: told[name] for name in packed.HEADER}
+            told, held, _ = session.read_ticket(folder, density)
+            assert header == {name: told[name] for name in ticket_member.HEADER}
             assert "cost" not in header
             assert all(np.array_equal(chosen[name], held[name].numpy()) for name in held)
 
 
 def test_answers_give_the_accuracies(whole: Bundle) -> None:
     """Beside the labels, answers are as many correct ones as the record counts."""
-    from lthbench.data import prepare
-    from lthbench.testset import test_examples
+    from lthbench.protocol.datasets import prepare
+    from lthbench.protocol.test_split import test_examples
 
     home = house()
     with at_home(home.share, home.cache):
         for record in home.records:
             task = load_task(record.task.name)
             prepare(task, download=False, test=True)
-            given = bundle.answers(whole, task.name)
-            curves = bundle.curves(whole, task.name)
-            for name, run in bundle.runs(record):
+            given = archive.answers(whole, task.name)
+            curves = archive.curves(whole, task.name)
+            for name, run in archive.runs(record):
                 if frozen(name):
                     continue
                 labels = test_examples(task, run.seed).y
@@ -134,14 +138,14 @@ NAMES = st.from_regex(r"[A-Za-z0-9_-]{1,8}(/[A-Za-z0-9_-]{1,8}){0,2}", fullmatch
 def test_a_container_gives_back_its_members(members: dict[str, bytes]) -> None:
     """Whatever they hold; names that collide are refused before anything is written."""
     try:
-        data = container.write(members)
+        data = canonical_zip.write(members)
     except RecordError:
         folded = [name.casefold() for name in members]
         folders = {name.rsplit("/", n)[0] for name in members for n in (1, 2) if "/" in name}
         assert len(set(folded)) < len(folded) or folders & members.keys()
         return
-    assert {name: bytes(view) for name, view in container.read(data, "x").items()} == members
-    assert data == container.write(dict(reversed(members.items())))
+    assert {name: bytes(view) for name, view in canonical_zip.read(data, "x").items()} == members
+    assert data == canonical_zip.write(dict(reversed(members.items())))
     with zipfile.ZipFile(io.BytesIO(data)) as file:
         assert {name: file.read(name) for name in file.namelist()} == members
 
@@ -160,10 +164,10 @@ HEADERS = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=
 def test_arrays_are_given_back(header: dict[str, Any], given: dict[str, Any]) -> None:
     """Bit by bit, by us and by safetensors' own reader."""
     try:
-        data = arrays.dumps(header, given)
+        data = canonical_tensors.dumps(header, given)
     except UnicodeEncodeError:
         return  # a lone surrogate is no text
-    again, back = arrays.loads(data, "x")
+    again, back = canonical_tensors.loads(data, "x")
     assert again == header
     assert list(back) == sorted(given)
     theirs = load_safetensors(data)
@@ -171,7 +175,7 @@ def test_arrays_are_given_back(header: dict[str, Any], given: dict[str, Any]) ->
         for read in (back[name], theirs[name]):
             assert read.dtype == array.dtype and read.shape == array.shape
             assert read.tobytes() == array.tobytes()
-    assert arrays.dumps(again, back) == data
+    assert canonical_tensors.dumps(again, back) == data
 
 
 def test_another_form_of_safetensors_is_refused() -> None:
@@ -180,7 +184,7 @@ def test_another_form_of_safetensors_is_refused() -> None:
         {"b": np.zeros(2, np.uint8), "a": np.ones(3, np.uint8)}, {"header": "{}"}
     )
     with pytest.raises(RecordError, match="canonical"):
-        arrays.loads(data, "x")
+        canonical_tensors.loads(data, "x")
 
 
 def test_masks_have_the_digest_that_torch_gives() -> None:
@@ -189,13 +193,13 @@ def test_masks_have_the_digest_that_torch_gives() -> None:
     for shape in ((3,), (4, 5), (2, 3, 4, 1), (1, 1), (64, 9)):
         one = {"b.weight": draw.random(shape) < 0.4, "a": draw.random((7,)) < 0.5}
         theirs = masks.digest({name: torch.from_numpy(mask) for name, mask in one.items()})
-        assert packed.mask_digest(one) == theirs
+        assert ticket_member.mask_digest(one) == theirs
 
 
 def test_rungs_are_named_as_in_an_evaluation() -> None:
     """Names of files are part of both forms."""
     for density in (1.0, 0.8**23, 0.5, 1e-6, 0.0123456789):
-        assert f"{packed.rung_name(density)}.safetensors" == answers.rung_name(density)
+        assert f"{ticket_member.rung_name(density)}.safetensors" == session.rung_name(density)
 
 
 # --- start weights ----------------------------------------------------------------------------
@@ -209,16 +213,16 @@ def test_start_weights_come_back(whole: Bundle) -> None:
         for record in home.records:
             task = load_task(record.task.name)
             cells = {(c.seed, c.density): c for c in record.cells if c.kind == "ticket"}
-            for seed, density in bundle.tickets(whole, task.name):
-                header, chosen, stored = bundle.ticket(whole, task.name, seed, density)
-                start = starts.start_of(task, seed, header, chosen, stored)
+            for seed, density in archive.tickets(whole, task.name):
+                header, chosen, stored = archive.ticket(whole, task.name, seed, density)
+                start = start_weights.start_of(task, seed, header, chosen, stored)
                 assert start is not None
                 seen.add(header["origin"])
                 if header["origin"] != "free":
                     assert start.digest == cells[seed, density].weights
                     continue
                 folder = home.out / task.name / "tickets" / f"seed{seed}"
-                _, held, theirs = answers.read_ticket(folder, density)
+                _, held, theirs = session.read_ticket(folder, density)
                 for name, tensor in theirs.items():
                     at = held.get(name, torch.ones_like(tensor, dtype=torch.bool))
                     assert torch.equal(start[name][at], tensor[at])
@@ -227,18 +231,18 @@ def test_start_weights_come_back(whole: Bundle) -> None:
 
 
 TASK = load_task(str(ROOT / "tests" / "tasks" / f"{DIGITS}.toml"))
-SHAPES = networks.shapes(TASK.network, TASK.network.depth)
+SHAPES = families.shapes(TASK.network, TASK.network.depth)
 
 
 def ticket_file(weights: dict[str, torch.Tensor] | None, chosen: Any, trained: bool = True) -> Any:
     """Header, masks and stored weights as a search would have them, and the cell's digest."""
-    theta = networks.initial(TASK.network, 1, 3)
+    theta = families.initial(TASK.network, 1, 3)
     found, k = origin(Ticket(chosen, 0, weights, trained), {0: theta}, [])
     held = weights if found not in ("init", "rewind") else None
     if held is not None and found in ("signs", "scaled"):
         held = completed(held, theta.tensors(), chosen)
     header = {"origin": found, "start": k}
-    stored = starts.stored_of(TASK, 3, header, chosen, held or {})
+    stored = start_weights.stored_of(TASK, 3, header, chosen, held or {})
     return header, stored, State(held, k).digest if held else theta.digest
 
 
@@ -246,7 +250,7 @@ def ticket_file(weights: dict[str, torch.Tensor] | None, chosen: Any, trained: b
 @example(0, 0.6, True)  # a product lies in the middle of two float32 numbers
 def test_scaled_and_signed_weights_come_back(seed: int, factor: float, exact: bool) -> None:
     """Whatever the factor, and whether it was rounded before it was applied or after."""
-    theta = networks.initial(TASK.network, 1, 3)
+    theta = families.initial(TASK.network, 1, 3)
     draw = np.random.default_rng(seed)
     chosen = {n: torch.from_numpy(draw.random(shape) < 0.3) for n, shape in SHAPES.items()}
     for mask in chosen.values():
@@ -262,7 +266,7 @@ def test_scaled_and_signed_weights_come_back(seed: int, factor: float, exact: bo
         assert header["origin"] == wanted
         assert {len(values) for values in stored.values()} == {1}
         bits = {name: mask.numpy() for name, mask in chosen.items()}
-        start = starts.start_of(TASK, 3, header, bits, stored)
+        start = start_weights.start_of(TASK, 3, header, bits, stored)
         assert start is not None and start.digest == cell
 
 
@@ -270,7 +274,7 @@ def test_rewound_weights_take_training() -> None:
     """theta_k is k dense steps, which nobody makes here."""
     full = {name: np.ones(shape, bool) for name, shape in SHAPES.items()}
     for found in ("rewind", "signs"):
-        assert starts.start_of(TASK, 3, {"origin": found, "start": 5}, full, {}) is None
+        assert start_weights.start_of(TASK, 3, {"origin": found, "start": 5}, full, {}) is None
 
 
 def test_another_networks_masks_are_refused() -> None:
@@ -278,11 +282,11 @@ def test_another_networks_masks_are_refused() -> None:
     full = {name: np.ones(shape, bool) for name, shape in SHAPES.items()}
     few = {name: mask[:1] for name, mask in full.items()}
     with pytest.raises(RecordError, match="masks are not of tiny-digits"):
-        starts.start_of(TASK, 3, {"origin": "init", "start": 0}, few, {})
+        start_weights.start_of(TASK, 3, {"origin": "init", "start": 0}, few, {})
     kept = {f"kept/{name}": np.zeros(mask.size, np.float32) for name, mask in full.items()}
     odd = {**kept, "whole/other": np.zeros(3, np.float32)}
     with pytest.raises(RecordError, match="weights are not of tiny-digits"):
-        starts.start_of(TASK, 3, {"origin": "free", "start": 0}, full, odd)
+        start_weights.start_of(TASK, 3, {"origin": "free", "start": 0}, full, odd)
 
 
 def test_what_is_missing_is_told() -> None:
@@ -297,10 +301,10 @@ def test_what_is_missing_is_told() -> None:
             pack(home.out, [lost])
         with pytest.raises(RecordError, match="run the same"):
             pack(Path("nowhere"), [digits])
-    listed = bytes(bundle.read(home.bundle).members["environment.json"])
+    listed = bytes(archive.read(home.bundle).members["environment.json"])
     assert json.loads(listed)["packages"]["torch"]
     assert listed == (home.out / "environment.json").read_bytes()  # as the evaluation left it
-    assert record_digest(digits) == record_digest(bundle.record(bundle.read(home.bundle), DIGITS))
+    assert record_digest(digits) == record_digest(archive.record(archive.read(home.bundle), DIGITS))
 
 
 UNTRAINED = """
@@ -352,14 +356,14 @@ def test_other_kinds_of_tickets(
         (record,) = records_of(out)
         path = tmp_path / "bundle.zip"
         path.write_bytes(pack(out, [record]))
-        whole = bundle.read(path)
-        held = [bundle.ticket(whole, task, *place) for place in bundle.tickets(whole, task)]
+        whole = archive.read(path)
+        held = [archive.ticket(whole, task, *place) for place in archive.tickets(whole, task)]
         assert tuple(header["origin"] for header, _, _ in held) == origins
         cells = {(c.seed, c.density): c for c in record.cells if c.kind == "ticket"}
         for place, (header, chosen, stored), told in zip(
-            bundle.tickets(whole, task), held, known, strict=True
+            archive.tickets(whole, task), held, known, strict=True
         ):
-            start = starts.start_of(load_task(task), place[0], header, chosen, stored)
+            start = start_weights.start_of(load_task(task), place[0], header, chosen, stored)
             assert (start is not None) == told
             if header["origin"] == "scaled" and start is not None:
                 assert start.digest == cells[place].weights
@@ -374,7 +378,7 @@ def test_carried_tickets_have_their_answers(tmp_path: Path) -> None:
         (record,) = records_of(out)
         path = tmp_path / "bundle.zip"
         path.write_bytes(pack(out, [record]))
-        whole = bundle.read(path)
+        whole = archive.read(path)
     assert record.transfer is not None and record.transfer.cells
-    carried = {name for name in bundle.answers(whole, MODADD) if name.startswith("carried-")}
-    assert carried == {name for name, _ in bundle.runs(record) if name.startswith("carried-")}
+    carried = {name for name in archive.answers(whole, MODADD) if name.startswith("carried-")}
+    assert carried == {name for name, _ in archive.runs(record) if name.startswith("carried-")}

@@ -25,13 +25,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lthbench import arrays, bundle, container, packed
-from lthbench.cli import main
+from lthbench.cli.main import main
 from lthbench.errors import RecordError
-from lthbench.paths import canonical_json, digest
-from lthbench.record import BUNDLE_LIMIT, read_record
-from lthbench.untrusted import DEPTH, canonical
-from lthbench.validation import check_bundle, check_record
+from lthbench.io import canonical_tensors, canonical_zip
+from lthbench.io.paths import canonical_json, digest
+from lthbench.io.untrusted import DEPTH, canonical
+from lthbench.leaderboard.bundle import archive, ticket_member
+from lthbench.leaderboard.validation.validate import check_bundle, check_record
+from lthbench.records.schema import BUNDLE_LIMIT, read_record
 from tests import fuzz
 from tests.commands import run
 from tests.records import as_table
@@ -54,23 +55,23 @@ def sound() -> bytes:
 @cache
 def members() -> Mapping[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(sound())) as file:
-        return {name: file.read(name) for name in file.namelist() if name != bundle.MANIFEST}
+        return {name: file.read(name) for name in file.namelist() if name != archive.MANIFEST}
 
 
 def rebuilt(changes: Mapping[str, bytes | None]) -> bytes:
     """The zip and the manifest of changed members; None takes one away."""
     whole = {**members(), **changes}
-    return bundle.contain({name: data for name, data in whole.items() if data is not None})
+    return archive.contain({name: data for name, data in whole.items() if data is not None})
 
 
 def with_manifest(change: Callable[[dict[str, Any]], Any]) -> bytes:
     """The same members with another manifest."""
     with zipfile.ZipFile(io.BytesIO(sound())) as file:
         whole = {name: file.read(name) for name in file.namelist()}
-    table = json.loads(whole[bundle.MANIFEST])
+    table = json.loads(whole[archive.MANIFEST])
     changed = change(table)
-    whole[bundle.MANIFEST] = changed if isinstance(changed, bytes) else canonical_json(table)
-    return container.write(whole)
+    whole[archive.MANIFEST] = changed if isinstance(changed, bytes) else canonical_json(table)
+    return canonical_zip.write(whole)
 
 
 def everything_in(folder: Path) -> set[Path]:
@@ -78,7 +79,7 @@ def everything_in(folder: Path) -> set[Path]:
 
 
 def refused(
-    data: bytes, folder: Path, rule: str = ".", check: Callable[[Path], Any] = bundle.read
+    data: bytes, folder: Path, rule: str = ".", check: Callable[[Path], Any] = archive.read
 ) -> str:
     """The one line that a bundle of these bytes is refused with; it leaves nothing."""
     path = folder / "b.zip"
@@ -107,7 +108,7 @@ def place(tmp_path: Path) -> Path:
 def test_the_sound_one_is_read(place: Path) -> None:
     """And it is the same when it is made again: attacks differ from it in what they say alone."""
     (place / "b.zip").write_bytes(sound())
-    assert bundle.read(place / "b.zip").tasks == (DIGITS, MODADD)
+    assert archive.read(place / "b.zip").tasks == (DIGITS, MODADD)
     assert rebuilt({}) == sound() == with_manifest(lambda table: None)
 
 
@@ -120,7 +121,7 @@ def named(name: str, data: bytes = b"x") -> bytes:
     A name that is not ASCII comes in place of one of the same length, in the zip's two lists.
     """
     stand_in = name if name.isascii() else "z" * len(name.encode())
-    whole = b"".join(container._parts({**members(), bundle.MANIFEST: b"{}", stand_in: data}))
+    whole = b"".join(canonical_zip._parts({**members(), archive.MANIFEST: b"{}", stand_in: data}))
     assert whole.count(stand_in.encode()) >= 2
     return whole.replace(stand_in.encode(), name.encode())
 
@@ -147,7 +148,7 @@ def test_names_that_are_none(place: Path, name: str) -> None:
 def test_names_that_are_there_twice(place: Path, name: str) -> None:
     """In these letters or in others: some file systems take them for one."""
     stand_in = "z" * len(name)
-    data = container.write({**members(), bundle.MANIFEST: b"{}", stand_in: b"x"})
+    data = canonical_zip.write({**members(), archive.MANIFEST: b"{}", stand_in: b"x"})
     refused(data.replace(stand_in.encode(), name.encode()), place, "there twice")
 
 
@@ -269,7 +270,7 @@ def test_bombs(place: Path, method: int) -> None:
 
 def test_members_that_overlap(place: Path) -> None:
     """One member's bytes listed twice, as the bomb that needs no nesting does."""
-    data = container.write({"a": b"x" * 9, "b": b"y" * 9})
+    data = canonical_zip.write({"a": b"x" * 9, "b": b"y" * 9})
     second = data.rindex(CENTRAL)
     refused(data[: second + 42] + struct.pack("<L", 0) + data[second + 46 :], place, "not follow")
 
@@ -300,7 +301,9 @@ def test_bytes_between_that_the_end_knows_of(place: Path) -> None:
 
 def test_too_many_members(place: Path) -> None:
     refused(
-        container.write({f"{n:06d}": b"" for n in range(container.MEMBERS + 1)}), place, "at most"
+        canonical_zip.write({f"{n:06d}": b"" for n in range(canonical_zip.MEMBERS + 1)}),
+        place,
+        "at most",
     )
 
 
@@ -342,13 +345,13 @@ def test_bytes_put_in_or_taken_out_are_noticed(
 
 def test_every_byte_is_noticed() -> None:
     """Not a sample: each byte of a zip of short members changed in turn, by the zip's reader."""
-    data = bytearray(container.write({name: held[:40] for name, held in members().items()}))
+    data = bytearray(canonical_zip.write({name: held[:40] for name, held in members().items()}))
     for at in range(len(data)):
         data[at] ^= 0x20
         with pytest.raises(RecordError):
-            container.read(bytes(data), "b.zip")
+            canonical_zip.read(bytes(data), "b.zip")
         data[at] ^= 0x20
-    assert container.read(bytes(data), "b.zip")
+    assert canonical_zip.read(bytes(data), "b.zip")
 
 
 # --- manifest and environment ------------------------------------------------------------------
@@ -524,21 +527,21 @@ def test_hostile_names_in_a_record(place: Path, text: str) -> None:
 
 def test_numbers_edited_by_hand(place: Path) -> None:
     """A half point more, and the aggregates computed anew: the curves and the answers tell."""
-    from lthbench import scores
+    from lthbench.records import aggregate
 
     table = json.loads(members()[RECORD])
     cell = next(c for c in table["cells"] if c["kind"] == "ticket")
     cell["correct"]["test"][-1] += 2
     refused(rebuilt({RECORD: canonical_json(table)}), place, "does not follow from the cells")
-    table["aggregates"] = scores.aggregate(as_table(canonical_json(table)))
+    table["aggregates"] = aggregate.aggregate(as_table(canonical_json(table)))
     refused(rebuilt({RECORD: canonical_json(table)}), place, "not what the record has of it")
-    held = dict(arrays.loads(members()[CURVES], "")[1])
+    held = dict(canonical_tensors.loads(members()[CURVES], "")[1])
     name = f"ticket/{cell['density']!r}/{cell['seed']}/1/test"
     held[name] = held[name].copy()
     held[name][-1] += 2
-    lied = rebuilt({RECORD: canonical_json(table), CURVES: arrays.dumps({}, held)})
+    lied = rebuilt({RECORD: canonical_json(table), CURVES: canonical_tensors.dumps({}, held)})
     (place / "b.zip").write_bytes(lied)
-    bundle.read(place / "b.zip")  # agrees with itself; only the labels tell
+    archive.read(place / "b.zip")  # agrees with itself; only the labels tell
     with at_home(house().share, house().cache), pytest.raises(RecordError, match="are right"):
         check_bundle(place / "b.zip")
 
@@ -773,11 +776,11 @@ def remade(
 ) -> bytes:
     """A ticket's file made again after its masks and weights were changed."""
     density = int(name[-19:-12]) / 1e6
-    header, masks, weights = packed.loads(members()[name], "", density)
+    header, masks, weights = ticket_member.loads(members()[name], "", density)
     masks = {n: mask.copy() for n, mask in masks.items()}
     weights = {n: values.copy() for n, values in weights.items()}
     change(masks, weights)
-    return packed.dumps({**header, **told}, masks, weights)
+    return ticket_member.dumps({**header, **told}, masks, weights)
 
 
 def flipped(masks: dict[str, Any], weights: dict[str, Any]) -> None:
@@ -788,10 +791,10 @@ def flipped(masks: dict[str, Any], weights: dict[str, Any]) -> None:
 def test_masks_that_are_others(place: Path) -> None:
     """One bit moved; with the digest that is its own; another seed's; another rung's."""
     refused(rebuilt({TICKET: remade(TICKET, flipped)}), place, "digest")
-    _, masks, _ = packed.loads(members()[TICKET], "", 0.5)
+    _, masks, _ = ticket_member.loads(members()[TICKET], "", 0.5)
     masks = {name: mask.copy() for name, mask in masks.items()}
     flipped(masks, {})
-    own = remade(TICKET, flipped, masks=packed.mask_digest(masks))
+    own = remade(TICKET, flipped, masks=ticket_member.mask_digest(masks))
     refused(rebuilt({TICKET: own}), place, "masks of the record is not the ticket's")
     other = TICKET.replace("seed0", "seed1")
     refused(rebuilt({TICKET: members()[other]}), place, "masks of the record is not the ticket's")
@@ -800,19 +803,21 @@ def test_masks_that_are_others(place: Path) -> None:
 
 def test_bits_beyond_the_end(place: Path) -> None:
     """Room for a few hidden bits, which no count would show."""
-    header, held = arrays.loads(members()[f"{MODADD}/tickets/seed0/0500000.safetensors"], "")
+    header, held = canonical_tensors.loads(
+        members()[f"{MODADD}/tickets/seed0/0500000.safetensors"], ""
+    )
     sizes = {name: int(np.prod(shape)) for name, shape in header["shapes"].items()}
     name = next((n for n, size in sizes.items() if size % 8), None)
     if name is None:
         shapes = {"a": [3]}
         told = {**header, "shapes": shapes, "kept": 1}
-        data = arrays.dumps(told, {"mask/a": np.array([0b10000001], np.uint8)})
+        data = canonical_tensors.dumps(told, {"mask/a": np.array([0b10000001], np.uint8)})
         with pytest.raises(RecordError, match="beyond a mask's end"):
-            packed.loads(data, "x", header["density"])
+            ticket_member.loads(data, "x", header["density"])
         return
     held = {n: a.copy() for n, a in held.items()}
     held[f"mask/{name}"][-1] |= 1
-    data = arrays.dumps(header, held)
+    data = canonical_tensors.dumps(header, held)
     refused(rebuilt({f"{MODADD}/tickets/seed0/0500000.safetensors": data}), place, "beyond")
 
 
@@ -849,19 +854,21 @@ def test_weights_that_may_not_be_there(place: Path, name: str, change: Callable[
 @pytest.mark.parametrize("name", [ANSWERS, CURVES])
 def test_answers_and_curves_that_do_not_fit(place: Path, name: str) -> None:
     """Of cells that there are none of, of another length, of another type, with a header."""
-    _, held = arrays.loads(members()[name], "")
+    _, held = canonical_tensors.loads(members()[name], "")
     first = next(iter(held))
     other = np.zeros(3, np.float32)
     for changed in (
-        arrays.dumps({"more": 1}, held),
-        arrays.dumps({}, {**held, first: other}),
-        arrays.dumps({}, {**held, first: held[first].reshape(1, -1)}),
-        arrays.dumps({}, {**held, "ticket/0.123/0/1/test": held[first]}),
-        arrays.dumps({}, {**held, "../../x": held[first]}),
-        arrays.dumps({}, {**held, first: held[first][:-1]}),
-        arrays.dumps({}, {**held, first: held[first] * 0}) if name == CURVES else b"",
-        arrays.dumps({}, {**held, first: held[first] * 0 + 99}),  # no class, or too many correct
-        arrays.dumps({}, dict([*held.items()][1:])) if name == CURVES else b"",
+        canonical_tensors.dumps({"more": 1}, held),
+        canonical_tensors.dumps({}, {**held, first: other}),
+        canonical_tensors.dumps({}, {**held, first: held[first].reshape(1, -1)}),
+        canonical_tensors.dumps({}, {**held, "ticket/0.123/0/1/test": held[first]}),
+        canonical_tensors.dumps({}, {**held, "../../x": held[first]}),
+        canonical_tensors.dumps({}, {**held, first: held[first][:-1]}),
+        canonical_tensors.dumps({}, {**held, first: held[first] * 0}) if name == CURVES else b"",
+        canonical_tensors.dumps(
+            {}, {**held, first: held[first] * 0 + 99}
+        ),  # no class, or too many correct
+        canonical_tensors.dumps({}, dict([*held.items()][1:])) if name == CURVES else b"",
     ):
         refused(rebuilt({name: changed}), place)
 
@@ -923,7 +930,7 @@ def test_a_hundred_megabytes_of_json(place: Path, form: str) -> None:
     (place / "b.zip").write_bytes(rebuilt({RECORD: data}))
     megabytes, said = memory_of(place / "b.zip", "bundle.read")
     assert megabytes < 600 and "at most" in said
-    (place / "b.zip").write_bytes(container.write({**members(), bundle.MANIFEST: data}))
+    (place / "b.zip").write_bytes(canonical_zip.write({**members(), archive.MANIFEST: data}))
     megabytes, said = memory_of(place / "b.zip", "bundle.read")
     assert megabytes < 600 and "at most" in said
 
@@ -936,7 +943,7 @@ def test_as_large_as_may_be(place: Path) -> None:
         large_json(place / "r.json", form, 2**20)
         assert memory_of(place / "r.json", "record.read_record")[0] < 700
         data = (place / "r.json").read_bytes()
-        large = container.write({**members(), bundle.MANIFEST: data * 7})
+        large = canonical_zip.write({**members(), archive.MANIFEST: data * 7})
         (place / "b.zip").write_bytes(large)
         megabytes, said = memory_of(place / "b.zip", "bundle.read")
         assert megabytes < 1000 and said != "TAKEN"
@@ -945,8 +952,9 @@ def test_as_large_as_may_be(place: Path) -> None:
             "__metadata__"
         ]["header"]
     )
-    wide = {**told, "shapes": {"a": [packed.WEIGHTS]}, "kept": packed.WEIGHTS}
-    bits = arrays.dumps(wide, {"mask/a": np.full(packed.WEIGHTS // 8, 255, np.uint8)})
+    wide = {**told, "shapes": {"a": [ticket_member.WEIGHTS]}, "kept": ticket_member.WEIGHTS}
+    ones = np.full(ticket_member.WEIGHTS // 8, 255, np.uint8)
+    bits = canonical_tensors.dumps(wide, {"mask/a": ones})
     most = BUNDLE_LIMIT - len(bits) - 2 * 2**20
     filled = rebuilt({TICKET: bits, f"{MODADD}/curves.safetensors": bytes(most)})
     (place / "b.zip").write_bytes(filled)
@@ -972,7 +980,7 @@ def test_what_is_no_file(place: Path, kind: str) -> None:
     if kind == "loop":
         path.symlink_to(path)
     with pytest.raises(RecordError) as caught:
-        bundle.read(path)
+        archive.read(path)
     one_line(str(caught.value))
 
 
@@ -1037,7 +1045,7 @@ def test_thirty_seconds_of_the_fuzzer(place: Path) -> None:
 
 def test_the_fuzzer_finds(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that raises anything else, or takes what it should not, is found and told."""
-    monkeypatch.setattr(bundle, "_check_manifest", lambda *args: None)
+    monkeypatch.setattr(archive, "_check_manifest", lambda *args: None)
     found = fuzz.fuzz(0, 0, place, range(60))
     assert any("Wrong: " in finding for finding in found.findings)
     assert "--seed 0 --case" in found.findings[0] and list(place.glob("seed0-case*.zip"))

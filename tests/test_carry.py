@@ -11,17 +11,20 @@ from typing import Any
 import pytest
 import torch
 
-from lthbench import masks, networks, tables
-from lthbench.engine import Job, Result, choice
-from lthbench.engine.choice import HERE, engine_for
+from lthbench.cli.progress import carrying_steps
 from lthbench.errors import MethodError, NotApplicable
-from lthbench.estimate import estimate
-from lthbench.evaluation import DEVELOPMENT as SEED
-from lthbench.evaluation import evaluate
-from lthbench.progress import carrying_steps
-from lthbench.record import Record, comparable, read_record
-from lthbench.reference import build
-from lthbench.task import load_task
+from lthbench.evaluation.pipeline import DEVELOPMENT as SEED
+from lthbench.evaluation.pipeline import evaluate
+from lthbench.networks import families
+from lthbench.protocol.task import load_task
+from lthbench.records.reference import build
+from lthbench.records.schema import Record, comparable, read_record
+from lthbench.report import tables
+from lthbench.tickets import masks
+from lthbench.tools.estimate import estimate
+from lthbench.training import dispatch
+from lthbench.training.dispatch import HERE, engine_for
+from lthbench.training.job import Job, Result
 from tests import tiny
 from tests.searching import ROOT
 
@@ -129,7 +132,7 @@ def test_what_fails_at_a_target_is_drawn_again(
     folder, record = one_shot
     assert record.transfer is not None
     (bad,) = [c for c in record.transfer.cells if (c.kind, c.depth, c.density) == (kind, 3, 0.5)]
-    run = choice.RUN[engine_for(HERE, load_task(str(TASK)).network)]
+    run = dispatch.RUN[engine_for(HERE, load_task(str(TASK)).network)]
 
     def failing(jobs: list[Job], *rest: Any) -> Iterator[tuple[str, Result]]:
         for key, result in run(jobs, *rest):
@@ -163,7 +166,7 @@ def test_masks_alone_start_from_weights_that_the_ticket_has_not(
         assert found["mask-only"].masks == found["carried"].masks
         assert found["weights-only"].weights == found["carried"].weights
         weights = [
-            networks.initial(load_task(str(TASK)).network, depth, SEED, *stream)
+            families.initial(load_task(str(TASK)).network, depth, SEED, *stream)
             for stream in ((), ("control", "mask-only", "0"))
         ]
         assert found["layers"].weights == found["mask-only"].weights == weights[1].digest

@@ -11,7 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from lthbench.check import (
+from lthbench.errors import CheckFailed, LthbenchError, MethodError, TicketError, UsageError
+from lthbench.evaluation.search.child_process import Limits
+from lthbench.evaluation.search.run import find
+from lthbench.io.paths import cache
+from lthbench.method.source import load_method
+from lthbench.method.template import new
+from lthbench.tools.check import (
     AGAIN,
     BUDGET,
     CALLS,
@@ -24,14 +30,8 @@ from lthbench.check import (
     TICKETS,
     check,
 )
-from lthbench.check import Report as CheckReport
-from lthbench.childprocess import Limits
-from lthbench.errors import CheckFailed, LthbenchError, MethodError, TicketError, UsageError
-from lthbench.executors import Here
-from lthbench.find import find
-from lthbench.method import load_method
-from lthbench.new import new
-from lthbench.paths import cache
+from lthbench.tools.check import Report as CheckReport
+from lthbench.training.executors.local import Here
 from tests.published import UNPUBLISHABLE
 from tests.searching import METHODS, ROOT, search
 
@@ -226,7 +226,7 @@ def test_what_could_not_be_submitted(
     async def nothing(*_: object) -> tuple[list[object], list[object]]:
         return [], []
 
-    monkeypatch.setattr("lthbench.check._check", nothing)
+    monkeypatch.setattr("lthbench.tools.check._check", nothing)
     report = check(load_method(write(tmp_path, "mine", f"{text}def find_tickets(problem): ...\n")))
     assert report.rows[0].rule == ENTRY and report.rows[0].passed is False
     assert re.search(words, report.rows[0].note) and "\n" not in report.rows[0].note
@@ -261,7 +261,7 @@ def test_a_lost_list_is_told_what_to_do(reports: dict[str, CheckReport]) -> None
 
 def test_the_example_is_short() -> None:
     """It is read in a minute, comments included."""
-    from lthbench.new import EXAMPLE
+    from lthbench.method.template import EXAMPLE
 
     assert len(EXAMPLE.splitlines()) < 40
 

@@ -8,26 +8,29 @@ from pathlib import Path
 import pytest
 import torch
 
-from lthbench import answers, networks, score
-from lthbench.check import TASK
-from lthbench.engine import Job, choice
-from lthbench.engine.choice import HERE, VERSIONS, Means, arithmetic, device_told, means_of
 from lthbench.errors import UsageError
-from lthbench.score import Plan
+from lthbench.evaluation import scoring
+from lthbench.evaluation.scoring import Plan
+from lthbench.evaluation.search import session
+from lthbench.networks import families
+from lthbench.tools.check import TASK
+from lthbench.training import dispatch
+from lthbench.training.dispatch import HERE, VERSIONS, Means, arithmetic, device_told, means_of
+from lthbench.training.job import Job
 from tests import tiny
 
 SEED = 1000
 
 
 def search_job(means: Means) -> Job:
-    theta = networks.initial(TASK.network, TASK.network.depth, SEED)
-    return answers.training(TASK, SEED, theta, None, 10, means=means)
+    theta = families.initial(TASK.network, TASK.network.depth, SEED)
+    return session.training(TASK, SEED, theta, None, 10, means=means)
 
 
 def scoring_job(means: Means) -> Job:
-    theta = networks.initial(TASK.network, TASK.network.depth, SEED)
-    seen = score.see(TASK, [SEED], Plan(), means)
-    return score.entry_of(TASK, "dense", 1.0, SEED, theta, None, seen).job
+    theta = families.initial(TASK.network, TASK.network.depth, SEED)
+    seen = scoring.see(TASK, [SEED], Plan(), means)
+    return scoring.entry_of(TASK, "dense", 1.0, SEED, theta, None, seen).job
 
 
 @pytest.mark.parametrize("made", [search_job, scoring_job])
@@ -57,9 +60,9 @@ def test_jobs_go_together_where_they_are_stacked() -> None:
         for n in range(6)
     ]
     data = {seed: tiny.examples(seed=seed) for seed in (0, 1)}
-    found = choice.chunks(jobs, data)
+    found = dispatch.chunks(jobs, data)
     assert [[job.key for job in chunk] for chunk in found] == [["0"], ["1"], ["2", "3", "4", "5"]]
-    told = {key: result.status for key, result in choice.run(jobs, data)}
+    told = {key: result.status for key, result in dispatch.run(jobs, data)}
     assert told == {str(n): "ok" for n in range(6)}
 
 
@@ -67,14 +70,14 @@ def test_after_an_error_of_ours_what_is_left_has_failed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     jobs = [tiny.job(key=str(n), until=5) for n in range(3)]
-    run = choice.RUN["plain"]
+    run = dispatch.RUN["plain"]
 
     def broken(some: list[Job], *rest: object) -> object:
         yield from run(some[:1], *rest)  # type: ignore[arg-type]
         raise MemoryError("no more")
 
-    monkeypatch.setitem(choice.RUN, "plain", broken)
-    found = dict(choice.run_whole(jobs, {0: tiny.examples()}))
+    monkeypatch.setitem(dispatch.RUN, "plain", broken)
+    found = dict(dispatch.run_whole(jobs, {0: tiny.examples()}))
     assert [found[str(n)].status for n in range(3)] == ["ok", "failed", "failed"]
     assert found["2"].reason == "MemoryError: no more"
     assert "MemoryError" in capsys.readouterr().err

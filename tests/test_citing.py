@@ -1,4 +1,4 @@
-"""lthbench.citing: citations that BibTeX, YAML and readers take, whatever strangers are called."""
+"""citation.cite: citations that BibTeX, YAML and readers take, whatever strangers are called."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench import paths
-from lthbench.board import entries
-from lthbench.board.entries import Entry
-from lthbench.citing import FORMATS, cite, forms, of_benchmark, of_data, of_entry, of_task, works
-from lthbench.citing.works import DATA, Author, Work
 from lthbench.errors import LthbenchError, RecordError, TaskError, UsageError
-from lthbench.task import load_task, task_names
+from lthbench.io import paths
+from lthbench.leaderboard.board import entries
+from lthbench.leaderboard.board.entries import Entry
+from lthbench.leaderboard.citation import formats, works
+from lthbench.leaderboard.citation.cite import (
+    FORMATS,
+    cite,
+    of_benchmark,
+    of_data,
+    of_entry,
+    of_task,
+)
+from lthbench.leaderboard.citation.works import DATA, Author, Work
+from lthbench.protocol.task import load_task, task_names
 from tests.boards import board_record, entry_of
 
 yaml = pytest.importorskip("yaml")  # of another package's; lthbench itself needs none
@@ -255,7 +263,7 @@ def test_hostile_descriptions_stay_text(form: str) -> None:
 def test_any_name_is_one_field_of_bibtex(name: str, given_: str) -> None:
     """Braces close, nothing acts, and what stands behind is read as before."""
     work = Work("k", "software", (Author(name, given_), Author("Z")), name, 2000, note=given_)
-    (told,) = bibtex(forms.bibtex([work])).values()
+    (told,) = bibtex(formats.bibtex([work])).values()
     assert told["author"].endswith(" and {Z}") and told["year"] == "2000"
     assert told["title"].startswith("{") and told["title"].endswith("}")
     for value in told.values():
@@ -265,40 +273,40 @@ def test_any_name_is_one_field_of_bibtex(name: str, given_: str) -> None:
 @given(st.text(max_size=60).filter(str.strip), st.text(max_size=60))
 def test_any_name_is_one_string_of_yaml(name: str, given_: str) -> None:
     """What YAML reads back is the text as it is shown."""
-    from lthbench.tables import plain
+    from lthbench.report.tables import plain
 
     work = Work("k", "data", (Author(name, given_),), name, 2000, name, note=given_)
-    table = cff(forms.cff(work, name, [work]))
-    assert table["title"] == table["message"] == plain(name, forms.LIMIT)
+    table = cff(formats.cff(work, name, [work]))
+    assert table["title"] == table["message"] == plain(name, formats.LIMIT)
     (author,) = table["references"][0]["authors"]
-    assert plain(name, forms.LIMIT) in author.values()
-    assert table["references"][0]["publisher"]["name"] == plain(name, forms.LIMIT)
+    assert plain(name, formats.LIMIT) in author.values()
+    assert table["references"][0]["publisher"]["name"] == plain(name, formats.LIMIT)
 
 
 @given(st.text(max_size=60))
 def test_any_name_is_one_line_of_text(name: str) -> None:
     work = Work("k", "software", (Author(name), Author("Z")), name)
-    assert forms.text([work]).count("\n") == 1
+    assert formats.text([work]).count("\n") == 1
 
 
 @given(st.text(max_size=60))
 def test_a_key_is_letters_digits_and_hyphens(name: str) -> None:
-    assert re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", forms.key(name))
+    assert re.fullmatch(r"[A-Za-z0-9]+(-[A-Za-z0-9]+)*", formats.key(name))
 
 
 @given(st.text(max_size=60))
 def test_an_address_cannot_end_its_field(address: str) -> None:
-    assert not set(forms.address(address)) & set('{}\\" \n')
+    assert not set(formats.address(address)) & set('{}\\" \n')
 
 
 def test_letters_are_kept() -> None:
     """As LaTeX commands where there are some, else as they are."""
-    assert forms.tex("Łukasz Øystein Čech Ğüneş") == (
+    assert formats.tex("Łukasz Øystein Čech Ğüneş") == (
         r"{\L}ukasz {\O}ystein {\v{C}}ech {\u{G}}{\"{u}}ne{\c{s}}"
     )
-    assert forms.tex("李雷") == "李雷"
-    assert forms.tex("\uff5b\ufe6a\uff3c") == r"\textbraceleft{}\%\textbackslash{}"
-    assert forms.tex('a_b {c} "d" <e>') == (
+    assert formats.tex("李雷") == "李雷"
+    assert formats.tex("\uff5b\ufe6a\uff3c") == r"\textbraceleft{}\%\textbackslash{}"
+    assert formats.tex('a_b {c} "d" <e>') == (
         r"a\_b \textbraceleft{}c\textbraceright{} ''d'' \textless{}e\textgreater{}"
     )
 

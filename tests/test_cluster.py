@@ -20,17 +20,19 @@ from typing import Any
 import psutil
 import pytest
 
-from lthbench import cluster, wire
-from lthbench.check import TASK
-from lthbench.childprocess import ChildProcess, Limits
-from lthbench.cluster import Cluster, RemoteChild, connect, connected
-from lthbench.engine import Job, choice
 from lthbench.errors import MethodError, NodeLost, ResourceError, UsageError
-from lthbench.executors import Here, Local
-from lthbench.find import again_when_lost
-from lthbench.find import find as search_by
-from lthbench.method import load_method
-from lthbench.paths import digest
+from lthbench.evaluation.search.child_process import ChildProcess, Limits
+from lthbench.evaluation.search.run import again_when_lost
+from lthbench.evaluation.search.run import find as search_by
+from lthbench.io import messages
+from lthbench.io.paths import digest
+from lthbench.method.source import load_method
+from lthbench.tools.check import TASK
+from lthbench.training import dispatch
+from lthbench.training.executors import cluster
+from lthbench.training.executors.cluster import Cluster, RemoteChild, connect, connected
+from lthbench.training.executors.local import Here, Local
+from lthbench.training.job import Job
 from tests import tiny
 from tests.searching import METHODS, search
 from tests.test_executors import (
@@ -167,7 +169,7 @@ def test_stacked_jobs_go_together_shared_out_among_devices() -> None:
     alone = [job_by("plain", key=f"p{n}") for n in range(2)]
     keys = [job.key for job in (*stacked, *alone)]
     for slots, sizes in ((1, [5, 1, 1]), (2, [3, 2, 1, 1]), (9, [1] * 7)):
-        cut = list(choice.chunks([*stacked, *alone], DATA, slots))
+        cut = list(dispatch.chunks([*stacked, *alone], DATA, slots))
         assert [len(chunk) for chunk in cut] == sizes
         assert [job.key for chunk in cut for job in chunk] == keys
 
@@ -228,7 +230,9 @@ def test_a_training_node_knows_no_path_to_data_and_no_other_executor_s_examples(
         monkeypatch.setattr(cluster, "train", asked)
         monkeypatch.setattr(cluster, "_read", lambda reply: (reply, None))
         another = Cluster()
-        (found,) = [wire.loads(answer)[0] async for answer, _ in another.results(job, DATA, None)]
+        (found,) = [
+            messages.loads(answer)[0] async for answer, _ in another.results(job, DATA, None)
+        ]
         assert found == {"known": 1, "paths": []}
         await another.close()
 
@@ -243,7 +247,7 @@ def asked(message: bytes, sets: Any) -> list[bytes]:
     """In place of `train`, on a node: train, then tell what its process knows."""
     TRAIN(message, sets)
     paths = [name for name in os.environ if name in cluster.NOT_FOR_NODES]
-    return [wire.dumps({"known": len(cluster.KNOWN), "paths": paths})]
+    return [messages.dumps({"known": len(cluster.KNOWN), "paths": paths})]
 
 
 def test_a_process_keeps_the_examples_that_it_used_last(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lthbench import networks, wire
-from lthbench.engine import Evaluation, Examples, Job, Result, compact, packing
-from lthbench.engine.choice import RUN, Means, engine_for
-from lthbench.states import State
+from lthbench.io import messages
+from lthbench.networks import families
+from lthbench.networks.state import State
+from lthbench.training.dispatch import RUN, Means, engine_for
+from lthbench.training.engines import compact
+from lthbench.training.executors import codec
+from lthbench.training.job import Evaluation, Examples, Job, Result
 from tests import tiny
 
 SPARSE = {"sparse": True, "full": False}
@@ -61,7 +64,7 @@ def test_fifty_steps_are_those_of_the_plain_engine(optimiser: str, family: str, 
 
 def test_a_state_that_came_over_a_pipe_is_the_same_state(held: bool) -> None:
     job, data = doubled("adam"), tiny.examples()
-    sent = packing.unpack_job(*wire.loads(wire.dumps(*packing.pack_job(job))))
+    sent = codec.unpack_job(*messages.loads(messages.dumps(*codec.pack_job(job))))
     assert list(sent.start) != list(job.start)
     ours, theirs = by("compact", sent, data).state, by("compact", job, data).state
     assert ours is not None and theirs is not None and ours.digest == theirs.digest
@@ -84,9 +87,9 @@ def test_any_masks_and_any_start(
     generator = torch.Generator().manual_seed(seed)
     masks = {
         name: torch.rand(shape, generator=generator) < density
-        for name, shape in networks.shapes(of, depth).items()
+        for name, shape in families.shapes(of, depth).items()
     }
-    start = State(networks.initial(of, depth, seed).tensors(), step)
+    start = State(families.initial(of, depth, seed).tensors(), step)
     recipe = tiny.recipe("adam-decay", precision="float64", label_smoothing=smoothing)
     job = replace(tiny.job(recipe=recipe, masks=masks, start=start, until=50), network=of)
     job = replace(job, depth=depth)

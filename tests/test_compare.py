@@ -1,4 +1,4 @@
-"""lthbench.compare: pairs by seed, what is never compared, and how far masks overlap."""
+"""analysis.compare: pairs by seed, what is never compared, and how far masks overlap."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from lthbench import compare as comparing
-from lthbench import stats
-from lthbench.board import entries, ranks
-from lthbench.board.entries import Board
-from lthbench.compare import Comparison, Side, compare, of, side
 from lthbench.errors import RecordError
-from lthbench.paths import canonical_json
-from lthbench.record import Record, build, record_digest, write_record
-from lthbench.tables import WIDTH
+from lthbench.io.paths import canonical_json
+from lthbench.leaderboard.analysis import compare as comparing
+from lthbench.leaderboard.analysis.compare import Comparison, Side, compare, of, side
+from lthbench.leaderboard.board import entries, ranks
+from lthbench.leaderboard.board.entries import Board
+from lthbench.records import metrics
+from lthbench.records.schema import Record, build, record_digest, write_record
+from lthbench.report.tables import WIDTH
 from tests import accepted, submitted
 from tests.boards import LITE, Method, board_record, synthetic_board
 from tests.records import synthetic_record
@@ -74,7 +74,7 @@ def test_rungs_are_compared_seed_by_seed() -> None:
             x - y for x, y in zip(one["ticket"]["values"], other["ticket"]["values"], strict=True)
         ]
         assert rung.values == pytest.approx(wanted)
-        told = stats.t_interval(wanted)
+        told = metrics.t_interval(wanted)
         assert rung.a == pytest.approx(one["ticket"]["mean"])
         assert rung.b == pytest.approx(other["ticket"]["mean"])
         assert rung.difference.mean == pytest.approx(told.mean)
@@ -129,7 +129,7 @@ def test_a_suite_is_compared_over_its_shared_tasks() -> None:
     sides = [Side(str(n), {task: record(n, task) for task in LITE}) for n in (1, 6)]
     found = of(*sides)
     values = [task.values for task in found.tasks]
-    assert found.difference == stats.suite_interval(values)
+    assert found.difference == metrics.suite_interval(values)
     assert found.p == ranks.sign_flips(values, [[0.0] * 5] * 3)
     assert f"Mean retention over {', '.join(sorted(LITE))}" in " ".join(found.text().split())
     unranked = dict(sides[0].records)
@@ -137,7 +137,7 @@ def test_a_suite_is_compared_over_its_shared_tasks() -> None:
     lost = {**weak.aggregates, "retention": None}
     unranked[ACCURACY] = weak.model_copy(update={"aggregates": lost})
     fewer = of(Side("1", unranked), sides[1])
-    assert fewer.difference == stats.suite_interval(
+    assert fewer.difference == metrics.suite_interval(
         [task.values for task in found.tasks if task.task != ACCURACY]
     )
 
@@ -319,12 +319,12 @@ def test_an_entrys_bundle_is_found_but_never_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Only what lies here already: an address in a record is left alone."""
-    from lthbench.zoo import downloads
+    from lthbench.leaderboard.downloads import fetch
 
     def never(*_: object) -> bytes:
         raise AssertionError("nothing is downloaded for a comparison")
 
-    monkeypatch.setattr(downloads, "download", never)
+    monkeypatch.setattr(fetch, "download", never)
     with accepted.board(tmp_path) as share:
         name = accepted.entry_of(share, house().bundle, DIGITS, urls=("https://example.org/b.zip",))
         monkeypatch.delenv("LTHBENCH_BUNDLES", raising=False)

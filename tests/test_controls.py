@@ -13,9 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lthbench.controls import fresh_magnitudes, fresh_signs, random_masks, rescaled, shuffled
 from lthbench.errors import TicketError
-from lthbench.masks import Rule, counts, digest, kept, layer_counts, nested, target_count
+from lthbench.tickets.controls import (
+    fresh_magnitudes,
+    fresh_signs,
+    random_masks,
+    rescaled,
+    shuffled,
+)
+from lthbench.tickets.masks import Rule, counts, digest, kept, layer_counts, nested, target_count
 from tests import strategies
 from tests.strategies import moderate
 

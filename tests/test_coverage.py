@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import special
 
-from lthbench import stats
+from lthbench.records import metrics
 
 BOARDS, SEEDS = 10_000, 5
 WIDEST = 0.28  # s.d. over mean of a test error
@@ -40,7 +40,7 @@ def skewed(rng: np.random.Generator, mean: float, variation: float) -> Accuracie
 def cell(noise: Noise) -> float:
     """Share of t intervals over five seeds that contain the mean accuracy."""
     rng = np.random.default_rng(0)
-    _, low, high = stats.mean_bounds(noise(rng, TRUTH, WIDEST), 0.95)
+    _, low, high = metrics.mean_bounds(noise(rng, TRUTH, WIDEST), 0.95)
     return contained(low, high, TRUTH)
 
 
@@ -49,7 +49,7 @@ def paired(noise: Noise) -> float:
     rng = np.random.default_rng(1)
     dense = noise(rng, 0.9, 0.07)
     ticket = noise(rng, TRUTH, WIDEST) + (dense - 0.9) / 2
-    _, low, high = stats.mean_bounds(ticket - dense, 0.95)
+    _, low, high = metrics.mean_bounds(ticket - dense, 0.95)
     return contained(low, high, TRUTH - 0.9)
 
 
@@ -61,10 +61,10 @@ def suite(noise: Noise) -> float:
     truths = []
     for mean, variation in [(0.97, 0.05), (0.9, 0.07), (0.8, 0.1)]:
         drawn = noise(rng, mean, variation).reshape(-1, 1)
-        losses = stats.loss_points(np.full(len(drawn), dense), drawn, [1.0])
-        tasks.append(stats.retention(losses, loss_random).reshape(BOARDS, SEEDS))
+        losses = metrics.loss_points(np.full(len(drawn), dense), drawn, [1.0])
+        tasks.append(metrics.retention(losses, loss_random).reshape(BOARDS, SEEDS))
         truths.append(1 - 100 * (dense - mean) / loss_random)
-    _, low, high = stats.suite_bounds(tasks, 0.95)
+    _, low, high = metrics.suite_bounds(tasks, 0.95)
     return contained(low, high, float(np.mean(truths)))
 
 
@@ -75,7 +75,7 @@ def wrongly_proved(noise: Noise) -> float:
     dense = noise(rng, 0.9, 0.07)
     rungs = [noise(rng, 0.9 - margin, 0.07) - dense for _ in range(3)]
     boards = np.stack(rungs, axis=-1)  # [boards, seeds, rungs]
-    pairs = [stats.matching_density([0.5, 0.2, 0.1], board, margin) for board in boards]
+    pairs = [metrics.matching_density([0.5, 0.2, 0.1], board, margin) for board in boards]
     return float(np.mean([pair.proved is not None for pair in pairs]))
 
 
@@ -98,7 +98,7 @@ def test_coverage(quantity: Callable[[Noise], float], noise: Noise) -> None:
 def test_normal_quantiles_instead_of_t_would_be_noticed(
     quantity: Callable[[Noise], float], noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stats, "_t_quantile", lambda p, freedom: special.ndtri(p))
+    monkeypatch.setattr(metrics, "_t_quantile", lambda p, freedom: special.ndtri(p))
     with pytest.raises(AssertionError):
         assert_nominal(quantity(noise))
 

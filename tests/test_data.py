@@ -24,11 +24,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench import answers, data, seeds, testset
-from lthbench.data import Bytes, Examples
+from lthbench import seeds
 from lthbench.errors import DataError
-from lthbench.paths import data_folder, shipped
-from lthbench.task import Task, load_task
+from lthbench.evaluation.search import session
+from lthbench.io.paths import data_folder, shipped
+from lthbench.protocol import datasets, test_split
+from lthbench.protocol.datasets import Bytes, Examples
+from lthbench.protocol.task import Task, load_task
 from tests import commands
 from tests.strategies import moderate
 
@@ -60,9 +62,9 @@ def decoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("decoded")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LTHBENCH_CACHE", str(folder))
-        assert not data.prepared(DIGITS)
-        data.prepare(DIGITS, download=False)
-        assert data.prepared(DIGITS)
+        assert not datasets.prepared(DIGITS)
+        datasets.prepare(DIGITS, download=False)
+        assert datasets.prepared(DIGITS)
     return folder
 
 
@@ -81,10 +83,10 @@ def test_digits_are_the_package_s_own(digits: Path) -> None:
 
     loaded: Any = load_digits()
     whole = rows(Examples(loaded.data.astype(np.uint8), loaded.target.astype(np.uint8)))
-    tests = [testset.test_examples(DIGITS, seed) for seed in range(5)]
+    tests = [test_split.test_examples(DIGITS, seed) for seed in range(5)]
     assert sum((rows(test) for test in tests), Counter()) == whole
     for fold, test in enumerate(tests):
-        train = data.read(DIGITS, f"fold{fold}.train")
+        train = datasets.read(DIGITS, f"fold{fold}.train")
         assert rows(train) + rows(test) == whole
         assert train.x.dtype == train.y.dtype == np.uint8
         assert train.x.shape == (len(train.y), 64) and train.x.max() == 16
@@ -92,7 +94,7 @@ def test_digits_are_the_package_s_own(digits: Path) -> None:
 
 def test_digit_folds_are_stratified(digits: Path) -> None:
     counts = np.array(
-        [np.bincount(testset.test_examples(DIGITS, fold).y, minlength=10) for fold in range(5)]
+        [np.bincount(test_split.test_examples(DIGITS, fold).y, minlength=10) for fold in range(5)]
     )
     assert np.ptp(counts, axis=0).max() <= 1
     assert counts.sum() == 1797
@@ -100,16 +102,16 @@ def test_digit_folds_are_stratified(digits: Path) -> None:
 
 @pytest.mark.parametrize("seed", [0, 3, 8, 1000, 1004])
 def test_a_seed_searches_on_the_other_folds_alone(seed: int, digits: Path) -> None:
-    search = data.search(DIGITS, seed)
-    fold = data.read(DIGITS, f"fold{seed % 5}.train")
+    search = datasets.search(DIGITS, seed)
+    fold = datasets.read(DIGITS, f"fold{seed % 5}.train")
     assert rows(search.train) + rows(search.held_out) == rows(fold)
     assert len(search.held_out.y) == round(0.1 * len(fold.y))
-    test = testset.test_examples(DIGITS, seed)
-    assert rows(test) == rows(data.read(DIGITS, f"fold{seed % 5}.test"))
+    test = test_split.test_examples(DIGITS, seed)
+    assert rows(test) == rows(datasets.read(DIGITS, f"fold{seed % 5}.test"))
 
 
 def test_seeds_of_one_fold_hold_out_different_digits(digits: Path) -> None:
-    first, again, other = (data.search(DIGITS, seed) for seed in (0, 0, 5))
+    first, again, other = (datasets.search(DIGITS, seed) for seed in (0, 0, 5))
     assert np.array_equal(first.held_out.x, again.held_out.x)
     assert np.array_equal(first.train.x, again.train.x)
     assert rows(first.held_out) != rows(other.held_out)
@@ -121,7 +123,7 @@ def test_seeds_of_one_fold_hold_out_different_digits(digits: Path) -> None:
 @pytest.mark.parametrize("task", SUMS, ids=lambda task: task.name)
 @pytest.mark.parametrize("seed", [0, 1000])
 def test_sums_are_split_by_unordered_pairs(task: Task, seed: int) -> None:
-    parts = data.modular_addition(task, seed)
+    parts = datasets.modular_addition(task, seed)
     pairs = [{tuple(map(int, pair)) for pair in part.x} for part in parts]
     assert [len(p) for p in pairs] == [len(part.y) for part in parts]
     assert sum(len(p) for p in pairs) == len(set.union(*pairs)) == 59 * 59
@@ -134,16 +136,16 @@ def test_sums_are_split_by_unordered_pairs(task: Task, seed: int) -> None:
 
 @pytest.mark.parametrize("task", SUMS, ids=lambda task: task.name)
 def test_search_and_test_are_parts_of_one_table(task: Task) -> None:
-    train, held_out, test = data.modular_addition(task, 7)
-    search = data.search(task, 7)
+    train, held_out, test = datasets.modular_addition(task, 7)
+    search = datasets.search(task, 7)
     assert rows(search.train) == rows(train) and rows(search.held_out) == rows(held_out)
-    assert rows(testset.test_examples(task, 7)) == rows(test)
+    assert rows(test_split.test_examples(task, 7)) == rows(test)
 
 
 def table(seed: int) -> Bytes:
     """Every label by its two tokens."""
     whole = np.zeros((59, 59), dtype=np.uint8)
-    for part in data.modular_addition(SUMS[0], seed):
+    for part in datasets.modular_addition(SUMS[0], seed):
         whole[part.x[:, 0], part.x[:, 1]] = part.y
     return whole
 
@@ -172,7 +174,7 @@ def test_the_structure_shows_without_the_names() -> None:
 
 
 def test_seeds_draw_other_sums_and_other_names() -> None:
-    first, again, other = (data.modular_addition(SUMS[0], seed) for seed in (0, 0, 1))
+    first, again, other = (datasets.modular_addition(SUMS[0], seed) for seed in (0, 0, 1))
     assert all(np.array_equal(a.x, b.x) for a, b in zip(first, again, strict=True))
     assert rows(first[0]) != rows(other[0])
     assert not np.array_equal(table(0), table(1))
@@ -189,11 +191,11 @@ def message(caught: pytest.ExceptionInfo[DataError]) -> str:
 
 def test_the_search_needs_no_test_file(digits: Path) -> None:
     (digits / "fold2.test.safetensors").unlink()
-    assert len(data.search(DIGITS, 2).train.y) > 1000
+    assert len(datasets.search(DIGITS, 2).train.y) > 1000
     with pytest.raises(DataError, match=r"fold2\.test\.safetensors.*data prepare") as caught:
-        testset.test_examples(DIGITS, 2)
+        test_split.test_examples(DIGITS, 2)
     assert message(caught).startswith("mlp-digits")
-    assert not data.prepared(DIGITS)
+    assert not datasets.prepared(DIGITS)
 
 
 def truncate(path: Path) -> None:
@@ -214,11 +216,11 @@ def test_a_damaged_file_is_named_with_what_to_do(
 ) -> None:
     damage(digits / "fold0.train.safetensors")
     with pytest.raises(DataError, match="damaged") as caught:
-        data.search(DIGITS, 0)
+        datasets.search(DIGITS, 0)
     text = message(caught)
     assert "fold0.train.safetensors" in text and "lthbench data prepare mlp-digits" in text
     with pytest.raises(DataError, match="damaged"):
-        data.verify(DIGITS)
+        datasets.verify(DIGITS)
 
 
 def test_a_wrong_fingerprint_names_both(digits: Path) -> None:
@@ -227,7 +229,7 @@ def test_a_wrong_fingerprint_names_both(digits: Path) -> None:
     content[-1] ^= 1
     path.write_bytes(bytes(content))
     with pytest.raises(DataError) as caught:
-        data.search(DIGITS, 0)
+        datasets.search(DIGITS, 0)
     text = message(caught)
     expected = DIGITS.data.fingerprints["fold0.train.x"]
     swapped = DIGITS.data.fingerprints["fold0.train.y"]
@@ -238,32 +240,32 @@ def test_a_wrong_fingerprint_names_both(digits: Path) -> None:
 def test_a_file_of_another_part_is_refused(digits: Path) -> None:
     (digits / "fold1.test.safetensors").replace(digits / "fold1.train.safetensors")
     with pytest.raises(DataError) as caught:
-        data.search(DIGITS, 1)
+        datasets.search(DIGITS, 1)
     fingerprints = DIGITS.data.fingerprints
     assert fingerprints["fold1.train.x"][:16] in message(caught)
     assert fingerprints["fold1.test.x"][:16] in message(caught)
 
 
 def test_verify_reads_every_part(digits: Path) -> None:
-    data.verify(DIGITS)
+    datasets.verify(DIGITS)
     truncate(digits / "fold4.test.safetensors")
     with pytest.raises(DataError, match=r"fold4\.test"):
-        data.verify(DIGITS)
+        datasets.verify(DIGITS)
 
 
 def test_prepare_does_nothing_twice(digits: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in digits.iterdir()}
-    data.prepare(DIGITS, download=False)
+    datasets.prepare(DIGITS, download=False)
     assert {path: path.stat().st_mtime_ns for path in digits.iterdir()} == before
-    assert len(before) == len(data.parts(DIGITS)) == 10
+    assert len(before) == len(datasets.parts(DIGITS)) == 10
 
 
 @pytest.mark.parametrize("task", SUMS, ids=lambda task: task.name)
 def test_generated_sources_need_no_file(task: Task, cache: Path) -> None:
-    assert data.parts(task) == () and data.prepared(task)
-    data.prepare(task, download=False)
-    data.verify(task)
-    data.search(task, 0)
+    assert datasets.parts(task) == () and datasets.prepared(task)
+    datasets.prepare(task, download=False)
+    datasets.verify(task)
+    datasets.search(task, 0)
     assert not cache.exists()
 
 
@@ -273,9 +275,9 @@ def test_generated_sources_need_no_file(task: Task, cache: Path) -> None:
 def test_what_was_never_prepared_says_how(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LTHBENCH_DATA", raising=False)
     for call in (
-        lambda: data.search(MNIST, 0),
-        lambda: testset.test_examples(MNIST, 0),
-        lambda: data.prepare(MNIST, download=False),
+        lambda: datasets.search(MNIST, 0),
+        lambda: test_split.test_examples(MNIST, 0),
+        lambda: datasets.prepare(MNIST, download=False),
     ):
         with pytest.raises(DataError, match="run `lthbench data prepare lenet300-mnist`") as caught:
             call()
@@ -288,7 +290,7 @@ def test_a_local_copy_that_is_not_there(
 ) -> None:
     monkeypatch.setenv("LTHBENCH_DATA", str(tmp_path))
     with pytest.raises(DataError, match=r"ylecun/mnist: not there; LTHBENCH_DATA"):
-        data.prepare(MNIST, download=True)
+        datasets.prepare(MNIST, download=True)
 
 
 class BrokenData(Exception):
@@ -326,7 +328,7 @@ class Hub:
 def test_without_a_network_the_reason_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub = Hub(ConnectionError("cannot reach the Hub\nfor a long reason")).install(monkeypatch)
     with pytest.raises(DataError, match=r"cannot reach the Hub.*check the network") as caught:
-        data.prepare(MNIST, download=True)
+        datasets.prepare(MNIST, download=True)
     assert "long reason" not in message(caught)
     assert hub.asked == ["ylecun/mnist"]
 
@@ -334,7 +336,7 @@ def test_without_a_network_the_reason_is_told(cache: Path, monkeypatch: pytest.M
 def test_a_damaged_copy_is_told(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Hub(BrokenData("An error occurred while generating the dataset")).install(monkeypatch)
     with pytest.raises(DataError, match=r"cannot be loaded.*while generating"):
-        data.prepare(MNIST, download=True)
+        datasets.prepare(MNIST, download=True)
 
 
 def test_another_data_set_under_the_same_name_is_refused(
@@ -342,9 +344,9 @@ def test_another_data_set_under_the_same_name_is_refused(
 ) -> None:
     Hub().install(monkeypatch)
     with pytest.raises(DataError, match=r"train\.x has fingerprint") as caught:
-        data.prepare(MNIST, download=True)
+        datasets.prepare(MNIST, download=True)
     assert MNIST.data.fingerprints["train.x"][:16] in message(caught)
-    assert not data.prepared(MNIST) and not list(cache.rglob("*.safetensors"))
+    assert not datasets.prepared(MNIST) and not list(cache.rglob("*.safetensors"))
 
 
 def test_cifar10_s_images_have_another_column(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -352,7 +354,7 @@ def test_cifar10_s_images_have_another_column(cache: Path, monkeypatch: pytest.M
     for split in hub.splits.values():
         split["img"] = [np.full((32, 32, 3), n) for n in range(len(split.pop("image")))]
     with pytest.raises(DataError, match=r"train\.x has fingerprint"):
-        data.prepare(CIFAR, download=True)
+        datasets.prepare(CIFAR, download=True)
     assert hub.asked == ["uoft-cs/cifar10"]
 
 
@@ -361,26 +363,26 @@ def test_a_hub_source_is_split_once_for_all_seeds(
 ) -> None:
     hub = Hub().install(monkeypatch)
     prints = {
-        f"{part}.{key}": data.fingerprint(np.asarray(split[column], dtype=np.uint8))
+        f"{part}.{key}": datasets.fingerprint(np.asarray(split[column], dtype=np.uint8))
         for part, split in hub.splits.items()
         for key, column in (("x", "image"), ("y", "label"))
     }
     changed = {"fingerprints": prints, "held_out": 1}
     task = MNIST.model_copy(update={"data": MNIST.data.model_copy(update=changed)})
-    data.prepare(task, download=True)
-    first, other = data.search(task, 0), data.search(task, 1000)
+    datasets.prepare(task, download=True)
+    first, other = datasets.search(task, 0), datasets.search(task, 1000)
     assert rows(first.held_out) == rows(other.held_out)
     assert (len(first.train.y), len(first.held_out.y)) == (3, 1)
-    assert rows(first.train) + rows(first.held_out) == rows(data.read(task, "train"))
-    assert len(testset.test_examples(task, 5).y) == 2
+    assert rows(first.train) + rows(first.held_out) == rows(datasets.read(task, "train"))
+    assert len(test_split.test_examples(task, 5).y) == 2
 
 
 @pytest.mark.skipif(not cifar10(), reason="LTHBENCH_DATA holds no uoft-cs/cifar10")
 @pytest.mark.slow
 def test_cifar10_is_cifar10(cache: Path) -> None:
-    data.prepare(CIFAR, download=False)
-    data.verify(CIFAR)
-    search, test = data.search(CIFAR, 0), testset.test_examples(CIFAR, 0)
+    datasets.prepare(CIFAR, download=False)
+    datasets.verify(CIFAR)
+    search, test = datasets.search(CIFAR, 0), test_split.test_examples(CIFAR, 0)
     assert search.train.x.shape == (45000, 32, 32, 3)
     assert (search.held_out.x.shape, test.x.shape) == ((5000, 32, 32, 3), (10000, 32, 32, 3))
     assert np.bincount(np.concatenate([search.train.y, search.held_out.y])).tolist() == [5000] * 10
@@ -410,14 +412,14 @@ def test_pictures_are_squares_in_the_order_of_their_classes(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LTHBENCH_DATA", str(imagenette(tmp_path / "data", 2)))
-    data.prepare(IMAGENETTE, download=False)
-    train, test = data.read(IMAGENETTE, "train"), data.read(IMAGENETTE, "test")
+    datasets.prepare(IMAGENETTE, download=False)
+    train, test = datasets.read(IMAGENETTE, "train"), datasets.read(IMAGENETTE, "test")
     assert train.x.shape == test.x.shape == (20, 160, 160, 3)
     assert train.y.tolist() == [label for label in range(10) for _ in range(2)]
     assert np.abs(train.x[:, ..., 0].mean((1, 2)) - 20.0 * train.y).max() < 4
-    search = data.search(IMAGENETTE, 0)
+    search = datasets.search(IMAGENETTE, 0)
     assert (len(search.train.y), len(search.held_out.y)) == (18, 2)
-    assert len(testset.test_examples(IMAGENETTE, 0).y) == 20
+    assert len(test_split.test_examples(IMAGENETTE, 0).y) == 20
 
 
 def test_the_middle_square_is_kept() -> None:
@@ -425,9 +427,9 @@ def test_the_middle_square_is_kept() -> None:
 
     wide = np.zeros((160, 320, 3), dtype=np.uint8)
     wide[:, 80:240] = 200  # the middle
-    assert (data._square(Image.fromarray(wide)) == 200).all()
-    assert (data._square(Image.fromarray(wide.transpose(1, 0, 2))) == 200).all()
-    assert data._square(Image.fromarray(wide[:81, :100])).shape == (160, 160, 3)
+    assert (datasets._square(Image.fromarray(wide)) == 200).all()
+    assert (datasets._square(Image.fromarray(wide.transpose(1, 0, 2))) == 200).all()
+    assert datasets._square(Image.fromarray(wide[:81, :100])).shape == (160, 160, 3)
 
 
 def test_without_fingerprints_the_first_preparation_is_the_measure(
@@ -435,20 +437,20 @@ def test_without_fingerprints_the_first_preparation_is_the_measure(
 ) -> None:
     folder = imagenette(tmp_path / "data", 2)
     monkeypatch.setenv("LTHBENCH_DATA", str(folder))
-    data.prepare(IMAGENETTE, download=False)
-    data.verify(IMAGENETTE)
+    datasets.prepare(IMAGENETTE, download=False)
+    datasets.verify(IMAGENETTE)
     place = cache / "data" / "imagenette"
     (place / "test.safetensors").unlink()
     next((folder / "imagenette2-160" / "val" / WNIDS[3]).iterdir()).unlink()
     with pytest.raises(DataError, match=r"test\.x has fingerprint") as caught:
-        data.prepare(IMAGENETTE, download=False)
+        datasets.prepare(IMAGENETTE, download=False)
     message(caught)
     (place / "train.safetensors").write_bytes((place / "train.safetensors").read_bytes()[:-1])
     with pytest.raises(DataError, match="damaged"):
-        data.read(IMAGENETTE, "train")
+        datasets.read(IMAGENETTE, "train")
     (place / "first-fingerprints.json").write_text("[")
     with pytest.raises(DataError, match=r"first-fingerprints\.json: damaged"):
-        data.prepare(IMAGENETTE, download=False)
+        datasets.prepare(IMAGENETTE, download=False)
 
 
 class Silent(http.server.SimpleHTTPRequestHandler):
@@ -468,7 +470,7 @@ def test_the_archive_of_imagenette_is_fetched_and_unpacked(
     monkeypatch.delenv("LTHBENCH_DATA", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(DataError, match="not prepared"):
-        data.prepare(IMAGENETTE, download=False)
+        datasets.prepare(IMAGENETTE, download=False)
     with http.server.ThreadingHTTPServer(
         ("127.0.0.1", 0), partial(Silent, directory=tmp_path)
     ) as server:
@@ -477,14 +479,14 @@ def test_the_archive_of_imagenette_is_fetched_and_unpacked(
         monkeypatch.setitem(Imagenette._ARCHIVES, "160px", (address, "0" * 32))
         try:
             with pytest.raises(DataError, match=r"cannot be loaded \(File not found or corrupted"):
-                data.prepare(IMAGENETTE, download=True)
+                datasets.prepare(IMAGENETTE, download=True)
             right = hashlib.md5(packed.read_bytes()).hexdigest()
             monkeypatch.setitem(Imagenette._ARCHIVES, "160px", (address, right))
-            data.prepare(IMAGENETTE, download=True)
+            datasets.prepare(IMAGENETTE, download=True)
         finally:
             server.shutdown()
-    assert data.read(IMAGENETTE, "train").x.shape == (10, 160, 160, 3)
-    assert len(data.read(IMAGENETTE, "test").y) == 10
+    assert datasets.read(IMAGENETTE, "train").x.shape == (10, 160, 160, 3)
+    assert len(datasets.read(IMAGENETTE, "test").y) == 10
     assert not list((cache / "data").rglob(".tmp-*"))
     assert not list((cache / "data").rglob("*.JPEG"))
 
@@ -494,15 +496,15 @@ def test_a_copy_of_imagenette_that_is_not_there(
 ) -> None:
     monkeypatch.setenv("LTHBENCH_DATA", str(tmp_path))
     with pytest.raises(DataError, match=r"imagenette2-160: not there.*n01440764") as caught:
-        data.prepare(IMAGENETTE, download=True)
+        datasets.prepare(IMAGENETTE, download=True)
     message(caught)
     monkeypatch.delenv("LTHBENCH_DATA")
     with pytest.raises(DataError, match="run `lthbench data prepare vit-tiny-imagenette`"):
-        data.prepare(IMAGENETTE, download=False)
+        datasets.prepare(IMAGENETTE, download=False)
     (tmp_path / "imagenette2-160").mkdir()
     monkeypatch.setenv("LTHBENCH_DATA", str(tmp_path))
     with pytest.raises(DataError, match="Imagenette cannot be loaded"):
-        data.prepare(IMAGENETTE, download=False)
+        datasets.prepare(IMAGENETTE, download=False)
 
 
 @pytest.mark.slow
@@ -543,9 +545,9 @@ def test_five_steps_on_pictures_through_the_command(
 @pytest.mark.mnist
 @pytest.mark.slow
 def test_mnist_is_mnist(cache: Path) -> None:
-    data.prepare(MNIST, download=False)
-    data.verify(MNIST)
-    search, test = data.search(MNIST, 0), testset.test_examples(MNIST, 0)
+    datasets.prepare(MNIST, download=False)
+    datasets.verify(MNIST)
+    search, test = datasets.search(MNIST, 0), test_split.test_examples(MNIST, 0)
     assert search.train.x.shape == (55000, 28, 28)
     assert (search.held_out.x.shape, test.x.shape) == ((5000, 28, 28), (10000, 28, 28))
     labels = np.concatenate([search.train.y, search.held_out.y])
@@ -553,19 +555,19 @@ def test_mnist_is_mnist(cache: Path) -> None:
     assert np.bincount(labels).tolist() == published
     assert np.bincount(test.y).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
     whole = rows(search.train) + rows(search.held_out)
-    assert whole == rows(data.read(MNIST, "train"))
+    assert whole == rows(datasets.read(MNIST, "train"))
     assert search.train.x.mean() / 255 == pytest.approx(0.1307, abs=0.001)
 
 
 def test_mnist1d_is_what_its_authors_published() -> None:
     """Digests of their file (github.com/greydanus/mnist1d, mnist1d_data.pkl), rounded to 1/4096."""
-    parts = dict(data._mnist1d(SIGNALS, False))
+    parts = dict(datasets._mnist1d(SIGNALS, False))
     assert {part: (e.x.shape, e.x.dtype.name) for part, e in parts.items()} == {
         "train": ((4000, 40), "int16"),
         "test": ((1000, 40), "int16"),
     }
     found = {
-        f"{part}.{name}": data.fingerprint(getattr(examples, name))
+        f"{part}.{name}": datasets.fingerprint(getattr(examples, name))
         for part, examples in parts.items()
         for name in ("x", "y")
     }
@@ -578,10 +580,10 @@ def test_mnist1d_is_read_as_real_numbers_of_deviation_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LTHBENCH_CACHE", str(tmp_path))
-    data.prepare(SIGNALS, download=False)
-    search = data.search(SIGNALS, 1000)
+    datasets.prepare(SIGNALS, download=False)
+    search = datasets.search(SIGNALS, 1000)
     assert len(search.train.y) + len(search.held_out.y) == 4000
-    seen = answers.examples(SIGNALS, search.train).inputs(slice(None))
+    seen = session.examples(SIGNALS, search.train).inputs(slice(None))
     assert seen.shape == (3600, 40) and seen.dtype == torch.float32
     assert abs(float(seen.mean())) < 0.02 and abs(float(seen.std()) - 1) < 0.02
 
@@ -590,7 +592,7 @@ def test_mnist1d_is_read_as_real_numbers_of_deviation_one(
 @given(pool=st.integers(1, 4), seed=st.integers(0, 100))
 def test_pooled_images_are_rounded_means(pool: int, seed: int) -> None:
     images = np.random.default_rng(seed).integers(0, 256, (2, 12, 12, 3)).astype(np.uint8)
-    found = data.pooled(images, pool)
+    found = datasets.pooled(images, pool)
     assert found.dtype == np.uint8 and found.shape == (2, 12 // pool, 12 // pool, 3)
     for i, j in itertools.product(range(12 // pool), repeat=2):
         square = images[:, i * pool : (i + 1) * pool, j * pool : (j + 1) * pool]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lthbench import depths
+from lthbench.records import transfer_score
 
 SEEDS = (0, 1, 2)
 TARGETS, DENSITIES = (1, 3), (0.5, 0.25)
@@ -40,14 +40,14 @@ def told(values: Sequence[float] | None) -> dict[str, Any] | None:
 
 
 def scored(table: dict[str, Any]) -> dict[str, Any]:
-    found = depths.transfer(table, score, told)
+    found = transfer_score.transfer(table, score, told)
     assert found is not None
     return found
 
 
 def gained(imp: Sequence[float], erk: Sequence[float]) -> dict[str, Any]:
     return {
-        depths.key(depth, density): {"imp": imp, "erk": erk}
+        transfer_score.key(depth, density): {"imp": imp, "erk": erk}
         for depth in TARGETS
         for density in DENSITIES
     }
@@ -101,7 +101,7 @@ def test_no_share_is_told_of_a_gain_that_is_not_surely_there(imp: Sequence[float
 
 
 def test_without_transfer_there_is_no_score() -> None:
-    assert depths.transfer({"seeds": SEEDS}, score, told) is None
+    assert transfer_score.transfer({"seeds": SEEDS}, score, told) is None
 
 
 def test_a_reason_is_handed_on() -> None:

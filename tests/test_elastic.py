@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from lthbench import Ticket
-from lthbench.check import TASK
-from lthbench.method import load_method
-from lthbench.problem import Problem
-from lthbench.scores import division
-from lthbench.ticket import check, origin
+from lthbench.method.problem import Problem
+from lthbench.method.source import load_method
+from lthbench.records.aggregate import division
+from lthbench.tickets.ticket import check, origin
+from lthbench.tools.check import TASK
 from tests.searching import begin, search
 
 SEED = 3

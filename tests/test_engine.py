@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lthbench import networks
-from lthbench.engine import Evaluation, Examples, Job, Result, plain
-from lthbench.engine.order import batches
-from lthbench.states import State, same
-from lthbench.task import Recipe
+from lthbench.networks import families
+from lthbench.networks.state import State, same
+from lthbench.protocol.task import Recipe
+from lthbench.training.batches import batches
+from lthbench.training.engines import plain
+from lthbench.training.job import Evaluation, Examples, Job, Result
 from tests import tiny
 
 Array = NDArray[np.float64]
@@ -134,7 +135,7 @@ def test_full_masks_are_no_masks() -> None:
 
 def test_a_job_leaves_its_start_and_masks_as_they_were() -> None:
     of = tiny.network()
-    masks, start = tiny.masks(of, 2), networks.initial(of, 2, 0)
+    masks, start = tiny.masks(of, 2), families.initial(of, 2, 0)
     copies = {name: mask.clone() for name, mask in masks.items()}
     before = start.digest
     trained(tiny.job(masks=masks, start=start), tiny.examples())
@@ -298,7 +299,7 @@ def test_learning_distance_is_that_of_kept_prunable_weights(family: str, masked:
     job = tiny.job(family, masks=masks, until=5)
     result = trained(job, data)
     end, squares = state_of(result), []
-    for name in networks.shapes(of, of.depth):
+    for name in families.shapes(of, of.depth):
         moved = (end[name].double() - job.start[name].double()).flatten().tolist()
         kept = masks[name].flatten().tolist() if masks else [True] * len(moved)
         squares += [m * m for m, k in zip(moved, kept, strict=True) if k]
@@ -308,7 +309,7 @@ def test_learning_distance_is_that_of_kept_prunable_weights(family: str, masked:
 
 def answered(job: Job, state: State, examples: Examples) -> list[int]:
     """The answers to one example after the other, in float64."""
-    module = networks.load(job.network, job.depth, state).double()
+    module = families.load(job.network, job.depth, state).double()
     x = examples.x.double() * examples.scale + examples.shift
     return [int(module(row[None]).argmax()) for row in x]
 
@@ -334,7 +335,7 @@ def test_only_steps_past_the_start_are_counted() -> None:
 @pytest.mark.parametrize("step", [0, 40, 100])
 def test_a_job_that_ends_where_it_starts_only_evaluates(step: int) -> None:
     data = tiny.examples()
-    start = State(networks.initial(tiny.network(), 2, 0).tensors(), step)
+    start = State(families.initial(tiny.network(), 2, 0).tensors(), step)
     masks = tiny.masks(tiny.network(), 2)
     result = trained(
         tiny.job(start=start, masks=masks, until=step), data, Evaluation(sets(data), ())
@@ -351,7 +352,7 @@ def test_two_hundred_and_fifty_six_classes_fit_into_a_byte() -> None:
     of = tiny.network(classes=256)
     x = torch.arange(256, dtype=torch.uint8)[:, None].expand(256, tiny.FEATURES).contiguous()
     data = Examples(x, x[:, 0].contiguous())
-    start = networks.initial(of, 2, 0).tensors()
+    start = families.initial(of, 2, 0).tensors()
     start["head.weight"].zero_()
     start["head.bias"].zero_()[255] = 1
     job = replace(tiny.job(), network=of, start=State(start, 0), until=0)
@@ -466,7 +467,7 @@ def rates(recipe: Recipe, start: int, until: int, monkeypatch: pytest.MonkeyPatc
 
     with monkeypatch.context() as patch:
         patch.setattr(plain, "_optimiser", made)
-        begin = State(networks.initial(tiny.network(), 2, 0).tensors(), start)
+        begin = State(families.initial(tiny.network(), 2, 0).tensors(), start)
         trained(tiny.job(recipe=recipe, start=begin, until=until), tiny.examples())
     return found
 
@@ -523,7 +524,7 @@ def test_a_diverged_run_ends_early(at_every_forward: Callable[[Look], None]) -> 
 
 
 def test_one_infinite_weight_is_enough() -> None:
-    start = networks.initial(tiny.network(), 2, 0).tensors()
+    start = families.initial(tiny.network(), 2, 0).tensors()
     start["head.bias"][0] = -torch.inf  # its class is never answered: every loss may be finite
     data = tiny.examples()
     there = Examples(data.x, torch.ones_like(data.y), data.scale, data.shift)

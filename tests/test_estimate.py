@@ -1,4 +1,4 @@
-"""lthbench.estimate and its rehearsal: counts of searches that really ran, a clock of its own."""
+"""tools.estimate and its rehearsal: counts of searches that really ran, a clock of its own."""
 
 from __future__ import annotations
 
@@ -13,20 +13,25 @@ from typing import Any
 import pytest
 import torch
 
-from lthbench import estimate, networks, reference, score, store
-from lthbench.answers import Search
-from lthbench.check import TASK
-from lthbench.childprocess import Limits
-from lthbench.engine import Evaluation, Examples, Job, Result, choice
 from lthbench.errors import DataError, MethodError, UsageError
-from lthbench.estimate import REPORTING, WARM, Spent
-from lthbench.method import Method, load_method
-from lthbench.paths import cache as cache_folder
-from lthbench.reference import load_reference
-from lthbench.rehearsal import Dry, Rehearsal, rehearse
-from lthbench.score import Plan
-from lthbench.states import State
-from lthbench.task import load_task
+from lthbench.evaluation import scoring
+from lthbench.evaluation.scoring import Plan
+from lthbench.evaluation.search.child_process import Limits
+from lthbench.evaluation.search.session import Search
+from lthbench.io import store
+from lthbench.io.paths import cache as cache_folder
+from lthbench.method.source import Method, load_method
+from lthbench.networks import families
+from lthbench.networks.state import State
+from lthbench.protocol.task import load_task
+from lthbench.records import reference
+from lthbench.records.reference import load_reference
+from lthbench.tools import estimate
+from lthbench.tools.check import TASK
+from lthbench.tools.estimate import REPORTING, WARM, Spent
+from lthbench.tools.rehearsal import Dry, Rehearsal, rehearse
+from lthbench.training import dispatch
+from lthbench.training.job import Evaluation, Examples, Job, Result
 from tests.searching import ROOT, search
 
 SEED = 1000
@@ -162,7 +167,7 @@ def test_the_pace_of_known_workers(
     """A job's start is no part of a step, nor is a step of a look; both clocks are told."""
     workers = Clockwork(0.25, step, look)
     monkeypatch.setattr(estimate, "_processor", lambda: workers.processor)
-    seen = score.see(TASK, [SEED], Plan())
+    seen = scoring.see(TASK, [SEED], Plan())
     pace = asyncio.run(estimate._pace(TASK, SEED, workers, 2, seen, Plan()))
     assert workers.most <= T
     for found, expected in ((pace.step(0.5), step), (pace.evaluation, look), (pace.job, 0.25)):
@@ -181,9 +186,9 @@ def test_a_step_between_two_densities_is_on_the_line() -> None:
 
 def test_test_examples_are_counted_unread() -> None:
     """All pairs that are neither trained on nor held out; the held-out look grows by them."""
-    seen = score.see(TASK, [SEED], Plan())
+    seen = scoring.see(TASK, [SEED], Plan())
     found = estimate._tested(TASK, SEED, seen)
-    final = score.see(TASK, [SEED], Plan(final=True))
+    final = scoring.see(TASK, [SEED], Plan(final=True))
     assert found == len(final.sets[SEED]["test"].y)
 
 
@@ -196,14 +201,14 @@ def test_cells_are_those_of_scoring_less_what_is_stored(tmp_path: Path, cache: P
     seeds, plan = (SEED, SEED + 1), Plan(controls="one rung")
 
     def cells(plan: Plan) -> estimate.Cells:
-        seen = score.see(TASK, seeds, plan)
+        seen = scoring.see(TASK, seeds, plan)
         return asyncio.run(estimate._cells(TASK, seeds, nothing, tmp_path, plan, seen))
 
     assert (cells(plan).steps, cells(plan).runs, cells(plan).cached) == (2 * 3 * T, 6, 0)
     assert cells(Plan()).runs == 2 * 7
-    seen = score.see(TASK, seeds, plan)
-    planned = asyncio.run(score.planned(TASK, [nothing.search], tmp_path, Dry(TASK), plan, seen))
-    place = store.Store(cache_folder() / "cells" / choice.arithmetic())
+    seen = scoring.see(TASK, seeds, plan)
+    planned = asyncio.run(scoring.planned(TASK, [nothing.search], tmp_path, Dry(TASK), plan, seen))
+    place = store.Store(cache_folder() / "cells" / dispatch.arithmetic())
     place.put(next(e.job.key for e in planned if e.kind == "dense"), {})
     assert (cells(plan).steps, cells(plan).runs, cells(plan).cached) == (5 * T, 5, T)
 
@@ -226,11 +231,11 @@ def test_transfer_is_counted_by_its_runs(name: str) -> None:
         estimate._with_transfer(task, seeds, found(cost), none, None) for cost in (5.0, 0.0)
     )
     assert (dear.runs, cheap.runs) == (3 * 2 * 7, 3 * 2 * 9)
-    own = networks.flops(task.network, task.network.depth)
-    targets = sum(networks.flops(task.network, depth) for depth in task.transfer.targets)
+    own = families.flops(task.network, task.network.depth)
+    targets = sum(families.flops(task.network, depth) for depth in task.transfer.targets)
     searched = 0.0
     if task.transfer.source != task.network.depth:
-        searched = 5.0 * part * networks.flops(task.network, task.transfer.source)
+        searched = 5.0 * part * families.flops(task.network, task.transfer.source)
     expected = 3 * task.recipe.steps * (7 * targets + searched) / own
     assert dear.steps == pytest.approx(expected)
     if (frozen := load_reference(task)) and frozen.transfer:  # two random ones at each, of 2 seeds
@@ -255,7 +260,7 @@ def test_what_the_reference_holds_is_not_trained(
         for density in ladder
     ]
     monkeypatch.setattr(reference, "load_reference", lambda task: SimpleNamespace(cells=cells))
-    seen = score.see(TASK, (0, 1), Plan())
+    seen = scoring.see(TASK, (0, 1), Plan())
 
     def runs(plan: Plan) -> float:
         return asyncio.run(estimate._cells(TASK, (0, 1), nothing, tmp_path, plan, seen)).runs

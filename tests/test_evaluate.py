@@ -15,13 +15,17 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from lthbench import cli, data, evaluation, executors, report
+from lthbench.cli import main
 from lthbench.errors import LthbenchError, MethodError, ResourceError, TaskError, UsageError
-from lthbench.evaluation import Evaluated, evaluate
-from lthbench.paths import canonical_json
-from lthbench.record import Record, comparable, read_record
-from lthbench.score import Part, Plan
-from lthbench.task import Suite, load_suite, load_task
+from lthbench.evaluation import pipeline
+from lthbench.evaluation.pipeline import Evaluated, evaluate
+from lthbench.evaluation.scoring import Part, Plan
+from lthbench.io.paths import canonical_json
+from lthbench.protocol import datasets
+from lthbench.protocol.task import Suite, load_suite, load_task
+from lthbench.records.schema import Record, comparable, read_record
+from lthbench.report import html
+from lthbench.training.executors import local
 from tests import tiny
 from tests.commands import run
 from tests.published import UNPUBLISHABLE
@@ -188,7 +192,7 @@ def test_another_source_is_refused_with_both_digests(done: Done, tmp_path: Path)
     other = tmp_path / "mine.py"
     other.write_text(f"{METHOD}# changed\n")
     said = refused(MethodError, done, method=other)
-    from lthbench.method import load_method
+    from lthbench.method.source import load_method
 
     for path in (done.method, other):
         assert load_method(str(path)).digest[:12] in said
@@ -314,7 +318,7 @@ def test_what_is_run_where_little_is_said(
 ) -> None:  # fmt: skip
     """Suite quick on development seeds; a final run of a task as its ranked suite has it, and whole
     where none has it."""
-    monkeypatch.setattr(data, "prepare", lambda task, **kwargs: None)
+    monkeypatch.setattr(datasets, "prepare", lambda task, **kwargs: None)
     with pytest.raises(Stopped) as caught:
         evaluate(str(done.method), out=tmp_path, workers=1, progress=Planned(), **changes)
     parts, workers = caught.value.args
@@ -345,7 +349,7 @@ def test_each_task_has_its_own_seeds(
     done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many as its file names, unless a suite or --seeds says otherwise; or some of them."""
-    monkeypatch.setattr(data, "prepare", lambda task, **kwargs: None)
+    monkeypatch.setattr(datasets, "prepare", lambda task, **kwargs: None)
     ten = tmp_path / "ten.toml"
     text = TASK.read_text().replace('name = "tiny-digits"', 'name = "ten"')
     ten.write_text(text.replace("version = 1", "version = 1\nseeds = 10", 1))
@@ -367,21 +371,21 @@ def test_each_task_has_its_own_seeds(
     ("text", "seeds"), [("0,1,2", (0, 1, 2)), ("0-2,7", (0, 1, 2, 7)), ("1000", (1000,))]
 )
 def test_seeds_are_named_one_by_one_or_by_ranges(text: str, seeds: tuple[int, ...]) -> None:
-    assert cli._numbers(text) == seeds and cli._numbers(None) is None
+    assert main._numbers(text) == seeds and main._numbers(None) is None
     for wrong in ("", "a", "1-", "-3", "1;2", "0-2-4"):
         with pytest.raises(UsageError, match="write numbers and ranges"):
-            cli._numbers(wrong)
+            main._numbers(wrong)
 
 
 def test_controls_and_transfer_are_the_suites_or_as_asked(
     done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reference asks for all controls; a suite names the tasks that are carried."""
-    monkeypatch.setattr(data, "prepare", lambda task, **kwargs: None)
+    monkeypatch.setattr(datasets, "prepare", lambda task, **kwargs: None)
     known = load_suite("lite")
     carried = known.tasks[0]
     changed = known.model_copy(update={"controls": "alternate", "transfer": (carried,)})
-    monkeypatch.setattr(evaluation, "load_suite", lambda name: changed)
+    monkeypatch.setattr(pipeline, "load_suite", lambda name: changed)
     found = parts_of(done, tmp_path, suite="lite", final=True)
     assert {part.plan.controls for part in found.values()} == {"alternate"}
     assert [name for name, part in found.items() if part.plan.transfer] == [carried]
@@ -397,8 +401,8 @@ def test_controls_and_transfer_are_the_suites_or_as_asked(
 def test_where_results_go(done: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the working folder, by the method's name, a final run beside."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(data, "prepare", lambda task, **kwargs: None)
-    monkeypatch.setattr(executors, "default_workers", lambda means: 3)
+    monkeypatch.setattr(datasets, "prepare", lambda task, **kwargs: None)
+    monkeypatch.setattr(local, "default_workers", lambda means: 3)
     for final in (False, True):
         with pytest.raises(Stopped) as caught:
             evaluate(str(done.method), final=final, progress=Planned())
@@ -427,13 +431,13 @@ def test_the_next_step_is_the_last_line(
 ) -> None:
     """Of what can be submitted; and that nobody is named is told before anything is trained."""
     out = tmp_path / "an out"
-    monkeypatch.setattr(evaluation, "evaluate", lambda *a, **k: evaluation.Evaluated((), out))
-    monkeypatch.setattr(report, "write_report", lambda *a: out / "report.html")
+    monkeypatch.setattr(pipeline, "evaluate", lambda *a, **k: pipeline.Evaluated((), out))
+    monkeypatch.setattr(html, "write_report", lambda *a: out / "report.html")
     arguments = ["lthbench", "evaluate", "erk", "--out", str(out), *["--final"] * final]
     arguments += ["--task", str(TASK)] * own
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     said = capsys.readouterr()
     assert ended.value.code == 0
     assert said.out.splitlines()[-1].startswith(last)

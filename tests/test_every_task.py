@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lthbench import data, masks
-from lthbench.answers import read_ticket
-from lthbench.data import Examples, Inputs, Search
-from lthbench.engine import Job, Result
 from lthbench.errors import NotApplicable
-from lthbench.method import baseline_names, load_method
-from lthbench.states import State
-from lthbench.task import Ladder, Task, load_task, task_names
+from lthbench.evaluation.search.session import read_ticket
+from lthbench.method.source import baseline_names, load_method
+from lthbench.networks.state import State
+from lthbench.protocol import datasets
+from lthbench.protocol.datasets import Examples, Inputs, Search
+from lthbench.protocol.task import Ladder, Task, load_task, task_names
+from lthbench.tickets import masks
+from lthbench.training.job import Job, Result
 from tests import tiny
 from tests.searching import search
 
@@ -100,9 +101,9 @@ def test_the_whole_ladder_is_within_the_budget(
         return
     whole = load_task(task)
     if whole.data.source not in ("modular-addition", "digits"):
-        monkeypatch.setattr(data, "search", lambda task, seed: noise(task))
+        monkeypatch.setattr(datasets, "search", lambda task, seed: noise(task))
     elif whole.data.source == "digits":
-        data.prepare(whole, download=False)
+        datasets.prepare(whole, download=False)
     tiny.trained_by(monkeypatch, standing)
     state = search(load_method(name), whole, 0, tmp_path)
     assert [rung["density"] for rung in state.rungs] == list(whole.ladder.trained)
@@ -121,7 +122,7 @@ def test_a_baseline_finds_every_rung_or_says_why_not(
 ) -> None:
     small = shrunk(task)
     if small.data.source != "modular-addition":
-        monkeypatch.setattr(data, "search", lambda task, seed: noise(task))
+        monkeypatch.setattr(datasets, "search", lambda task, seed: noise(task))
     method = load_method(name, QUICKER.get(name, {}))
     if (name, task) in REFUSED:
         with pytest.raises(NotApplicable, match=f"^{REFUSED[name, task]}"):

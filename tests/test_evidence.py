@@ -15,19 +15,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lthbench import masks as mask_arithmetic
-from lthbench import networks, seeds
-from lthbench.board import entries
+from lthbench import seeds
 from lthbench.errors import RecordError, UsageError
-from lthbench.evidence import channels, evidence, figures, files, load, overlaps, rules, verdicts
-from lthbench.evidence.figures import Saved, Side
-from lthbench.evidence.overlaps import Masks, over_other_seeds
-from lthbench.evidence.text import Evidence
-from lthbench.evidence.verdicts import Estimate, Verdict
-from lthbench.packing import pack
-from lthbench.paths import canonical_json, digest
-from lthbench.states import State
-from lthbench.task import Network
+from lthbench.io.paths import canonical_json, digest
+from lthbench.leaderboard.analysis import channel_matching, files, overlap_nulls, schema, verdicts
+from lthbench.leaderboard.analysis.evidence import evidence, load, rules
+from lthbench.leaderboard.analysis.overlap_nulls import Masks, over_other_seeds
+from lthbench.leaderboard.analysis.render import Evidence
+from lthbench.leaderboard.analysis.schema import Saved, Side
+from lthbench.leaderboard.analysis.verdicts import Estimate, Verdict
+from lthbench.leaderboard.board import entries
+from lthbench.leaderboard.bundle.build import pack
+from lthbench.networks import families
+from lthbench.networks.state import State
+from lthbench.protocol.task import Network
+from lthbench.tickets import masks as mask_arithmetic
 from tests.accepted import board, entry_of
 from tests.strategies import mask_pairs, moderate
 from tests.submitted import DIGITS, METHOD, finished, house, records_of
@@ -63,8 +65,8 @@ def largest(scores: NDArray[np.float64], density: float) -> NDArray[np.bool_]:
     return scores > np.quantile(scores, 1 - density)
 
 
-def found(a: Sequence[Masks], b: Sequence[Masks], of: Thetas) -> overlaps.Overlaps:
-    return overlaps.overlaps(a, b, of)
+def found(a: Sequence[Masks], b: Sequence[Masks], of: Thetas) -> overlap_nulls.Overlaps:
+    return overlap_nulls.overlaps(a, b, of)
 
 
 # The table of overlaps
@@ -77,7 +79,7 @@ def test_the_excess_is_that_of_the_masks_module(pair: tuple[dict[str, Tensor], .
     a, b = ({n: np.asarray(m) for n, m in masks.items()} for masks in pair)
     theta = {n: np.zeros(m.shape, np.float32) for n, m in a.items()}
     ours, exact = found([a], [b], [theta]), mask_arithmetic.overlap(*pair)
-    rows = [(overlaps.pooled([layer]), exact.tensors[layer.name]) for layer in ours.layers]
+    rows = [(overlap_nulls.pooled([layer]), exact.tensors[layer.name]) for layer in ours.layers]
     for table, figures_ in [*rows, (ours.excess, exact.pooled)]:
         if figures_.excess is None:
             assert np.isnan(table).all()
@@ -122,13 +124,13 @@ def test_identical_masks_are_wholly_the_same() -> None:
     assert rung.profile.mean == 0
 
 
-def rung_of(of: overlaps.Overlaps, density: float = 0.2) -> figures.Rung:
-    return figures.rung_of(
+def rung_of(of: overlap_nulls.Overlaps, density: float = 0.2) -> schema.Rung:
+    return schema.rung_of(
         density,
         tuple(range(len(of.excess))),
-        tuple(figures.listed(row) for row in of.excess),
+        tuple(schema.listed(row) for row in of.excess),
         None,
-        figures.listed(of.same_start),
+        schema.listed(of.same_start),
         verdicts.estimate(of.profile.tolist()),
         (),
     )
@@ -250,13 +252,13 @@ def test_the_profiles_distance_is_what_must_move() -> None:
 
 def test_all_pairings_are_tried_and_many_are_drawn() -> None:
     diagonal = np.eye(5) + 0.01 * dice("p").random((5, 5))
-    assert figures.by_chance_of_pairing(diagonal) == pytest.approx(1 / 120)
-    assert figures.by_chance_of_pairing(0.05 * diagonal) == pytest.approx(1 / 120)
-    assert figures.by_chance_of_pairing(np.ones((5, 5))) == 1
-    assert figures.by_chance_of_pairing(np.eye(9)) == pytest.approx(1e-4)
-    assert figures.by_chance_of_pairing(-np.eye(9)) == 1
-    assert figures.by_chance_of_pairing(np.full((5, 5), np.nan)) is None
-    assert figures.by_chance_of_pairing(np.ones((1, 1))) is None
+    assert schema.by_chance_of_pairing(diagonal) == pytest.approx(1 / 120)
+    assert schema.by_chance_of_pairing(0.05 * diagonal) == pytest.approx(1 / 120)
+    assert schema.by_chance_of_pairing(np.ones((5, 5))) == 1
+    assert schema.by_chance_of_pairing(np.eye(9)) == pytest.approx(1e-4)
+    assert schema.by_chance_of_pairing(-np.eye(9)) == 1
+    assert schema.by_chance_of_pairing(np.full((5, 5), np.nan)) is None
+    assert schema.by_chance_of_pairing(np.ones((1, 1))) is None
 
 
 @given(st.integers(2, 7), st.integers(0, 99))
@@ -276,15 +278,15 @@ def test_a_seeds_value_is_its_own_cell_less_row_and_column() -> None:
 # Hidden units in another order
 
 
-def groups_of(of: Network) -> tuple[channels.Group, ...]:
-    return channels.groups(of, networks.shapes(of, of.depth))
+def groups_of(of: Network) -> tuple[channel_matching.Group, ...]:
+    return channel_matching.groups(of, families.shapes(of, of.depth))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_units_in_another_order_are_the_same_network(family: str) -> None:
     """What a group moves together leaves every output as it was (biases 0, norms alike)."""
     of = spec(family)
-    state = networks.initial(of, of.depth, 0).tensors()
+    state = families.initial(of, of.depth, 0).tensors()
     for name, tensor in state.items():
         if tensor.ndim == 1 and not name.endswith("running_var"):
             state[name] = torch.full_like(tensor, float(name.endswith("norm.weight")))
@@ -298,7 +300,7 @@ def test_units_in_another_order_are_the_same_network(family: str) -> None:
             seen = moved[side.name].reshape(side.shape).index_select(side.axis, order)
             moved[side.name] = seen.reshape(state[side.name].shape)
     assert any(not torch.equal(moved[name], state[name]) for name in state)
-    before, after = (networks.load(of, of.depth, State(s, 0)).eval() for s in (state, moved))
+    before, after = (families.load(of, of.depth, State(s, 0)).eval() for s in (state, moved))
     x = inputs_of(before)
     with torch.no_grad():
         assert torch.allclose(before(x), after(x), atol=1e-4)
@@ -316,7 +318,7 @@ MLP = spec("mlp")
 
 
 def mlp_masks(name: str, density: float = 0.3) -> list[Masks]:
-    shapes = networks.shapes(MLP, MLP.depth)
+    shapes = families.shapes(MLP, MLP.depth)
     lots = dice(name)
     return [{n: lots.random(shape) < density for n, shape in shapes.items()} for _ in SEEDS]
 
@@ -333,7 +335,7 @@ def test_shuffled_units_are_found_again() -> None:
                 seen = np.take(moved[side.name].reshape(side.shape), order, side.axis)
                 moved[side.name] = seen.reshape(masks[side.name].shape)
         b.append(moved)
-    common = channels.matched(a, b, groups)
+    common = channel_matching.matched(a, b, groups)
     kept = np.array([sum(m.sum() for m in masks.values()) for masks in a])
     assert np.diag(common).mean() > 0.9 * kept.mean()  # one layer after the other: near the best
     off = common[~np.eye(5, dtype=bool)].mean()
@@ -342,10 +344,10 @@ def test_shuffled_units_are_found_again() -> None:
 
 def test_matching_only_adds_and_does_not_ask_who_is_first() -> None:
     a, b, groups = mlp_masks("first"), mlp_masks("second"), groups_of(MLP)
-    table = channels.matched(a, b, groups)
+    table = channel_matching.matched(a, b, groups)
     plain = np.array([[sum((x[n] & y[n]).sum() for n in x) for y in b] for x in a])
     assert (table >= plain).all() and (table > plain).any()
-    assert np.array_equal(channels.matched(b, a, groups), table.T)
+    assert np.array_equal(channel_matching.matched(b, a, groups), table.T)
     most = [[sum(min(x[n].sum(), y[n].sum()) for n in x) for y in b] for x in a]
     assert (table <= np.array(most)).all()
 
@@ -457,7 +459,7 @@ def saved(n: int = 5) -> Saved:
     of = found(a, b, thetas("saved", n))
     rungs = [rung_of(of, 0.5), rung_of(of, 0.2)]
     sides = side("imp--00000001"), side("snip--00000002")
-    return figures.build("mlp-digits", digest(b""), sides, tuple(range(n)), "", rungs, ())
+    return schema.build("mlp-digits", digest(b""), sides, tuple(range(n)), "", rungs, ())
 
 
 def test_what_is_saved_is_read_again(tmp_path: Path) -> None:

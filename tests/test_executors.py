@@ -17,11 +17,19 @@ import psutil
 import pytest
 import torch
 
-from lthbench import networks
-from lthbench.engine import Evaluation, Examples, Job, Result, plain
 from lthbench.errors import ResourceError
-from lthbench.executors import Executor, Here, Local, default_workers, environment, local
-from lthbench.states import State
+from lthbench.networks import families
+from lthbench.networks.state import State
+from lthbench.training.engines import plain
+from lthbench.training.executors.local import (
+    Executor,
+    Here,
+    Local,
+    default_workers,
+    environment,
+    local,
+)
+from lthbench.training.job import Evaluation, Examples, Job, Result
 from tests import tiny
 
 Found = dict[str, tuple[Any, ...]]
@@ -36,7 +44,7 @@ LONG = tiny.recipe(steps=10**7, schedule="constant", rate=1e-4)
 
 def fading() -> Job:
     """Weights that fade through the smallest numbers, where arithmetic may round to zero."""
-    start = {name: t * 1e-36 for name, t in networks.initial(tiny.network(), 2, 0).items()}
+    start = {name: t * 1e-36 for name, t in families.initial(tiny.network(), 2, 0).items()}
     decay = tiny.recipe("adamw", weight_decay=5.0, schedule="constant", steps=60)
     return tiny.job(key="fading", start=State(start, 0), recipe=decay)
 
@@ -223,7 +231,7 @@ def test_closing_ends_workers_at_work() -> None:
 
 PARENT = """
 import asyncio
-from lthbench.executors import Local
+from lthbench.training.executors.local import Local
 from tests.test_executors import DATA, long_job, jobs
 
 async def main():

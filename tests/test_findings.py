@@ -9,12 +9,15 @@ from statistics import mean
 
 import pytest
 
-from lthbench import evaluate, networks, scores, stats
-from lthbench.answers import read_ticket
-from lthbench.engine import Evaluation, Job, plain
-from lthbench.method import load_method
-from lthbench.record import Record
-from lthbench.task import load_task
+from lthbench import evaluate
+from lthbench.evaluation.search.session import read_ticket
+from lthbench.method.source import load_method
+from lthbench.networks import families
+from lthbench.protocol.task import load_task
+from lthbench.records import aggregate, metrics
+from lthbench.records.schema import Record
+from lthbench.training.engines import plain
+from lthbench.training.job import Evaluation, Job
 from tests.searching import search
 from tests.speed.workers import shortened
 
@@ -49,7 +52,7 @@ def accuracy(record: Record) -> dict[str, float]:
     reached = defaultdict(list)
     for cell in table["cells"]:
         if cell["schedule"] == 1:
-            reached[cell["kind"]].append(100 * scores.score_of(table, cell))
+            reached[cell["kind"]].append(100 * aggregate.score_of(table, cell))
     assert all(len(values) == SEEDS for values in reached.values())
     return {kind: mean(values) for kind, values in reached.items()}
 
@@ -100,7 +103,7 @@ def test_a_grokking_ticket_generalises_in_fewer_steps_than_dense(tmp_path: Path)
     for seed in (0, 1):
         state = search(load_method("grokking_ticket"), task, seed, tmp_path)
         kept = {"dense": None, "ticket": read_ticket(state.folder, 0.512)[1]}
-        theta = networks.initial(task.network, task.network.depth, seed)
+        theta = families.initial(task.network, task.network.depth, seed)
         jobs = [
             Job(task.network, task.network.depth, theta, masks, recipe, 700, seed, ORDER, kind)
             for kind, masks in kept.items()
@@ -108,7 +111,7 @@ def test_a_grokking_ticket_generalises_in_fewer_steps_than_dense(tmp_path: Path)
         evaluation = Evaluation({seed: {"held_out": state.held_out}}, task.grid)
         for kind, result in plain.run(jobs, {seed: state.train}, evaluation):
             counts = result.correct["held_out"].tolist()
-            index = stats.first_sustained(counts, len(state.held_out.y), task.score.threshold)
+            index = metrics.first_sustained(counts, len(state.held_out.y), task.score.threshold)
             arrived[kind].append(700 if index is None else task.grid[index])
     assert mean(arrived["dense"]) < 700
     assert mean(arrived["ticket"]) < mean(arrived["dense"])

@@ -8,10 +8,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lthbench import data, networks
-from lthbench.engine.order import batches
-from lthbench.states import digest
-from lthbench.task import load_task, task_names
+from lthbench.networks import families
+from lthbench.networks.state import digest
+from lthbench.protocol import datasets
+from lthbench.protocol.task import load_task, task_names
+from lthbench.training.batches import batches
 
 TRAINED = {  # of files; seeds 0 and 1000: fold 0
     "conv4-cifar10": 45_000,
@@ -169,20 +170,20 @@ def test_every_shipped_task_is_frozen() -> None:
 @pytest.mark.parametrize(("name", "seed"), sorted(GOLDEN))
 def test_initial_weights(name: str, seed: int) -> None:
     task = load_task(name)
-    assert networks.initial(task.network, task.network.depth, seed).digest == GOLDEN[name, seed][0]
+    assert families.initial(task.network, task.network.depth, seed).digest == GOLDEN[name, seed][0]
 
 
 @pytest.mark.parametrize(("name", "seed"), sorted(GOLDEN))
 def test_first_order(name: str, seed: int) -> None:
     task = load_task(name)
-    count = TRAINED.get(name) or len(data.search(task, seed).train.y)
+    count = TRAINED.get(name) or len(datasets.search(task, seed).train.y)
     rows = batches(task.recipe, count, seed, ("data", "dense", "0"), 0, 3)
     assert digest({str(n): chosen for n, chosen in enumerate(rows)}, 0) == GOLDEN[name, seed][1]
 
 
 @pytest.mark.parametrize(("name", "seed"), sorted(SUMS))
 def test_generated_examples(name: str, seed: int) -> None:
-    parts = data.modular_addition(load_task(name), seed)
+    parts = datasets.modular_addition(load_task(name), seed)
     arrays = {
         f"{n}{key}": torch.from_numpy(getattr(p, key)) for n, p in enumerate(parts) for key in "xy"
     }

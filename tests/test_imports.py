@@ -21,7 +21,10 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "--help": ((*MAIN, "--help"), TORCH),
     "tasks": ((*MAIN, "tasks"), TORCH),
     "validate": ((*MAIN, "validate", "leaderboard/records"), (*HEAVY, "torch", "torchvision")),
-    "child": (("-c", "import lthbench.child"), (*HEAVY, "torchvision", "lthbench.testset")),
+    "child": (
+        ("-c", "import lthbench.method.child"),
+        (*HEAVY, "torchvision", "lthbench.protocol.test_split"),
+    ),
 }
 
 

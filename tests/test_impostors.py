@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from lthbench.masks import Masks, counts, keep_top
-from lthbench.method import baseline_names
-from lthbench.problem import Problem
-from lthbench.ticket import Ticket
+from lthbench.method.problem import Problem
+from lthbench.method.source import baseline_names
+from lthbench.tickets.masks import Masks, counts, keep_top
+from lthbench.tickets.ticket import Ticket
 from tests.checks import small
 from tests.checks.small import Find
 

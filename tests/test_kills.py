@@ -17,9 +17,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lthbench import wire
-from lthbench.engine import choice
-from lthbench.record import comparable, read_record
+from lthbench.io import messages
+from lthbench.records.schema import comparable, read_record
+from lthbench.training import dispatch
 from tests.watching import Watch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,7 +66,7 @@ class Place:
             "store": self.task / "store" / seed,
             "tickets": self.task / "tickets" / seed,
             "cells": self.task / "cells",
-            "shared": self.cache / "cells" / choice.arithmetic(),
+            "shared": self.cache / "cells" / dispatch.arithmetic(),
             "data": self.cache / "data" / "digits",
         }
 
@@ -118,7 +118,7 @@ def whole(path: Path) -> None:
     if path.suffix == ".json":
         json.loads(data)
     elif path.suffix == ".safetensors" and "data" not in path.parts:
-        wire.loads(data)
+        messages.loads(data)
     elif path.suffix == ".safetensors":
         from safetensors.numpy import load
 
@@ -228,7 +228,7 @@ class Kills:
         for number in range(TRIES * wanted):
             if killed == wanted:
                 break
-            part = ("lthbench.child", "lthbench.worker")[number % 2]
+            part = ("lthbench.method.child", "lthbench.training.executors.worker")[number % 2]
             process = place.start()
             victim, wait = _part(place, process, part), draw.uniform(0.0, 3.0)
             time.sleep(wait)

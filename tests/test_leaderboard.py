@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lthbench.paths import shipped
-from lthbench.record import read_record, record_digest
-from lthbench.reference import PROVISIONAL_BELOW, build, load_reference
-from lthbench.task import load_task
+from lthbench.io.paths import shipped
+from lthbench.protocol.task import load_task
+from lthbench.records.reference import PROVISIONAL_BELOW, build, load_reference
+from lthbench.records.schema import read_record, record_digest
 
 BOARD = shipped("leaderboard")
 RECORDS = sorted(BOARD.glob("records/*/*.json"))

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lthbench import paths
-from lthbench.board import entries, ledger
-from lthbench.board.ledger import NOTHING, Ledger, append, parse, read, text, write
 from lthbench.errors import RecordError
-from lthbench.paths import canonical_json, digest
-from lthbench.record import read_record
-from lthbench.validation import spread
+from lthbench.io import paths
+from lthbench.io.paths import canonical_json, digest
+from lthbench.leaderboard.board import entries, ledger
+from lthbench.leaderboard.board.ledger import NOTHING, Ledger, append, parse, read, text, write
+from lthbench.leaderboard.validation import parallel
+from lthbench.records.schema import read_record
 from tests.rewritten import shipped_records, table_of, written
 from tests.strategies import moderate
 from tests.submitted import carried
@@ -349,9 +349,9 @@ def test_aggregates_are_computed_again_once(
 ) -> None:
     """What was right is remembered by digest and scorer; a new record alone is looked at."""
     looked: list[list[Path]] = []
-    findings = spread.findings
+    findings = parallel.findings
     monkeypatch.setattr(
-        spread, "findings", lambda files, what: looked.append(files) or findings(files, what)
+        parallel, "findings", lambda files, what: looked.append(files) or findings(files, what)
     )
     first = entries.load(folder)
     assert entries.load(folder) == first

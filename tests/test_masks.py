@@ -19,9 +19,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lthbench import masks as masks_module
 from lthbench.errors import TicketError
-from lthbench.masks import (
+from lthbench.tickets import masks as masks_module
+from lthbench.tickets.masks import (
     Rule,
     counts,
     density,

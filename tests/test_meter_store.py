@@ -13,11 +13,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench import store
 from lthbench.errors import BudgetExceeded, MethodError, ResourceError
-from lthbench.meter import Meter
-from lthbench.states import same
-from lthbench.store import Log, Store
+from lthbench.io import store
+from lthbench.io.store import Log, Store
+from lthbench.method.meter import Meter
+from lthbench.networks.state import same
 from tests.strategies import moderate
 
 # --- meter ---------------------------------------------------------------------------------

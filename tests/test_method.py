@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from lthbench import method as methods
 from lthbench.errors import MethodError, UsageError
-from lthbench.method import Method, baseline_names, load_method
-from lthbench.new import new
-from lthbench.paths import shipped
-from lthbench.publishable import check_source
+from lthbench.io.paths import shipped
+from lthbench.method import source as methods
+from lthbench.method.publishable import check_source
+from lthbench.method.source import Method, baseline_names, load_method
+from lthbench.method.template import new
 
 OPTIONS = (
     '"""Prune what is small.\n\nThe rest of it."""\n'
@@ -287,7 +287,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 
 def test_a_file_with_a_byte_order_mark_is_valid_python(tmp_path: Path) -> None:
     """Its digest is that of its bytes, the mark's included; a child runs it too."""
-    from lthbench.child import _load
+    from lthbench.method.child import _load
 
     path = tmp_path / "mine.py"
     data = b"\xef\xbb\xbf" + OPTIONS.replace("\n", "\r\n").encode()
@@ -345,10 +345,11 @@ def test_a_baseline_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_what_a_record_takes_of_a_method() -> None:
     """The two modules agree on names and descriptions without importing each other."""
-    from lthbench import bundle, names
-    from lthbench.record import MethodEntry
+    from lthbench.io import file_names
+    from lthbench.leaderboard.bundle import archive
+    from lthbench.records.schema import MethodEntry
 
     fields: dict[str, Any] = MethodEntry.model_json_schema()["properties"]
-    assert fields["name"]["pattern"] == f"^{names.METHOD.pattern}$"
-    assert methods.SOURCE_LIMIT == bundle.SOURCE_LIMIT
+    assert fields["name"]["pattern"] == f"^{file_names.METHOD.pattern}$"
+    assert methods.SOURCE_LIMIT == archive.SOURCE_LIMIT
     assert fields["described"]["additionalProperties"]["maxLength"] == methods.LONGEST

@@ -16,11 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils import prune
 
-from lthbench import networks
 from lthbench.errors import TaskError
-from lthbench.networks import resnet
-from lthbench.states import State, same
-from lthbench.task import Network, Task, load_task, task_names
+from lthbench.networks import families, resnet
+from lthbench.networks.state import State, same
+from lthbench.protocol.task import Network, Task, load_task, task_names
 from tests import tiny
 from tests.strategies import masks as random_masks
 from tests.strategies import moderate
@@ -50,9 +49,9 @@ LAYERS = [f"blocks.0.{name}" for name in ("query", "key", "value", "output", "up
 )
 def test_networks_have_the_sizes_of_the_protocol(name: str, prunable: int, parameters: int) -> None:
     task = load_task(name)
-    shapes = networks.shapes(task.network, task.network.depth)
+    shapes = families.shapes(task.network, task.network.depth)
     assert sum(math.prod(shape) for shape in shapes.values()) == prunable
-    module = networks.build(task.network, task.network.depth)
+    module = families.build(task.network, task.network.depth)
     assert sum(p.numel() for p in module.parameters()) == parameters
     assert all(p.device.type == "meta" for p in module.parameters())
 
@@ -62,8 +61,8 @@ def test_weights_are_prunable_and_nothing_else(task: Task) -> None:
     """What multiplies features is prunable: matrices and kernels, by whatever name."""
     free = {"cls_token": 3, "pos_embed": 3, "position": 2}  # tables that are added, not multiplied
     for depth in (1, 2, 3):
-        shapes = networks.shapes(task.network, depth)
-        state = networks.build(task.network, depth).state_dict()
+        shapes = families.shapes(task.network, depth)
+        state = families.build(task.network, depth).state_dict()
         kept = [name for name, tensor in state.items() if name not in shapes]
         square = task.network.rank == 2
         assert all(s[2] == (s[3] if square else 1) for s in shapes.values() if len(s) > 2)
@@ -75,7 +74,7 @@ def test_weights_are_prunable_and_nothing_else(task: Task) -> None:
 @pytest.mark.parametrize("family", ["mlp", "pair-mlp", "transformer", "vit"])
 def test_a_deeper_network_has_more_units_of_the_same_shape(family: str) -> None:
     of = tiny.network(family)
-    two, three = (networks.shapes(of, depth) for depth in (2, 3))
+    two, three = (families.shapes(of, depth) for depth in (2, 3))
     more = set(three) - set(two)
     last = {name.replace(".2.", ".1.") for name in more}
     assert more and {three[n] for n in more} == {two[n] for n in last}
@@ -87,7 +86,7 @@ def test_a_deeper_network_has_more_units_of_the_same_shape(family: str) -> None:
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
 def test_initial_weights_have_their_distributions(task: Task) -> None:
-    state = networks.initial(task.network, task.network.depth, 11)
+    state = families.initial(task.network, task.network.depth, 11)
     assert state.step == 0
     for name, tensor in state.items():
         assert tensor.dtype == torch.float32 and tensor.device.type == "cpu"
@@ -137,21 +136,21 @@ def test_fans_are_those_of_the_layer(distribution: str, deviation: float) -> Non
     init = {"tensors": ("*.weight",), "distribution": distribution, "value": 3.0}
     biases = {"tensors": ("*.bias",), "distribution": "constant", "value": 0.5}
     of = tiny.network(inputs=300, width=200, neck=0, init=(init, biases))
-    state = networks.initial(of, 1, 0)
+    state = families.initial(of, 1, 0)
     assert float(state["hidden.0.weight"].std()) == pytest.approx(deviation, rel=0.02)
     assert bool((state["hidden.0.bias"] == 0.5).all())
 
 
 def test_the_same_seed_draws_the_same_weights() -> None:
     of = tiny.network()
-    assert networks.initial(of, 2, 3).digest == networks.initial(of, 2, 3).digest
-    others = [networks.initial(of, 2, 4), networks.initial(of, 2, 3, "reinit")]
-    others += [networks.initial(of, 2, 3), networks.initial(of, 2, 3, "reinit", "1")]
+    assert families.initial(of, 2, 3).digest == families.initial(of, 2, 3).digest
+    others = [families.initial(of, 2, 4), families.initial(of, 2, 3, "reinit")]
+    others += [families.initial(of, 2, 3), families.initial(of, 2, 3, "reinit", "1")]
     assert len({state.digest for state in others}) == 4
 
 
 def test_a_tensor_s_draw_does_not_depend_on_the_depth() -> None:
-    two, three = (networks.initial(tiny.network(), depth, 0) for depth in (2, 3))
+    two, three = (families.initial(tiny.network(), depth, 0) for depth in (2, 3))
     assert all(same(two[name], three[name]) for name in two)
     assert not same(three["hidden.1.weight"], three["hidden.2.weight"])
 
@@ -163,18 +162,18 @@ def test_every_tensor_needs_exactly_one_row(patterns: list[str]) -> None:
     )
     of = tiny.network(init=rows)
     if patterns == ["*"]:
-        networks.initial(of, 2, 0)
+        families.initial(of, 2, 0)
         return
     with pytest.raises(TaskError, match=r"hidden\.0\.bias: [02] rows match"):
-        networks.initial(of, 2, 0)
+        families.initial(of, 2, 0)
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_a_loaded_network_has_weights_of_its_own(family: str) -> None:
     of = tiny.network(family)
-    state = networks.initial(of, of.depth, 0)
+    state = families.initial(of, of.depth, 0)
     before = state.digest
-    module = networks.load(of, of.depth, state)
+    module = families.load(of, of.depth, state)
     with torch.no_grad():
         for parameter in module.parameters():
             assert parameter.requires_grad
@@ -185,7 +184,7 @@ def test_a_loaded_network_has_weights_of_its_own(family: str) -> None:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_a_network_takes_its_all_ones_input(family: str) -> None:
     of = tiny.network(family)
-    module = networks.load(of, of.depth, networks.initial(of, of.depth, 0))
+    module = families.load(of, of.depth, families.initial(of, of.depth, 0))
     ones = module.ones()  # type: ignore[operator]
     assert module(ones).shape == (1, tiny.CLASSES)
     data = tiny.examples(family, 9)
@@ -195,7 +194,7 @@ def test_a_network_takes_its_all_ones_input(family: str) -> None:
 @pytest.mark.parametrize("family", ["pair-mlp", "transformer"])
 def test_a_token_is_a_weight_of_one_on_its_row(family: str) -> None:
     of = tiny.network(family)
-    module = networks.load(of, of.depth, networks.initial(of, of.depth, 0))
+    module = families.load(of, of.depth, families.initial(of, of.depth, 0))
     x = torch.tensor([[1, 5], [0, 0], [6, 2]])
     given = x if family == "pair-mlp" else torch.cat([x, torch.full((3, 1), tiny.TOKENS)], 1)
     one_hot = torch.nn.functional.one_hot(given, of.inputs).float()
@@ -207,7 +206,7 @@ def test_a_token_is_a_weight_of_one_on_its_row(family: str) -> None:
 def test_many_pairs_and_one_alone_read_alike(family: str, depth: int) -> None:
     """Many pairs are read through the tokens they share, few as they stand: to the same answers."""
     of = tiny.network(family)
-    module = networks.load(of, depth, networks.initial(of, depth, 0)).double()
+    module = families.load(of, depth, families.initial(of, depth, 0)).double()
     pairs = torch.cartesian_prod(torch.arange(of.inputs), torch.arange(of.inputs))
     together = module(pairs)
     alone = torch.cat([module(pair[None]) for pair in pairs])
@@ -225,7 +224,7 @@ def test_what_a_method_hangs_on_a_layer_is_seen(family: str) -> None:
     given = tiny.examples(family, 60).inputs(slice(None))
 
     def fresh() -> torch.nn.Module:
-        return networks.load(of, 2, networks.initial(of, 2, 0))
+        return families.load(of, 2, families.initial(of, 2, 0))
 
     class Halved(torch.nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
@@ -274,7 +273,7 @@ def test_what_a_method_hangs_on_a_transformer_is_seen(place: str, depth: int) ->
     assert len(given) >= of.inputs  # many enough to be read through the tokens they share
 
     def fresh() -> tuple[torch.nn.Module, torch.nn.Module]:
-        module = networks.load(of, depth, networks.initial(of, depth, 0))
+        module = families.load(of, depth, families.initial(of, depth, 0))
         return module, module.get_submodule(place)
 
     module, layer = fresh()
@@ -306,7 +305,7 @@ def test_what_a_method_hangs_on_a_transformer_is_seen(place: str, depth: int) ->
 def test_attention_looks_back_alone() -> None:
     """In a deep transformer the first token's stream does not change with the second token."""
     of = tiny.network("transformer")
-    module = networks.load(of, 2, networks.initial(of, 2, 0))
+    module = families.load(of, 2, families.initial(of, 2, 0))
     streams: list[Tensor] = []
     module.blocks[0].register_forward_hook(  # type: ignore[union-attr, index]
         lambda block, given, out: streams.append(out)
@@ -322,7 +321,7 @@ def test_attention_looks_back_alone() -> None:
 
 
 def full(of: Network, depth: int) -> dict[str, Tensor]:
-    shapes = networks.shapes(of, depth)
+    shapes = families.shapes(of, depth)
     return {name: torch.ones(shape, dtype=torch.bool) for name, shape in shapes.items()}
 
 
@@ -331,7 +330,7 @@ def full(of: Network, depth: int) -> dict[str, Tensor]:
 def test_all_weights_of_a_full_network_are_effective(family: str, depth: int) -> None:
     of = tiny.network(family)
     masks = full(of, depth)
-    found = networks.effective(of, depth, masks)
+    found = families.effective(of, depth, masks)
     assert list(found) == list(masks)
     assert all(bool(mask.all()) for mask in found.values())
 
@@ -339,10 +338,10 @@ def test_all_weights_of_a_full_network_are_effective(family: str, depth: int) ->
 @pytest.mark.parametrize("family", ["mlp", "pair-mlp"])
 def test_an_emptied_layer_leaves_nothing_effective(family: str) -> None:
     of = tiny.network(family)
-    for name in networks.shapes(of, 2):
+    for name in families.shapes(of, 2):
         masks = full(of, 2)
         masks[name][:] = False
-        assert not any(mask.any() for mask in networks.effective(of, 2, masks).values())
+        assert not any(mask.any() for mask in families.effective(of, 2, masks).values())
 
 
 @pytest.mark.parametrize("emptied", ["query", "key"])
@@ -350,7 +349,7 @@ def test_values_pass_without_attention_scores(emptied: str) -> None:
     of = tiny.network("transformer")
     masks = full(of, 1)
     masks[f"blocks.0.{emptied}.weight"][:] = False
-    found = networks.effective(of, 1, masks)
+    found = families.effective(of, 1, masks)
     for name, mask in found.items():
         expected = "query" not in name and "key" not in name
         rows = mask[:-1] if name == "embed.weight" else mask  # "=" was read by the query alone
@@ -363,11 +362,11 @@ def test_without_values_nothing_of_the_operands_arrives(emptied: str) -> None:
     of = tiny.network("transformer")
     masks = full(of, 1)
     masks[f"blocks.0.{emptied}.weight" if emptied != "head" else "head.weight"][:] = False
-    assert not any(mask.any() for mask in networks.effective(of, 1, masks).values())
-    state = networks.initial(of, 1, 0).tensors()
+    assert not any(mask.any() for mask in families.effective(of, 1, masks).values())
+    state = families.initial(of, 1, 0).tensors()
     for name, mask in masks.items():
         state[name] *= mask
-    outputs = networks.load(of, 1, networks.initial(of, 1, 0))
+    outputs = families.load(of, 1, families.initial(of, 1, 0))
     outputs.load_state_dict(state)
     logits = outputs(torch.tensor([[0, 1], [2, 3], [6, 6]]))
     assert torch.equal(logits[0], logits[1]) and torch.equal(logits[0], logits[2])
@@ -393,8 +392,8 @@ def test_effective_weights_of_an_mlp_lie_on_a_path(
     drawn: st.DataObject, depth: int, neck: int
 ) -> None:
     of = tiny.network(inputs=3, width=3, neck=neck, classes=2)
-    masks = drawn.draw(random_masks(networks.shapes(of, depth)))
-    found = networks.effective(of, depth, masks)
+    masks = drawn.draw(random_masks(families.shapes(of, depth)))
+    found = families.effective(of, depth, masks)
     bools = {name: mask.numpy() for name, mask in masks.items()}
     expected = layered(bools, np.ones(3, dtype=bool), list(masks))
     for name, mask in found.items():
@@ -405,8 +404,8 @@ def test_effective_weights_of_an_mlp_lie_on_a_path(
 @given(drawn=st.data(), depth=st.integers(1, 2))
 def test_effective_weights_of_a_pair_mlp_lie_on_a_path(drawn: st.DataObject, depth: int) -> None:
     of = tiny.network("pair-mlp", inputs=3, embedding=2, width=3, classes=2)
-    masks = drawn.draw(random_masks(networks.shapes(of, depth)))
-    found = networks.effective(of, depth, masks)
+    masks = drawn.draw(random_masks(families.shapes(of, depth)))
+    found = families.effective(of, depth, masks)
     bools = {name: mask.numpy() for name, mask in masks.items()}
     reached = np.tile(bools["embed.weight"].any(0), 2)  # dimension d of the first or second token
     expected = layered(bools, reached, [name for name in masks if name != "embed.weight"])
@@ -420,8 +419,8 @@ def test_effective_weights_of_a_pair_mlp_lie_on_a_path(drawn: st.DataObject, dep
 @given(drawn=st.data())
 def test_effective_weights_of_a_transformer_lie_on_a_path(drawn: st.DataObject) -> None:
     of = tiny.network("transformer", inputs=3, width=4, hidden=3, classes=2)
-    masks = drawn.draw(random_masks(networks.shapes(of, 1)))
-    found = networks.effective(of, 1, masks)
+    masks = drawn.draw(random_masks(families.shapes(of, 1)))
+    found = families.effective(of, 1, masks)
     expected = reached_by_attention({name: mask.numpy() for name, mask in masks.items()})
     for name, mask in found.items():
         assert np.array_equal(mask.numpy(), expected[name]), name
@@ -467,19 +466,19 @@ def reached_by_attention(masks: Mapping[str, Bools], heads: int = 2) -> dict[str
 def test_a_stage_has_blocks_of_one_shape_and_every_depth_adds_one(family: str) -> None:
     of = tiny.network(family)
     for depth in (1, 2, 3):
-        tensors = networks.build(of, depth).state_dict()
-        for stage in networks.stages(of, depth):
+        tensors = families.build(of, depth).state_dict()
+        for stage in families.stages(of, depth):
             units = [
                 {n.removeprefix(b): tuple(t.shape) for n, t in tensors.items() if n.startswith(b)}
                 for b in stage.blocks[stage.fixed :]
             ]
             assert all(unit and unit == units[0] for unit in units)
-            deeper = networks.stages(of, depth + 1)
+            deeper = families.stages(of, depth + 1)
             assert any(stage.blocks == other.blocks[:-1] for other in deeper)
 
 
 def test_the_layer_that_reads_the_features_is_no_unit() -> None:
-    stages = {f: networks.stages(tiny.network(f), 3) for f in ("mlp", "pair-mlp", "transformer")}
+    stages = {f: families.stages(tiny.network(f), 3) for f in ("mlp", "pair-mlp", "transformer")}
     assert stages["mlp"][0].blocks == ("hidden.1.", "hidden.2.")
     assert stages["pair-mlp"][0].blocks == ("hidden.0.", "hidden.1.", "hidden.2.")
     assert stages["transformer"][0].blocks == ("blocks.0.", "blocks.1.", "blocks.2.")
@@ -487,10 +486,10 @@ def test_the_layer_that_reads_the_features_is_no_unit() -> None:
 
 
 def test_stages_of_networks_on_images() -> None:
-    assert networks.stages(tiny.network("conv"), 1) == ()
-    (blocks,) = networks.stages(tiny.network("vit"), 2)
+    assert families.stages(tiny.network("conv"), 1) == ()
+    (blocks,) = families.stages(tiny.network("vit"), 2)
     assert blocks.blocks == ("blocks.0.", "blocks.1.") and not blocks.fixed
-    first, second, third = networks.stages(tiny.network("resnet"), 2)
+    first, second, third = families.stages(tiny.network("resnet"), 2)
     assert first.blocks == ("stage.0.0.", "stage.0.1.") and third.blocks[1] == "stage.2.1."
     assert first.fixed and second.fixed and third.fixed
 
@@ -501,7 +500,7 @@ def test_stages_of_networks_on_images() -> None:
 @pytest.mark.parametrize("family", tiny.IMAGES)
 def test_gradients_reach_every_parameter(family: str) -> None:
     of = tiny.network(family)
-    module = networks.load(of, 2, networks.initial(of, 2, 0))
+    module = families.load(of, 2, families.initial(of, 2, 0))
     data = tiny.examples(family, 16)
     torch.nn.functional.cross_entropy(module(data.inputs(slice(None))), data.y.long()).backward()
     for name, parameter in module.named_parameters():
@@ -513,7 +512,7 @@ def test_a_vit_is_timm_s_own() -> None:
     from timm.models.vision_transformer import VisionTransformer
 
     of = tiny.network("vit")
-    state = networks.initial(of, 3, 0).tensors()
+    state = families.initial(of, 3, 0).tensors()
     theirs = VisionTransformer(
         img_size=tiny.SIDE,
         patch_size=of.patch,
@@ -525,14 +524,14 @@ def test_a_vit_is_timm_s_own() -> None:
         mlp_ratio=1.5,
     )
     theirs.load_state_dict(state, strict=True)
-    ours = networks.load(of, 3, networks.initial(of, 3, 0))
+    ours = families.load(of, 3, families.initial(of, 3, 0))
     x = tiny.examples("vit", 9).inputs(slice(None))
     assert torch.allclose(ours(x), theirs(x), atol=1e-5)
 
 
 def test_a_vit_has_second_derivatives() -> None:
     of = tiny.network("vit")
-    module = networks.load(of, 1, networks.initial(of, 1, 0))
+    module = families.load(of, 1, families.initial(of, 1, 0))
     x = tiny.examples("vit", 4).inputs(slice(None))
     weight = module.get_parameter("blocks.0.attn.qkv.weight")
     (first,) = torch.autograd.grad(module(x).square().sum(), weight, create_graph=True)
@@ -559,15 +558,15 @@ def test_norms_are_torch_s_without_the_count() -> None:
 def test_a_resnet_of_zero_kernels_passes_its_shortcuts() -> None:
     """The residual form: without kernels in the blocks of one shape, they change nothing."""
     of = tiny.network("resnet")
-    tensors = networks.initial(of, 3, 0).tensors()
+    tensors = families.initial(of, 3, 0).tensors()
     for name, tensor in tensors.items():
         if ".conv" in name and name.split(".")[2] != "0":
             tensor.zero_()
         if ".norm2.bias" in name:
             tensor.zero_()
-    deep = networks.load(of, 3, State(tensors, 0)).eval()
+    deep = families.load(of, 3, State(tensors, 0)).eval()
     shallow = {n: t for n, t in tensors.items() if n.split(".")[2:3] not in (["1"], ["2"])}
-    short = networks.load(of, 1, State(shallow, 0)).eval()
+    short = families.load(of, 1, State(shallow, 0)).eval()
     x = tiny.examples("resnet", 4).inputs(slice(None))
     with torch.no_grad():
         for module in (deep, short):
@@ -658,9 +657,9 @@ def test_a_weight_is_effective_if_there_are_fewer_paths_without_it(
     draw = np.random.default_rng(round(10 * density))
     masks = {
         name: torch.from_numpy(draw.random(shape) < density)
-        for name, shape in networks.shapes(of, 1).items()
+        for name, shape in families.shapes(of, 1).items()
     }
-    found = networks.effective(of, 1, masks)
+    found = families.effective(of, 1, masks)
     whole = {name: mask.numpy().astype(object) * 1 for name, mask in masks.items()}
     paths = count(whole, of)
     for name, mask in masks.items():
@@ -675,9 +674,9 @@ def test_the_paths_of_a_deep_vit_are_finite() -> None:
     """Each block of attention cubes what it reads: counted plainly, five of them overflow."""
     of = tiny.network("vit", width=32)
     masks = full(of, 16)
-    assert all(bool(mask.all()) for mask in networks.effective(of, 16, masks).values())
-    state = {n: t.double().abs() for n, t in networks.initial(of, 16, 0).items()}
-    module = networks.load(of, 16, networks.initial(of, 16, 0))
+    assert all(bool(mask.all()) for mask in families.effective(of, 16, masks).values())
+    state = {n: t.double().abs() for n, t in families.initial(of, 16, 0).items()}
+    module = families.load(of, 16, families.initial(of, 16, 0))
     assert 0 < float(module.flow(state).detach()) < math.inf  # type: ignore[operator]
 
 
@@ -693,8 +692,8 @@ def signals(count: int = 3) -> torch.Tensor:
 def test_a_resnet_on_signals_convolves_along_them_alone() -> None:
     """Written out with one-dimensional convolutions; norms see (batch, width, points)."""
     of = signal_network("resnet", stages=2, stem=5)
-    state = networks.initial(of, 1, 0)
-    network = networks.load(of, 1, state).eval()
+    state = families.initial(of, 1, 0)
+    network = families.load(of, 1, state).eval()
 
     def convolve(x: torch.Tensor, name: str, stride: int = 1) -> torch.Tensor:
         kernel = state[f"{name}.weight"].squeeze(2)
@@ -719,9 +718,9 @@ def test_a_resnet_on_signals_convolves_along_them_alone() -> None:
 
 def test_a_vit_on_signals_cuts_them_into_patches() -> None:
     of = signal_network("vit", patch=2)
-    state = networks.initial(of, 1, 0)
+    state = families.initial(of, 1, 0)
     assert state["pos_embed"].shape[1] == 1 + 4 and state["patch_embed.proj.weight"].shape[2] == 1
-    network = networks.load(of, 1, state).eval()
+    network = families.load(of, 1, state).eval()
     x = signals()
     cut = torch.stack([x[:, 2 * p : 2 * p + 2] for p in range(4)], 1)  # (batch, patches, points)
     kernel, bias = state["patch_embed.proj.weight"].flatten(1), state["patch_embed.proj.bias"]
@@ -733,7 +732,7 @@ def test_a_vit_on_signals_cuts_them_into_patches() -> None:
 @pytest.mark.parametrize("family", ["resnet", "vit"])
 def test_every_weight_of_a_network_on_signals_is_effective(family: str) -> None:
     of = signal_network(family, **({"patch": 2} if family == "vit" else {"stages": 2}))
-    assert all(bool(mask.all()) for mask in networks.effective(of, 1, full(of, 1)).values())
+    assert all(bool(mask.all()) for mask in families.effective(of, 1, full(of, 1)).values())
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lthbench import answers, controls, data, masks, networks, noise, scores
-from lthbench.engine.choice import Means
 from lthbench.errors import RecordError
-from lthbench.reference import _noise, build
-from lthbench.states import State
-from lthbench.task import load_task
+from lthbench.evaluation.search import session
+from lthbench.networks import families
+from lthbench.networks.state import State
+from lthbench.protocol import datasets
+from lthbench.protocol.task import load_task
+from lthbench.records import aggregate
+from lthbench.records.reference import _noise, build
+from lthbench.tickets import controls, masks
+from lthbench.tools import noise_floor
+from lthbench.training.dispatch import Means
 from tests.records import synthetic_record
 from tests.searching import ROOT
 
@@ -23,8 +28,8 @@ TINY = str(ROOT / "tests" / "tasks" / "tiny-digits.toml")
 
 
 def test_a_start_is_moved_by_one_unit_in_the_last_place() -> None:
-    start = networks.initial(load_task(TINY).network, 1, 0)
-    moved = noise.nudged(start, 0, 3)
+    start = families.initial(load_task(TINY).network, 1, 0)
+    moved = noise_floor.nudged(start, 0, 3)
     assert list(moved) == list(start)
     ups = []
     for name, tensor in start.items():
@@ -33,46 +38,46 @@ def test_a_start_is_moved_by_one_unit_in_the_last_place() -> None:
         assert ((other == up) | (other == down)).all()
         ups += [bool(bit) for bit in (other == up).ravel()]
     assert 0.4 < np.mean(ups) < 0.6
-    assert noise.nudged(start, 0, 3).digest == moved.digest
-    assert noise.nudged(start, 0, 4).digest != moved.digest
-    assert noise.nudged(start, 1, 3).digest != moved.digest
+    assert noise_floor.nudged(start, 0, 3).digest == moved.digest
+    assert noise_floor.nudged(start, 0, 4).digest != moved.digest
+    assert noise_floor.nudged(start, 1, 3).digest != moved.digest
 
 
 def test_a_floor_is_a_standard_deviation_and_at_least_an_example() -> None:
-    assert noise.floor([10, 14, 12], 1.0) == statistics.stdev([10, 14, 12])
-    assert noise.floor([5, 5, 5, 5], 1.0) == 1.0
-    assert noise.floor([5.0, 5.01], 0.1) == 0.1
+    assert noise_floor.floor([10, 14, 12], 1.0) == statistics.stdev([10, 14, 12])
+    assert noise_floor.floor([5, 5, 5, 5], 1.0) == 1.0
+    assert noise_floor.floor([5.0, 5.01], 0.1) == 0.1
 
 
 @pytest.mark.parametrize("kind", ["accuracy", "area"])
 def test_floors_are_measured_on_every_rung(kind: str, tmp_path: Path, cache: Path) -> None:
     task = load_task(TINY)
     task = task.model_copy(update={"score": task.score.model_copy(update={"kind": kind})})
-    data.prepare(task, download=False)
-    shapes = networks.shapes(task.network, task.network.depth)
+    datasets.prepare(task, download=False)
+    shapes = families.shapes(task.network, task.network.depth)
     for rung, chosen in zip(
         task.ladder.trained,
         controls.random_masks(shapes, task.ladder.trained, 0, "uniform"),
         strict=True,
     ):
         entry = {"density": rung, "kept": masks.kept(chosen), "start": 0, "origin": "init"}
-        answers.write_ticket(tmp_path, entry, chosen, {})
-    found, sizes = asyncio.run(noise.scored(task, 0, tmp_path, 0, Means(), draws=3))
+        session.write_ticket(tmp_path, entry, chosen, {})
+    found, sizes = asyncio.run(noise_floor.scored(task, 0, tmp_path, 0, Means(), draws=3))
     assert set(found) == {"held_out", "test"}
     for part, rungs in found.items():
         assert [[len(draw) for draw in rung] for rung in rungs] == (
             [[len(task.grid)] * 3] * len(task.ladder.trained)
         )
-        least = scores.unit(task.score.kind, sizes[part]) / sizes[part]
-        told = noise.floors(task, rungs, sizes[part])
+        least = aggregate.unit(task.score.kind, sizes[part]) / sizes[part]
+        told = noise_floor.floors(task, rungs, sizes[part])
         assert len(told.score) == len(told.curve) == len(task.ladder.trained)
         assert min(told.score) >= least and min(told.curve) >= 1.0
 
 
 def test_a_floor_of_curves_is_a_mean_over_evaluations() -> None:
     """Deviations of 2 and 4 at two evaluations: the root of (4 + 16) / 2."""
-    assert noise.curve_floor([[10, 10], [12, 14], [14, 18]]) == pytest.approx(10**0.5)
-    assert noise.curve_floor([[10, 10], [10, 11]]) == 1.0
+    assert noise_floor.curve_floor([[10, 10], [12, 14], [14, 18]]) == pytest.approx(10**0.5)
+    assert noise_floor.curve_floor([[10, 10], [10, 11]]) == 1.0
 
 
 def test_a_reference_takes_floors_up_and_does_without(tmp_path: Path) -> None:
@@ -103,7 +108,7 @@ def test_a_reference_takes_floors_up_and_does_without(tmp_path: Path) -> None:
 
 
 def test_no_state_is_left_moved() -> None:
-    start = State({"w": networks.initial(load_task(TINY).network, 1, 0)["head.bias"]}, 0)
+    start = State({"w": families.initial(load_task(TINY).network, 1, 0)["head.bias"]}, 0)
     before = start.digest
-    noise.nudged(start, 0, 0)
+    noise_floor.nudged(start, 0, 0)
     assert start.digest == before

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench.engine.order import BLOCK, batches, steps_per_table
+from lthbench.training.batches import BLOCK, batches, steps_per_table
 from tests import tiny
 from tests.strategies import moderate
 

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench import errors, paths
+from lthbench import errors
+from lthbench.io import paths
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -1,4 +1,4 @@
-"""lthbench.power: its tests of pairs against scipy, its bootstrap against closed forms."""
+"""analysis.power: its tests of pairs against scipy, its bootstrap against closed forms."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as reference
 
-from lthbench import cli, power, stats
-from lthbench.board import ranks
-from lthbench.board.standings import standings
+from lthbench.cli import main
 from lthbench.errors import RecordError, UsageError
-from lthbench.paths import canonical_json
-from lthbench.power import Run, World, apart, needed, powers
-from lthbench.task import load_task
+from lthbench.io.paths import canonical_json
+from lthbench.leaderboard.analysis import power
+from lthbench.leaderboard.analysis.power import Run, World, apart, needed, powers
+from lthbench.leaderboard.board import ranks
+from lthbench.leaderboard.board.standings import standings
+from lthbench.protocol.task import load_task
+from lthbench.records import metrics
 from tests.boards import LITE, Method, board_of, board_record, entry_of
 from tests.records import synthetic_record
 from tests.strategies import moderate
@@ -69,7 +71,7 @@ def test_several_tasks_are_averaged_as_boards_average_them(seed: int, sizes: lis
     tasks = [drawn(seed + at, 3, size, [1.0]) for at, size in enumerate(sizes)]
     mean, variance, freedom = power._paired(tasks)
     for at, (a, b) in enumerate(combinations(range(3), 2)):
-        interval = stats.suite_interval([values[a] - values[b] for values in tasks])
+        interval = metrics.suite_interval([values[a] - values[b] for values in tasks])
         assert mean[at] == pytest.approx(interval.mean)
         reach = reference.t.ppf(0.975, freedom[at]) * np.sqrt(variance[at])
         assert interval.high == pytest.approx(interval.mean + reach)
@@ -249,7 +251,7 @@ def test_a_board_tells_of_accepted_records_with_all_seeds() -> None:
 def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> str:
     monkeypatch.setattr(sys, "argv", ["lthbench", *words])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     assert ended.value.code == 0
     return capsys.readouterr().out
 

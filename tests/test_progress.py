@@ -17,12 +17,8 @@ from typing import Any
 
 import pytest
 
-from lthbench import progress
-from lthbench.childprocess import Limits
-from lthbench.executors import Here
-from lthbench.find import find
-from lthbench.method import load_method
-from lthbench.progress import (
+from lthbench.cli import progress
+from lthbench.cli.progress import (
     Told,
     clock,
     guessed_step,
@@ -31,8 +27,12 @@ from lthbench.progress import (
     shown,
     steps_left,
 )
-from lthbench.score import Part, Plan
-from lthbench.task import Task, load_suite, load_task
+from lthbench.evaluation.scoring import Part, Plan
+from lthbench.evaluation.search.child_process import Limits
+from lthbench.evaluation.search.run import find
+from lthbench.method.source import load_method
+from lthbench.protocol.task import Task, load_suite, load_task
+from lthbench.training.executors.local import Here
 from tests.records import synthetic_record
 
 BEGUN = 100.0  # by the clock

@@ -74,8 +74,8 @@ def test_names_are_loaded_when_they_are_used() -> None:
         "lthbench.LthbenchError\n"
         "assert 'torch' not in sys.modules and 'lthbench.errors' in sys.modules\n"
         "lthbench.keep_top\n"
-        "assert 'lthbench.problem' not in sys.modules\n"
-        "from lthbench.evaluation import Evaluated\n"
+        "assert 'lthbench.method.problem' not in sys.modules\n"
+        "from lthbench.evaluation.pipeline import Evaluated\n"
         "from lthbench import *\n"
         "assert callable(evaluate) and callable(lthbench.evaluate)\n"
     )

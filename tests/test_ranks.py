@@ -1,4 +1,4 @@
-"""lthbench.board.ranks: against its definition written out, by simulation, and as boards grow."""
+"""board.ranks: against its definition written out, by simulation, and as boards grow."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lthbench import seeds, stats
-from lthbench.board import ranks
+from lthbench import seeds
+from lthbench.leaderboard.board import ranks
+from lthbench.records import metrics
 
 Board = dict[str, list[list[float]]]
 Pair = tuple[str, str]
@@ -148,8 +149,8 @@ def test_the_statistic_is_the_suites_difference_in_its_standard_errors() -> None
     """That of `suite_interval`: half its width, at its own degrees of freedom."""
     board = drawn(2, 3, 1.0)
     differences = [np.array(a) - np.array(b) for a, b in zip(*board.values(), strict=True)]
-    _, low, high = stats.suite_bounds(differences, 0.95)
-    mean = stats.suite_interval(differences).mean
+    _, low, high = metrics.suite_bounds(differences, 0.95)
+    mean = metrics.suite_interval(differences).mean
     squared = float(ranks._squared(np.concatenate(differences)[None], (5, 5, 5))[0])
     errors = [float(task.std(ddof=1) / np.sqrt(5)) for task in differences]
     error = np.sqrt(sum(e**2 for e in errors)) / 3

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lthbench import networks
-from lthbench.task import Network
+from lthbench.networks import families
+from lthbench.protocol.task import Network
 from tests import tiny
 
 Ints = NDArray[np.object_]  # of Python's integers
@@ -120,7 +120,7 @@ def drawn(spec: Network, depth: int, density: float, seed: int) -> dict[str, Ten
     """Random masks, with rows and columns that keep nothing."""
     dice = np.random.default_rng(seed)
     masks = {}
-    for name, shape in networks.shapes(spec, depth).items():
+    for name, shape in families.shapes(spec, depth).items():
         mask = dice.random(shape) < density
         mask[dice.random(shape[0]) < 0.2] = False
         mask[:, dice.random(shape[1]) < 0.2] = False
@@ -139,7 +139,7 @@ def test_a_weight_is_on_a_path_exactly_if_there_are_others_without_it(
     spec = tiny.network(family, **small)
     density, seed = data.draw(st.sampled_from([0.15, 0.4, 0.8])), data.draw(st.integers(0, 999))
     masks = drawn(spec, depth, density, seed)
-    alive = networks.effective(spec, depth, masks)
+    alive = families.effective(spec, depth, masks)
     counts = {name: whole(mask.numpy()) for name, mask in masks.items()}
     every = paths(spec, depth, counts)
     assert any(bool(kept.any()) for kept in alive.values()) == bool(every)
@@ -156,8 +156,8 @@ def test_a_weight_is_on_a_path_exactly_if_there_are_others_without_it(
 def test_all_of_a_dense_network_is_on_a_path_at_any_depth(family: str) -> None:
     """Its number of paths is far beyond what a float holds."""
     spec = tiny.network(family, **(SMALL if family in tiny.IMAGES else {}))
-    masks = {n: torch.ones(s, dtype=torch.bool) for n, s in networks.shapes(spec, 24).items()}
-    alive = networks.effective(spec, 24, masks)
+    masks = {n: torch.ones(s, dtype=torch.bool) for n, s in families.shapes(spec, 24).items()}
+    alive = families.effective(spec, 24, masks)
     dead = {name: int((~kept).sum()) for name, kept in alive.items() if not kept.all()}
     # A last stage of one pixel reads of each kernel its middle alone.
     assert family == "resnet" or not dead
@@ -183,7 +183,7 @@ def test_nodes_of_an_mlp_are_those_that_inputs_reach_and_that_reach_a_class(
     backward = walked(ends, {(b, a) for a, b in edges})
     on_a_path = {node for node in forward & backward if node[0] > 0}
     # A class is an end of its own: only one that is reached from the input lies on a path.
-    assert networks.effective_nodes(networks.effective(spec, 2, masks)) == len(on_a_path)
+    assert families.effective_nodes(families.effective(spec, 2, masks)) == len(on_a_path)
 
 
 def walked(
@@ -200,8 +200,8 @@ def test_operations_of_a_masked_mlp_are_two_a_kept_weight() -> None:
     spec = tiny.network("mlp")
     masks = drawn(spec, 2, 0.4, 3)
     kept = sum(int(mask.sum()) for mask in masks.values())
-    assert networks.sparse_flops(spec, 2, masks) == 2 * kept
-    assert networks.flops(spec, 2) == 2 * (6 * 8 + 8 * 8 + 8 * 4 + 4 * 5)
+    assert families.sparse_flops(spec, 2, masks) == 2 * kept
+    assert families.flops(spec, 2) == 2 * (6 * 8 + 8 * 8 + 8 * 4 + 4 * 5)
 
 
 def test_operations_of_a_masked_convolution_are_two_a_kept_weight_and_pixel() -> None:
@@ -210,14 +210,14 @@ def test_operations_of_a_masked_convolution_are_two_a_kept_weight_and_pixel() ->
     masks = drawn(spec, 1, 0.4, 3)
     pixels = {name: 64 if name.startswith("conv") else 1 for name in masks}
     by_hand = sum(2 * pixels[name] * int(mask.sum()) for name, mask in masks.items())
-    assert networks.sparse_flops(spec, 1, masks) == by_hand
+    assert families.sparse_flops(spec, 1, masks) == by_hand
 
 
 def test_operations_of_attention_are_counted_dense() -> None:
     """Of one block, of which only the last of three positions is read."""
     spec = tiny.network("transformer")
-    masks = {n: torch.zeros(s, dtype=torch.bool) for n, s in networks.shapes(spec, 1).items()}
+    masks = {n: torch.zeros(s, dtype=torch.bool) for n, s in families.shapes(spec, 1).items()}
     # Scores and values of one query and three keys, in two heads of four.
-    assert networks.sparse_flops(spec, 1, masks) == 2 * (2 * 3 * 4) * 2
+    assert families.sparse_flops(spec, 1, masks) == 2 * (2 * 3 * 4) * 2
     masks["blocks.0.key.weight"][0, :] = True  # read at three places
-    assert networks.sparse_flops(spec, 1, masks) == 2 * (2 * 3 * 4) * 2 + 2 * 8 * 3
+    assert families.sparse_flops(spec, 1, masks) == 2 * (2 * 3 * 4) * 2 + 2 * 8 * 3

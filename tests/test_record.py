@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lthbench import record as records
-from lthbench import scores
 from lthbench.errors import RecordError
-from lthbench.paths import canonical_json
-from lthbench.record import (
+from lthbench.evaluation.scoring import _kept_counts
+from lthbench.io.paths import canonical_json
+from lthbench.records import aggregate
+from lthbench.records import schema as records
+from lthbench.records.schema import (
     Record,
     build,
     comparable,
@@ -28,8 +29,7 @@ from lthbench.record import (
     record_digest,
     write_record,
 )
-from lthbench.rescore import rescored
-from lthbench.score import _kept_counts
+from lthbench.tools.rescore import rescored
 from tests.records import ACCURACY, AREA, as_file, synthetic_record
 from tests.strategies import moderate
 
@@ -276,7 +276,7 @@ def test_a_record_of_ten_seeds_is_small(kind: Any, task: Json) -> None:
         table.pop(name)
     record = build(table)
     kinds = {cell.kind for cell in record.cells}
-    assert kinds == {"dense", "ticket", *scores.CONTROLS}
+    assert kinds == {"dense", "ticket", *aggregate.CONTROLS}
     assert len(file_bytes(record)) < LIMIT
 
 
@@ -285,7 +285,7 @@ def test_validating_needs_no_torch(tmp_path: Path, whole: Json) -> None:
     path.write_bytes(canonical_json(whole))
     text = (
         "import sys, pathlib\n"
-        "from lthbench.record import read_record\n"
+        "from lthbench.records.schema import read_record\n"
         "read_record(pathlib.Path(sys.argv[1]))\n"
         "print(*sorted({name.split('.')[0] for name in sys.modules}))\n"
     )

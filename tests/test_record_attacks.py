@@ -19,13 +19,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lthbench import bundle as bundles
-from lthbench import paths, scores
-from lthbench import record as records
 from lthbench.errors import RecordError
-from lthbench.paths import canonical_json, digest
-from lthbench.record import difference
-from lthbench.validation import check_bundle, check_record, validate
+from lthbench.io import paths
+from lthbench.io.paths import canonical_json, digest
+from lthbench.leaderboard.bundle import archive
+from lthbench.leaderboard.validation.validate import check_bundle, check_record, validate
+from lthbench.records import aggregate
+from lthbench.records import schema as records
+from lthbench.records.schema import difference
 from tests.records import as_file, as_table
 from tests.rewritten import Json, cell, changed, table_of, written
 from tests.strategies import moderate
@@ -127,7 +128,7 @@ def test_an_edited_number_is_refused_or_changes_no_score(
     except RecordError as error:
         assert "\n" not in str(error)
     else:
-        old, new = (scores.aggregate(t) for t in (TABLES[kind], table))
+        old, new = (aggregate.aggregate(t) for t in (TABLES[kind], table))
         assert difference(old, new, "aggregates") is None
         if place[0] == "aggregates":  # the same number but for rounding
             assert difference(new, table["aggregates"], "aggregates") is None
@@ -196,7 +197,7 @@ def test_anything_anywhere_ends_in_a_line(
     assert finding.what.isprintable()
     if finding.ok:
         assert (
-            difference(scores.aggregate(as_table(path.read_bytes())), table["aggregates"], "")
+            difference(aggregate.aggregate(as_table(path.read_bytes())), table["aggregates"], "")
             is None
             or scored
         )
@@ -445,9 +446,9 @@ def test_swapped_masks_are_refused(tmp_path: Path) -> None:
 def test_masks_swapped_with_all_that_tells_of_them_need_the_bundle(tmp_path: Path) -> None:
     """A record alone can say anything of masks; beside its bundle it cannot."""
     lived = house()
-    found = bundles.read(lived.bundle)
+    found = archive.read(lived.bundle)
     members = {
-        name: bytes(data) for name, data in found.members.items() if name != bundles.MANIFEST
+        name: bytes(data) for name, data in found.members.items() if name != archive.MANIFEST
     }
     table = as_table(members[f"{DIGITS}/record.json"])
     ours, theirs = (cell(table, "ticket", seed=seed)["masks"] for seed in (0, 1))
@@ -456,7 +457,7 @@ def test_masks_swapped_with_all_that_tells_of_them_need_the_bundle(tmp_path: Pat
         one["masks"] = other.get(one["masks"], one["masks"])
     members[f"{DIGITS}/record.json"] = canonical_json(as_file(table))
     path = tmp_path / "swapped.zip"
-    path.write_bytes(bundles.contain(members))
+    path.write_bytes(archive.contain(members))
     with at_home(lived.share, lived.cache):
         alone = written(tmp_path, table)
         check_record(alone)

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from lthbench import reference, stats
 from lthbench.errors import RecordError
-from lthbench.paths import canonical_json
-from lthbench.record import Record
-from lthbench.reference import build, load_reference
-from lthbench.scores import score_of
-from lthbench.task import Task, load_task
+from lthbench.io.paths import canonical_json
+from lthbench.protocol.task import Task, load_task
+from lthbench.records import metrics, reference
+from lthbench.records.aggregate import score_of
+from lthbench.records.reference import build, load_reference
+from lthbench.records.schema import Record
 from tests.records import Kind, synthetic_record
 
 
@@ -40,8 +40,8 @@ def test_values_are_those_of_the_record(kind: Kind, part: Any) -> None:
     dense = scores(record, "dense", 1.0, part)
     assert values.dense == tuple(dense)
     size = record.sizes["0"][part]
-    assert values.margin == stats.margin(dense, size)
-    weights = stats.log_density_weights(ladder)
+    assert values.margin == metrics.margin(dense, size)
+    weights = metrics.log_density_weights(ladder)
     for runs, lost in (("erk", values.loss_random), ("ticket", values.loss_imp)):
         rows = [scores(record, runs, density, part) for density in ladder]
         by_hand = [

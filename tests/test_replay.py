@@ -17,14 +17,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lthbench.answers import Point, Probe, Search
-from lthbench.check import TASK
-from lthbench.childprocess import Limits
-from lthbench.engine import Evaluation, Examples, Job, Result
 from lthbench.errors import MethodError
-from lthbench.executors import Here
-from lthbench.find import Killed, find
-from lthbench.method import Method, baseline_names, load_method
+from lthbench.evaluation.search.child_process import Limits
+from lthbench.evaluation.search.run import Killed, find
+from lthbench.evaluation.search.session import Point, Probe, Search
+from lthbench.method.source import Method, baseline_names, load_method
+from lthbench.tools.check import TASK
+from lthbench.training.executors.local import Here
+from lthbench.training.job import Evaluation, Examples, Job, Result
 from tests.searching import METHODS, search, traced
 
 SEED = 3

@@ -1,4 +1,4 @@
-"""lthbench.report: the page holds the record's numbers, whole, and nothing of others does harm."""
+"""report.html: the page holds the record's numbers, whole, and nothing of others does harm."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from lthbench import report, tables
 from lthbench.errors import RecordError, ResourceError
-from lthbench.paths import PACKAGE
-from lthbench.record import Record, build, read_record, write_record
+from lthbench.io.paths import PACKAGE
+from lthbench.records.schema import Record, build, read_record, write_record
+from lthbench.report import html, tables
 from tests.records import as_table, synthetic_record
 
 SPARSEST = 0.8**23
@@ -70,7 +70,7 @@ class Page(HTMLParser):
 
 
 def page(*records: Record, folder: Path = Path("nowhere")) -> Page:
-    return Page(report.html(folder, records))
+    return Page(html.html(folder, records))
 
 
 def hostile() -> Record:
@@ -79,7 +79,7 @@ def hostile() -> Record:
     record = synthetic_record(
         task={"name": ATTACK}, options={ATTACK[:80]: ATTACK}, described={ATTACK: ATTACK}, bad=bad
     )
-    table = json.loads(report.as_json(record))
+    table = json.loads(html.as_json(record))
     for cell in table["cells"]:
         cell["layers"] = {ATTACK: 1} if cell["layers"] else {}
         cell["own_shuffle"] = [ATTACK] if cell["own_shuffle"] else []
@@ -93,7 +93,7 @@ def hostile() -> Record:
 
 
 def test_the_report_is_written_whole_beside_its_scripts(tmp_path: Path) -> None:
-    path = report.write_report(tmp_path, [synthetic_record(seeds=3)])
+    path = html.write_report(tmp_path, [synthetic_record(seeds=3)])
     assert path == tmp_path / "report.html"
     found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
     assert found == {"report.html", "assets/plotly.min.js", "assets/report.js"}
@@ -105,34 +105,34 @@ def test_the_report_is_written_whole_beside_its_scripts(tmp_path: Path) -> None:
 def test_a_second_report_writes_no_script_again(tmp_path: Path) -> None:
     """Plotly's script is five megabytes; a damaged one is replaced."""
     record = synthetic_record(seeds=3)
-    report.write_report(tmp_path, [record])
+    html.write_report(tmp_path, [record])
     script, own = (tmp_path / "assets" / name for name in ("plotly.min.js", "report.js"))
     before = script.stat().st_mtime_ns
     own.write_text("")
     first = (tmp_path / "report.html").read_bytes()
-    report.write_report(tmp_path, [record])
+    html.write_report(tmp_path, [record])
     assert script.stat().st_mtime_ns == before
-    assert own.read_bytes() == (PACKAGE / "templates" / "report.js").read_bytes()
+    assert own.read_bytes() == (PACKAGE / "report" / "templates" / "report.js").read_bytes()
     assert (tmp_path / "report.html").read_bytes() == first
 
 
 def test_no_record_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="no record to report on"):
-        report.write_report(tmp_path, [])
+        html.write_report(tmp_path, [])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unwritable_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ResourceError, match="cannot write"):
-        report.write_report(tmp_path / "file", [synthetic_record(seeds=2)])
+        html.write_report(tmp_path / "file", [synthetic_record(seeds=2)])
 
 
 def test_json_is_the_record(tmp_path: Path) -> None:
     """`--json` prints what a record's file holds, and what it leaves out as usual."""
     record = synthetic_record(seeds=2)
     write_record(tmp_path / "record.json", record)
-    assert json.loads(report.as_json(record)) == as_table((tmp_path / "record.json").read_bytes())
+    assert json.loads(html.as_json(record)) == as_table((tmp_path / "record.json").read_bytes())
     assert read_record(tmp_path / "record.json") == record
 
 
@@ -219,7 +219,7 @@ def test_the_sparsest_is_at_the_right() -> None:
     assert axis["ticktext"] == ["51.2", "21.0", "8.59", "3.52", "1.44", "0.59"]
     long = synthetic_record(task={"ladder": [0.8**n for n in range(1, 19)]}, controls="one rung")
     named = page(long).data["task0-density"]["layout"]["xaxis"]["ticktext"]
-    assert len(named) <= report.TICKS
+    assert len(named) <= html.TICKS
     assert named[-1] == "1.80"
 
 
@@ -278,7 +278,7 @@ def test_a_record_without_a_single_ticket_has_a_page() -> None:
     ladder = record.task.ladder
     bad = {("ticket", d, s): ("missing", "why") for d in ladder for s in range(3)}
     assert "18 of 18 tickets" in page(synthetic_record(seeds=3, bad=bad)).text
-    table = json.loads(report.as_json(record))
+    table = json.loads(html.as_json(record))
     table["cells"] = [cell for cell in table["cells"] if cell["kind"] != "ticket"]
     assert "18 of 18 tickets" in page(build(table)).text
     table["cells"] = []
@@ -298,11 +298,11 @@ def test_nothing_of_others_becomes_markup() -> None:
     assert not [name for _, a in attacked.elements for name in a if name.startswith("on")]
     assert "alert(1)" in attacked.text
     assert "{{7*7}}" in attacked.text
-    assert "\u202e" not in report.html(Path("nowhere"), [hostile()])
+    assert "\u202e" not in html.html(Path("nowhere"), [hostile()])
 
 
 def test_data_cannot_leave_their_script() -> None:
-    text = report.embedded({"a": "</script><!--&\u2028\u2029"})
+    text = html.embedded({"a": "</script><!--&\u2028\u2029"})
     assert not set("<>&\u2028\u2029") & set(text)
     assert json.loads(text) == {"a": "</script><!--&\u2028\u2029"}
 
@@ -310,8 +310,8 @@ def test_data_cannot_leave_their_script() -> None:
 def test_nothing_comes_from_another_host() -> None:
     """No address on the page or in our script, and a policy that would refuse it."""
     records = [synthetic_record(), synthetic_record(kind="area")]
-    text = report.html(Path("nowhere"), records)
-    own = (PACKAGE / "templates" / "report.js").read_text(encoding="utf-8")
+    text = html.html(Path("nowhere"), records)
+    own = (PACKAGE / "report" / "templates" / "report.js").read_text(encoding="utf-8")
     assert not re.search(r"https?:|//[a-z]|url\(|@import", text)
     assert not re.search(r"https?:|fetch|XMLHttp|import\(", own)
     policy = [a["content"] for t, a in Page(text).elements if "http-equiv" in a]
@@ -328,8 +328,8 @@ def test_a_method_may_name_an_address() -> None:
 
 def test_a_method_is_named_once_in_its_section() -> None:
     record = synthetic_record(described={"name": "mine", "paper": "A paper"})
-    assert report.described(record)[:1] == [("paper", "A paper")]
-    told = report.described(synthetic_record(described={"authors": "Ann"}))
+    assert html.described(record)[:1] == [("paper", "A paper")]
+    told = html.described(synthetic_record(described={"authors": "Ann"}))
     assert told[:1] == [("authors (unchecked)", "Ann")]
 
 

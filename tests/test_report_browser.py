@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lthbench.report import write_report
+from lthbench.report.html import write_report
 from tests.browsers import WAIT, chromium, launched
 from tests.records import synthetic_record
 

@@ -20,16 +20,16 @@ from typing import Any
 import psutil
 import pytest
 
-from lthbench import data, find
-from lthbench.answers import Search
-from lthbench.childprocess import Child, ChildProcess, Limits
 from lthbench.errors import MethodError, ResourceError
-from lthbench.executors import Here
-from lthbench.method import load_method
-from lthbench.requests import Requests
-from lthbench.task import load_task
-from lthbench.verify import sandbox
-from lthbench.verify.sandbox import Bounds
+from lthbench.evaluation.search import run, sandbox
+from lthbench.evaluation.search.child_process import Child, ChildProcess, Limits
+from lthbench.evaluation.search.requests import Requests
+from lthbench.evaluation.search.sandbox import Bounds
+from lthbench.evaluation.search.session import Search
+from lthbench.method.source import load_method
+from lthbench.protocol import datasets
+from lthbench.protocol.task import load_task
+from lthbench.training.executors.local import Here
 
 ROOT = Path(__file__).resolve().parents[1]
 HOSTILE = ROOT / "tests" / "hostile"
@@ -106,9 +106,9 @@ def search(
         str(path) if path.is_file() else name, {k: str(v) for k, v in options.items()}
     )
     task = load_task(str(TASK))
-    data.prepare(task, download=False)
+    datasets.prepare(task, download=False)
     (ended,) = asyncio.run(
-        find.find(
+        run.find(
             method,
             task,
             (SEED,),
@@ -138,7 +138,7 @@ def test_an_honest_method_ends_in_the_same_tickets(watched: Watched, tmp_path: P
     inside = search("oneshot", watched, tmp_path / "inside")
     task, method = load_task(str(TASK)), load_method("oneshot")
     (outside,) = asyncio.run(
-        find.find(
+        run.find(
             method,
             task,
             (SEED,),
@@ -340,8 +340,8 @@ def test_it_ends_with_the_coordinator(tmp_path: Path) -> None:
     """Killed without a chance to clear up, it takes the sandbox with it."""
     script = (
         "import os, subprocess, sys\n"
-        "from lthbench.verify.sandbox import *\n"
-        "from lthbench.verify.sandbox import _environment\n"
+        "from lthbench.evaluation.search.sandbox import *\n"
+        "from lthbench.evaluation.search.sandbox import _environment\n"
         "inside = 'import time; time.sleep(1000)'\n"
         "p = subprocess.Popen(command(Bounds(), '-I', '-S', '-c', inside), env=_environment())\n"
         "print(p.pid, flush=True)\n"

@@ -17,17 +17,22 @@ from typing import Any
 import pytest
 import torch
 
-from lthbench import answers, data, masks, networks, score, scores, testset
-from lthbench.answers import Search
-from lthbench.engine import Evaluation, Examples, Job, Result
-from lthbench.engine.order import batches
 from lthbench.errors import DataError
-from lthbench.executors import Here
-from lthbench.method import load_method
-from lthbench.score import ATTEMPTS, COMPRESSED, ORDER, Entry, Plan, Seen, planned, see
-from lthbench.scores import REINITS
-from lthbench.states import State
-from lthbench.task import Task, load_task
+from lthbench.evaluation import scoring
+from lthbench.evaluation.scoring import ATTEMPTS, COMPRESSED, ORDER, Entry, Plan, Seen, planned, see
+from lthbench.evaluation.search import session
+from lthbench.evaluation.search.session import Search
+from lthbench.method.source import load_method
+from lthbench.networks import families
+from lthbench.networks.state import State
+from lthbench.protocol import datasets, test_split
+from lthbench.protocol.task import Task, load_task
+from lthbench.records import aggregate
+from lthbench.records.aggregate import REINITS
+from lthbench.tickets import masks
+from lthbench.training.batches import batches
+from lthbench.training.executors.local import Here
+from lthbench.training.job import Evaluation, Examples, Job, Result
 from tests.searching import ROOT, search
 
 SEED = 1000
@@ -66,7 +71,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def digits(_own_cache: None) -> Task:
     task = load_task(str(ROOT / "tests/tasks/tiny-digits.toml"))
-    data.prepare(task, download=False)
+    datasets.prepare(task, download=False)
     return task
 
 
@@ -175,13 +180,13 @@ def test_a_rung_that_was_not_yielded(digits: Task, tmp_path: Path) -> None:
     (whole,) = found(digits, tmp_path)
     some = Search(SEED, "failed", "it ended early", 0.0, 0.0, whole.rungs[:1])
     seen = see(digits, (SEED,), ONE)
-    cells = asyncio.run(score.score(digits, [some], tmp_path, Told(), ONE, seen))
+    cells = asyncio.run(scoring.score(digits, [some], tmp_path, Told(), ONE, seen))
     tickets = {cell["density"]: cell for cell in cells if cell["kind"] == "ticket"}
     assert [tickets[d]["status"] for d in digits.ladder.trained] == ["ok", "missing", "missing"]
     assert tickets[0.1]["reason"] == "it ended early"
     table = {"task": {"kind": "accuracy", "chance": 0.1}, "shown": "held_out"}
     table["sizes"] = seen.sizes()  # type: ignore[assignment]
-    assert scores.score_of(table, tickets[0.1]) == 0.1
+    assert aggregate.score_of(table, tickets[0.1]) == 0.1
 
 
 def test_untrained_tickets_are_read_as_they_stand(digits: Task, tmp_path: Path) -> None:
@@ -239,7 +244,7 @@ def test_another_start_by_origin(origin: str, digits: Task, tmp_path: Path) -> N
     if origin == "final":  # learning-rate rewinding: the whole schedule, from weights of its own
         assert (ticket.job.start.step, ticket.job.until) == (0, digits.recipe.steps)
         assert ticket.table["weights"] == ticket.job.start.digest
-        theta = networks.initial(digits.network, digits.network.depth, SEED)
+        theta = families.initial(digits.network, digits.network.depth, SEED)
         assert not torch.equal(ticket.job.start["head.weight"], theta["head.weight"])
         assert not [entry for entry in chosen if entry.kind in REINITS]
         return
@@ -285,9 +290,9 @@ def test_signs_stay_and_magnitudes_are_fresh(origin: str, digits: Task, tmp_path
 def test_a_rewound_control_is_another_seed_at_that_step(digits: Task, tmp_path: Path) -> None:
     reinit = of(entries(digits, tmp_path, ALL, "origins", origin="rewind"), "reinit", 0.2)
     other = SEED + 10_000
-    theta = networks.initial(digits.network, digits.network.depth, other)
-    job = answers.training(digits, other, theta, None, 12)
-    train = {other: answers.examples(digits, data.search(digits, other).train)}
+    theta = families.initial(digits.network, digits.network.depth, other)
+    job = session.training(digits, other, theta, None, 12)
+    train = {other: session.examples(digits, datasets.search(digits, other).train)}
 
     async def end() -> State | None:
         async for _, result in Here().results([job], train, None):
@@ -325,7 +330,7 @@ def test_scoring_has_an_order_of_its_own(digits: Task, sums: Task, tmp_path: Pat
         size = len(see(task, (SEED,), ALL).train[SEED].y)
         for entry in (of(chosen, "dense", 1.0), of(chosen, "ticket", task.ladder.trained[0])):
             job = entry.job
-            ours = answers.training(task, SEED, job.start, job.masks, job.until)
+            ours = session.training(task, SEED, job.start, job.masks, job.until)
             assert ours.order != job.order
             assert ours.key != job.key
             rows = [
@@ -361,7 +366,7 @@ def test_a_failed_control_is_drawn_again(
         tried.append(job)
         return len(tried) <= failures
 
-    cells = asyncio.run(score.score(task, searches, tmp_path, Told(fails), ALL, seen))
+    cells = asyncio.run(scoring.score(task, searches, tmp_path, Told(fails), ALL, seen))
     (cell,) = [c for c in cells if (c["kind"], c["density"]) == (kind, density)]
     assert len(tried) == min(failures + 1, ATTEMPTS)
     assert cell["attempt"] == len(tried) - 1
@@ -391,7 +396,7 @@ def test_every_kind_of_start_is_drawn_again(
     first = asyncio.run(planned(digits, searches, tmp_path, Here(), ONE, seen))
     failing = of(first, kind, 0.2)
     starts = {e.place: e.job.start for e in first if e.kind == "ticket"}
-    drawn = asyncio.run(score.drawn_again(digits, failing, starts, Here(), seen))
+    drawn = asyncio.run(scoring.drawn_again(digits, failing, starts, Here(), seen))
     assert drawn is not None
     assert drawn.attempt == 1
     assert drawn.job.start.step == failing.job.start.step
@@ -405,18 +410,18 @@ def test_the_rest_has_no_other_draw(kind: str, digits: Task, tmp_path: Path) -> 
     dense, ticket = entries(digits, tmp_path)[:2]
     failing = {"dense": dense, "ticket": ticket, "untrained": ticket}[kind]
     failing = Entry(failing.job, kind, failing.density, 1, failing.table)
-    assert asyncio.run(score.drawn_again(digits, failing, {}, Here(), seen)) is None
+    assert asyncio.run(scoring.drawn_again(digits, failing, {}, Here(), seen)) is None
 
 
 def test_a_failed_dense_run_and_ticket_are_tried_once(digits: Task, tmp_path: Path,
                                                       cache: Path) -> None:  # fmt: skip
-    data.prepare(digits, download=False)
+    datasets.prepare(digits, download=False)
     searches = found(digits, tmp_path)
     seen = see(digits, (SEED,), ONE)
     first = asyncio.run(planned(digits, searches, tmp_path, Here(), ONE, seen))
     bad = {of(first, "dense", 1.0).job.key, of(first, "ticket", 0.1).job.key}
     told = Told(lambda job: job.key in bad)
-    cells = asyncio.run(score.score(digits, searches, tmp_path, told, ONE, seen))
+    cells = asyncio.run(scoring.score(digits, searches, tmp_path, told, ONE, seen))
     assert Counter(job.key for job in told.jobs) == Counter(entry.job.key for entry in first)
     failed = [(c["kind"], c["density"], c["correct"]) for c in cells if c["status"] != "ok"]
     assert failed == [("dense", 1.0, {}), ("ticket", 0.1, {})]
@@ -427,7 +432,7 @@ def test_a_failed_dense_run_and_ticket_are_tried_once(digits: Task, tmp_path: Pa
 
 def test_nothing_is_trained_twice(digits: Task, tmp_path: Path, cache: Path) -> None:
     """A second run takes its own cells from its folder, the shared ones from the cache."""
-    data.prepare(digits, download=False)
+    datasets.prepare(digits, download=False)
     seen = see(digits, (SEED,), ONE)
     ran: list[tuple[str, bool]] = []
 
@@ -435,7 +440,7 @@ def test_nothing_is_trained_twice(digits: Task, tmp_path: Path, cache: Path) -> 
         told, searches = Told(), found(digits, folder, name)
         ran.clear()
         cells = asyncio.run(
-            score.score(
+            scoring.score(
                 digits, searches, folder, told, ONE, seen,
                 note=lambda what, steps, now: ran.append((what, now)),
             )
@@ -458,12 +463,12 @@ def test_the_frozen_dense_run_is_not_trained(digits: Task, tmp_path: Path) -> No
     """With published seeds dense is the reference's own, seed by seed."""
     searches = found(digits, tmp_path)
     seen = see(digits, (SEED,), ONE)
-    cells = asyncio.run(score.score(digits, searches, tmp_path, Told(), ONE, seen))
+    cells = asyncio.run(scoring.score(digits, searches, tmp_path, Told(), ONE, seen))
     (dense,) = [cell for cell in cells if cell["kind"] == "dense"]
     frozen = [{**dense, "correct": {"held_out": [7]}}, {**dense, "seed": 5}]
     (tmp_path / "cells").rename(tmp_path / "other")
     told = Told()
-    cells = asyncio.run(score.score(digits, searches, tmp_path, told, ONE, seen, known=frozen))
+    cells = asyncio.run(scoring.score(digits, searches, tmp_path, told, ONE, seen, known=frozen))
     assert told.jobs
     assert [cell for cell in cells if cell["kind"] == "dense"] == frozen[:1]
     assert not [job for job in told.jobs if job.masks is None]
@@ -475,18 +480,20 @@ def test_frozen_random_controls_are_not_trained_where_they_are_wanted(
     """Those of the reference in their places; none that this plan does not ask for."""
     searches = found(digits, tmp_path)
     seen = see(digits, (SEED,), ALL)
-    every = asyncio.run(score.score(digits, searches, tmp_path, Told(), ALL, seen))
+    every = asyncio.run(scoring.score(digits, searches, tmp_path, Told(), ALL, seen))
     frozen = [{**c, "correct": {"held_out": [7]}} for c in every if c["kind"] in ("random", "erk")]
     (tmp_path / "cells").rename(tmp_path / "other")
     for plan, rungs in ((ALL, 3), (ONE, 1)):
         told = Told()
-        cells = asyncio.run(score.score(digits, searches, tmp_path, told, plan, seen, known=frozen))
+        cells = asyncio.run(
+            scoring.score(digits, searches, tmp_path, told, plan, seen, known=frozen)
+        )
         mine = [cell for cell in cells if cell["kind"] in ("random", "erk")]
         assert len(mine) == 2 * rungs and all(cell in frozen for cell in mine)
         keys = {cell["key"] for cell in frozen}
         assert not [job for job in told.jobs if job.key in keys]
     few = [cell for cell in frozen if cell["kind"] == "erk"]  # then the others are trained
-    cells = asyncio.run(score.score(digits, searches, tmp_path, Told(), ALL, seen, known=few))
+    cells = asyncio.run(scoring.score(digits, searches, tmp_path, Told(), ALL, seen, known=few))
     assert [c["correct"] for c in cells if c["kind"] == "erk"] == [{"held_out": [7]}] * 3
     assert [c for c in cells if c["kind"] == "random"] == [
         c for c in every if c["kind"] == "random"
@@ -497,7 +504,7 @@ KEPT = [
     ("dense", 1, ("train", "held_out", "test"), 20),
     ("ticket", 1, ("train", "held_out", "test"), 20),
     ("erk", 1, ("train", "held_out", "test"), 20),
-    ("shuffled", 1, ("train", "held_out", "test"), score.LAST_COUNTS),
+    ("shuffled", 1, ("train", "held_out", "test"), scoring.LAST_COUNTS),
     ("ticket", 8, ("train", "held_out", "test"), 1),
 ]
 
@@ -511,12 +518,12 @@ def test_what_is_kept_of_a_curve(
     curve = list(range(20))
     counts = {"train": curve, "held_out": curve, "test": curve}
     entry: Any = SimpleNamespace(kind=kind, schedule=schedule)
-    kept = score._kept_counts(counts, entry)
+    kept = scoring._kept_counts(counts, entry)
     assert tuple(kept) == parts
     assert kept["held_out"] == curve[-held:]
     assert kept["train"] == (curve if held == 20 and kind != "erk" else curve[-1:])
     assert kept["test"] == (curve if schedule == 1 else curve[-1:])
-    alone = score._kept_counts({"held_out": curve}, entry)
+    alone = scoring._kept_counts({"held_out": curve}, entry)
     assert alone["held_out"] == (curve if schedule == 1 else curve[-1:])
 
 
@@ -557,7 +564,7 @@ def test_only_a_final_run_opens_the_test_split(
     def opened(task: Task, seed: int) -> None:
         raise Opened
 
-    monkeypatch.setattr(testset, "test_examples", opened)
+    monkeypatch.setattr(test_split, "test_examples", opened)
     for task in (digits, sums):
         assert isinstance(see(task, (SEED,), Plan()), Seen)
         with pytest.raises(Opened):
@@ -565,7 +572,7 @@ def test_only_a_final_run_opens_the_test_split(
 
 
 def test_a_final_run_names_a_missing_test_file(digits: Task, cache: Path) -> None:
-    data.prepare(digits, download=False)
+    datasets.prepare(digits, download=False)
     for path in cache.rglob("*test*"):
         path.unlink()
     assert see(digits, (0,), Plan()).sizes() == {"0": {"held_out": 143, "train": 1290}}
@@ -577,7 +584,7 @@ def test_a_short_real_run(sums: Task, tmp_path: Path, cache: Path) -> None:
     """Every cell of one seed, trained: what is counted fits the sets and the grid."""
     searches = found(sums, tmp_path)
     seen = see(sums, (SEED,), ONE)
-    cells = asyncio.run(score.score(sums, searches, tmp_path, Here(), ONE, seen))
+    cells = asyncio.run(scoring.score(sums, searches, tmp_path, Here(), ONE, seen))
     assert [cell["status"] for cell in cells] == ["ok"] * 8
     sizes = seen.sizes()[str(SEED)]
     for cell in cells:

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lthbench import scores
-from lthbench.scores import aggregate
+from lthbench.records import aggregate as scores
+from lthbench.records.aggregate import aggregate
 from tests.records import synthetic_record
 from tests.strategies import moderate
 

@@ -24,20 +24,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench import evidence
-from lthbench.board import entries as board_entries
-from lthbench.board import ledger as ledgers
-from lthbench.board.standings import standings
 from lthbench.errors import RecordError, ResourceError, UsageError
-from lthbench.paths import canonical_json, digest, write_whole
-from lthbench.record import build as build_record
-from lthbench.site import api, build, charts, comparison, making, output, rungs, serving
-from lthbench.site import pages as site_pages
-from lthbench.site.entry import page as page_of_entry
-from lthbench.site.protocol import protocols
-from lthbench.site.render import POLICY, text_rows
-from lthbench.tables import decimals
-from lthbench.task import load_task
+from lthbench.io.paths import canonical_json, digest, write_whole
+from lthbench.leaderboard.analysis import evidence
+from lthbench.leaderboard.board import entries as board_entries
+from lthbench.leaderboard.board import ledger as ledgers
+from lthbench.leaderboard.board.standings import standings
+from lthbench.leaderboard.site import best_per_density, charts, staging
+from lthbench.leaderboard.site import build as making
+from lthbench.leaderboard.site.build import build
+from lthbench.leaderboard.site.pages import api
+from lthbench.leaderboard.site.pages import compare as comparison
+from lthbench.leaderboard.site.pages import plan as site_pages
+from lthbench.leaderboard.site.pages.entry import page as page_of_entry
+from lthbench.leaderboard.site.pages.protocol import protocols
+from lthbench.leaderboard.site.render import POLICY, text_rows
+from lthbench.leaderboard.site.serve import serve
+from lthbench.protocol.task import load_task
+from lthbench.records.schema import build as build_record
+from lthbench.report.tables import decimals
 from tests.boards import Method, board_record, entry_of, reference_of
 from tests.sites import TASKS, add, few_draws, site_board
 
@@ -497,7 +502,7 @@ def test_a_build_that_is_stopped_leaves_the_old_site(
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(output, "_replace", stopped)
+    monkeypatch.setattr(staging, "_replace", stopped)
     with pytest.raises(KeyboardInterrupt):
         build(site, board)
     assert contents(site) == before
@@ -522,7 +527,7 @@ def test_it_does_not_write_over_what_is_not_its_own(
 
 def test_two_builds_of_one_folder_exclude_each_other(copies: tuple[Path, Path]) -> None:
     board, site = copies
-    with output.building(site) as held:
+    with staging.building(site) as held:
         held.now.update(held.before)
         with pytest.raises(ResourceError, match="another build"):
             build(site, board)
@@ -608,9 +613,9 @@ def test_the_speed_script_measures(capsys: pytest.CaptureFixture[str], tmp_path:
 def scored(values: Sequence[float]) -> Any:
     from dataclasses import asdict
 
-    from lthbench import stats
+    from lthbench.records import metrics
 
-    return {**asdict(stats.t_interval(values)), "values": list(values)}
+    return {**asdict(metrics.t_interval(values)), "values": list(values)}
 
 
 class Stub:
@@ -626,9 +631,9 @@ class Stub:
         self.aggregates = {"rungs": [rung], "division": "init"}
 
 
-def best_of(*rows: Sequence[float]) -> rungs.Best:
+def best_of(*rows: Sequence[float]) -> best_per_density.Best:
     stubs: list[Any] = [Stub(f"e{place}", row) for place, row in enumerate(rows)]
-    (found,) = rungs.best(stubs)
+    (found,) = best_per_density.best(stubs)
     return found
 
 
@@ -709,7 +714,7 @@ def test_the_best_is_ahead_by_a_value_where_all_are_alike() -> None:
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
 def test_adjusted_p_values_keep_their_order_and_never_fall(p: list[float]) -> None:
-    adjusted = rungs._holm(p)
+    adjusted = best_per_density._holm(p)
     assert all(a >= b for a, b in zip(adjusted, p, strict=True))
     assert sorted(adjusted) == [adjusted[i] for i in sorted(range(len(p)), key=lambda i: p[i])]
     assert max(adjusted) <= 1
@@ -720,7 +725,7 @@ def test_adjusted_p_values_keep_their_order_and_never_fall(p: list[float]) -> No
 
 @pytest.fixture
 def served(site: Path) -> Iterator[int]:
-    with serving.listening(site, 0) as server:
+    with serve.listening(site, 0) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         yield server.server_port
@@ -729,7 +734,7 @@ def served(site: Path) -> Iterator[int]:
 
 
 def asked(port: int, path: str) -> tuple[int, dict[str, str]]:
-    connection = HTTPConnection(serving.HERE, port, timeout=30)
+    connection = HTTPConnection(serve.HERE, port, timeout=30)
     connection.request("GET", path)
     answer = connection.getresponse()
     answer.read()
@@ -768,7 +773,7 @@ def test_what_can_be_no_path_is_a_bad_request(
 
 
 def connected(port: int) -> socket.socket:
-    return socket.create_connection((serving.HERE, port), timeout=20)
+    return socket.create_connection((serve.HERE, port), timeout=20)
 
 
 def ended(connection: socket.socket) -> bytes:
@@ -783,22 +788,22 @@ def ended(connection: socket.socket) -> bytes:
 def test_an_idle_connection_is_ended(
     sent: bytes, served: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(serving.Handler, "timeout", 0.1)
+    monkeypatch.setattr(serve.Handler, "timeout", 0.1)
     with connected(served) as connection:
         connection.sendall(sent)
         assert ended(connection) == b""
 
 
 def test_no_connection_may_be_idle_for_ever() -> None:
-    assert 0 < serving.Handler.timeout <= 60
+    assert 0 < serve.Handler.timeout <= 60
 
 
 def test_so_many_connections_at_once_and_no_more(served: int) -> None:
     """One more is told so at once; when one ends there is room again, whatever became of it."""
     for _ in range(2):
         with ExitStack() as stack:
-            many = [stack.enter_context(connected(served)) for _ in range(serving.CONNECTIONS)]
-            assert serving.CONNECTIONS == 64
+            many = [stack.enter_context(connected(served)) for _ in range(serve.CONNECTIONS)]
+            assert serve.CONNECTIONS == 64
             with connected(served) as one_more:
                 assert ended(one_more).startswith(b"HTTP/1.0 503 ")
             for connection in many[:2]:
@@ -835,8 +840,8 @@ def test_a_thread_that_cannot_begin_holds_no_place(
     served: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(serving.ThreadingHTTPServer, "process_request", failing)
-        for _ in range(serving.CONNECTIONS + 1):
+        patch.setattr(serve.ThreadingHTTPServer, "process_request", failing)
+        for _ in range(serve.CONNECTIONS + 1):
             with connected(served) as connection:
                 assert ended(connection) == b""
     assert "can't start new thread" in capfd.readouterr().err
@@ -849,14 +854,14 @@ def failing(*_: object) -> None:
 
 def test_a_port_in_use_is_one_line(served: int, site: Path) -> None:
     with pytest.raises(ResourceError, match=f"--port {served}: in use; choose another"):
-        serving.serve(site, served, print)
+        serve.serve(site, served, print)
     with pytest.raises(UsageError, match="65535"):
-        serving.listening(site, 70000)
+        serve.listening(site, 70000)
 
 
 def test_a_folder_without_a_site_is_not_served(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no site; run `lthbench leaderboard build"):
-        serving.serve(tmp_path, 0, print)
+        serve.serve(tmp_path, 0, print)
 
 
 def test_ctrl_c_ends_it_quietly(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -865,6 +870,6 @@ def test_ctrl_c_ends_it_quietly(site: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(serving.Server, "serve_forever", interrupted)
-    serving.serve(site, 0, told.append)
+    monkeypatch.setattr(serve.Server, "serve_forever", interrupted)
+    serve.serve(site, 0, told.append)
     assert len(told) == 1 and told[0].startswith("http://127.0.0.1:")

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lthbench import stats
-from lthbench.board import entries as board_entries
-from lthbench.site import build, serving
+from lthbench.leaderboard.board import entries as board_entries
+from lthbench.leaderboard.site.build import build
+from lthbench.leaderboard.site.serve import serve
+from lthbench.records import metrics
 from tests.browsers import WAIT, chromium, launched
 from tests.sites import HOSTILE_NAME, few_draws, site_board
 
@@ -52,10 +53,10 @@ def site(board: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(site: Path) -> Iterator[str]:
     """The site, served."""
-    with serving.listening(site, 0) as server:
+    with serve.listening(site, 0) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
-        yield f"http://{serving.HERE}:{server.server_port}"
+        yield f"http://{serve.HERE}:{server.server_port}"
         server.shutdown()
         thread.join()
 
@@ -451,7 +452,7 @@ def test_how_do_i_add_mine(browser: Browser, site: Path) -> None:
 
 
 def differences(a: Sequence[float], b: Sequence[float]) -> str:
-    found = stats.paired_interval(a, b)
+    found = metrics.paired_interval(a, b)
     assert found.low is not None and found.high is not None
     texts = [f"{value:+.3f}".replace("-", "−") for value in (found.mean, found.low, found.high)]
     return f"{texts[0]} [{texts[1]}, {texts[2]}]"

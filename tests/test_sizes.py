@@ -8,9 +8,12 @@ from typing import Any, get_args
 
 import pytest
 
-from lthbench import data, listing, networks, sizes
+from lthbench.cli import listings
 from lthbench.errors import TaskError
-from lthbench.task import Data, Task, load_task, task_names
+from lthbench.networks import families
+from lthbench.protocol import datasets
+from lthbench.protocol.task import Data, Task, load_task, task_names
+from lthbench.tickets import sizes
 from tests import tiny
 
 TASKS = {name: load_task(name) for name in task_names()}
@@ -37,7 +40,7 @@ def test_every_shipped_task_is_sound(name: str) -> None:
     """Those are not looked at when they are read: that would take torch."""
     task = TASKS[name]
     found = sizes.sizes_of(task)
-    assert found.shapes == networks.shapes(task.network, task.network.depth)
+    assert found.shapes == families.shapes(task.network, task.network.depth)
     assert found.prunable == sum(math.prod(shape) for shape in found.shapes.values())
     assert found.trained == tuple(round(d * found.prunable) for d in task.ladder.trained)
     assert found.untrained == tuple(round(d * found.prunable) for d in task.ladder.untrained)
@@ -96,7 +99,7 @@ def test_a_depth_that_a_family_has_not() -> None:
 def test_only_weights_of_layers_are_pruned(family: str) -> None:
     """Never biases, norms, positions or class tokens."""
     of = tiny.network(family)
-    module = networks.build(of, of.depth)
+    module = families.build(of, of.depth)
     others = {name for name, p in module.named_parameters() if name.endswith("bias") or p.ndim < 2}
     others |= {name for name, _ in module.named_parameters() if "." not in name}
     task = changed(changed(DIGITS, "network", of), "transfer", None)
@@ -109,21 +112,21 @@ def test_only_weights_of_layers_are_pruned(family: str) -> None:
 
 def test_training_examples_are_counted_without_the_data(cache: Path) -> None:
     """As many as a seed has, or a few fewer where seeds differ; every source is known."""
-    known = {"modular-addition", *data.TRAINING}
+    known = {"modular-addition", *datasets.TRAINING}
     assert known == set(get_args(Data.model_fields["source"].annotation))
-    data.prepare(DIGITS, download=False)
-    least = min(len(data.search(DIGITS, seed).train.y) for seed in range(5))
-    assert data.training_examples(DIGITS) == least == 1290
+    datasets.prepare(DIGITS, download=False)
+    least = min(len(datasets.search(DIGITS, seed).train.y) for seed in range(5))
+    assert datasets.training_examples(DIGITS) == least == 1290
     for task in (task for task in TASKS.values() if task.data.source == "modular-addition"):
-        counts = [len(data.search(task, seed).train.y) for seed in range(5)]
-        assert 0 <= min(counts) - data.training_examples(task) <= task.data.modulus
-    assert data.training_examples(TASKS["lenet300-mnist"]) == 55_000
+        counts = [len(datasets.search(task, seed).train.y) for seed in range(5)]
+        assert 0 <= min(counts) - datasets.training_examples(task) <= task.data.modulus
+    assert datasets.training_examples(TASKS["lenet300-mnist"]) == 55_000
 
 
 @pytest.mark.parametrize("name", ["mlp-digits", "resnet20-cifar10"])
 def test_a_task_s_listing_says_what_it_comes_to(name: str) -> None:
     task = TASKS[name]
-    found, text = sizes.sizes_of(task), listing.one_task(name)
+    found, text = sizes.sizes_of(task), listings.one_task(name)
     lines = [line.split() for line in text.splitlines()]
     for tensor, shape in found.shapes.items():
         (line,) = (line for line in lines if line and line[0] == tensor)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lthbench.task import load_task
+from lthbench.protocol.task import load_task
 from tests.speed import engines, estimate, gpu, growth, harness, quick, startup, workers
 
 TINY = Path(__file__).parent / "tasks" / "tiny-digits.toml"

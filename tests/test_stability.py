@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from lthbench import controls, data, networks, stability
-from lthbench.executors import Here
-from lthbench.states import State
-from lthbench.task import Task, load_task
+from lthbench.networks import families
+from lthbench.networks.state import State
+from lthbench.protocol import datasets
+from lthbench.protocol.task import Task, load_task
+from lthbench.tickets import controls
+from lthbench.tools import stability
+from lthbench.training.executors.local import Here
 from tests import tiny
 from tests.searching import ROOT
 
@@ -21,7 +24,7 @@ TINY = str(ROOT / "tests" / "tasks" / "tiny-digits.toml")
 @pytest.fixture
 def digits(cache: Path) -> Task:
     task = load_task(TINY)
-    data.prepare(task, download=False)
+    datasets.prepare(task, download=False)
     return task
 
 
@@ -50,9 +53,9 @@ def test_a_barrier_is_measured_from_the_mean_of_the_ends() -> None:
 def test_one_order_has_no_barrier_and_two_have_one(
     digits: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shapes = networks.shapes(digits.network, digits.network.depth)
+    shapes = families.shapes(digits.network, digits.network.depth)
     (masks,) = controls.random_masks(shapes, [0.2], 0, "uniform")
-    theta = networks.initial(digits.network, digits.network.depth, 1000)
+    theta = families.initial(digits.network, digits.network.depth, 1000)
 
     def found() -> float:
         return asyncio.run(stability.instability(digits, 1000, theta, masks, Here()))

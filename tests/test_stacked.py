@@ -15,13 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lthbench import executors, networks
-from lthbench.engine import Evaluation, Examples, Job, Result, batched, optimisers, plain, stacked
-from lthbench.engine.batched import Stack, Way
-from lthbench.engine.stacked import Group, stackable
-from lthbench.networks import mlp
-from lthbench.states import State, same
-from lthbench.task import Recipe
+from lthbench.networks import families, mlp
+from lthbench.networks.state import State, same
+from lthbench.protocol.task import Recipe
+from lthbench.training.engines import plain, stacked, stacked_network, stacked_optimisers
+from lthbench.training.engines.stacked import Group, stackable
+from lthbench.training.engines.stacked_network import Stack, Way
+from lthbench.training.executors import local
+from lthbench.training.job import Evaluation, Examples, Job, Result
 from tests import tiny
 
 WAYS: tuple[Way, ...] = ("vmap", "unrolled")
@@ -60,7 +61,7 @@ def holes(family: str, seed: int = 0) -> dict[str, Tensor]:
 def later(family: str, step: int, seed: int = 0) -> State:
     """Initial weights that are said to be of a later step."""
     of = tiny.network(family)
-    return State(networks.initial(of, of.depth, seed).tensors(), step)
+    return State(families.initial(of, of.depth, seed).tensors(), step)
 
 
 def stacked_run(
@@ -156,16 +157,16 @@ def test_an_update_is_torchs_own(optimiser: str) -> None:
     decay[:8] = of.weight_decay
     kept = torch.from_numpy(draw.random((2, 12)) < 0.7)
     weights = start * kept
-    remembered = optimisers.moments(of, weights)
+    remembered = stacked_optimisers.moments(of, weights)
     theirs = [_Theirs(of, row) for row in weights]
     for step in range(1, 51):
         gradients = torch.from_numpy(draw.standard_normal((2, 12)))
         steps = [step, step + 20]  # the second job began at step 20
-        table = [optimisers.figures(of, s, step) for s in steps]
+        table = [stacked_optimisers.figures(of, s, step) for s in steps]
         now = torch.tensor(table, dtype=torch.float64).mT
         for j, one in enumerate(theirs):
             one.step(gradients[j], plain.rate(of, steps[j]), kept[j])
-        optimisers.update(of, weights, gradients * kept, remembered, decay, now)
+        stacked_optimisers.update(of, weights, gradients * kept, remembered, decay, now)
         for j, one in enumerate(theirs):
             found = [weights[j], *(tensor[j] for tensor in remembered)]
             for ours, expected in zip(found, one.tensors(), strict=True):
@@ -343,7 +344,7 @@ def test_a_diverged_run_is_counted_as_far_as_the_plain_one(way: Way) -> None:
 
 
 def test_one_infinite_weight_is_enough() -> None:
-    start = networks.initial(tiny.network(), 2, 0).tensors()
+    start = families.initial(tiny.network(), 2, 0).tensors()
     start["head.bias"][0] = -torch.inf
     jobs = [tiny.job(key="lost", start=State(start, 0), until=3), tiny.job(key="ok", until=3)]
     found = stacked_run(jobs, "mlp", "vmap")
@@ -409,7 +410,7 @@ def test_several_networks_are_trained_by_one_call() -> None:
         tiny.job(key="mlp", recipe=of, until=10),
         replace(tiny.job(key="wide", recipe=of, until=10), network=(wide := tiny.network(width=9))),
     ]
-    jobs[1] = replace(jobs[1], start=networks.initial(wide, 2, 0))
+    jobs[1] = replace(jobs[1], start=families.initial(wide, 2, 0))
     found = stacked_run(jobs, "mlp", "vmap")
     for key, result in plain.run(jobs, examples("mlp")):
         assert_alike(found[key].state, result.state)
@@ -480,10 +481,10 @@ def test_networks_that_cannot_be_stacked_train_one_by_one_and_it_is_said_once(
     monkeypatch.setattr(mlp.MLP, "forward", looking)
     jobs = [tiny.job(key=f"{s}", seed=s, recipe=recipe("mlp", "adam"), until=5) for s in (0, 1)]
     found = [stacked_run(jobs, "mlp", "vmap", counted=True) for _ in range(2)]
-    executors._say_once.cache_clear()
+    local._say_once.cache_clear()
     for results in found:
         for result in results.values():
-            executors.tell(result)
+            local.tell(result)
     error = capsys.readouterr().err
     assert error.startswith("lthbench: family mlp cannot be stacked")
     assert error.count("\n") == 1 and error.endswith("train one by one\n")
@@ -537,7 +538,7 @@ def counted(results: Results) -> np.ndarray:
 def test_vmap_rounds_where_autocast_does(family: str) -> None:
     """A GPU trains images in bfloat16; here autocast's rules for a CPU stand for them."""
     of = tiny.network(family)
-    starts = [networks.initial(of, of.depth, seed) for seed in (0, 1)]
+    starts = [families.initial(of, of.depth, seed) for seed in (0, 1)]
     data = examples(family)
     x = torch.stack([data[seed].inputs(slice(0, 20)) for seed in (0, 1)])
 
@@ -587,7 +588,7 @@ def test_a_capture_leaves_all_as_it_was_and_may_fail(
     parts |= {"device": entered, "stream": entered, "synchronize": lambda _: None}
     for name, part in parts.items():
         monkeypatch.setattr(torch.cuda, name, part)
-    ready, said = batched.captured(step, [value])
+    ready, said = stacked_network.captured(step, [value])
     assert float(value) == 0
     ready()
     assert float(value) == 1

@@ -1,4 +1,4 @@
-"""lthbench.board.standings: who stands on which board, with which score, and what moves none."""
+"""leaderboard.board.standings: who stands on which board, with which score, and what moves none."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lthbench import stats
-from lthbench.board import entries, ledger
-from lthbench.board.entries import Board, Entry
-from lthbench.board.standings import (
+from lthbench.errors import TaskError
+from lthbench.io.paths import canonical_json
+from lthbench.leaderboard.board import entries, ledger
+from lthbench.leaderboard.board.entries import Board, Entry
+from lthbench.leaderboard.board.standings import (
     BOARDS,
     Row,
     Standing,
@@ -24,10 +25,9 @@ from lthbench.board.standings import (
     ranked_tasks,
     standings,
 )
-from lthbench.errors import TaskError
-from lthbench.paths import canonical_json
-from lthbench.record import Record, build, record_digest
-from lthbench.task import load_suite
+from lthbench.protocol.task import load_suite
+from lthbench.records import metrics
+from lthbench.records.schema import Record, build, record_digest
 from tests.boards import (
     CARRYING,
     LITE,
@@ -122,13 +122,13 @@ def test_the_weights_of_the_tasks_are_counted() -> None:
     """WEIGHTS spares the synthetic board from importing torch."""
     import math
 
-    from lthbench import networks
-    from lthbench.task import load_task, task_names
+    from lthbench.networks import families
+    from lthbench.protocol.task import load_task, task_names
 
     assert set(WEIGHTS) == set(task_names())
     for name, depths in WEIGHTS.items():
         spec = load_task(name).network
-        counted = {d: sum(map(math.prod, networks.shapes(spec, d).values())) for d in depths}
+        counted = {d: sum(map(math.prod, families.shapes(spec, d).values())) for d in depths}
         assert counted == depths
     assert all(load_task(name).transfer for name in CARRYING)
 
@@ -154,7 +154,7 @@ def test_a_suites_score_is_the_mean_of_its_tasks_retention(board: Board) -> None
             values = [row.tasks[task].values for task in LITE]
             assert row.score is not None
             assert row.score.mean == pytest.approx(sum(map(sum, values)) / 15)
-            told = stats.suite_interval(values)
+            told = metrics.suite_interval(values)
             assert row.score.low in (told.low, None)
             assert row.score.n == 15
             assert row.cost == pytest.approx(row.tasks[LITE[0]].cost)
@@ -327,7 +327,7 @@ def test_equal_values_have_no_interval() -> None:
     table["sizes"] = {seed: table["sizes"]["0"] for seed in table["sizes"]}
     alike = entry_of(build(table), 99)
     told = [row.tasks[LITE[0]] for row in found([alike]).rows]
-    assert told and all(stats.alike(on.values) for on in told)
+    assert told and all(metrics.alike(on.values) for on in told)
     assert all(on.score and on.score.low is None and on.score.n == 5 for on in told)
 
 
@@ -348,7 +348,7 @@ def test_a_task_without_retention_is_told_in_points_and_never_averaged() -> None
     assert on.what == "above erk" and not on.ranked
     assert list(on.values) == other.record.aggregates["above_erk"]["values"]
     retentions = [e.record.aggregates["retention"]["values"] for e in (mine[0], mine[2])]
-    assert row.score == stats.suite_interval(retentions)
+    assert row.score == metrics.suite_interval(retentions)
 
 
 # Suites

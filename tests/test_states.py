@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lthbench.states import State, bits, digest, same
+from lthbench.networks.state import State, bits, digest, same
 from tests.strategies import moderate, scores, shapes
 
 TENSORS = {

@@ -1,4 +1,4 @@
-"""lthbench.stats against scipy.stats, closed forms and properties that must hold for any scores."""
+"""records.metrics against scipy.stats, closed forms and properties that must hold for any score."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats as oracle
 
-from lthbench import stats
+from lthbench.records import metrics
 
 SIX = [0.8**n for n in (3, 7, 11, 15, 19, 23)]
 numbers = st.integers(-1000, 1000).map(lambda count: count / 1000)
@@ -21,7 +21,7 @@ ladders = st.lists(st.integers(1, 1000), min_size=1, max_size=8, unique=True).ma
 )
 
 
-def bounds(interval: stats.Interval) -> list[float | None]:
+def bounds(interval: metrics.Interval) -> list[float | None]:
     return [interval.mean, interval.low, interval.high]
 
 
@@ -32,7 +32,7 @@ def bounds(interval: stats.Interval) -> list[float | None]:
 def test_t_interval_is_scipys(values: list[float], level: float) -> None:
     assume(len(set(values)) > 1)
     expected = oracle.ttest_1samp(values, 0).confidence_interval(level)
-    interval = stats.t_interval(values, level)
+    interval = metrics.t_interval(values, level)
     assert interval.n == len(values)
     assert bounds(interval) == pytest.approx(
         [np.mean(values), expected.low, expected.high], abs=1e-12
@@ -41,31 +41,31 @@ def test_t_interval_is_scipys(values: list[float], level: float) -> None:
 
 def test_t_interval_by_hand() -> None:
     # s.d. 1, s.e. 1 / sqrt 3, t_2(.975) = 4.302653
-    assert bounds(stats.t_interval([1, 2, 3])) == pytest.approx(
+    assert bounds(metrics.t_interval([1, 2, 3])) == pytest.approx(
         [2, 2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5], abs=1e-6
     )
 
 
 @pytest.mark.parametrize("values", [[0.97], [0.97, 0.98]])
 def test_one_or_two_seeds_have_no_interval(values: list[float]) -> None:
-    assert stats.t_interval(values) == stats.Interval(np.mean(values), None, None, len(values))
-    assert stats.one_sided(values) == (None, None)
-    assert stats.suite_interval([values, [0, 1, 2]]).low is None
-    assert stats.identity_gap(values, np.zeros(len(values))).p is None
+    assert metrics.t_interval(values) == metrics.Interval(np.mean(values), None, None, len(values))
+    assert metrics.one_sided(values) == (None, None)
+    assert metrics.suite_interval([values, [0, 1, 2]]).low is None
+    assert metrics.identity_gap(values, np.zeros(len(values))).p is None
 
 
 @given(numbers, st.integers(3, 10))
 def test_equal_values_have_width_zero_to_the_last_bit(value: float, n: int) -> None:
-    assert stats.t_interval([value] * n) == stats.Interval(value, value, value, n)
-    assert stats.one_sided([value] * n) == (value, value)
+    assert metrics.t_interval([value] * n) == metrics.Interval(value, value, value, n)
+    assert metrics.one_sided([value] * n) == (value, value)
 
 
 @given(seed_values, numbers, st.floats(0.001, 1000), st.randoms())
 def test_t_interval_follows_shift_and_scale_and_ignores_order(values, shift, scale, random) -> None:
-    interval = stats.t_interval(values)
+    interval = metrics.t_interval(values)
     moved = random.sample([scale * value + shift for value in values], len(values))
     expected = [scale * bound + shift for bound in bounds(interval)]
-    assert bounds(stats.t_interval(moved)) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert bounds(metrics.t_interval(moved)) == pytest.approx(expected, rel=1e-9, abs=1e-9)
     assert interval.low <= interval.mean <= interval.high
 
 
@@ -74,7 +74,7 @@ def test_paired_interval_is_scipys_paired_test(pairs: list[tuple[float, float]])
     first, second = np.array(pairs).T
     assume(np.ptp(first - second) > 1e-6)
     expected = oracle.ttest_rel(first, second).confidence_interval()
-    interval = stats.paired_interval(first, second)
+    interval = metrics.paired_interval(first, second)
     assert bounds(interval)[1:] == pytest.approx([expected.low, expected.high], abs=1e-12)
 
 
@@ -83,12 +83,12 @@ def test_each_one_sided_bound_is_scipys_at_alpha(values: list[float], alpha: flo
     assume(len(set(values)) > 1)
     lower = oracle.ttest_1samp(values, 0, alternative="greater").confidence_interval(1 - alpha).low
     upper = oracle.ttest_1samp(values, 0, alternative="less").confidence_interval(1 - alpha).high
-    assert stats.one_sided(values, alpha) == pytest.approx((lower, upper), abs=1e-12)
+    assert metrics.one_sided(values, alpha) == pytest.approx((lower, upper), abs=1e-12)
 
 
 def test_binomial_se_by_hand() -> None:
-    assert stats.binomial_se(0.9, 10_000) == pytest.approx(0.003)
-    assert stats.binomial_se(1, 7) == 0
+    assert metrics.binomial_se(0.9, 10_000) == pytest.approx(0.003)
+    assert metrics.binomial_se(1, 7) == 0
 
 
 @given(st.lists(seed_values, min_size=2, max_size=2))
@@ -97,7 +97,7 @@ def test_suite_of_two_is_half_of_welchs_sum(tasks: list[list[float]]) -> None:
     a, b = (np.array(task) for task in tasks)
     assume(np.ptp(a) > 0 and np.ptp(b) > 0)
     welch = oracle.ttest_ind(a, -b, equal_var=False).confidence_interval()
-    interval = stats.suite_interval([a, b])
+    interval = metrics.suite_interval([a, b])
     expected = [(a.mean() + b.mean()) / 2, welch.low / 2, welch.high / 2]
     assert bounds(interval) == pytest.approx(expected, rel=1e-9, abs=1e-9)
     assert interval.n == a.size + b.size
@@ -105,43 +105,43 @@ def test_suite_of_two_is_half_of_welchs_sum(tasks: list[list[float]]) -> None:
 
 @given(seed_values)
 def test_suite_of_one_task_is_the_task(values: list[float]) -> None:
-    expected = bounds(stats.t_interval(values))
-    assert bounds(stats.suite_interval([values])) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    expected = bounds(metrics.t_interval(values))
+    assert bounds(metrics.suite_interval([values])) == pytest.approx(expected, rel=1e-9, abs=1e-12)
 
 
 @given(seed_values, numbers)
 def test_task_without_variance_only_moves_and_halves(values: list[float], value: float) -> None:
-    expected = [(bound + value) / 2 for bound in bounds(stats.t_interval(values))]
-    interval = stats.suite_interval([values, [value] * 4])
+    expected = [(bound + value) / 2 for bound in bounds(metrics.t_interval(values))]
+    interval = metrics.suite_interval([values, [value] * 4])
     assert bounds(interval) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 def test_suite_without_any_variance_has_width_zero() -> None:
-    assert stats.suite_interval([[0.5] * 3, [1.0] * 5]) == stats.Interval(0.75, 0.75, 0.75, 8)
+    assert metrics.suite_interval([[0.5] * 3, [1.0] * 5]) == metrics.Interval(0.75, 0.75, 0.75, 8)
 
 
 def test_suite_of_tiny_variances_does_not_underflow() -> None:
     tasks = [np.array([0, 1, 2]), np.array([1, 0, 5])]
-    expected = [1e-120 * bound for bound in bounds(stats.suite_interval(tasks))]
-    actual = bounds(stats.suite_interval([1e-120 * task for task in tasks]))
+    expected = [1e-120 * bound for bound in bounds(metrics.suite_interval(tasks))]
+    actual = bounds(metrics.suite_interval([1e-120 * task for task in tasks]))
     assert actual == pytest.approx(expected, rel=1e-9, abs=0)
 
 
 @given(st.lists(seed_values, min_size=1, max_size=5), st.floats(0.01, 100), numbers, st.randoms())
 def test_suite_follows_shift_and_scale_and_ignores_order(tasks, scale, shift, random) -> None:
-    expected = [scale * bound + shift for bound in bounds(stats.suite_interval(tasks))]
+    expected = [scale * bound + shift for bound in bounds(metrics.suite_interval(tasks))]
     moved = [[scale * value + shift for value in task] for task in tasks]
     shuffled = random.sample([random.sample(task, len(task)) for task in moved], len(tasks))
-    assert bounds(stats.suite_interval(shuffled)) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert bounds(metrics.suite_interval(shuffled)) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @given(hnp.arrays(float, (4, 2, 5), elements=numbers))
 def test_many_boards_at_once_are_one_board_each(values: np.ndarray) -> None:
-    means = np.array(stats.mean_bounds(values[:, 0], 0.95))
-    suites = np.array(stats.suite_bounds([values[:, 0], values[:, 1]], 0.95))
+    means = np.array(metrics.mean_bounds(values[:, 0], 0.95))
+    suites = np.array(metrics.suite_bounds([values[:, 0], values[:, 1]], 0.95))
     for k, board in enumerate(values):
-        assert means[:, k] == pytest.approx(bounds(stats.t_interval(board[0])), abs=1e-12)
-        assert suites[:, k] == pytest.approx(bounds(stats.suite_interval(board)), abs=1e-12)
+        assert means[:, k] == pytest.approx(bounds(metrics.t_interval(board[0])), abs=1e-12)
+        assert suites[:, k] == pytest.approx(bounds(metrics.suite_interval(board)), abs=1e-12)
 
 
 # Area
@@ -158,14 +158,14 @@ def curves(draw: st.DrawFn) -> tuple[list[float], list[int]]:
 
 def test_area_by_hand() -> None:
     """Of 1, 4, 16 and 64 the midpoints are 2, 8 and 32: shares of 1, 2, 2 and 1 sixth."""
-    assert stats.area([0, 0, 1, 1], [1, 4, 16, 64]) == pytest.approx(0.5)
-    assert stats.area([0.6, 0, 0, 0], [1, 4, 16, 64]) == pytest.approx(0.1)
-    assert stats.area([0.3], [7]) == 0.3
+    assert metrics.area([0, 0, 1, 1], [1, 4, 16, 64]) == pytest.approx(0.5)
+    assert metrics.area([0.6, 0, 0, 0], [1, 4, 16, 64]) == pytest.approx(0.1)
+    assert metrics.area([0.3], [7]) == 0.3
 
 
 @given(grids, accuracies)
 def test_area_of_a_constant_curve_is_its_constant(steps: list[int], accuracy: float) -> None:
-    assert stats.area([accuracy] * len(steps), steps) == pytest.approx(accuracy, abs=1e-12)
+    assert metrics.area([accuracy] * len(steps), steps) == pytest.approx(accuracy, abs=1e-12)
 
 
 @given(curves(), st.data())
@@ -173,8 +173,8 @@ def test_area_rises_with_each_evaluation(curve: tuple[list[float], list[int]], d
     read, steps = curve
     at = data.draw(st.integers(0, len(steps) - 1))
     better = [*read[:at], min(1.0, read[at] + 0.1), *read[at + 1 :]]
-    assert 0 <= stats.area(read, steps) <= 1
-    assert (stats.area(better, steps) > stats.area(read, steps)) == (better != read)
+    assert 0 <= metrics.area(read, steps) <= 1
+    assert (metrics.area(better, steps) > metrics.area(read, steps)) == (better != read)
 
 
 @given(st.integers(1, 50), st.sampled_from([10, 100, 1000]))
@@ -184,7 +184,7 @@ def test_a_curve_that_rises_ten_times_sooner_gains_a_decade(rises: int, decades:
     steps = range(1, last + 1)
 
     def rising(at: int) -> float:
-        return stats.area([float(step >= at) for step in steps], steps)
+        return metrics.area([float(step >= at) for step in steps], steps)
 
     gain = 1 / np.log10(last)
     # Half a step before the rise is all that a grid of whole steps can be off by.
@@ -206,8 +206,8 @@ def test_half_the_evaluations_would_have_given_the_same_area(task: str) -> None:
             if len(counts) == len(steps):
                 size = record["sizes"][str(cell["seed"])]["test"]
                 read = [count / size for count in counts]
-                half = stats.area([read[0], *read[1::2]], [steps[0], *steps[1::2]])
-                moved.append(abs(half - stats.area(read, steps)))
+                half = metrics.area([read[0], *read[1::2]], [steps[0], *steps[1::2]])
+                moved.append(abs(half - metrics.area(read, steps)))
     assert len(moved) > 50
     assert max(moved) < 0.005
 
@@ -217,7 +217,7 @@ def test_half_the_evaluations_would_have_given_the_same_area(task: str) -> None:
 
 @given(ladders)
 def test_weights_sum_to_one_and_none_is_negative(ladder: list[float]) -> None:
-    weights = stats.log_density_weights(ladder)
+    weights = metrics.log_density_weights(ladder)
     assert weights.shape == (len(ladder),)
     assert weights.sum() == pytest.approx(1)
     assert (weights > 0).all()
@@ -229,44 +229,44 @@ def test_weights_integrate_by_trapezoids(ladder: list[float], data) -> None:
     scores = data.draw(st.lists(numbers, min_size=len(ladder), max_size=len(ladder)))
     x = np.log(ladder)
     expected = np.trapezoid(scores, x) / (x[-1] - x[0])
-    assert stats.log_density_weights(ladder) @ scores == pytest.approx(expected, abs=1e-9)
+    assert metrics.log_density_weights(ladder) @ scores == pytest.approx(expected, abs=1e-9)
 
 
 def test_weights_of_an_even_ladder_and_of_one_rung() -> None:
-    assert stats.log_density_weights(SIX) == pytest.approx([0.1, 0.2, 0.2, 0.2, 0.2, 0.1])
-    assert stats.log_density_weights([0.3]).tolist() == [1]
+    assert metrics.log_density_weights(SIX) == pytest.approx([0.1, 0.2, 0.2, 0.2, 0.2, 0.1])
+    assert metrics.log_density_weights([0.3]).tolist() == [1]
 
 
 def test_loss_by_hand() -> None:
     """Each seed against its own dense run: 96.25 against 98, 98.25 against 99."""
-    losses = stats.loss_points([0.98, 0.99], [[0.97, 0.96], [0.99, 0.98]], [0.25, 0.75])
+    losses = metrics.loss_points([0.98, 0.99], [[0.97, 0.96], [0.99, 0.98]], [0.25, 0.75])
     assert losses == pytest.approx([1.75, 0.75])
 
 
 @given(ladders, accuracies, accuracies)
 def test_loss_of_a_constant_accuracy_is_its_distance(ladder, dense: float, accuracy: float) -> None:
     table = np.full((3, len(ladder)), accuracy)
-    losses = stats.loss_points([dense] * 3, table, stats.log_density_weights(ladder))
+    losses = metrics.loss_points([dense] * 3, table, metrics.log_density_weights(ladder))
     assert losses == pytest.approx([100 * (dense - accuracy)] * 3, abs=1e-9)
 
 
 @given(st.lists(numbers, min_size=2, max_size=5), st.floats(0.1, 50), st.floats(0, 1))
 def test_retention_is_affine(losses: list[float], random: float, share: float) -> None:
     first, second = losses[:2]
-    mixed = stats.retention(share * first + (1 - share) * second, random)
-    ends = stats.retention([first, second], random)
+    mixed = metrics.retention(share * first + (1 - share) * second, random)
+    ends = metrics.retention([first, second], random)
     assert mixed == pytest.approx(share * ends[0] + (1 - share) * ends[1], abs=1e-9)
-    assert stats.retention([0, random], random).tolist() == [1, 0]
+    assert metrics.retention([0, random], random).tolist() == [1, 0]
 
 
 def test_retention_is_not_clipped() -> None:
-    assert stats.retention([-5, 20], 10).tolist() == [1.5, -1]
+    assert metrics.retention([-5, 20], 10).tolist() == [1.5, -1]
 
 
 @pytest.mark.parametrize("loss_random", [0, -1, np.nan, np.inf])
 def test_retention_needs_random_pruning_to_lose(loss_random: float) -> None:
     with pytest.raises(ValueError, match="loss_random"):
-        stats.retention([1], loss_random)
+        metrics.retention([1], loss_random)
 
 
 @pytest.mark.parametrize(
@@ -281,13 +281,13 @@ def test_retention_needs_random_pruning_to_lose(loss_random: float) -> None:
     ],
 )
 def test_rankable(losses: list[float], expected: bool) -> None:
-    assert stats.rankable(losses) is expected
+    assert metrics.rankable(losses) is expected
 
 
 def test_rankable_at_exactly_ten_standard_errors() -> None:
     half_width = 3**0.5  # three values at -w, 0, w have s.e. w / sqrt 3 = 1
-    assert stats.rankable([10 - half_width, 10, 10 + half_width])
-    assert not stats.rankable([9.999 - half_width, 9.999, 9.999 + half_width])
+    assert metrics.rankable([10 - half_width, 10, 10 + half_width])
+    assert not metrics.rankable([9.999 - half_width, 9.999, 9.999 + half_width])
 
 
 # Matching
@@ -295,11 +295,11 @@ def test_rankable_at_exactly_ten_standard_errors() -> None:
 
 def test_margin_is_a_dense_deviation_within_its_bounds() -> None:
     dense = [0.897, 0.9, 0.903]  # s.d. .003
-    assert stats.margin(dense, 100_000) == pytest.approx(0.003)
-    assert stats.margin(dense, 5_000) == pytest.approx((0.09 / 5_000) ** 0.5)  # binomial, .0042
-    assert stats.margin(dense, 360) == pytest.approx((0.09 / 360) ** 0.5)  # .016, above the cap
-    assert stats.margin([0.8, 0.9, 1.0], 10_000) == 0.005
-    assert stats.margin([1, 1, 1], 10_000) == 0
+    assert metrics.margin(dense, 100_000) == pytest.approx(0.003)
+    assert metrics.margin(dense, 5_000) == pytest.approx((0.09 / 5_000) ** 0.5)  # binomial, .0042
+    assert metrics.margin(dense, 360) == pytest.approx((0.09 / 360) ** 0.5)  # .016, above the cap
+    assert metrics.margin([0.8, 0.9, 1.0], 10_000) == 0.005
+    assert metrics.margin([1, 1, 1], 10_000) == 0
 
 
 DENSITIES = [0.5, 0.2, 0.1, 0.05]
@@ -310,13 +310,13 @@ def test_matching_density_stops_at_the_first_failure() -> None:
     half = oracle.t.ppf(0.95, 2) * 0.001 / 3**0.5
     yes, unclear, no = -0.003 + half + 1e-6, -0.003, -0.003 - half - 1e-6
 
-    def pair(*means: float) -> stats.Matching:
-        return stats.matching_density(DENSITIES, spread + np.array(means), 0.003)
+    def pair(*means: float) -> metrics.Matching:
+        return metrics.matching_density(DENSITIES, spread + np.array(means), 0.003)
 
-    assert pair(yes, unclear, yes, no) == stats.Matching(0.5, 0.1)
-    assert pair(unclear, yes, no, yes) == stats.Matching(None, 0.2)
-    assert pair(no, yes, yes, yes) == stats.Matching(None, None)
-    assert pair(yes, yes, yes, yes) == stats.Matching(0.05, 0.05)
+    assert pair(yes, unclear, yes, no) == metrics.Matching(0.5, 0.1)
+    assert pair(unclear, yes, no, yes) == metrics.Matching(None, 0.2)
+    assert pair(no, yes, yes, yes) == metrics.Matching(None, None)
+    assert pair(yes, yes, yes, yes) == metrics.Matching(0.05, 0.05)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -326,7 +326,7 @@ def test_matching_bounds_are_one_sided_at_five_per_cent(sign: int) -> None:
     half = oracle.t.ppf(0.95, 2) * 0.001 / 3**0.5
     for nudge in (-1e-6, 1e-6):
         values = (spread + sign * half + nudge)[:, None]
-        pair = stats.matching_density([0.1], values, 0)
+        pair = metrics.matching_density([0.1], values, 0)
         if sign > 0:
             assert pair.proved == (0.1 if nudge > 0 else None)
         else:
@@ -336,29 +336,29 @@ def test_matching_bounds_are_one_sided_at_five_per_cent(sign: int) -> None:
 @pytest.mark.parametrize("value", [0.975 - 0.98, 0.005 - 0.01, -0.005])
 def test_without_variance_the_margin_itself_is_neither_proved_nor_refuted(value: float) -> None:
     """All three are half a point below dense, whatever the last bit says."""
-    pair = stats.matching_density([0.1], np.full((5, 1), value), 0.005)
-    assert pair == stats.Matching(None, 0.1)
+    pair = metrics.matching_density([0.1], np.full((5, 1), value), 0.005)
+    assert pair == metrics.Matching(None, 0.1)
 
 
 @pytest.mark.parametrize(
     ("value", "expected"), [(-0.0049, (0.1, 0.1)), (-0.0051, (None, None)), (0.01, (0.1, 0.1))]
 )
 def test_matching_without_variance(value: float, expected: tuple[float | None, ...]) -> None:
-    pair = stats.matching_density([0.1], np.full((5, 1), value), 0.005)
+    pair = metrics.matching_density([0.1], np.full((5, 1), value), 0.005)
     assert (pair.proved, pair.not_refuted) == expected
 
 
 def test_matching_needs_three_seeds() -> None:
-    assert stats.matching_density([0.1], [[1.0], [1.0]], 0.005) == stats.Matching(None, None)
+    assert metrics.matching_density([0.1], [[1.0], [1.0]], 0.005) == metrics.Matching(None, None)
 
 
 @given(hnp.arrays(float, (5, 4), elements=numbers), st.floats(0, 0.5), st.randoms())
 def test_proved_is_never_sparser_than_not_refuted(differences, margin, random) -> None:
-    pair = stats.matching_density(DENSITIES, differences, margin)
+    pair = metrics.matching_density(DENSITIES, differences, margin)
     if pair.proved is not None:
         assert pair.not_refuted is not None and pair.not_refuted <= pair.proved
     order = random.sample(range(5), 5)
-    assert stats.matching_density(DENSITIES, differences[order], margin) == pair
+    assert metrics.matching_density(DENSITIES, differences[order], margin) == pair
 
 
 @given(hnp.arrays(float, (5, 4), elements=numbers), st.floats(0, 0.25), st.floats(0, 0.25))
@@ -366,8 +366,8 @@ def test_wider_margin_never_matches_less(differences, margin, more) -> None:
     def depth(density: float | None) -> int:
         return 0 if density is None else DENSITIES.index(density) + 1
 
-    narrow = stats.matching_density(DENSITIES, differences, margin)
-    wide = stats.matching_density(DENSITIES, differences, margin + more)
+    narrow = metrics.matching_density(DENSITIES, differences, margin)
+    wide = metrics.matching_density(DENSITIES, differences, margin + more)
     assert depth(wide.proved) >= depth(narrow.proved)
     assert depth(wide.not_refuted) >= depth(narrow.not_refuted)
 
@@ -390,13 +390,13 @@ def test_wider_margin_never_matches_less(differences, margin, more) -> None:
     ],
 )
 def test_first_sustained(correct: list[int], expected: int | None) -> None:
-    assert stats.first_sustained(correct, 100, 0.9) == expected
+    assert metrics.first_sustained(correct, 100, 0.9) == expected
 
 
 def test_first_sustained_at_a_level_with_a_rounding_error() -> None:
     level = 0.1 + 0.2
     assert level > 0.3  # by the last bit
-    assert stats.first_sustained([3, 3, 3], 10, level) == 0
+    assert metrics.first_sustained([3, 3, 3], 10, level) == 0
 
 
 @given(st.lists(st.integers(0, 20), max_size=30), st.integers(0, 20), st.integers(1, 4))
@@ -407,47 +407,47 @@ def test_first_sustained_by_its_definition(correct: list[int], level: int, run: 
         if all(count >= level for count in correct[k : k + run])
     ]
     expected = starts[0] if starts else None
-    assert stats.first_sustained(correct, 20, level / 20, run) == expected
+    assert metrics.first_sustained(correct, 20, level / 20, run) == expected
 
 
 def test_iterations_to_match_by_hand() -> None:
-    result = stats.iterations_to_match([100, 200, None], [300, 400, 900], 1000)
+    result = metrics.iterations_to_match([100, 200, None], [300, 400, 900], 1000)
     assert result.mean == pytest.approx(1300 / 3)
     assert (result.reached, result.n) == (2, 3)
-    assert result.difference == stats.t_interval([-200, -200, 100])
+    assert result.difference == metrics.t_interval([-200, -200, 100])
 
 
 def test_steps_after_the_schedule_are_censored() -> None:
-    result = stats.iterations_to_match([1000, 1001, 5], [None] * 3, 1000)
+    result = metrics.iterations_to_match([1000, 1001, 5], [None] * 3, 1000)
     assert (result.reached, result.mean) == (2, 2005 / 3)
     assert result.difference.mean == pytest.approx(-995 / 3)
 
 
 def test_nobody_arrives() -> None:
-    result = stats.iterations_to_match([None] * 3, [None] * 3, 1000)
-    expected = stats.Interval(0, 0, 0, 3)
-    assert result == stats.IterationsToMatch(1000, expected, 0, 3)
+    result = metrics.iterations_to_match([None] * 3, [None] * 3, 1000)
+    expected = metrics.Interval(0, 0, 0, 3)
+    assert result == metrics.IterationsToMatch(1000, expected, 0, 3)
 
 
 def test_compressed_match_takes_the_shortest_schedule() -> None:
     dense = [0.98, 0.98, 0.98]
     close, far = [0.975, 0.974, 0.976], [0.974, 0.974, 0.976]
-    assert stats.compressed_match({1: close, 2: close, 4: far, 8: far}, dense, 0.005) == 2
-    assert stats.compressed_match({8: close, 1: far}, dense, 0.005) == 8
-    assert stats.compressed_match({1: far}, dense, 0.005) is None
-    assert stats.compressed_match({}, dense, 0.005) is None
+    assert metrics.compressed_match({1: close, 2: close, 4: far, 8: far}, dense, 0.005) == 2
+    assert metrics.compressed_match({8: close, 1: far}, dense, 0.005) == 8
+    assert metrics.compressed_match({1: far}, dense, 0.005) is None
+    assert metrics.compressed_match({}, dense, 0.005) is None
 
 
 @given(st.lists(st.integers(1, 500), min_size=2, max_size=8), st.integers(1, 3))
 def test_twice_as_soon_is_one_less(dense: list[int], times: int) -> None:
     sooner = [step for step in dense]
     later = [step * 2**times for step in dense]
-    found = stats.log2_difference(sooner, later, 10_000)
+    found = metrics.log2_difference(sooner, later, 10_000)
     assert found.mean == pytest.approx(-times)
 
 
 def test_who_never_arrives_stands_at_the_end() -> None:
-    found = stats.log2_difference([None, 25, 200], [50, 50, None], 100)
+    found = metrics.log2_difference([None, 25, 200], [50, 50, None], 100)
     assert found.mean == pytest.approx((1 - 1 + 0) / 3, abs=1e-12)
 
 
@@ -458,22 +458,22 @@ def test_who_never_arrives_stands_at_the_end() -> None:
 def test_identity_gap_is_scipys_paired_test(pairs: list[tuple[float, float]]) -> None:
     ticket, control = np.array(pairs).T
     assume(np.ptp(ticket - control) > 1e-6)
-    gap = stats.identity_gap(ticket, control)
+    gap = metrics.identity_gap(ticket, control)
     expected = oracle.ttest_rel(ticket, control, alternative="greater").pvalue
     assert gap.p == pytest.approx(expected, rel=1e-6, abs=1e-12)
-    assert gap.interval == stats.paired_interval(ticket, control)
-    assert (gap.p < 0.05) == (stats.one_sided(ticket - control)[0] > 0)
+    assert gap.interval == metrics.paired_interval(ticket, control)
+    assert (gap.p < 0.05) == (metrics.one_sided(ticket - control)[0] > 0)
 
 
 @pytest.mark.parametrize(("control", "p"), [(0.4, 0), (0.5, 1), (0.6, 1)])
 def test_identity_gap_without_variance(control: float, p: float) -> None:
-    gap = stats.identity_gap([0.5] * 5, [control] * 5)
+    gap = metrics.identity_gap([0.5] * 5, [control] * 5)
     assert gap.p == p
     assert gap.interval.low == gap.interval.mean == gap.interval.high
 
 
-def gap_with(p: float | None) -> stats.Gap:
-    return stats.Gap(stats.Interval(0.1, None, None, 5), p)
+def gap_with(p: float | None) -> metrics.Gap:
+    return metrics.Gap(metrics.Interval(0.1, None, None, 5), p)
 
 
 @pytest.mark.parametrize(
@@ -489,13 +489,13 @@ def gap_with(p: float | None) -> stats.Gap:
     ],
 )
 def test_identity_matters_only_above_both(shuffled, reinit, matters: bool | None) -> None:
-    assert stats.identity_matters(shuffled, reinit) is matters
-    assert stats.winning(True, shuffled, reinit) is matters
-    assert stats.winning(False, shuffled, reinit) is False
+    assert metrics.identity_matters(shuffled, reinit) is matters
+    assert metrics.winning(True, shuffled, reinit) is matters
+    assert metrics.winning(False, shuffled, reinit) is False
 
 
 def test_missing_control_is_not_available() -> None:
-    assert stats.identity_gap([0.5] * 5, None) is None
+    assert metrics.identity_gap([0.5] * 5, None) is None
 
 
 # Mistakes
@@ -505,26 +505,26 @@ def test_missing_control_is_not_available() -> None:
 @pytest.mark.parametrize(
     ("name", "call"),
     [
-        (r"values\[1\]", lambda x: stats.t_interval([0, x, 0])),
-        (r"values\[1\]", lambda x: stats.one_sided([0, x, 0])),
-        (r"second\[1\]", lambda x: stats.paired_interval([0, 1], [0, x])),
-        (r"tasks\[1\]\[0\]", lambda x: stats.suite_interval([[0], [x]])),
-        (r"densities\[0\]", lambda x: stats.log_density_weights([x, 0.1])),
-        (r"scores\[1, 0\]", lambda x: stats.loss_points([0.9] * 2, [[0.9], [x]], [1])),
-        (r"dense\[0\]", lambda x: stats.loss_points([x], [[0.9]], [1])),
-        (r"weights\[0\]", lambda x: stats.loss_points([0.9], [[0.9]], [x])),
-        (r"accuracies\[1\]", lambda x: stats.area([0, x], [1, 2])),
-        (r"loss\[0\]", lambda x: stats.retention([x], 1)),
-        (r"loss_random\[2\]", lambda x: stats.rankable([0, 1, x])),
-        (r"dense_scores\[0\]", lambda x: stats.margin([x, 0.9], 100)),
-        (r"differences\[0, 0\]", lambda x: stats.matching_density([0.1], [[x], [0], [0]], 0)),
-        ("margin", lambda x: stats.matching_density([0.1], [[0], [0], [0]], x)),
-        (r"correct\[2\]", lambda x: stats.first_sustained([0, 1, x], 10, 0.5)),
-        ("level", lambda x: stats.first_sustained([0, 1, 2], 10, x)),
-        (r"ticket_steps\[0\]", lambda x: stats.iterations_to_match([x, 1], [1, 1], 10)),
-        (r"tickets\[2\]\[0\]", lambda x: stats.compressed_match({2: [x]}, [0.9], 0)),
-        (r"dense\[0\]", lambda x: stats.compressed_match({2: [0.9]}, [x], 0)),
-        (r"control\[0\]", lambda x: stats.identity_gap([1, 1], [x, 1])),
+        (r"values\[1\]", lambda x: metrics.t_interval([0, x, 0])),
+        (r"values\[1\]", lambda x: metrics.one_sided([0, x, 0])),
+        (r"second\[1\]", lambda x: metrics.paired_interval([0, 1], [0, x])),
+        (r"tasks\[1\]\[0\]", lambda x: metrics.suite_interval([[0], [x]])),
+        (r"densities\[0\]", lambda x: metrics.log_density_weights([x, 0.1])),
+        (r"scores\[1, 0\]", lambda x: metrics.loss_points([0.9] * 2, [[0.9], [x]], [1])),
+        (r"dense\[0\]", lambda x: metrics.loss_points([x], [[0.9]], [1])),
+        (r"weights\[0\]", lambda x: metrics.loss_points([0.9], [[0.9]], [x])),
+        (r"accuracies\[1\]", lambda x: metrics.area([0, x], [1, 2])),
+        (r"loss\[0\]", lambda x: metrics.retention([x], 1)),
+        (r"loss_random\[2\]", lambda x: metrics.rankable([0, 1, x])),
+        (r"dense_scores\[0\]", lambda x: metrics.margin([x, 0.9], 100)),
+        (r"differences\[0, 0\]", lambda x: metrics.matching_density([0.1], [[x], [0], [0]], 0)),
+        ("margin", lambda x: metrics.matching_density([0.1], [[0], [0], [0]], x)),
+        (r"correct\[2\]", lambda x: metrics.first_sustained([0, 1, x], 10, 0.5)),
+        ("level", lambda x: metrics.first_sustained([0, 1, 2], 10, x)),
+        (r"ticket_steps\[0\]", lambda x: metrics.iterations_to_match([x, 1], [1, 1], 10)),
+        (r"tickets\[2\]\[0\]", lambda x: metrics.compressed_match({2: [x]}, [0.9], 0)),
+        (r"dense\[0\]", lambda x: metrics.compressed_match({2: [0.9]}, [x], 0)),
+        (r"control\[0\]", lambda x: metrics.identity_gap([1, 1], [x, 1])),
     ],
 )
 def test_non_finite_values_are_refused_by_name(name: str, call, bad: float) -> None:
@@ -535,42 +535,42 @@ def test_non_finite_values_are_refused_by_name(name: str, call, bad: float) -> N
 @pytest.mark.parametrize(
     ("message", "call"),
     [
-        ("values: shape", lambda: stats.t_interval([])),
-        ("values: shape", lambda: stats.t_interval([[1, 2, 3]])),
-        ("tasks: is empty", lambda: stats.suite_interval([])),
-        ("level: ", lambda: stats.t_interval([1, 2, 3], 95)),
-        ("alpha: ", lambda: stats.one_sided([1, 2, 3], 0)),
-        ("3 and 2 seeds", lambda: stats.paired_interval([1, 2, 3], [1, 2])),
-        ("2, needs one for each of 3", lambda: stats.area([0, 1], [1, 2, 3])),
-        ("strictly increase", lambda: stats.area([0, 1], [2, 2])),
-        ("strictly increase", lambda: stats.area([0, 1], [0, 2])),
-        ("fractions, not points", lambda: stats.area([0, 97], [1, 2])),
-        ("n: is 0", lambda: stats.binomial_se(0.5, 0)),
-        ("fractions, not points", lambda: stats.binomial_se(98, 100)),
-        ("densities: .* fall", lambda: stats.log_density_weights([0.1, 0.2])),
-        ("densities: .* fall", lambda: stats.log_density_weights([0.1, 0.1])),
-        ("densities: .* fall", lambda: stats.log_density_weights([0.1, 0])),
-        ("densities: .* fall", lambda: stats.log_density_weights([51.2, 26.2])),
-        ("densities: shape", lambda: stats.log_density_weights([])),
-        ("fractions, not points", lambda: stats.loss_points([0.98], [[97.0]], [1])),
-        ("fractions, not points", lambda: stats.loss_points([98], [[0.97]], [1])),
-        ("sum to 1", lambda: stats.loss_points([0.98], [[0.9, 0.9]], [1, 1])),
-        ("not be negative", lambda: stats.loss_points([0.98], [[0.9, 0.9]], [2, -1])),
-        ("dense: 2 seeds", lambda: stats.loss_points([0.98] * 2, [[0.9]], [1])),
-        ("weights: shape", lambda: stats.loss_points([0.98], [[0.9, 0.9]], [1])),
-        ("dense_scores: one seed", lambda: stats.margin([0.9], 100)),
-        ("fractions, not points", lambda: stats.matching_density([0.1], [[-2.0]], 0)),
-        ("differences: shape", lambda: stats.matching_density([0.1], [[0, 0]], 0)),
-        ("margin: ", lambda: stats.matching_density([0.1], [[0]], -0.1)),
-        ("margin: ", lambda: stats.compressed_match({1: [1]}, [1], 5)),
-        ("leaves 0..10", lambda: stats.first_sustained([11], 10, 0.5)),
-        ("whole counts", lambda: stats.first_sustained([0.97], 10, 0.5)),
-        ("total, run", lambda: stats.first_sustained([0], 10, 0.5, run=0)),
-        ("fractions, not points", lambda: stats.first_sustained([0], 10, 95)),
-        ("steps: is 0", lambda: stats.iterations_to_match([1], [1], 0)),
-        ("step -1 is negative", lambda: stats.iterations_to_match([-1], [1], 9)),
-        ("step below 1", lambda: stats.log2_difference([0], [1], 9)),
-        ("divisor", lambda: stats.compressed_match({0: [0.9]}, [0.9], 0)),
+        ("values: shape", lambda: metrics.t_interval([])),
+        ("values: shape", lambda: metrics.t_interval([[1, 2, 3]])),
+        ("tasks: is empty", lambda: metrics.suite_interval([])),
+        ("level: ", lambda: metrics.t_interval([1, 2, 3], 95)),
+        ("alpha: ", lambda: metrics.one_sided([1, 2, 3], 0)),
+        ("3 and 2 seeds", lambda: metrics.paired_interval([1, 2, 3], [1, 2])),
+        ("2, needs one for each of 3", lambda: metrics.area([0, 1], [1, 2, 3])),
+        ("strictly increase", lambda: metrics.area([0, 1], [2, 2])),
+        ("strictly increase", lambda: metrics.area([0, 1], [0, 2])),
+        ("fractions, not points", lambda: metrics.area([0, 97], [1, 2])),
+        ("n: is 0", lambda: metrics.binomial_se(0.5, 0)),
+        ("fractions, not points", lambda: metrics.binomial_se(98, 100)),
+        ("densities: .* fall", lambda: metrics.log_density_weights([0.1, 0.2])),
+        ("densities: .* fall", lambda: metrics.log_density_weights([0.1, 0.1])),
+        ("densities: .* fall", lambda: metrics.log_density_weights([0.1, 0])),
+        ("densities: .* fall", lambda: metrics.log_density_weights([51.2, 26.2])),
+        ("densities: shape", lambda: metrics.log_density_weights([])),
+        ("fractions, not points", lambda: metrics.loss_points([0.98], [[97.0]], [1])),
+        ("fractions, not points", lambda: metrics.loss_points([98], [[0.97]], [1])),
+        ("sum to 1", lambda: metrics.loss_points([0.98], [[0.9, 0.9]], [1, 1])),
+        ("not be negative", lambda: metrics.loss_points([0.98], [[0.9, 0.9]], [2, -1])),
+        ("dense: 2 seeds", lambda: metrics.loss_points([0.98] * 2, [[0.9]], [1])),
+        ("weights: shape", lambda: metrics.loss_points([0.98], [[0.9, 0.9]], [1])),
+        ("dense_scores: one seed", lambda: metrics.margin([0.9], 100)),
+        ("fractions, not points", lambda: metrics.matching_density([0.1], [[-2.0]], 0)),
+        ("differences: shape", lambda: metrics.matching_density([0.1], [[0, 0]], 0)),
+        ("margin: ", lambda: metrics.matching_density([0.1], [[0]], -0.1)),
+        ("margin: ", lambda: metrics.compressed_match({1: [1]}, [1], 5)),
+        ("leaves 0..10", lambda: metrics.first_sustained([11], 10, 0.5)),
+        ("whole counts", lambda: metrics.first_sustained([0.97], 10, 0.5)),
+        ("total, run", lambda: metrics.first_sustained([0], 10, 0.5, run=0)),
+        ("fractions, not points", lambda: metrics.first_sustained([0], 10, 95)),
+        ("steps: is 0", lambda: metrics.iterations_to_match([1], [1], 0)),
+        ("step -1 is negative", lambda: metrics.iterations_to_match([-1], [1], 9)),
+        ("step below 1", lambda: metrics.log2_difference([0], [1], 9)),
+        ("divisor", lambda: metrics.compressed_match({0: [0.9]}, [0.9], 0)),
     ],
 )
 def test_mistakes_are_named(message: str, call) -> None:

@@ -15,15 +15,17 @@ from typing import Any
 
 import pytest
 
-from lthbench import branch, bundle, packing, submission
-from lthbench.cli import main
+from lthbench.cli.main import main
 from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageError
-from lthbench.evaluation import parts_of
-from lthbench.method import load_method
-from lthbench.paths import canonical_json, digest
-from lthbench.record import record_digest
-from lthbench.score import Part
-from lthbench.submission import submit
+from lthbench.evaluation.pipeline import parts_of
+from lthbench.evaluation.scoring import Part
+from lthbench.io.paths import canonical_json, digest
+from lthbench.leaderboard.bundle import archive, build
+from lthbench.leaderboard.submission import branch
+from lthbench.leaderboard.submission import submit as submission
+from lthbench.leaderboard.submission.submit import submit
+from lthbench.method.source import load_method
+from lthbench.records.schema import record_digest
 from tests.records import as_table
 from tests.searching import ROOT
 from tests.submitted import DIGITS, MODADD, at_home, house
@@ -120,10 +122,10 @@ def test_what_is_installed_later(out: Path, monkeypatch: pytest.MonkeyPatch, old
     if older:
         (out / "environment.json").unlink()
     first = submit(out, (), None).path.read_bytes()
-    monkeypatch.setattr(packing, "packages", lambda: {"installed-later": "1"})
+    monkeypatch.setattr(build, "packages", lambda: {"installed-later": "1"})
     assert submit(out, (URL,), None).path.read_bytes() == first
     (out / "bundle.zip").unlink()
-    again = bundle.read(submit(out, (URL,), None).path).members["environment.json"]
+    again = archive.read(submit(out, (URL,), None).path).members["environment.json"]
     assert (b"installed-later" in bytes(again)) == older
 
 
@@ -136,10 +138,10 @@ def test_a_package_without_a_name_is_left_out(
         folder.mkdir()
         if text is not None:
             (folder / "METADATA").write_text(text)
-    whole = packing.packages()
+    whole = build.packages()
     assert whole["numpy"]
     monkeypatch.syspath_prepend(tmp_path)
-    assert packing.packages() == whole
+    assert build.packages() == whole
 
 
 def test_a_large_bundle_is_told(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

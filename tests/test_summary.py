@@ -1,4 +1,4 @@
-"""lthbench.summary: one sentence of a record, for every kind of it."""
+"""report.summary: one sentence of a record, for every kind of it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench import scores, stats, summary, tables
-from lthbench.record import Record, build
+from lthbench.records import aggregate, metrics
+from lthbench.records.schema import Record, build
+from lthbench.report import summary, tables
 from tests.records import ACCURACY, AREA, synthetic_record
 from tests.strategies import moderate
 
@@ -63,7 +64,7 @@ def made(
 def test_a_ticket_that_keeps_denses_accuracy() -> None:
     record = made()
     apart = record.aggregates["rungs"][1]
-    found = stats.paired_interval(apart["ticket"]["values"], apart["erk"]["values"])
+    found = metrics.paired_interval(apart["ticket"]["values"], apart["erk"]["values"])
     low, high = (f"{100 * end:.1f}" for end in (found.low or 0, found.high or 0))
     assert low != high
     assert summary.sentence(record) == (
@@ -253,4 +254,4 @@ def test_the_sentence_is_first_in_every_form() -> None:
 
 def test_a_headline_is_never_said_to_be_retention_in_it() -> None:
     assert "etention" not in summary.sentence(made())
-    assert scores.headline(made().aggregates)["what"] == "retention"  # type: ignore[index]
+    assert aggregate.headline(made().aggregates)["what"] == "retention"  # type: ignore[index]

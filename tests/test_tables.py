@@ -1,4 +1,4 @@
-"""lthbench.tables: what a record says, and that each format says it safely."""
+"""report.tables: what a record says, and that each format says it safely."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench import scores, stats, tables
-from lthbench.record import Record, build, read_record, write_record
-from lthbench.report import as_json
+from lthbench.records import aggregate, metrics
+from lthbench.records.schema import Record, build, read_record, write_record
+from lthbench.report import tables
+from lthbench.report.html import as_json
 from tests.records import ACCURACY, synthetic_record
 
 SPARSEST = 0.8**23
@@ -457,11 +458,11 @@ def grokking(ticket: Sequence[int | None], dense: Sequence[int | None]) -> dict[
     """What a record says of one rung whose runs memorised at 100 and generalised then."""
     found = {}
     for name, steps in (("1", dense), ("0.134218", ticket)):
-        moment = asdict(stats.iterations_to_match(steps, dense, 1000))
-        early = asdict(stats.iterations_to_match([100] * len(steps), [100] * len(dense), 1000))
-        later = stats.log2_difference(steps, dense, 1000)
-        moment["log2_difference"] = asdict(scores._of_unequal(later))
-        delay = scores._delay([100] * len(steps), steps, 1000)
+        moment = asdict(metrics.iterations_to_match(steps, dense, 1000))
+        early = asdict(metrics.iterations_to_match([100] * len(steps), [100] * len(dense), 1000))
+        later = metrics.log2_difference(steps, dense, 1000)
+        moment["log2_difference"] = asdict(aggregate._of_unequal(later))
+        delay = aggregate._delay([100] * len(steps), steps, 1000)
         found[name] = {
             "memorised": {**early, "steps": [100] * len(steps)},
             "generalised": {**moment, "steps": list(steps)},

@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench import task as task_module
 from lthbench.errors import TaskError
-from lthbench.paths import shipped
-from lthbench.task import (
+from lthbench.io.paths import shipped
+from lthbench.protocol import task as task_module
+from lthbench.protocol.task import (
     Network,
     Suite,
     Task,

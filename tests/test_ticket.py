@@ -13,19 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lthbench import networks
-from lthbench.engine import plain
 from lthbench.errors import TicketError
-from lthbench.masks import keep_top, target_count
-from lthbench.scores import division
-from lthbench.states import State
-from lthbench.ticket import Ticket, check, completed, origin, rung_of
+from lthbench.networks import families
+from lthbench.networks.state import State
+from lthbench.records.aggregate import division
+from lthbench.tickets.masks import keep_top, target_count
+from lthbench.tickets.ticket import Ticket, check, completed, origin, rung_of
+from lthbench.training.engines import plain
 from tests import tiny
 from tests.strategies import moderate
 
 OF = tiny.network()
-SHAPES = networks.shapes(OF, 2)
-THETA = networks.initial(OF, 2, 0)
+SHAPES = families.shapes(OF, 2)
+THETA = families.initial(OF, 2, 0)
 NAMES = {name: tuple(tensor.shape) for name, tensor in THETA.items()}
 MASKS = tiny.masks(OF, 2)
 LIMIT = 20

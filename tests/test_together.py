@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lthbench.engine import Evaluation, Examples, Job, Result
-from lthbench.together import Together
+from lthbench.training.executors.batching import Together
+from lthbench.training.job import Evaluation, Examples, Job, Result
 from tests import tiny
 
 DATA = tiny.examples()

@@ -15,14 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lthbench import networks
 from lthbench.errors import LthbenchError, TaskError, TicketError
-from lthbench.masks import counts, digest, keep_top, kept, target_count, total
-from lthbench.networks.levels import Level, level
+from lthbench.networks import families
+from lthbench.networks.blocks import Level, level
 from lthbench.networks.stages import Stage
-from lthbench.states import State, same
-from lthbench.ticket import Ticket
-from lthbench.transfer import (
+from lthbench.networks.state import State, same
+from lthbench.tickets.elastic import (
     Order,
     block_map,
     block_maps,
@@ -36,12 +34,14 @@ from lthbench.transfer import (
     to_count,
     undone,
 )
+from lthbench.tickets.masks import counts, digest, keep_top, kept, target_count, total
+from lthbench.tickets.ticket import Ticket
 from tests import strategies, tiny
 from tests.strategies import moderate
 
 DEPTHS = (1, 2, 3, 4, 5)
 ORDERS: tuple[Order, ...] = get_args(Order)
-FAMILIES = tuple(f for f in tiny.FAMILIES if networks.stages(tiny.network(f), 2))
+FAMILIES = tuple(f for f in tiny.FAMILIES if families.stages(tiny.network(f), 2))
 
 
 # --- block maps ----------------------------------------------------------------------------
@@ -237,13 +237,13 @@ def test_ten_blocks_are_told_from_one() -> None:
 def test_what_is_carried_can_be_loaded(family: str) -> None:
     spec = tiny.network(family)
     source = 2
-    start = networks.initial(spec, source, 0)
+    start = families.initial(spec, source, 0)
     for target in (1, 2, 4):
         moved = carry(dict(start), mapped(family, source, target))
-        module = networks.load(spec, target, State(moved, 0))
+        module = families.load(spec, target, State(moved, 0))
         assert all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values())
         assert {n: tuple(t.shape) for n, t in moved.items()} == {
-            n: tuple(t.shape) for n, t in networks.initial(spec, target, 0).items()
+            n: tuple(t.shape) for n, t in families.initial(spec, target, 0).items()
         }
 
 

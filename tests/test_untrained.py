@@ -13,17 +13,25 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lthbench import answers, child, data, masks, networks, report, score, scores, tables
-from lthbench.engine import norms, plain
 from lthbench.errors import MethodError
-from lthbench.executors import Here
-from lthbench.method import load_method
-from lthbench.record import Record, build
-from lthbench.score import Plan, planned, see
-from lthbench.scores import division
-from lthbench.states import State
-from lthbench.task import Task, load_task
-from lthbench.ticket import Ticket, origin
+from lthbench.evaluation import scoring
+from lthbench.evaluation.scoring import Plan, planned, see
+from lthbench.evaluation.search import session
+from lthbench.method import child
+from lthbench.method.source import load_method
+from lthbench.networks import families
+from lthbench.networks.state import State
+from lthbench.protocol import datasets
+from lthbench.protocol.task import Task, load_task
+from lthbench.records import aggregate
+from lthbench.records.aggregate import division
+from lthbench.records.schema import Record, build
+from lthbench.report import html, tables
+from lthbench.tickets import masks
+from lthbench.tickets.ticket import Ticket, origin
+from lthbench.training import batch_norm
+from lthbench.training.engines import plain
+from lthbench.training.executors.local import Here
 from tests import tiny
 from tests.checks import edge_popup, multiprize, small, supermask
 from tests.records import synthetic_record
@@ -45,7 +53,7 @@ def own(name: str) -> Any:
 # --- origin ----------------------------------------------------------------------------------
 
 OF = tiny.network()
-THETA = networks.initial(OF, 2, 0)
+THETA = families.initial(OF, 2, 0)
 MASKS = tiny.masks(OF, 2)
 KEPT = tuple(map(int, MASKS["hidden.1.weight"].nonzero()[0]))
 
@@ -125,7 +133,7 @@ def test_running_statistics_are_the_mean_over_batches(norm: Any) -> None:
     network = nn.Sequential(norm()).eval()
     if isinstance(network[0], nn.BatchNorm1d):
         network[0].num_batches_tracked = None
-    norms.estimate(network, batches)
+    batch_norm.estimate(network, batches)
     found = dict(network.named_buffers())
     means = torch.stack([b.mean(0) for b in batches]).mean(0)
     variances = torch.stack([b.var(0) for b in batches]).mean(0)
@@ -136,7 +144,7 @@ def test_running_statistics_are_the_mean_over_batches(norm: Any) -> None:
 
 
 def test_a_network_without_norms_reads_no_batch() -> None:
-    norms.estimate(nn.Linear(2, 2), iter(lambda: pytest.fail("a batch was read"), 0))
+    batch_norm.estimate(nn.Linear(2, 2), iter(lambda: pytest.fail("a batch was read"), 0))
 
 
 # --- cells -----------------------------------------------------------------------------------
@@ -145,11 +153,11 @@ def test_a_network_without_norms_reads_no_batch() -> None:
 @pytest.fixture
 def digits(cache: Path) -> Task:
     task = load_task(str(ROOT / "tests/tasks/tiny-digits.toml"))
-    data.prepare(task, download=False)
+    datasets.prepare(task, download=False)
     return task
 
 
-def found(task: Task, folder: Path, count: int = 99) -> answers.Search:
+def found(task: Task, folder: Path, count: int = 99) -> session.Search:
     """A search that yields the first rungs of the untrained ladder, theta_0 doubled."""
     problem, coordinator = begin(task, SEED, folder)
     theta = problem.theta()
@@ -158,7 +166,7 @@ def found(task: Task, folder: Path, count: int = 99) -> answers.Search:
     for density in problem.untrained_densities[:count]:
         chosen = masks.keep_top(ranked, density)
         child._yield(coordinator, Ticket(chosen, weights=weights, trained=False))  # type: ignore[arg-type]
-    return answers.Search(SEED, "ok", "", 0.0, 0.0, tuple(coordinator.state.rungs))
+    return session.Search(SEED, "ok", "", 0.0, 0.0, tuple(coordinator.state.rungs))
 
 
 def test_what_is_run_for_untrained_tickets(digits: Task, tmp_path: Path) -> None:
@@ -171,10 +179,10 @@ def test_what_is_run_for_untrained_tickets(digits: Task, tmp_path: Path) -> None
     wanted = {(kind, density) for kind in kinds for density in digits.ladder.untrained}
     assert Counter((e.kind, e.density) for e in entries) == Counter({*wanted, ("dense", 1.0)})
     for entry in entries:
-        stands = entry.kind in scores.UNTRAINED
+        stands = entry.kind in aggregate.UNTRAINED
         assert entry.job.until == (0 if stands else digits.recipe.steps)
-        assert entry.job.norm_batches == (norms.BATCHES if stands else 0)
-    theta = networks.initial(digits.network, digits.network.depth, SEED)
+        assert entry.job.norm_batches == (batch_norm.BATCHES if stands else 0)
+    theta = families.initial(digits.network, digits.network.depth, SEED)
     by_kind = {e.kind: e for e in entries if e.density == digits.ladder.untrained[-1]}
     assert {e.table["origin"] for k, e in by_kind.items() if k != "untrained_random"} == {"scaled"}
     assert by_kind["untrained_random"].job.start.digest == theta.digest
@@ -191,7 +199,7 @@ def test_what_is_run_for_untrained_tickets(digits: Task, tmp_path: Path) -> None
 
 def test_a_rung_that_was_not_yielded_scores_chance(digits: Task, tmp_path: Path) -> None:
     searches = [found(digits, tmp_path, 1)]
-    missing = score._missing(digits, searches, {})
+    missing = scoring._missing(digits, searches, {})
     densities = digits.ladder.untrained
     wanted = {(kind, d, SEED, 1) for kind in ("ticket", "untrained") for d in densities}
     assert set(missing) == wanted
@@ -200,10 +208,10 @@ def test_a_rung_that_was_not_yielded_scores_chance(digits: Task, tmp_path: Path)
 
 def test_one_kind_of_ticket_at_every_seed(digits: Task, tmp_path: Path) -> None:
     one = found(digits, tmp_path, 1)
-    other = answers.Search(1001, "ok", "", 0.0, 0.0, ({"trained": True, "density": 0.5},))
-    assert score.untrained([one]) and not score.untrained([other]) and not score.untrained([])
+    other = session.Search(1001, "ok", "", 0.0, 0.0, ({"trained": True, "density": 0.5},))
+    assert scoring.untrained([one]) and not scoring.untrained([other]) and not scoring.untrained([])
     with pytest.raises(MethodError, match="trained tickets at seed 1001, untrained ones at seed 1"):
-        score.untrained([one, other])
+        scoring.untrained([one, other])
 
 
 # --- scores ----------------------------------------------------------------------------------
@@ -215,7 +223,7 @@ def untrained_record(seeds: int = 5, final: bool = True, kind: Any = "accuracy")
     """A record whose tickets stand at BEST on the held-out part, and a tenth lower on test."""
     task = {"ladder": [0.8, 0.64, 0.512, 0.32768, 0.2097152, 0.1073741824]}
     plain_ = synthetic_record(seeds=seeds, final=final, kind=kind, task=task, compressed=False)
-    table = json.loads(report.as_json(plain_))
+    table = json.loads(html.as_json(plain_))
     cells = [c for c in table["cells"] if c["kind"] not in ("random", "erk")]
     for cell in [c for c in cells if c["kind"] == "ticket"]:
         sizes = table["sizes"][str(cell["seed"])]
@@ -253,7 +261,7 @@ def test_a_trained_record_has_no_word_of_it() -> None:
 
 
 def test_a_failed_untrained_run_scores_chance() -> None:
-    table = json.loads(report.as_json(untrained_record()))
+    table = json.loads(html.as_json(untrained_record()))
     for cell in table["cells"]:
         if (cell["kind"], cell["density"], cell["seed"]) == ("untrained", 0.512, 0):
             cell["status"], cell["correct"] = "missing", {}
@@ -292,11 +300,11 @@ def test_tables_for_untrained_tickets(kind: str) -> None:
 
 def test_the_page_and_latex_hold_them_too(tmp_path: Path) -> None:
     record = untrained_record()
-    page = report.html(tmp_path, [record])
+    page = html.html(tmp_path, [record])
     assert "Ticket as it stands" in page
     assert "beside a random mask at theta_0" in page
     assert "Ticket as it stands" in tables.latex(record)
-    assert [f.name for f in report.figures(record)][:2] == ["untrained", "density"]
+    assert [f.name for f in html.figures(record)][:2] == ["untrained", "density"]
 
 
 # --- baselines -------------------------------------------------------------------------------
@@ -358,9 +366,9 @@ def test_binary_weights_of_an_empty_or_tiny_layer_are_finite() -> None:
 def test_edge_popup_is_well_above_chance_untrained() -> None:
     """Ramanujan et al.'s result, on digits: no weight is trained."""
     task = load_task("mlp-digits")
-    data.prepare(task, download=False, test=False)
-    search = data.search(task, SEED)
-    train, held_out = (answers.examples(task, part) for part in (search.train, search.held_out))
+    datasets.prepare(task, download=False, test=False)
+    search = datasets.search(task, SEED)
+    train, held_out = (session.examples(task, part) for part in (search.train, search.held_out))
     with small.problem(task, train) as problem:
         find = own("edge_popup")(problem, length=0.1)
         tickets = [next(find) for _ in range(3)]
@@ -369,7 +377,7 @@ def test_edge_popup_is_well_above_chance_untrained() -> None:
             n: t * ticket.masks.get(n, torch.tensor(True)) for n, t in ticket.weights.items()
         }
         state = State(weights, 0)
-        network = networks.load(task.network, task.network.depth, state).eval()
+        network = families.load(task.network, task.network.depth, state).eval()
         found_ = network(held_out.inputs(slice(None))).argmax(1)
         assert (found_ == held_out.y).float().mean() > 0.6
 
@@ -377,7 +385,9 @@ def test_edge_popup_is_well_above_chance_untrained() -> None:
 def test_the_engine_estimates_before_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that only evaluates sees as many batches as its job says, a training none."""
     seen: list[int] = []
-    monkeypatch.setattr(norms, "estimate", lambda network, inputs: seen.append(len(list(inputs))))
+    monkeypatch.setattr(
+        batch_norm, "estimate", lambda network, inputs: seen.append(len(list(inputs)))
+    )
     job = tiny.job(until=0)
     from dataclasses import replace
 

@@ -15,22 +15,20 @@ from typing import Any
 
 import pytest
 
-from lthbench import bundle as bundles
-from lthbench import paths
 from lthbench.errors import CheckFailed, RecordError, ResourceError, UsageError
-from lthbench.paths import canonical_json, digest
-from lthbench.record import SIZE_LIMIT, read_record
-from lthbench.task import controlled, load_suite
-from lthbench.validation import (
-    artefacts,
-    changes,
-    check_bundle,
-    check_record,
+from lthbench.io import paths
+from lthbench.io.paths import canonical_json, digest
+from lthbench.leaderboard.bundle import archive
+from lthbench.leaderboard.validation import (
+    bundle_rules,
     claims,
-    rules,
-    spread,
-    validate,
+    parallel,
+    pull_request,
+    record_rules,
 )
+from lthbench.leaderboard.validation.validate import check_bundle, check_record, validate
+from lthbench.protocol.task import controlled, load_suite
+from lthbench.records.schema import SIZE_LIMIT, read_record
 from tests import commands
 from tests.golden_aggregates import cases, golden
 from tests.records import as_file, as_table
@@ -466,7 +464,7 @@ def test_random_controls_are_the_references_where_it_has_them(
     monkeypatch.setattr(
         claims, "known_of", lambda name: dataclasses.replace(real(name), reference=rich)
     )
-    rules(own)
+    record_rules(own)
 
     def other(seed: int) -> Any:
         def edit(t: Json) -> None:
@@ -474,9 +472,9 @@ def test_random_controls_are_the_references_where_it_has_them(
 
         return read_record(written(tmp_path / str(seed), changed(table, edit), scored=True))
 
-    rules(other(1))
+    record_rules(other(1))
     with pytest.raises(RecordError, match=f"{kind} at density .* not the reference's own run"):
-        rules(other(0))
+        record_rules(other(0))
 
 
 # --- files -----------------------------------------------------------------------------------
@@ -561,8 +559,8 @@ def test_many_files_are_shared_among_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In order, each once, by processes that take nothing from the working folder."""
-    monkeypatch.setattr(spread, "ALONE", 2)
-    monkeypatch.setattr(spread, "_cores", lambda: 3)
+    monkeypatch.setattr(parallel, "ALONE", 2)
+    monkeypatch.setattr(parallel, "_cores", lambda: 3)
     paths = []
     for number in range(7):
         table = table_of()
@@ -575,9 +573,9 @@ def test_many_files_are_shared_among_processes(
         (trap / "lthbench" / name).write_text("raise SystemExit('imported from here')\n")
     monkeypatch.chdir(trap)
     heard = []
-    listened = spread._heard
-    monkeypatch.setattr(spread, "_heard", lambda w: heard.append(listened(w)) or heard[-1])
-    found = spread.findings(paths)
+    listened = parallel._heard
+    monkeypatch.setattr(parallel, "_heard", lambda w: heard.append(listened(w)) or heard[-1])
+    found = parallel.findings(paths)
     assert [f.path for f in found] == [str(path) for path in paths]
     assert [f.ok for f in found] == [number != 4 for number in range(7)]
     assert [len(share) for share in heard] == [2, 2]  # none of them had to be done again
@@ -586,11 +584,11 @@ def test_many_files_are_shared_among_processes(
 def test_a_process_that_dies_leaves_its_share_to_this_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spread, "ALONE", 1)
-    monkeypatch.setattr(spread, "_cores", lambda: 2)
+    monkeypatch.setattr(parallel, "ALONE", 1)
+    monkeypatch.setattr(parallel, "_cores", lambda: 2)
     monkeypatch.setattr(sys, "executable", shutil.which("false"))
     paths = [written(tmp_path, table_of(kind)) for kind in ("small", "carried")]
-    assert [f.ok for f in spread.findings(paths)] == [True, True]
+    assert [f.ok for f in parallel.findings(paths)] == [True, True]
 
 
 # --- bundles ---------------------------------------------------------------------------------
@@ -605,11 +603,11 @@ def at_house() -> Any:
 
 def rebundled(lived: House, path: Path, edit: Callable[[dict[str, bytes]], object]) -> Path:
     """The house's bundle with members changed and a manifest that says so."""
-    found = bundles.read(lived.bundle)
+    found = archive.read(lived.bundle)
     members = {name: bytes(data) for name, data in found.members.items()}
     del members["manifest.json"]
     edit(members)
-    path.write_bytes(bundles.contain(members))
+    path.write_bytes(archive.contain(members))
     return path
 
 
@@ -630,28 +628,29 @@ def test_accuracies_are_not_checked_without_data(
 
 def raised(members: dict[str, bytes]) -> None:
     """A ticket's end raised by one answer, its scores computed again and its curve with it."""
-    from lthbench import arrays, scores
+    from lthbench.io import canonical_tensors
+    from lthbench.records import aggregate
 
     name = f"{DIGITS}/record.json"
     table = as_table(members[name])
     one = cell(table, "ticket", seed=0)
     one["correct"]["test"][-1] += 1
-    table["aggregates"] = scores.aggregate(table)
+    table["aggregates"] = aggregate.aggregate(table)
     members[name] = canonical_json(as_file(table))
-    header, curves = arrays.loads(members[f"{DIGITS}/curves.safetensors"], "curves")
+    header, curves = canonical_tensors.loads(members[f"{DIGITS}/curves.safetensors"], "curves")
     place = f"ticket/{one['density']!r}/0/1/test"
     curves[place] = curves[place].copy()
     curves[place][-1] += 1
-    members[f"{DIGITS}/curves.safetensors"] = arrays.dumps(header, curves)
+    members[f"{DIGITS}/curves.safetensors"] = canonical_tensors.dumps(header, curves)
 
 
 def unanswered(members: dict[str, bytes]) -> None:
-    from lthbench import arrays
+    from lthbench.io import canonical_tensors
 
     name = f"{DIGITS}/answers.safetensors"
-    header, held = arrays.loads(members[name], "answers")
+    header, held = canonical_tensors.loads(members[name], "answers")
     held.pop(next(place for place in held if place.startswith("shuffled")))
-    members[name] = arrays.dumps(header, held)
+    members[name] = canonical_tensors.dumps(header, held)
 
 
 def broken_rule(members: dict[str, bytes]) -> None:
@@ -682,8 +681,8 @@ def test_a_bundles_records_keep_the_rules(at_house: House, tmp_path: Path) -> No
 
 def test_the_house_is_not_excused_from_any_rule(at_house: House) -> None:
     for record in at_house.records:
-        rules(record)
-    assert artefacts.check(at_house.bundle)[0]
+        record_rules(record)
+    assert bundle_rules.check(at_house.bundle)[0]
 
 
 # --- changes ---------------------------------------------------------------------------------
@@ -761,7 +760,7 @@ def test_what_is_not_committed_is_no_change(clone: Clone) -> None:
     """Nor do changes that are hidden from the working tree go unseen."""
     clone.write("tasks/mlp-digits.toml", b"changed")
     clone.git("add", "--all")
-    clone.write("lthbench/new.py", b"x")
+    clone.write("lthbench/method/template.py", b"x")
     assert validate([clone.folder], since="main").findings == ()
     clone.git("commit", "--quiet", "--message", "x")
     clone.write("tasks/mlp-digits.toml", b"")
@@ -888,7 +887,7 @@ def test_what_main_did_since_is_no_change_of_the_branch(clone: Clone) -> None:
     clone.git("switch", "--quiet", "submission")
     assert [f.ok for f in validate([clone.folder], since="main").findings] == [True]
     clone.git("merge", "--quiet", "--no-edit", "main")  # as a pull request is checked out
-    assert changes.since("main", clone.folder).refused == ()
+    assert pull_request.since("main", clone.folder).refused == ()
 
 
 @pytest.mark.parametrize("revision", ["nowhere", "--output=x", "-h", "main..", ""])

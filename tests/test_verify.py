@@ -20,23 +20,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench import bundle as bundles
-from lthbench import networks, paths, stats
-from lthbench.board import draws, entries, levels, reproduction
-from lthbench.board.accept import accept
-from lthbench.bundle import Bundle
-from lthbench.depths import PARTS
 from lthbench.errors import CheckFailed, RecordError, ResourceError, UsageError
-from lthbench.method import declared
-from lthbench.packing import pack
-from lthbench.paths import canonical_json, digest
-from lthbench.record import Carried, Cell, Record
-from lthbench.reference import Noise, Reference, build, load_reference
-from lthbench.scores import CONTROLS, REINITS, score_of
-from lthbench.task import Task, grid, load_task
-from lthbench.verify import Verified, again, reproduce, retrain, sandbox, verify
-from lthbench.verify.found import Finding, Say, quiet
-from lthbench.verify.sandbox import Bounds
+from lthbench.evaluation.search import sandbox
+from lthbench.evaluation.search.sandbox import Bounds
+from lthbench.io import paths
+from lthbench.io.paths import canonical_json, digest
+from lthbench.leaderboard.board import criteria, entries, reproduction, sampling
+from lthbench.leaderboard.board.accept import accept
+from lthbench.leaderboard.bundle import archive
+from lthbench.leaderboard.bundle.archive import Bundle
+from lthbench.leaderboard.bundle.build import pack
+from lthbench.leaderboard.verification import reproduce, retrain, retrain_worker
+from lthbench.leaderboard.verification.result import Finding, Say, quiet
+from lthbench.leaderboard.verification.verify import Verified, verify
+from lthbench.method.source import declared
+from lthbench.networks import families
+from lthbench.protocol.task import Task, grid, load_task
+from lthbench.records import metrics
+from lthbench.records.aggregate import CONTROLS, REINITS, score_of
+from lthbench.records.reference import Noise, Reference, build, load_reference
+from lthbench.records.schema import Carried, Cell, Record
+from lthbench.records.transfer_score import PARTS
 from tests import submitted
 from tests.accepted import entry_of
 from tests.forged import Forger, moved_bit
@@ -141,17 +145,19 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def trained(
         bundle: Bundle,
         task: Task,
-        cells: Sequence[draws.Drawn],
+        cells: Sequence[sampling.Drawn],
         workers: int | None,
         say: Say = quiet,
-    ) -> list[draws.Drawn]:
+    ) -> list[sampling.Drawn]:
         request = retrain.request(bundle, task, cells, 0)
         (tmp_path / "again" / "cache").mkdir(parents=True)
         data = paths.cache() / "data"
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LTHBENCH_CACHE", str(tmp_path / "again" / "cache"))
             paths.cache().joinpath("data").symlink_to(data)
-            table = asyncio.run(again.trained(json.loads(canonical_json(request)), tmp_path))
+            table = asyncio.run(
+                retrain_worker.trained(json.loads(canonical_json(request)), tmp_path)
+            )
         shutil.rmtree(tmp_path / "again")
         return [(Carried if "depth" in cell else Cell).model_validate(cell) for cell in table]
 
@@ -191,7 +197,7 @@ def test_honest_bundles_hold(tmp_path: Path) -> None:
         assert len(report["cells"]) >= 12 and all(row["equal"] for row in report["cells"])
         assert {value for row in report["cells"] for value in row["z"].values()} == {0.0}
         assert f"{len(report['cells'])} of {len(report['cells'])} cells equal" in str(report)
-    assert digits["bundle"] == bundles.read(made.bundle).sha256
+    assert digits["bundle"] == archive.read(made.bundle).sha256
     assert (digits["level"], digits["beacon"], digits["ok"]) == (2, BEACON, True)
 
 
@@ -213,9 +219,9 @@ def test_untrained_tickets_hold(at_home: Shop, here: None) -> None:
 
 def test_every_candidate_comes_out_as_claimed(at_home: Shop, here: None) -> None:
     """Each kind of cell, of each origin, is trained again as `score` trained it."""
-    bundle = bundles.read(at_home.oneshot)
-    record = bundles.record(bundle, DIGITS)
-    cells = draws.candidates(record, None)
+    bundle = archive.read(at_home.oneshot)
+    record = archive.record(bundle, DIGITS)
+    cells = sampling.candidates(record, None)
     assert {cell.kind for cell in cells} == {"dense", "ticket", *CONTROLS}
     assert {cell.schedule for cell in cells} == {1, 2, 4, 8}
     for cell, now in zip(
@@ -230,12 +236,12 @@ def test_every_candidate_at_another_depth_comes_out_as_claimed(here: None, tmp_p
     with submitted.at_home(share, share.parent / "cache"):
         path = tmp_path / "bundle.zip"
         path.write_bytes(pack(share.parent / "out", [record]))
-        cells = [c for c in draws.candidates(record, None) if isinstance(c, Carried)]
+        cells = [c for c in sampling.candidates(record, None) if isinstance(c, Carried)]
         assert {cell.kind for cell in cells} == {"carried", "erk", *PARTS}
         assert {cell.source for cell in cells} == {"", "init", "signs"}
-        bundle, task = bundles.read(path), load_task(MODADD)
+        bundle, task = archive.read(path), load_task(MODADD)
         again_ = retrain.trained_again(bundle, task, cells, 0)
-        drawn = draws.candidates(record, load_reference(task))
+        drawn = sampling.candidates(record, load_reference(task))
         assert {c.kind for c in drawn if isinstance(c, Carried)} == {"carried", *PARTS}
     for cell, now in zip(cells, again_, strict=True):
         assert isinstance(now, Carried) and (now.depth, now.source) == (cell.depth, cell.source)
@@ -402,7 +408,7 @@ def test_tickets_of_another_entry(at_home: Shop, tmp_path: Path) -> None:
         (tmp_path / "copied.zip").write_bytes(pack(out, submitted.records_of(out)))
         refused(tmp_path / "copied.zip", 2, f"these are the tickets of {name}", 1)
         with pytest.MonkeyPatch.context() as patch:
-            shutil.copy(at_home.oneshot, tmp_path / "bundles.zip")
+            shutil.copy(at_home.oneshot, tmp_path / "archive.zip")
             (tmp_path / "bundles").mkdir()
             shutil.copy(at_home.oneshot, tmp_path / "bundles" / f"{name}.zip")
             patch.setenv("LTHBENCH_BUNDLES", str(tmp_path / "bundles"))
@@ -454,8 +460,8 @@ def test_the_board_takes_the_report(at_home: Shop, here: None, tmp_path: Path) -
 
 
 @functools.cache
-def cells_of(seeds: int) -> tuple[draws.Drawn, ...]:
-    return tuple(draws.candidates(synthetic_record(seeds=seeds), None))
+def cells_of(seeds: int) -> tuple[sampling.Drawn, ...]:
+    return tuple(sampling.candidates(synthetic_record(seeds=seeds), None))
 
 
 @given(tickets=st.integers(1, 400))
@@ -466,11 +472,11 @@ def test_a_fifth_of_forged_tickets_is_hardly_ever_missed(tickets: int) -> None:
         forged = math.ceil(tickets / 5)
         return math.prod((tickets - forged - n) / (tickets - n) for n in range(count))
 
-    count = draws.enough(tickets)
+    count = sampling.enough(tickets)
     assert 1 <= count <= tickets
     assert missed(count) <= 1e-5 + 1e-12
     assert missed(count - 1) > 1e-5 - 1e-12
-    assert (draws.enough(30), draws.enough(40)) == (24, 28)
+    assert (sampling.enough(30), sampling.enough(40)) == (24, 28)
 
 
 @given(
@@ -483,14 +489,14 @@ def test_drawn_cells(seeds: int, least: int, lots: random.Random, beacon: str) -
     """Enough tickets, one of every seed, half as many others; no order of the record changes
     them."""
     cells = list(cells_of(seeds))
-    chosen = draws.draw(cells, "b" * 64, beacon, least)
+    chosen = sampling.draw(cells, "b" * 64, beacon, least)
     assert len({id(c) for c in chosen}) == len(chosen) >= min(least, len(cells))
-    tickets = [cell for cell in chosen if draws.part_of(cell.kind, cell.schedule) == 0]
-    assert len(tickets) >= draws.enough(seeds * 6)
+    tickets = [cell for cell in chosen if sampling.part_of(cell.kind, cell.schedule) == 0]
+    assert len(tickets) >= sampling.enough(seeds * 6)
     assert {cell.seed for cell in tickets} == set(range(seeds))
-    assert len(chosen) - len(tickets) >= math.ceil(draws.enough(seeds * 6) / 2)
+    assert len(chosen) - len(tickets) >= math.ceil(sampling.enough(seeds * 6) / 2)
     lots.shuffle(cells)
-    assert draws.draw(cells, "b" * 64, beacon, least) == chosen
+    assert sampling.draw(cells, "b" * 64, beacon, least) == chosen
 
 
 def test_the_draw_depends_on_bundle_and_beacon() -> None:
@@ -498,26 +504,26 @@ def test_the_draw_depends_on_bundle_and_beacon() -> None:
     cells = cells_of(3)
     seen: dict[int, int] = {}
     for n in range(300):
-        for cell in draws.draw(cells, "b" * 64, f"{n:064x}"):
+        for cell in sampling.draw(cells, "b" * 64, f"{n:064x}"):
             seen[id(cell)] = seen.get(id(cell), 0) + 1
     assert len(seen) == len(cells)
-    tickets = [seen[id(c)] for c in cells if draws.part_of(c.kind, c.schedule) == 0]
-    expected = 300 * draws.enough(len(tickets)) / len(tickets)
+    tickets = [seen[id(c)] for c in cells if sampling.part_of(c.kind, c.schedule) == 0]
+    expected = 300 * sampling.enough(len(tickets)) / len(tickets)
     assert all(abs(n - expected) < 5 * math.sqrt(300) / 2 for n in tickets)
-    assert draws.draw(cells, "b" * 64, "0" * 64) != draws.draw(cells, "c" * 64, "0" * 64)
+    assert sampling.draw(cells, "b" * 64, "0" * 64) != sampling.draw(cells, "c" * 64, "0" * 64)
 
 
 def test_what_the_reference_holds_is_not_drawn() -> None:
     record = synthetic_record(seeds=5)
     frozen = build(record.model_copy(update={"reference": None}))
-    kinds = {cell.kind for cell in draws.candidates(record, frozen) if cell.schedule == 1}
+    kinds = {cell.kind for cell in sampling.candidates(record, frozen) if cell.schedule == 1}
     assert kinds == {"ticket", "shuffled", "reinit", "reinit-signs"}
 
 
-def known(record: Record, score: float, curve: float) -> levels.Known:
+def known(record: Record, score: float, curve: float) -> criteria.Known:
     """The same floor on every rung."""
     rungs = ((0, density) for density in record.task.ladder)
-    floors = dict.fromkeys(rungs, levels.Floors(score, curve))
+    floors = dict.fromkeys(rungs, criteria.Floors(score, curve))
     return {"test": floors}
 
 
@@ -549,22 +555,22 @@ def pairs_of(differences: Sequence[float], kind: str = "ticket") -> tuple[Record
 def test_counts_beyond_their_noise(differences: list[float], ok: bool) -> None:
     """A floor of 10 examples, by hand."""
     record, pairs = pairs_of(differences)
-    judged = levels.judge(record, pairs, known(record, 10.0, 100.0))
+    judged = criteria.judge(record, pairs, known(record, 10.0, 100.0))
     zs = [d / 14.1 for d in differences]
     assert [row.z["test"] for row in judged.cells] == pytest.approx(zs)
     assert [row.equal for row in judged.cells] == [d == 0 for d in differences]
     table = np.array([[[z, np.nan] for z in zs]])
-    found = levels.statistics_of(table, np.zeros(len(zs), dtype=int))[:, 0]
+    found = criteria.statistics_of(table, np.zeros(len(zs), dtype=int))[:, 0]
     mean = sum(z * z for z in zs) / len(zs)
     expected = [max(map(abs, zs)), abs(sum(zs)) / math.sqrt(len(zs)), mean, 0, 0, 0, 0]
     assert found == pytest.approx(expected)
     assert judged.ok is ok
 
 
-def rows_of(count: int, rung: levels.Rung | None) -> list[levels.Again]:
+def rows_of(count: int, rung: criteria.Rung | None) -> list[criteria.Again]:
     """So many tickets of one rung, as claimed, on the test split alone."""
     return [
-        levels.Again("ticket", 0.5, seed, 1, 0, "ok", {}, True, {"test": 0.0}, {}, rung)
+        criteria.Again("ticket", 0.5, seed, 1, 0, "ok", {}, True, {"test": 0.0}, {}, rung)
         for seed in range(count)
     ]
 
@@ -574,15 +580,15 @@ def test_limits_are_what_honest_records_hardly_exceed(count: int) -> None:
     """Where no floor is estimated: a normal sum, a mean of squares, a largest of so many."""
     from scipy.stats import chi2, norm
 
-    exact = levels.limits(rows_of(count, None))
-    one = 1 - (1 - levels.BEYOND) ** (1 / count)
+    exact = criteria.limits(rows_of(count, None))
+    one = 1 - (1 - criteria.BEYOND) ** (1 / count)
     expected = [
-        norm.isf(one / 2), norm.isf(levels.BEYOND / 2), chi2.isf(levels.BEYOND, count) / count
+        norm.isf(one / 2), norm.isf(criteria.BEYOND / 2), chi2.isf(criteria.BEYOND, count) / count
     ]  # fmt: skip
     assert exact[:3] == pytest.approx(expected, rel=0.06)
     assert list(exact[3:]) == [0, 0, 0, 0]
-    assert all(levels.limits(rows_of(count, (0, 0.5)))[:3] > exact[:3] * 1.05)
-    assert list(levels.limits(rows_of(count, None))) == list(exact)
+    assert all(criteria.limits(rows_of(count, (0, 0.5)))[:3] > exact[:3] * 1.05)
+    assert list(criteria.limits(rows_of(count, None))) == list(exact)
 
 
 @pytest.mark.parametrize(
@@ -599,7 +605,7 @@ def test_limits_are_what_honest_records_hardly_exceed(count: int) -> None:
 def test_controls_do_not_pay_for_tickets(tickets: int, controls: int, ok: bool) -> None:
     record, pairs = pairs_of([tickets] * 12)
     pairs += pairs_of([controls] * 4, "random")[1]
-    assert levels.judge(record, pairs, known(record, 10.0, 100.0)).ok is ok
+    assert criteria.judge(record, pairs, known(record, 10.0, 100.0)).ok is ok
 
 
 @pytest.mark.parametrize(("at", "by", "ok"), [(3, 370, True), (3, 390, False), (-1, 30, True)])
@@ -611,7 +617,7 @@ def test_a_curve_that_was_bent(at: int, by: int, ok: bool) -> None:
     assert len(counts) == 20
     counts[at] += by if counts[at] < 5000 else -by
     pairs[0] = claimed, new.model_copy(update={"correct": {**new.correct, "test": tuple(counts)}})
-    judged = levels.judge(record, pairs, known(record, 10.0, 10.0))
+    judged = criteria.judge(record, pairs, known(record, 10.0, 10.0))
     assert judged.cells[0].bend["test"] == pytest.approx(by / math.sqrt(20) / 14.1)
     assert judged.ok is ok
 
@@ -622,8 +628,8 @@ def test_held_out_counts_are_compared_too() -> None:
     held = (*new.correct["held_out"][:-1], new.correct["held_out"][-1] - 110)
     pairs[0] = claimed, new.model_copy(update={"correct": {**new.correct, "held_out": held}})
     floors = known(record, 10.0, 100.0)
-    assert levels.judge(record, pairs, floors).ok
-    assert not levels.judge(record, pairs, {**floors, "held_out": floors["test"]}).ok
+    assert criteria.judge(record, pairs, floors).ok
+    assert not criteria.judge(record, pairs, {**floors, "held_out": floors["test"]}).ok
 
 
 @pytest.mark.parametrize(
@@ -642,18 +648,18 @@ def test_how_a_run_ended_is_compared(claimed: Any, new: Any, why: str) -> None:
     pairs[-1] = (
         first.model_copy(update={"status": claimed}), second.model_copy(update={"status": new})
     )  # fmt: skip
-    judged = levels.judge(record, pairs, known(record, 10.0, 100.0))
+    judged = criteria.judge(record, pairs, known(record, 10.0, 100.0))
     assert judged.ok is (not why) and why in judged.what
 
 
 def test_nothing_to_judge_is_refused() -> None:
-    assert not levels.judge(synthetic_record(), [], {}).ok
-    assert not levels.judge(*pairs_of([0] * 8, "random"), {}).ok
+    assert not criteria.judge(synthetic_record(), [], {}).ok
+    assert not criteria.judge(*pairs_of([0] * 8, "random"), {}).ok
 
 
 def with_area(record: Record, cell: Cell, points: float) -> Cell:
     """The cell with counts that move its area by so many points, to the nearest example."""
-    weights = stats._log_step_weights(grid(record.task.every, record.task.steps))
+    weights = metrics._log_step_weights(grid(record.task.every, record.task.steps))
     counts, size = list(cell.correct["test"]), record.sizes["0"]["test"]
     order = sorted(range(len(counts)), key=lambda at: -weights[at])
     left = points / 100 * size
@@ -683,7 +689,7 @@ def test_areas_are_compared_in_points_of_noise(kind: str, moved: float, ok: bool
     pairs = [(cell, with_area(record, cell, moved)) for cell in some]
     if kind != "ticket":
         pairs += [(c, c) for c in record.cells if c.kind == "ticket"][:1]
-    judged = levels.judge(record, pairs, known(record, 0.2, 1000.0))
+    judged = criteria.judge(record, pairs, known(record, 0.2, 1000.0))
     for (cell, after), row in zip(pairs[:8], judged.cells, strict=False):
         table = record.model_dump(mode="json")
         areas = [100 * score_of(table, c.model_dump()) for c in (cell, after)]
@@ -706,26 +712,26 @@ def test_floors(kind: Any, density: float, score: float) -> None:
     record = synthetic_record(seeds=5)
     table = record.model_dump(mode="json")
     rungs = ((0.5, 4.0), (0.2, 8.0), (0.1, 0.5))
-    floors = {(0, density): levels.Floors(f, f) for density, f in rungs}
+    floors = {(0, density): criteria.Floors(f, f) for density, f in rungs}
     cell = record.cells[0].model_copy(update={"kind": kind, "density": density})
-    assert levels._floor(table, cell, floors, "test")[0] == levels.Floors(score, score)
+    assert criteria._floor(table, cell, floors, "test")[0] == criteria.Floors(score, score)
 
 
 def test_of_an_area_an_example_is_less() -> None:
     record = synthetic_record(kind="area", seeds=5)
     table, size = record.model_dump(mode="json"), record.sizes["0"]["test"]
-    floors = {(0, 0.5): levels.Floors(0.01, 0.5)}
-    found, rung = levels._floor(table, record.cells[0], floors, "test")
-    assert found == levels.Floors(pytest.approx(100 / size), 1.0)  # type: ignore[arg-type]
+    floors = {(0, 0.5): criteria.Floors(0.01, 0.5)}
+    found, rung = criteria._floor(table, record.cells[0], floors, "test")
+    assert found == criteria.Floors(pytest.approx(100 / size), 1.0)  # type: ignore[arg-type]
     assert rung is None
 
 
 def test_environments_that_give_the_same_bits() -> None:
-    one = {name: "x" for name in levels.SAME_BITS} | {"lthbench": "1"}
-    assert levels.alike(one, one | {"lthbench": "2", "python": "3.12"})
-    for name in levels.SAME_BITS:
-        assert not levels.alike(one, one | {name: "y"})
-        assert not levels.alike({k: v for k, v in one.items() if k != name}, one)
+    one = {name: "x" for name in criteria.SAME_BITS} | {"lthbench": "1"}
+    assert criteria.alike(one, one | {"lthbench": "2", "python": "3.12"})
+    for name in criteria.SAME_BITS:
+        assert not criteria.alike(one, one | {name: "y"})
+        assert not criteria.alike({k: v for k, v in one.items() if k != name}, one)
 
 
 @pytest.mark.parametrize(("more", "ok"), [(0, True), (1, True), (3, False), (-3, False)])
@@ -733,15 +739,15 @@ def test_carried_tickets_are_judged_apart(more: int, ok: bool) -> None:
     """A floor of 2 examples at the targets, where claims lie so many above new trainings."""
     share, record = submitted.carried()
     with submitted.at_home(share, share.parent / "cache"):
-        floors = levels.floors(load_task(MODADD), load_reference(load_task(MODADD)))
-    moved = [c for c in draws.candidates(record, None) if c.kind == draws.CARRIED][:8]
-    assert {draws.place(cell)[-1] for cell in moved} == {1, 3}
+        floors = criteria.floors(load_task(MODADD), load_reference(load_task(MODADD)))
+    moved = [c for c in sampling.candidates(record, None) if c.kind == sampling.CARRIED][:8]
+    assert {sampling.place(cell)[-1] for cell in moved} == {1, 3}
     pairs: list[Any] = [(c, c) for c in record.cells if c.kind == "ticket"][:8]
     for cell in moved:
         counts = tuple(count + abs(more) for count in cell.correct["test"])
         higher = cell.model_copy(update={"correct": {**cell.correct, "test": counts}})
         pairs.append((higher, cell) if more > 0 else (cell, higher))
-    judged = levels.judge(record, pairs, floors)
+    judged = criteria.judge(record, pairs, floors)
     assert judged.ok is ok and "carried" in judged.what
     assert [row.equal for row in judged.cells] == [True] * 8 + [not more] * 8
 
@@ -754,11 +760,11 @@ def test_floors_are_wanted_wherever_a_reference_has_runs() -> None:
     assert known is not None and known.noise_at is not None
     one = known.model_copy(update={"noise_at": {"1": known.noise_at["1"]}})
     with pytest.raises(RecordError, match=r"tiny-modadd, depth 3: .* no noise floor"):
-        levels.floors(task, one)
+        criteria.floors(task, one)
 
 
 def test_without_a_floor_level_two_does_not_begin(at_home: Shop, monkeypatch: Any) -> None:
-    from lthbench import reference
+    from lthbench.records import reference
 
     known = load_reference(load_task(DIGITS))
     assert known is not None
@@ -779,8 +785,8 @@ def test_the_fresh_process_reads_no_stored_result(at_home: Shop, tmp_path: Path)
     assert stored
     for path in stored:
         path.write_bytes(b"spoilt")
-    bundle = bundles.read(at_home.oneshot)
-    record = bundles.record(bundle, DIGITS)
+    bundle = archive.read(at_home.oneshot)
+    record = archive.record(bundle, DIGITS)
     cells = [c for c in record.cells if c.kind in ("random", "erk") and c.seed == 0][:2]
     told: list[str] = []
     with submitted.at_home(at_home.share, spoilt):
@@ -796,8 +802,8 @@ def test_a_training_that_fails_is_told_in_one_line(
 ) -> None:
     copy = tmp_path / "copy.zip"
     shutil.copy(at_home.oneshot, copy)
-    bundle = replace(bundles.read(copy), sha256="0" * 64)
-    cells = draws.candidates(bundles.record(bundle, DIGITS), None)[:1]
+    bundle = replace(archive.read(copy), sha256="0" * 64)
+    cells = sampling.candidates(archive.record(bundle, DIGITS), None)[:1]
     with pytest.raises(ResourceError, match="changed while it was verified") as caught:
         retrain.trained_again(bundle, load_task(DIGITS), cells, 0)
     assert "\n" not in str(caught.value)
@@ -952,9 +958,9 @@ def test_an_honest_search_is_reproduced(score: str, at_home: Shop) -> None:
     """Both figures are told; untrained tickets by their accuracy. The fresh seeds are fixed here:
     two standard errors of a few seeds refuse one honest entry in twenty or so."""
     assert not CANNOT
-    bundle = bundles.read(at_home.oneshot if score == "points above erk" else at_home.standing)
+    bundle = archive.read(at_home.oneshot if score == "points above erk" else at_home.standing)
     bundle = replace(bundle, sha256="b" * 64)
-    record, task = bundles.record(bundle, DIGITS), load_task(DIGITS)
+    record, task = archive.record(bundle, DIGITS), load_task(DIGITS)
     finding, done = reproduce.check(bundle, task, record, load_reference(task), BEACON, 2)
     assert finding.ok is True, finding.what
     assert score in finding.what
@@ -992,12 +998,12 @@ def test_a_search_that_knew_its_seeds(
     near = {"loss_imp": (8.0, 10.0, 12.0), "loss_random": (18.0, 20.0, 22.0)}
     values = known.values["test"].model_copy(update=near)
     known = known.model_copy(update={"values": {**known.values, "test": values}})
-    firsts = [first_weight(networks.initial(task.network, 1, seed)) for seed in (0, 1)]
+    firsts = [first_weight(families.initial(task.network, 1, seed)) for seed in (0, 1)]
     source = KNOWING.replace("KNOWN", repr(firsts))
     out = submitted.finished(tmp_path / "knowing", source, tasks=(DIGITS,))
     (tmp_path / "knowing.zip").write_bytes(pack(out, submitted.records_of(out)))
-    bundle = bundles.read(tmp_path / "knowing.zip")
-    record = bundles.record(bundle, DIGITS)
+    bundle = archive.read(tmp_path / "knowing.zip")
+    record = archive.record(bundle, DIGITS)
     assert verify(str(bundle.path), 1).ok
     finding, done = reproduce.check(bundle, task, record, known, BEACON, 0)
     assert finding.ok is False and "fresh seeds score less" in finding.what
@@ -1013,15 +1019,15 @@ def test_a_search_that_knew_its_seeds(
 def test_a_hostile_search_is_refused(name: str, why: str, at_home: Shop, tmp_path: Path) -> None:
     """By level 3 itself, in a line and without a traceback."""
     assert not CANNOT
-    bundle = bundles.read(at_home.oneshot)
-    record, task = bundles.record(bundle, DIGITS), load_task(DIGITS)
+    bundle = archive.read(at_home.oneshot)
+    record, task = archive.record(bundle, DIGITS), load_task(DIGITS)
     source = (submitted.ROOT / "tests" / "hostile" / f"{name}.py").read_bytes()
     said = declared(source.decode(), f"{name}.py")
     options = {**said.options, **({"op": "train"} if name == "sends_nonsense" else {})}
     told = {"digest": digest(source), "options": options, "described": dict(said.described)}
     own = said.described.get("name", record.method.name)
     method = record.method.model_copy(update={**told, "name": own})
-    bundle = replace(bundle, members={**bundle.members, bundles.SOURCE: memoryview(source)})
+    bundle = replace(bundle, members={**bundle.members, archive.SOURCE: memoryview(source)})
     finding, done = reproduce.check(
         bundle,
         task,

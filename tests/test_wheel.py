@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from lthbench import paths
+from lthbench.io import paths
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -108,7 +108,7 @@ def test_an_installed_wheel_works_from_anywhere(
     lenders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (site / "dependencies.pth").write_text("\n".join(sorted(lenders)) + "\n", encoding="utf-8")
 
-    find = "from lthbench.paths import shipped; print(shipped('tasks'))"
+    find = "from lthbench.io.paths import shipped; print(shipped('tasks'))"
     assert Path(run(scripts / "python", "-c", find, cwd=away).strip()).is_relative_to(site)
     for command in COMMANDS:
         run(scripts / "lthbench", *command, cwd=away, LTHBENCH_CACHE=str(tmp_path / "cache"))

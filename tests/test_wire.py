@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lthbench import wire
-from lthbench.engine import Result, packing
-from lthbench.states import State, same
-from lthbench.wire import WireError
+from lthbench.io import messages
+from lthbench.io.messages import WireError
+from lthbench.networks.state import State, same
+from lthbench.training.executors import codec
+from lthbench.training.job import Result
 from tests import tiny
 from tests.strategies import moderate, scores, shapes
 
@@ -58,19 +59,19 @@ def alike(a: Any, b: Any) -> bool:
 @given(header=HEADERS, drawn=st.data())
 def test_a_message_comes_back_as_it_was(header: dict[str, Any], drawn: st.DataObject) -> None:
     tensors = drawn.draw(scores(drawn.draw(shapes())))
-    data = wire.dumps(header, tensors)
-    found, arrived = wire.loads(data)
+    data = messages.dumps(header, tensors)
+    found, arrived = messages.loads(data)
     assert alike(found, {name: found[name] for name in found}) and found == header
     assert alike(dict(sorted(arrived.items())), dict(sorted(tensors.items())))
     reordered = dict(reversed(tensors.items()))
-    assert wire.dumps(dict(reversed(header.items())), reordered) == data
+    assert messages.dumps(dict(reversed(header.items())), reordered) == data
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0), (1,), (2, 3)])
 def test_tensors_of_any_type_and_shape(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     tensor = torch.ones(shape).to(dtype)
-    _, arrived = wire.loads(wire.dumps({}, {"a/b c": tensor}))
+    _, arrived = messages.loads(messages.dumps({}, {"a/b c": tensor}))
     assert same(arrived["a/b c"], tensor)
 
 
@@ -78,7 +79,7 @@ def test_views_and_gradients_arrive_as_plain_values() -> None:
     whole = torch.arange(12.0).reshape(3, 4)
     sent = {"t": whole.T, "slice": whole[1:, ::2], "row": whole[0], "again": whole[0]}
     sent["parameter"] = nn.Parameter(whole)
-    _, arrived = wire.loads(wire.dumps({}, sent))
+    _, arrived = messages.loads(messages.dumps({}, sent))
     assert all(torch.equal(arrived[name], sent[name]) for name in sent)
     assert not any(t.requires_grad for t in arrived.values())
     arrived["row"].zero_()
@@ -88,34 +89,34 @@ def test_views_and_gradients_arrive_as_plain_values() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_header_holds_finite_numbers(value: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        wire.dumps({"value": value})
+        messages.dumps({"value": value})
 
 
 def test_messages_follow_each_other_in_a_pipe() -> None:
     pipe = io.BytesIO()
     for n in range(3):
-        wire.send(pipe, {"n": n}, {"t": torch.full((n,), float(n))})
+        messages.send(pipe, {"n": n}, {"t": torch.full((n,), float(n))})
     pipe.seek(0)
     for n in range(3):
-        message = wire.receive(pipe)
+        message = messages.receive(pipe)
         assert message is not None
         assert message[0] == {"n": n} and len(message[1]["t"]) == n
-    assert wire.receive(pipe) is None
+    assert messages.receive(pipe) is None
 
 
-def areceived(data: bytes) -> wire.Message | None:
-    async def receive() -> wire.Message | None:
+def areceived(data: bytes) -> messages.Message | None:
+    async def receive() -> messages.Message | None:
         reader = asyncio.StreamReader()
         reader.feed_data(data)
         reader.feed_eof()
-        return await wire.areceive(reader)
+        return await messages.areceive(reader)
 
     return asyncio.run(receive())
 
 
 def test_both_ends_of_a_pipe_speak_alike() -> None:
     pipe = io.BytesIO()
-    wire.send(pipe, {"n": 1}, {"t": torch.arange(3)})
+    messages.send(pipe, {"n": 1}, {"t": torch.arange(3)})
     message = areceived(pipe.getvalue())
     assert message is not None and message[0] == {"n": 1}
     assert message[1]["t"].tolist() == [0, 1, 2]
@@ -123,23 +124,29 @@ def test_both_ends_of_a_pipe_speak_alike() -> None:
 
 
 def test_names_under_a_prefix() -> None:
-    both = wire.prefixed("a", {"x": torch.zeros(1)}) | wire.prefixed("ab", {"y": torch.ones(1)})
-    both |= wire.prefixed("1", {"z/w": torch.ones(2)}) | wire.prefixed("10", {"z": torch.ones(3)})
-    assert list(wire.under("a", both)) == ["x"]
-    assert list(wire.under("ab", both)) == ["y"]
-    assert list(wire.under("1", both)) == ["z/w"]
-    assert wire.under("b", both) == {}
+    both = messages.prefixed("a", {"x": torch.zeros(1)}) | messages.prefixed(
+        "ab", {"y": torch.ones(1)}
+    )
+    both |= messages.prefixed("1", {"z/w": torch.ones(2)}) | messages.prefixed(
+        "10", {"z": torch.ones(3)}
+    )
+    assert list(messages.under("a", both)) == ["x"]
+    assert list(messages.under("ab", both)) == ["y"]
+    assert list(messages.under("1", both)) == ["z/w"]
+    assert messages.under("b", both) == {}
 
 
 # --- hostile bytes -------------------------------------------------------------------------
 
-MESSAGE = wire.dumps({"op": "train", "n": [1, 2]}, {"a": torch.arange(6.0), "b": torch.ones(2, 2)})
+MESSAGE = messages.dumps(
+    {"op": "train", "n": [1, 2]}, {"a": torch.arange(6.0), "b": torch.ones(2, 2)}
+)
 
 
 def refused(data: bytes) -> bool:
     """Whether the bytes are refused; anything but a message or WireError is a failure."""
     try:
-        header, tensors = wire.loads(data)
+        header, tensors = messages.loads(data)
     except WireError:
         return True
     assert isinstance(header, dict) and all(isinstance(t, Tensor) for t in tensors.values())
@@ -204,11 +211,11 @@ def test_hostile_headers_are_refused(data: bytes) -> None:
     assert refused(data)
 
 
-@pytest.mark.parametrize("length", [wire.LIMIT + 1, 2**40, 2**64 - 1])
+@pytest.mark.parametrize("length", [messages.LIMIT + 1, 2**40, 2**64 - 1])
 def test_a_huge_length_is_refused_unread(length: int) -> None:
     data = struct.pack("<Q", length) + b"{}"
     with pytest.raises(WireError, match=f"{length} bytes"):
-        wire.receive(io.BytesIO(data))
+        messages.receive(io.BytesIO(data))
     with pytest.raises(WireError, match=f"{length} bytes"):
         areceived(data)
 
@@ -216,9 +223,9 @@ def test_a_huge_length_is_refused_unread(length: int) -> None:
 @pytest.mark.parametrize("size", [1, 7, 8, 9, 50])
 def test_a_pipe_that_ends_inside_a_message(size: int) -> None:
     pipe = io.BytesIO()
-    wire.send(pipe, {"n": 1}, {"t": torch.arange(3)})
+    messages.send(pipe, {"n": 1}, {"t": torch.arange(3)})
     with pytest.raises(WireError):
-        wire.receive(io.BytesIO(pipe.getvalue()[:size]))
+        messages.receive(io.BytesIO(pipe.getvalue()[:size]))
     assert areceived(pipe.getvalue()[:size]) is None  # the process is gone: the end is all there is
 
 
@@ -242,9 +249,9 @@ STATES: st.SearchStrategy[Any] = st.recursive(
 def through(value: Any) -> Any:
     """The value packed, sent as a message, and unpacked."""
     tensors: dict[str, Tensor] = {}
-    packed = wire.pack(value, tensors)
-    header, arrived = wire.loads(wire.dumps({"packed": packed}, tensors))
-    return wire.unpack(header["packed"], arrived)
+    packed = messages.pack(value, tensors)
+    header, arrived = messages.loads(messages.dumps({"packed": packed}, tensors))
+    return messages.unpack(header["packed"], arrived)
 
 
 @moderate
@@ -287,7 +294,7 @@ def test_an_optimiser_goes_on_from_its_packed_state(make: Any) -> None:
 @pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", [lambda: 0], {"a": 1j}])
 def test_what_cannot_be_packed_is_named(value: Any) -> None:
     with pytest.raises(TypeError, match="a state_dict holds a "):
-        wire.pack(value, {})
+        messages.pack(value, {})
 
 
 # --- jobs and results ----------------------------------------------------------------------
@@ -299,7 +306,7 @@ def test_a_job_crosses_a_pipe(masked: str | None) -> None:
     masks = {None: None, "none": {}, "some": tiny.masks(of, 1)}[masked]
     recipe = tiny.recipe("sgd-momentum", precision="float64")
     job = tiny.job("transformer", "a key", seed=3, masks=masks, recipe=recipe, until=7)
-    arrived = packing.unpack_job(*wire.loads(wire.dumps(*packing.pack_job(job))))
+    arrived = codec.unpack_job(*messages.loads(messages.dumps(*codec.pack_job(job))))
     plain = ("network", "depth", "recipe", "until", "seed", "order", "key")
     assert all(getattr(arrived, name) == getattr(job, name) for name in plain)
     assert arrived.start.digest == job.start.digest
@@ -311,8 +318,8 @@ def test_a_job_crosses_a_pipe(masked: str | None) -> None:
 def test_a_result_crosses_a_pipe(state: State | None) -> None:
     counts, answers = {"a/b": torch.tensor([1, 2])}, {"a/b": torch.tensor([7], dtype=torch.uint8)}
     result = Result(state, counts, answers, "failed", "for a reason", 1.25, distance=0.1)
-    header, tensors = wire.loads(wire.dumps(*packing.pack_result("key", result)))
-    arrived = packing.unpack_result(header, tensors)
+    header, tensors = messages.loads(messages.dumps(*codec.pack_result("key", result)))
+    arrived = codec.unpack_result(header, tensors)
     assert header["key"] == "key"
     assert (arrived.status, arrived.reason, arrived.seconds) == ("failed", "for a reason", 1.25)
     assert arrived.distance == 0.1

@@ -25,16 +25,21 @@ from safetensors.torch import load_file
 from torch.nn.utils import prune
 
 import lthbench
-from lthbench import answers, cli, data, networks, paths, zoo
-from lthbench.board import entries
+from lthbench.cli import main
 from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageError
-from lthbench.packing import pack
-from lthbench.states import State
-from lthbench.task import load_task
-from lthbench.zoo import addresses, connecting, downloads
-from lthbench.zoo.addresses import Place
-from lthbench.zoo.connecting import Reach
-from lthbench.zoo.deadlines import Deadline
+from lthbench.evaluation.search import session
+from lthbench.io import paths
+from lthbench.leaderboard import tickets
+from lthbench.leaderboard.board import entries
+from lthbench.leaderboard.bundle.build import pack
+from lthbench.leaderboard.downloads import addresses, connections, fetch
+from lthbench.leaderboard.downloads.addresses import Place
+from lthbench.leaderboard.downloads.connections import Reach
+from lthbench.leaderboard.downloads.deadlines import Deadline
+from lthbench.networks import families
+from lthbench.networks.state import State
+from lthbench.protocol import datasets
+from lthbench.protocol.task import load_task
 from tests import commands
 from tests.accepted import board, entry_of, tell
 from tests.submitted import DIGITS, MODADD, finished, house, records_of
@@ -102,7 +107,7 @@ def test_a_bundle_is_found_in_a_folder_by_name_or_size(
     names = {"digest": paths.digest(held), "entry": name, "other": "whatever"}
     (bundles / "aaa.zip").write_bytes(b"x" * len(held))  # another of its size
     (bundles / f"{names[named]}.zip").write_bytes(held)
-    assert zoo.bundle_of(found(name)) == bundles / f"{names[named]}.zip"
+    assert tickets.bundle_of(found(name)) == bundles / f"{names[named]}.zip"
 
 
 def test_a_bundle_with_another_digest_is_none(share: Path, bundles: Path) -> None:
@@ -112,23 +117,23 @@ def test_a_bundle_with_another_digest_is_none(share: Path, bundles: Path) -> Non
     held[1000] ^= 1
     (bundles / f"{name}.zip").write_bytes(held)
     with pytest.raises(RecordError, match=r"has another digest; put it .* LTHBENCH_BUNDLES$"):
-        zoo.bundle_of(found(name))
+        tickets.bundle_of(found(name))
 
 
 def test_no_folder_and_no_address(share: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = entry_of(share, house().bundle, DIGITS)
     monkeypatch.delenv("LTHBENCH_BUNDLES", raising=False)
     with pytest.raises(RecordError, match="names no address; put it into a folder"):
-        zoo.bundle_of(found(name))
+        tickets.bundle_of(found(name))
     monkeypatch.setenv("LTHBENCH_BUNDLES", str(share / "absent"))
     with pytest.raises(ResourceError, match=r"LTHBENCH_BUNDLES=.*absent: no such folder"):
-        zoo.bundle_of(found(name))
+        tickets.bundle_of(found(name))
 
 
 def test_a_record_without_a_bundle(share: Path) -> None:
     name = entry_of(share, house().bundle, DIGITS, changed={"bundle": None})
     with pytest.raises(RecordError, match=f"{name}: its record names no bundle"):
-        zoo.bundle_of(found(name))
+        tickets.bundle_of(found(name))
 
 
 # Downloads, from a server on this machine
@@ -301,7 +306,7 @@ def test_https_asks_for_a_certificate_that_is_trusted(
 def fetched(url: str, *, seconds: float = 60.0, allow_private: bool = True) -> bytes:
     deadline = Deadline.after(seconds, 30.0)
     digest = paths.digest(HELD)
-    return downloads.download(url, len(HELD), digest, deadline, allow_private=allow_private)
+    return fetch.download(url, len(HELD), digest, deadline, allow_private=allow_private)
 
 
 @pytest.mark.parametrize("path", ["good", "untold", "moved", "nearby"])
@@ -388,7 +393,7 @@ def test_a_name_ends_with_the_time(trusted: None, monkeypatch: pytest.MonkeyPatc
 def test_no_pause_is_longer_than_allowed() -> None:
     one, other = socket.socketpair()
     with one, other, pytest.raises(TimeoutError):
-        connecting.Incoming(one, Deadline.after(3600, 0.01)).readinto(bytearray(1))
+        connections.Incoming(one, Deadline.after(3600, 0.01)).readinto(bytearray(1))
 
 
 def test_each_address_has_its_part_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -522,7 +527,7 @@ def test_the_next_address_is_tried_where_one_does_not_answer(server: str, lookup
     )
     with ExitStack() as opened:
         tls = ssl.create_default_context()
-        to = connecting.Connection("x", Reach(True), Deadline.after(60, 30), opened, tls)
+        to = connections.Connection("x", Reach(True), Deadline.after(60, 30), opened, tls)
         assert to._connected(places).getpeername() == places[1].address
         with pytest.raises(ConnectionRefusedError):
             to._connected(places[:1])
@@ -582,25 +587,25 @@ def test_the_first_good_address_is_kept_in_the_cache(
         url: str, size: int, sha256: str, deadline: Deadline, *, allow_private: bool
     ) -> bytes:
         asked.append(url)
-        assert deadline.end <= time.monotonic() + downloads.LONGEST and not allow_private
+        assert deadline.end <= time.monotonic() + fetch.LONGEST and not allow_private
         if url.endswith("/bad"):
             raise RecordError(f"{url}: gone\u202e\nnow")
         return held
 
-    monkeypatch.setattr(downloads, "download", answer)
+    monkeypatch.setattr(fetch, "download", answer)
     urls = ("https://a.example/bad", "https://b.example/good", "https://c.example/good")
     entry = found(entry_of(share, house().bundle, DIGITS, urls=urls))
-    path = zoo.bundle_of(entry)
+    path = tickets.bundle_of(entry)
     assert path == tmp_path / "cache" / "bundles" / f"{paths.digest(held)}.zip"
     assert path.read_bytes() == held
-    assert zoo.bundle_of(entry) == path
+    assert tickets.bundle_of(entry) == path
     assert asked == list(urls[:2])
     path.write_bytes(held[:-1] + b"x")  # damaged: fetched anew
-    assert zoo.bundle_of(entry) == path and path.read_bytes() == held
+    assert tickets.bundle_of(entry) == path and path.read_bytes() == held
     bad = found(entry_of(share, house().bundle, DIGITS, urls=urls[:1]))
     path.unlink()
     with pytest.raises(RecordError, match=r"no bundle .* to be had: .*/bad: gone") as caught:
-        zoo.bundle_of(bad)
+        tickets.bundle_of(bad)
     assert str(caught.value).isprintable()
 
 
@@ -616,7 +621,7 @@ def test_what_is_allowed_is_passed_on(
         asked.append(allow_private)
         raise RecordError("nothing there")
 
-    monkeypatch.setattr(downloads, "download", answer)
+    monkeypatch.setattr(fetch, "download", answer)
     frozen = (home / "_share" / "leaderboard" / "reference" for home in (house().share, share))
     shutil.copytree(*frozen, dirs_exist_ok=True)
     name = entry_of(share, house().bundle, DIGITS, urls=("https://10.0.0.1/b.zip",))
@@ -637,13 +642,16 @@ def test_the_bundle_must_hold_this_very_record(share: Path, bundles: Path) -> No
     name = entry_of(share, house().bundle, DIGITS, changed={"method": other})
     (bundles / "b.zip").write_bytes(house().bundle.read_bytes())
     with pytest.raises(RecordError, match="holds another record of tiny-digits than the board"):
-        zoo.opened(found(name))
+        tickets.opened(found(name))
 
 
 def test_a_retracted_entry_gives_no_tickets(known: str, share: Path, tmp_path: Path) -> None:
     entry = found(known)
     tell(share, "retract", entry.digest, DIGITS, "mixed", why="wrong seeds")
-    for call in (partial(zoo.fetch, known, tmp_path / "out"), partial(zoo.load_ticket, known)):
+    for call in (
+        partial(tickets.fetch, known, tmp_path / "out"),
+        partial(tickets.load_ticket, known),
+    ):
         with pytest.raises(RecordError, match=r"was retracted: wrong seeds; its tickets"):
             call()
     assert not (tmp_path / "out").exists()
@@ -654,7 +662,7 @@ def test_an_entry_that_is_not_accepted_gives_no_tickets(
 ) -> None:
     (share / "_share" / "leaderboard" / "ledger.jsonl").write_bytes(b"")
     with pytest.raises(RecordError, match="is not accepted yet"):
-        zoo.fetch(known, tmp_path / "out")
+        tickets.fetch(known, tmp_path / "out")
 
 
 def test_a_superseded_entry_gives_tickets_and_says_so(
@@ -664,7 +672,7 @@ def test_a_superseded_entry_gives_tickets_and_says_so(
     after = entry_of(share, house().bundle, DIGITS, urls=urls)
     old, new = found(known), found(after)
     tell(share, "supersede", new.digest, DIGITS, "mixed", of=old.digest)
-    text = zoo.fetch(known, tmp_path / "out").text()
+    text = tickets.fetch(known, tmp_path / "out").text()
     assert f"Note: {known} was superseded by {after}" in text
 
 
@@ -686,21 +694,21 @@ def test_nobodys_files_are_written_over(
         path.parent.mkdir(parents=True)
         path.write_text(text)
         with pytest.raises(UsageError, match=rf"mine: holds {name}, which no fetch wrote; name"):
-            zoo.fetch(known, folder)
+            tickets.fetch(known, folder)
         assert [p for p in folder.rglob("*") if p.is_file()] == [path] and path.read_text() == text
         shutil.rmtree(folder)
     folder.write_text("a file")
     with pytest.raises(UsageError, match="is a file; name another folder"):
-        zoo.fetch(known, folder)
+        tickets.fetch(known, folder)
     folder.unlink()
     folder.mkdir()
-    zoo.fetch(known, folder)
+    tickets.fetch(known, folder)
     other = entry_of(share, house().bundle, MODADD)
-    assert zoo.fetch(other, folder).folder == folder  # of whichever entry
+    assert tickets.fetch(other, folder).folder == folder  # of whichever entry
     for name in ("index.json", "README.md"):
         (folder / name).unlink()
     (folder / "seed0" / ".tmp-0011223344556677").write_bytes(b"")
-    zoo.fetch(known, folder)
+    tickets.fetch(known, folder)
     assert json.loads((folder / "index.json").read_bytes())["entry"] == known
 
 
@@ -708,7 +716,7 @@ def test_nobodys_files_are_written_over(
 
 
 def test_a_ticket_is_printed_in_one_line(known: str) -> None:
-    ticket = zoo.load_ticket(known, seed=1, density=0.2)
+    ticket = tickets.load_ticket(known, seed=1, density=0.2)
     total = sum(mask.numel() for mask in ticket.masks.values())
     assert (
         repr(ticket)
@@ -724,15 +732,15 @@ def test_a_ticket_is_printed_in_one_line(known: str) -> None:
 def test_a_ticket_is_the_one_that_was_evaluated(number: int, known: str) -> None:
     """Its masks, and its weights bit by bit; of free ones the pruned entries are zero."""
     density = RUNGS[number]
-    ticket = zoo.load_ticket(known, seed=1, density=density)
-    header, masks, weights = answers.read_ticket(house().out / DIGITS / "tickets/seed1", density)
+    ticket = tickets.load_ticket(known, seed=1, density=density)
+    header, masks, weights = session.read_ticket(house().out / DIGITS / "tickets/seed1", density)
     assert (ticket.task, ticket.seed, ticket.density) == (DIGITS, 1, density)
     assert (ticket.origin, ticket.start, ticket.trained) == (header["origin"], 0, True)
     assert ticket.origin == ("init", "signs", "free")[number]
     assert ticket.masks.keys() == masks.keys()
     assert all(torch.equal(ticket.masks[name], masks[name]) for name in masks)
     spec = load_task(DIGITS).network
-    start = weights or networks.initial(spec, spec.depth, 1).tensors()
+    start = weights or families.initial(spec, spec.depth, 1).tensors()
     for name, tensor in ticket.state_dict.items():
         assert tensor.dtype == torch.float32
         kept = masks.get(name, torch.ones_like(tensor, dtype=torch.bool))
@@ -752,7 +760,7 @@ def test_a_ticket_is_pruned_trained_and_read_by_torch(task: str, share: Path) ->
         assert torch.equal(getattr(layer, f"{parameter}_mask"), mask.float())
         assert torch.equal(getattr(layer, parameter), ticket.state_dict[name] * mask)
     protocol = load_task(task)
-    train = answers.examples(protocol, data.search(protocol, 0).train)
+    train = session.examples(protocol, datasets.search(protocol, 0).train)
     x, y = train.inputs(slice(None)), train.labels(slice(None))
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
     losses = []
@@ -774,7 +782,7 @@ def test_a_ticket_is_pruned_trained_and_read_by_torch(task: str, share: Path) ->
 
 def test_masks_and_weights_without_lthbench(known: str, tmp_path: Path) -> None:
     """The lines of the README that is written with them, on a network of one's own."""
-    done = zoo.fetch(known, tmp_path / "out")
+    done = tickets.fetch(known, tmp_path / "out")
     index = json.loads((done.folder / "index.json").read_bytes())
     assert (done.tickets, done.seeds, done.densities) == (6, (0, 1), RUNGS)
     assert [row["file"] for row in index["tickets"]] == [
@@ -783,10 +791,10 @@ def test_masks_and_weights_without_lthbench(known: str, tmp_path: Path) -> None:
     readme = (done.folder / "README.md").read_text()
     code = readme.partition("```python\n")[2].partition("```")[0]
     spec = load_task(DIGITS).network
-    network = networks.load(spec, spec.depth, networks.initial(spec, spec.depth, 99))
+    network = families.load(spec, spec.depth, families.initial(spec, spec.depth, 99))
     file = code.partition('load_file("')[2].partition('"')[0]
     exec(code.replace(file, str(done.folder / file)), {"network": network})
-    ticket = zoo.load_ticket(known, seed=1)
+    ticket = tickets.load_ticket(known, seed=1)
     for name, mask in ticket.masks.items():
         weights = network.get_parameter(f"{name}_orig") * network.get_buffer(f"{name}_mask")
         assert torch.equal(weights, ticket.state_dict[name] * mask)
@@ -800,7 +808,7 @@ def test_masks_and_weights_without_lthbench(known: str, tmp_path: Path) -> None:
 
 
 def test_two_fetches_are_the_same_bytes(known: str, tmp_path: Path) -> None:
-    first, second = (zoo.fetch(known, tmp_path / name).folder for name in "ab")
+    first, second = (tickets.fetch(known, tmp_path / name).folder for name in "ab")
     files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
     assert len(files) == 8
     assert all((first / path).read_bytes() == (second / path).read_bytes() for path in files)
@@ -814,17 +822,17 @@ def test_a_later_step_is_trained_here(
     file = tmp_path / "bundle.zip"
     file.write_bytes(pack(out, records_of(out)))
     for density, origin in zip(RUNGS, ("rewind", "signs", "rewind"), strict=True):
-        ticket = zoo.load_ticket(file, seed=0, density=density)
-        _, masks, weights = answers.read_ticket(out / DIGITS / "tickets/seed0", density)
+        ticket = tickets.load_ticket(file, seed=0, density=density)
+        _, masks, weights = session.read_ticket(out / DIGITS / "tickets/seed0", density)
         assert (ticket.origin, ticket.start, ticket.note) == (origin, 12, "")
         for name, tensor in ticket.state_dict.items():
             kept = masks.get(name, torch.ones_like(tensor, dtype=torch.bool))
             assert torch.equal(tensor[kept], weights[name][kept])
-    trained = zoo._trained
+    trained = tickets._trained
     monkeypatch.setattr(
-        zoo, "_trained", lambda *at: State({n: t + 1e-7 for n, t in trained(*at).items()}, 12)
+        tickets, "_trained", lambda *at: State({n: t + 1e-7 for n, t in trained(*at).items()}, 12)
     )
-    assert "differ in their last bits" in zoo.load_ticket(file).note
+    assert "differ in their last bits" in tickets.load_ticket(file).note
 
 
 @pytest.mark.parametrize(
@@ -838,31 +846,31 @@ def test_a_later_step_is_trained_here(
 )
 def test_what_is_not_there(arguments: dict[str, object], said: str, known: str) -> None:
     with pytest.raises(UsageError, match=said):
-        zoo.load_ticket(known, **arguments)  # type: ignore[arg-type]
+        tickets.load_ticket(known, **arguments)  # type: ignore[arg-type]
 
 
 def test_a_bundle_of_several_tasks_needs_a_task(share: Path) -> None:
     with pytest.raises(UsageError, match="holds tickets of tiny-digits, tiny-modadd; name one"):
-        zoo.load_ticket(house().bundle)
-    assert zoo.load_ticket(house().bundle, DIGITS).density == RUNGS[-1]
-    assert zoo.load_ticket(str(house().bundle), DIGITS, density=0.2001).density == 0.2
+        tickets.load_ticket(house().bundle)
+    assert tickets.load_ticket(house().bundle, DIGITS).density == RUNGS[-1]
+    assert tickets.load_ticket(str(house().bundle), DIGITS, density=0.2001).density == 0.2
 
 
 def test_an_entry_that_is_none(known: str) -> None:
     with pytest.raises(RecordError, match=rf"no entry 'mixt.* \(did you mean {known}\?\)"):
-        zoo.load_ticket("mixt" + known[5:])
+        tickets.load_ticket("mixt" + known[5:])
     with pytest.raises(LthbenchError, match="no such file"):
-        zoo.load_ticket("absent.zip")
+        tickets.load_ticket("absent.zip")
 
 
 def test_other_initial_weights_than_the_seeds_are_refused(
     known: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A record that names other weights than the seed's own says of a ticket what is not so."""
-    initial = networks.initial
-    monkeypatch.setattr(networks, "initial", lambda spec, depth, seed: initial(spec, depth, 9))
+    initial = families.initial
+    monkeypatch.setattr(families, "initial", lambda spec, depth, seed: initial(spec, depth, 9))
     with pytest.raises(RecordError, match="names other initial weights than its seed's"):
-        zoo.load_ticket(known, seed=0, density=0.5)
+        tickets.load_ticket(known, seed=0, density=0.5)
 
 
 def test_the_verb_tells_what_it_wrote(
@@ -877,7 +885,7 @@ def test_the_verb_tells_what_it_wrote(
     def said(*arguments: str) -> tuple[str, str, int]:
         monkeypatch.setattr(sys, "argv", ["lthbench", "tickets", "fetch", *arguments])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         out, err = capsys.readouterr()
         return out, err, int(ended.value.code or 0)
 

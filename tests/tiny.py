@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lthbench import networks
-from lthbench.engine import Examples, Job, choice
-from lthbench.states import State
-from lthbench.task import Network, Recipe
+from lthbench.networks import families
+from lthbench.networks.state import State
+from lthbench.protocol.task import Network, Recipe
+from lthbench.training import dispatch
+from lthbench.training.job import Examples, Job
 
 TOKENS = 7
 FEATURES = 6
@@ -124,7 +125,7 @@ def masks(of: Network, depth: int, density: float = 0.4, seed: int = 0) -> dict[
     draw = np.random.default_rng(seed)
     drawn = {
         name: torch.from_numpy(draw.random(shape) < density)
-        for name, shape in networks.shapes(of, depth).items()
+        for name, shape in families.shapes(of, depth).items()
     }
     first, second, *_ = drawn.values()
     first[:], second[1] = True, False
@@ -133,8 +134,8 @@ def masks(of: Network, depth: int, density: float = 0.4, seed: int = 0) -> dict[
 
 def trained_by(patch: pytest.MonkeyPatch, run: Callable[..., Any]) -> None:
     """Put a function in the place of every engine."""
-    for name in choice.RUN:
-        patch.setitem(choice.RUN, name, run)
+    for name in dispatch.RUN:
+        patch.setitem(dispatch.RUN, name, run)
 
 
 def job(
@@ -151,6 +152,6 @@ def job(
     """A training of a small network from its initial weights to the recipe's end."""
     of = network(family)
     trained = recipe or globals()["recipe"]()
-    begin = start or networks.initial(of, of.depth, seed)
+    begin = start or families.initial(of, of.depth, seed)
     end = trained.steps if until is None else until
     return Job(of, of.depth, begin, masks, trained, end, seed, order, key)

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lthbench.networks.flows import through
 from lthbench.networks.stages import Stage
-from lthbench.task import Network
+from lthbench.networks.synflow import through
+from lthbench.protocol.task import Network
 
 
 class Conv(nn.Module):

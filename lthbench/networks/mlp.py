@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lthbench.networks.flows import through
 from lthbench.networks.hooks import untouched
 from lthbench.networks.reach import reached
 from lthbench.networks.stages import Stage, numbered
-from lthbench.task import Network
+from lthbench.networks.synflow import through
+from lthbench.protocol.task import Network
 
 
 class MLP(nn.Module):

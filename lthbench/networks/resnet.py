@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lthbench.networks.reach import reached
 from lthbench.networks.stages import Stage, numbered
-from lthbench.task import Network
+from lthbench.protocol.task import Network
 
 
 class Norm(nn.Module):

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lthbench.networks.flows import through
 from lthbench.networks.hooks import untouched
 from lthbench.networks.reach import attended, reached
 from lthbench.networks.stages import Stage, numbered
-from lthbench.task import Network
+from lthbench.networks.synflow import through
+from lthbench.protocol.task import Network
 
 Attend = Literal["softmax", "flow"]  # what weighs the values; the last is linear
 

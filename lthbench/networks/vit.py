@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lthbench.networks.reach import attended, reached
 from lthbench.networks.stages import Stage, numbered
-from lthbench.task import Network
+from lthbench.protocol.task import Network
 
 
 class ViT(nn.Module):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lthbench.ticket import Ticket
+from lthbench.tickets.ticket import Ticket
 from tests.checks import numeric, small
 
 RATE = 0.5  # fast, so that 40 steps move most of a mask

@@ -18,14 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lthbench import answers, data
-from lthbench.check import TASK
-from lthbench.engine import Examples
-from lthbench.method import load_method
-from lthbench.problem import Problem
-from lthbench.states import State
-from lthbench.task import Task
-from lthbench.ticket import Ticket
+from lthbench.evaluation.search import session
+from lthbench.method.problem import Problem
+from lthbench.method.source import load_method
+from lthbench.networks.state import State
+from lthbench.protocol import datasets
+from lthbench.protocol.task import Task
+from lthbench.tickets.ticket import Ticket
+from lthbench.tools.check import TASK
+from lthbench.training.job import Examples
 from tests import tiny
 from tests.searching import begin
 
@@ -66,8 +67,8 @@ def examples() -> Examples:
 def problem(of: Task | None = None, train: Examples | None = None) -> Iterator[Problem]:
     """The problem of seed 0, whose calls are answered in this process."""
     given = train or examples()
-    arrays = data.Examples(given.x.numpy(), given.y.numpy())
-    drawn = patch.object(answers.data_module, "search", lambda *_: data.Search(arrays, arrays))
+    arrays = datasets.Examples(given.x.numpy(), given.y.numpy())
+    drawn = patch.object(session.data_module, "search", lambda *_: datasets.Search(arrays, arrays))
     with TemporaryDirectory() as folder, drawn:
         yield begin(of or task(), 0, Path(folder))[0]
 

@@ -21,8 +21,10 @@ from typing import Any
 import torch
 from tabulate import tabulate
 
-from lthbench.engine import Job, as_in_a_worker, choice, stacked
-from lthbench.task import load_task
+from lthbench.protocol.task import load_task
+from lthbench.training import dispatch
+from lthbench.training.engines import stacked
+from lthbench.training.job import Job, as_in_a_worker
 from tests.speed import peers
 
 TASKS = (
@@ -91,9 +93,9 @@ def measured(name: str, device: str, count: int | None, steps: int | None) -> It
     kind = device.partition(":")[0]
     long = steps or (STEPS[task.network.family] if kind == "cpu" else ON_GPU)
     case = peers.prepared(task, device, long)
-    means = choice.Means(device)
-    for engine in choice.engines(means, task.network):
-        run = choice.RUN[engine]
+    means = dispatch.Means(device)
+    for engine in dispatch.engines(means, task.network):
+        run = dispatch.RUN[engine]
         if engine != "stacked":
             yield Row(name, case.real, engine, 1, rate(run, several(case, 1), case, long))
             continue

@@ -17,16 +17,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 
-from lthbench.guard import NO_COMPILER
+from lthbench.method.audit_hook import NO_COMPILER
 
 os.environ.update(NO_COMPILER)  # before torch is imported
 
 import torch
 from tabulate import tabulate
 
-from lthbench.engine import Evaluation, Examples, Job, Result, plain, stacked
-from lthbench.engine.batched import Way
-from lthbench.task import load_task
+from lthbench.protocol.task import load_task
+from lthbench.training.engines import plain, stacked
+from lthbench.training.engines.stacked_network import Way
+from lthbench.training.job import Evaluation, Examples, Job, Result
 
 DEVICE = "cuda"
 ROWS = (  # task, jobs, goal
@@ -97,7 +98,7 @@ def _distance(ours: Result, theirs: Result) -> float:
 
 def counts_in_float32() -> dict[str, float]:
     """Mean difference of correct counts over seeds, beside one standard error of the seeds."""
-    from lthbench import networks
+    from lthbench.networks import families
     from tests.speed import peers
 
     case = peers.prepared(load_task(CHECKED), DEVICE, STEPS)
@@ -105,7 +106,7 @@ def counts_in_float32() -> dict[str, float]:
     jobs = [
         replace(
             case.job, key=str(n), order=(*case.job.order, str(n)),
-            start=networks.initial(spec, spec.depth, n),
+            start=families.initial(spec, spec.depth, n),
         )
         for n in range(SEEDS)
     ]  # fmt: skip

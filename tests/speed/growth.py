@@ -15,9 +15,9 @@ from dataclasses import replace
 import psutil
 from tabulate import tabulate
 
-from lthbench import executors
-from lthbench.engine import Examples, Job
-from lthbench.executors import Executor
+from lthbench.training.executors import local
+from lthbench.training.executors.local import Executor
+from lthbench.training.job import Examples, Job
 from tests.speed.nodes import drawn, trainings
 
 REPEATS = 3
@@ -76,7 +76,7 @@ def memory() -> int:
 
 async def measured(count: int, steps: int, workers: int, engine: str) -> list[tuple[str, ...]]:
     """A row for each list."""
-    executor, examples = executors.local(workers), drawn()
+    executor, examples = local.local(workers), drawn()
     rows: list[tuple[str, ...]] = []
     first = 0.0
     try:
@@ -96,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.speed.growth", description=__doc__)
     parser.add_argument("--jobs", type=int, default=8)
     parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--workers", type=int, default=executors.default_workers())
+    parser.add_argument("--workers", type=int, default=local.default_workers())
     parser.add_argument("--engine", default="compact")
     options = parser.parse_args()
     rows = asyncio.run(measured(options.jobs, options.steps, options.workers, options.engine))

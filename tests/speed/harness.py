@@ -20,12 +20,16 @@ import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from lthbench import answers, controls, data, networks
-from lthbench.engine import Evaluation, Examples, Job, plain, single_threaded
-from lthbench.engine.order import batches
-from lthbench.paths import data_folder
-from lthbench.states import State
-from lthbench.task import Recipe, Task, load_task
+from lthbench.evaluation.search import session
+from lthbench.io.paths import data_folder
+from lthbench.networks import families
+from lthbench.networks.state import State
+from lthbench.protocol import datasets
+from lthbench.protocol.task import Recipe, Task, load_task
+from lthbench.tickets import controls
+from lthbench.training.batches import batches
+from lthbench.training.engines import plain
+from lthbench.training.job import Evaluation, Examples, Job, single_threaded
 
 TASKS = ("lenet300-mnist", "mlp-digits")
 TESTED = {"mnist": 10_000, "digits": 360}  # examples of the test split, which a final run counts on
@@ -53,24 +57,26 @@ class Case:
 def prepared(name: str, steps: int) -> Case:
     """A task's network, masks and examples; drawn ones where there is no copy of the data."""
     task = load_task(name)
-    real = task.data.source == "digits" or data.prepared(task, test=False) or bool(data_folder())
+    real = (
+        task.data.source == "digits" or datasets.prepared(task, test=False) or bool(data_folder())
+    )
     train, held_out = _examples(task) if real else _drawn(task)
     tested = torch.arange(TESTED[task.data.source]) % len(train.y)
     like = Examples(train.x[tested], train.y[tested], train.scale, train.shift)
     recipe = task.recipe.model_copy(update={"steps": steps})
     at = tuple(range(task.score.every, steps + 1, task.score.every)) or (steps,)
-    shapes = networks.shapes(task.network, task.network.depth)
+    shapes = families.shapes(task.network, task.network.depth)
     (masks,) = controls.random_masks(shapes, [DENSITY], 0, "uniform")
-    start = networks.initial(task.network, task.network.depth, 0)
+    start = families.initial(task.network, task.network.depth, 0)
     rows = list(batches(recipe, len(train.y), 0, ORDER, 0, steps))
     sets = {"held_out": held_out, "test": like}
     return Case(task, recipe, start, masks, train, sets, at, rows, real)
 
 
 def _examples(task: Task) -> tuple[Examples, Examples]:
-    data.prepare(task, download=False, test=False)
-    search = data.search(task, 0)
-    return answers.examples(task, search.train), answers.examples(task, search.held_out)
+    datasets.prepare(task, download=False, test=False)
+    search = datasets.search(task, 0)
+    return session.examples(task, search.train), session.examples(task, search.held_out)
 
 
 def _drawn(task: Task) -> tuple[Examples, Examples]:

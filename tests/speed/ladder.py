@@ -25,11 +25,17 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
-from lthbench import answers, bench, controls, data, executors, networks
-from lthbench.engine import Examples, choice
-from lthbench.masks import Masks
-from lthbench.record import Record, read_record
-from lthbench.task import Task, load_task
+from lthbench.evaluation.search import session
+from lthbench.networks import families
+from lthbench.protocol import datasets
+from lthbench.protocol.task import Task, load_task
+from lthbench.records.schema import Record, read_record
+from lthbench.tickets import controls
+from lthbench.tickets.masks import Masks
+from lthbench.tools import bench
+from lthbench.training import dispatch
+from lthbench.training.executors import local
+from lthbench.training.job import Examples
 from tests.speed import peers, workers
 
 SECONDS = 5.0  # of one rate
@@ -73,15 +79,15 @@ def theirs(task: Task, steps: int, threads: Sequence[int]) -> dict[str, float]:
 
 def rungs(task: Task, out: Path, seed: int, count: int) -> list[list[str]]:
     """Rows of the sparse half: our model-steps a second there, and the dense limit."""
-    train = answers.examples(task, data.search(task, seed).train)
+    train = session.examples(task, datasets.search(task, seed).train)
     ladder = task.ladder.trained
     sparse = ladder[len(ladder) // 2 :]
-    shapes = networks.shapes(task.network, task.network.depth)
+    shapes = families.shapes(task.network, task.network.depth)
     random = controls.random_masks(shapes, list(sparse), seed, "erk")
     limit = 1 / bench.together_at_most(task, count, SECONDS).products
     rows = []
     for density, erk in zip(sparse, random, strict=True):
-        _, found, _ = answers.read_ticket(out / task.name / "tickets" / f"seed{seed}", density)
+        _, found, _ = session.read_ticket(out / task.name / "tickets" / f"seed{seed}", density)
         ticket, control = (_rate(task, masks, train, count) for masks in (found, erk))
         shares = f"{ticket / limit:.2f}", f"{control / limit:.2f}"
         rates = f"{ticket:,.0f}", shares[0], f"{control:,.0f}", shares[1], f"{limit:,.0f}"
@@ -91,7 +97,7 @@ def rungs(task: Task, out: Path, seed: int, count: int) -> list[list[str]]:
 
 def _rate(task: Task, masks: Masks, train: Examples, count: int) -> float:
     """Model-steps a second of all workers, by the engine that would be chosen."""
-    engine = choice.engine_for(choice.Means(), task.network)
+    engine = dispatch.engine_for(dispatch.Means(), task.network)
     jobs = [replace(job, masks=masks) for job in bench.jobs_of(task, engine, 1.0, count)]
     return 1 / asyncio.run(bench.together(jobs, train, count, SECONDS))
 
@@ -104,7 +110,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--peer-steps", type=int, help="of the DataLoader loop [an evaluation's]")
     options = parser.parse_args()
-    cores = executors.default_workers()
+    cores = local.default_workers()
     with tempfile.TemporaryDirectory(prefix="lthbench-speed-") as name:
         folder = Path(name)
         whole = load_task(options.task)

@@ -15,9 +15,11 @@ import time
 import numpy as np
 import torch
 
-from lthbench import cluster, controls, networks
-from lthbench.engine import Examples, Job
-from lthbench.task import load_task
+from lthbench.networks import families
+from lthbench.protocol.task import load_task
+from lthbench.tickets import controls
+from lthbench.training.executors import cluster
+from lthbench.training.job import Examples, Job
 
 TASK = "lenet300-mnist"
 ENGINE = "compact"
@@ -29,8 +31,8 @@ def trainings(count: int, steps: int, name: str) -> list[Job]:
     task = load_task(TASK)
     recipe = task.recipe.model_copy(update={"steps": steps})
     depth = task.network.depth
-    start = networks.initial(task.network, depth, 0)
-    (masks,) = controls.random_masks(networks.shapes(task.network, depth), [0.2], 0, "uniform")
+    start = families.initial(task.network, depth, 0)
+    (masks,) = controls.random_masks(families.shapes(task.network, depth), [0.2], 0, "uniform")
     return [
         Job(
             *(task.network, depth, start, masks if n % 2 else None, recipe, steps, 0),

@@ -31,12 +31,17 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from lthbench import answers, bench, data, networks
-from lthbench.engine import Evaluation, Examples, Job, as_in_a_worker, choice, plain
-from lthbench.engine.augment import move, tables
-from lthbench.engine.order import batches
-from lthbench.paths import data_folder
-from lthbench.task import Recipe, Task, load_task, matching
+from lthbench.evaluation.search import session
+from lthbench.io.paths import data_folder
+from lthbench.networks import families
+from lthbench.protocol import datasets
+from lthbench.protocol.task import Recipe, Task, load_task, matching
+from lthbench.tools import bench
+from lthbench.training import dispatch
+from lthbench.training.augment import move, tables
+from lthbench.training.batches import batches
+from lthbench.training.engines import plain
+from lthbench.training.job import Evaluation, Examples, Job, as_in_a_worker
 
 TASKS = ("lenet300-mnist", "mlp-digits")
 TESTED = {"digits": 360, "mnist": 10_000, "cifar10": 10_000, "imagenette": 3_925}  # test examples
@@ -115,7 +120,7 @@ def dataloader_loop(
     """
     loaders = {name: _loader(task, some, device) for name, some in sets.items()}
     batched = _loader(task, examples, device, job.recipe)
-    model = networks.load(job.network, job.depth, job.start).to(device).train()
+    model = families.load(job.network, job.depth, job.start).to(device).train()
     masks = {name: mask.to(device) for name, mask in (job.masks or {}).items()}
     masked = [(p, masks[name]) for name, p in model.named_parameters() if name in masks]
     optimiser = _by_hand(model, job.recipe)
@@ -230,7 +235,7 @@ def bare_loop(
     drawn = recipe, len(examples.y), job.seed, job.order, 0, steps
     rows = [some.to(device) for some in batches(*drawn)]
     moves = [some.to(device) for some in tables(*drawn)] if recipe.augment != "none" else []
-    model = networks.load(job.network, job.depth, job.start).to(device, dtype).train()
+    model = families.load(job.network, job.depth, job.start).to(device, dtype).train()
     cast = _cast(task, device, True)
     if cast is not nullcontext:
         model = model.to(memory_format=torch.channels_last)
@@ -334,7 +339,7 @@ def engine_loop(case: Case, engine: str, device: str, steps: int, jobs: int) -> 
     evaluation = Evaluation({SEED: case.sets}, evaluated(case.task, steps))
     began = _clock(device)
     with as_in_a_worker() if device == "cpu" else nullcontext():
-        results = dict(choice.run(some, {SEED: case.train}, evaluation))
+        results = dict(dispatch.run(some, {SEED: case.train}, evaluation))
     seconds = _clock(device) - began
     first = results["0"]
     if first.state is None:
@@ -352,7 +357,7 @@ def prepared(task: Task, device: str, steps: int, density: float = DENSITY) -> C
     recipe = task.recipe.lasting(steps)
     source = task.data.source
     free = source in ("digits", "modular-addition")
-    real = free or data.prepared(task, test=False) or bool(data_folder())
+    real = free or datasets.prepared(task, test=False) or bool(data_folder())
     train, held_out = _examples(task) if real else _noise(task)
     tested = torch.arange(TESTED.get(source, len(held_out.y))) % len(train.y)
     sets = {"held_out": held_out, "test": replace(train, x=train.x[tested], y=train.y[tested])}
@@ -361,9 +366,9 @@ def prepared(task: Task, device: str, steps: int, density: float = DENSITY) -> C
 
 
 def _examples(task: Task) -> tuple[Examples, Examples]:
-    data.prepare(task, download=False, test=False)
-    search = data.search(task, SEED)
-    return answers.examples(task, search.train), answers.examples(task, search.held_out)
+    datasets.prepare(task, download=False, test=False)
+    search = datasets.search(task, SEED)
+    return session.examples(task, search.train), session.examples(task, search.held_out)
 
 
 def _noise(task: Task) -> tuple[Examples, Examples]:
@@ -391,7 +396,7 @@ def measure(case: Case, device: str, options: argparse.Namespace) -> list[Row]:
     given = case.task, case.job, case.train, case.sets, device, steps
     group = options.jobs or STACKED[kind]
     runs: dict[str, tuple[int, Callable[[], Timed]]] = {}
-    for engine in choice.engines(choice.Means(device), case.task.network):
+    for engine in dispatch.engines(dispatch.Means(device), case.task.network):
         for jobs in (1, group) if engine == "stacked" else (1,):
             name = f"engine {engine}, {jobs} job{'s' * (jobs != 1)}"
             runs[name] = jobs, partial(engine_loop, case, engine, device, steps, jobs)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
-from lthbench.task import task_names
+from lthbench.protocol.task import task_names
 from tests.boards import synthetic_board
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ class Took:
 
 def once(what: str, board: Path, out: Path) -> Took:
     """Build in a process of its own."""
-    command = "import sys; from pathlib import Path; from lthbench.site import build; "
+    command = (
+        "import sys; from pathlib import Path; from lthbench.leaderboard.site.build import build; "
+    )
     command += "print(build(Path(sys.argv[1]), Path(sys.argv[2])).text())"
     began = time.perf_counter()
     arguments = [sys.executable, "-c", command, str(out), str(board)]

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from lthbench.paths import shipped
+from lthbench.io.paths import shipped
 
 
 def shortened(name: str, steps: int, folder: Path) -> Path:

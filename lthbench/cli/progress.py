@@ -1,0 +1,264 @@
+"""What a person sees while an evaluation runs: bars on a terminal, plain lines elsewhere.
+
+The time left follows from model-steps: those of scoring are known, those of a search are foreseen
+from what the method has spent for each natural logarithm of density on its way down the ladder.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lthbench.protocol.task import Controls, Task, Transfer, controlled
+from lthbench.records import transfer_score
+from lthbench.records.aggregate import CONTROLS
+from lthbench.records.schema import Record
+
+if TYPE_CHECKING:
+    from lthbench.evaluation.scoring import Part
+
+LINE_SECONDS = 10.0  # between plain lines
+IMP_COST = 1 / -math.log(0.8)  # dense trainings a nat: the dearest usual search, before any is seen
+OVERHEAD, FLOPS = 7e-4, 6e10  # seconds of a step on one core, before any is measured
+STARTING = 4.0  # seconds until the processes of a task have imported what they need
+
+
+@dataclass
+class Stage:
+    """One task's search or scoring: model-steps done and foreseen, and since when."""
+
+    task: Task
+    seeds: tuple[int, ...]
+    scoring: float  # model-steps of scoring, as far as they are known
+    carrying: float = 0.0  # model-steps at other depths, foreseen until they are known
+    further: float = 0.0  # nats of density that each seed is to search at other depths
+    begun: float | None = None
+    found: bool = False
+    steps: float = 0.0  # really trained, not found in a store
+    trainings: int = 0
+    seconds: float = 0.0
+    searched: dict[int, float] = field(default_factory=dict)  # charged steps, by seed
+    deepest: dict[int, float] = field(default_factory=dict)  # nats of the last ticket, by seed
+    paid: dict[int, float] = field(default_factory=dict)  # charged steps when it came, by seed
+    elsewhere: float = 0.0  # charged steps of searches at other depths
+    scored: float = 0.0
+
+    @property
+    def bottom(self) -> float:
+        """Nats from dense to the sparsest rung."""
+        return -math.log(self.task.ladder.trained[-1])
+
+    def per_nat(self) -> float | None:
+        """Dense trainings that a nat of density cost so far; None before the first ticket."""
+        known = [(self.paid[seed], nats) for seed, nats in self.deepest.items() if nats]
+        if not known:
+            return None
+        steps = sum(spent / nats for spent, nats in known) / len(known)
+        return steps / self.task.recipe.steps
+
+
+def steps_left(stage: Stage, per_nat: float) -> float:
+    """Model-steps that a task still needs: its search's, foreseen, and its scoring's."""
+    cost = stage.per_nat()
+    nat = (per_nat if cost is None else cost) * stage.task.recipe.steps
+    search = max(nat * stage.further * len(stage.seeds) - stage.elsewhere, 0.0)
+    for seed in () if stage.found else stage.seeds:
+        done = stage.deepest.get(seed, 0.0) >= stage.bottom * (1 - 1e-9)
+        search += 0.0 if done else max(nat * stage.bottom - stage.searched.get(seed, 0.0), 0.0)
+    return search + max(stage.scoring - stage.scored, 0.0) + stage.carrying
+
+
+def seconds_left(stages: Sequence[Stage], now: float, workers: int) -> float:
+    """Seconds until the last task is scored: at this task's rate, later ones at a guess."""
+    known = [cost for stage in stages if (cost := stage.per_nat()) is not None]
+    per_nat = known[-1] if known else IMP_COST
+    return sum(
+        steps_left(stage, per_nat) * seconds_a_step(stage, now, workers)
+        + (STARTING if stage.begun is None else 0.0)
+        for stage in stages
+    )
+
+
+def seconds_a_step(stage: Stage, now: float, workers: int) -> float:
+    """Seconds for one model-step of all workers together: measured, with a guess to begin with.
+
+    The guess weighs as much as one whole training by each worker: the first that ends says little,
+    because others are under way.
+    """
+    guess = guessed_step(stage.task) / workers
+    if stage.begun is None or not stage.steps:
+        return guess
+    passed = now - stage.begun
+    weight = workers * stage.task.recipe.steps
+    return (passed - min(STARTING, passed / 2) + weight * guess) / (stage.steps + weight)
+
+
+def guessed_step(task: Task) -> float:
+    """Seconds of one training step on one core, from its arithmetic, before it was measured."""
+    network = task.network
+    inputs = 2 * network.embedding if network.family == "pair-mlp" else network.inputs
+    weights = inputs * network.width + network.depth * network.width**2
+    if network.family == "transformer":
+        weights = network.depth * network.width * (4 * network.width + 2 * network.hidden)
+    examples = task.recipe.batch or task.data.modulus**2 * task.data.train_fraction
+    return OVERHEAD + 6 * weights * examples / FLOPS
+
+
+def scoring_steps(task: Task, seeds: int, controls: Controls, compressed: bool) -> float:
+    """Model-steps that scoring a whole ladder takes: dense, tickets, controls, short schedules."""
+    rungs = controlled(task.ladder.trained, controls)
+    runs = 1.0 + len(task.ladder.trained) + len(CONTROLS) * len(rungs)
+    if compressed and (rung := task.score.compressed_density):
+        runs += (2 + (rung in rungs)) * (1 / 8 + 1 / 4 + 1 / 2)  # reinit only where it is
+    return runs * seeds * task.recipe.steps
+
+
+def carrying_steps(task: Task, seeds: int, direct: bool) -> float:
+    """Model-steps of what is trained at other depths: carried and random tickets, parts of one."""
+    if task.transfer is None:
+        return 0.0
+    runs = len(task.transfer.targets) * runs_at_a_target(task.transfer, direct)
+    return float(runs * seeds * task.recipe.steps)
+
+
+def runs_at_a_target(transfer: Transfer, direct: bool) -> int:
+    """A seed's trainings at one depth: on each rung carried, random and direct; parts on one."""
+    return (2 + direct) * len(transfer.densities) + len(transfer_score.PARTS)
+
+
+def further_nats(task: Task, direct: bool) -> float:
+    """Nats of density that a seed searches at other depths than the task's own."""
+    if task.transfer is None:
+        return 0.0
+    searches = (task.transfer.source != task.network.depth) + direct * len(task.transfer.targets)
+    return searches * -math.log(task.transfer.densities[-1])
+
+
+class Told:
+    """Follows an evaluation and shows it: a bar, or plain lines."""
+
+    def __init__(self, console: Any | None) -> None:
+        self.stages: list[Stage] = []
+        self.workers = 1
+        self.last_line = 0.0
+        self.console = console  # a rich Progress, or None for plain lines
+        self.bar: Any = None
+        if console is not None:
+            self.bar = console.add_task("starting", total=None)
+
+    def plan(self, parts: Sequence[Part], workers: int) -> None:
+        self.workers = max(workers, 1)
+        for part in parts:
+            task, count, plan = part.task, len(part.seeds), part.plan
+            steps = scoring_steps(task, count, plan.controls, plan.compressed)
+            carrying = carrying_steps(task, count, plan.direct) if plan.transfer else 0.0
+            further = further_nats(task, plan.direct) if plan.transfer else 0.0
+            self.stages.append(Stage(task, part.seeds, steps, carrying, further))
+
+    def begin(self, task: Task) -> None:
+        self._stage(task).begun = time.monotonic()
+        self._show(task, "searching", True)
+
+    def search(self, task: Task, seed: int, what: str, steps: float, ran: bool) -> None:
+        stage = self._stage(task)
+        stage.steps += steps if ran else 0.0
+        stage.trainings += ran and steps > 0
+        ticket = what.startswith("ticket ")
+        if stage.found:
+            stage.elsewhere += steps
+        else:
+            stage.searched[seed] = stage.searched.get(seed, 0.0) + steps
+        if ticket and not stage.found:
+            stage.deepest[seed] = -math.log(float(what.split()[1]))
+            stage.paid[seed] = stage.searched[seed]
+        shown = f"ticket at {float(what.split()[1]):.1%}" if ticket else what
+        self._show(task, f"seed {seed} {shown}", ticket)
+
+    def found(self, task: Task) -> None:
+        self._stage(task).found = True
+
+    def scoring(self, task: Task, what: str, steps: float, ran: bool) -> None:
+        stage = self._stage(task)
+        if what == "planned":
+            stage.scoring = stage.scored + steps
+            return
+        stage.scored += steps
+        stage.steps += steps if ran else 0.0
+        stage.trainings += ran and steps > 0
+        self._show(task, f"scoring {what}", False)
+
+    def carry(self, task: Task, what: str, steps: float, ran: bool) -> None:
+        """Scoring at other depths, whose searches are over once it is planned."""
+        if what == "planned":
+            self._stage(task).carrying = self._stage(task).further = 0.0
+        self.scoring(task, what, steps, ran)
+
+    def done(self, record: Record) -> None:
+        for stage in self.stages:
+            if stage.task.name == record.task.name:
+                stage.scored = stage.scoring
+                stage.carrying = stage.further = 0.0
+                stage.seconds = time.monotonic() - (stage.begun or time.monotonic())
+                self._show(stage.task, "scored", True)
+
+    def left_out(self, task: Task) -> None:
+        self.stages.remove(self._stage(task))
+
+    def sums(self) -> list[str]:
+        """What was trained, a line a task: trainings, steps, and what one step took a worker."""
+        return [
+            f"{s.task.name}: {s.trainings} trainings, {s.steps:,.0f} model-steps in "
+            f"{s.seconds:,.0f} s with {self.workers} workers, "
+            f"{1000 * s.seconds * self.workers / s.steps:.1f} ms a step and worker, all included"
+            for s in self.stages
+            if s.steps
+        ]
+
+    def _stage(self, task: Task) -> Stage:
+        return next(stage for stage in self.stages if stage.task.name == task.name)
+
+    def _show(self, task: Task, what: str, always: bool) -> None:
+        now = time.monotonic()
+        stage = self._stage(task)
+        left = seconds_left(self.stages, now, self.workers)
+        begun = now if stage.begun is None else stage.begun
+        rate = stage.steps / max(now - begun, 1e-3)
+        if self.console is not None:
+            work = sum(s.steps for s in self.stages)
+            known = [cost for s in self.stages if (cost := s.per_nat()) is not None]
+            ahead = sum(steps_left(s, known[-1] if known else IMP_COST) for s in self.stages)
+            text = f"{task.name}  {what}  {rate:,.0f} steps/s  {clock(left)} left"
+            self.console.update(self.bar, description=text, completed=work, total=work + ahead)
+        elif always or now - self.last_line > LINE_SECONDS:
+            self.last_line = now
+            text = f"{task.name}: {what}, {rate:,.0f} model-steps/s, {clock(left)} left"
+            print(text, flush=True)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:07, 12:30 or 3:05:00."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
+
+
+@contextmanager
+def shown() -> Iterator[Told]:
+    """A bar on standard error where that is a terminal, plain lines on standard output elsewhere.
+
+    So standard error holds nothing but a mistake, told in one line.
+    """
+    if not sys.stderr.isatty():
+        yield Told(None)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=24))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as console:
+        yield Told(console)

@@ -1,0 +1,1 @@
+"""One seed's search: a child that holds the method, and a coordinator that answers it."""

@@ -1,0 +1,161 @@
+"""One child process as the coordinator sees it: messages, what it prints, its time and memory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import psutil
+from torch import Tensor
+
+from lthbench.errors import MethodError
+from lthbench.evaluation.search.requests import Requests
+from lthbench.io import messages, store
+from lthbench.training.executors.local import environment
+
+OUTPUT_KEPT = 64 * 1024  # bytes of what a child prints, from its beginning and from its end
+OUTPUT_LIMIT = 64 * 2**20
+POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a child may take: its own seconds (None: any) and bytes of memory."""
+
+    seconds: float | None = None
+    memory: int = 8 * 2**30
+
+
+class Child(Protocol):
+    """A child wherever it lives: on this machine, or on a node of a cluster."""
+
+    own_seconds: float
+
+    async def send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None: ...
+    async def receive(self, limits: Limits, stop: asyncio.Event) -> messages.Message: ...
+    def kill(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+StartChild = Callable[[Path], Awaitable[Child]]  # in a folder of its own
+
+
+class ChildProcess:
+    """One child process: its messages, what it prints, its time and its memory."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.first = b""
+        self.last: deque[bytes] = deque(maxlen=16)
+        self.printed = 0
+        self.own_seconds = 0.0
+        self._requests = Requests()
+        self._capture = asyncio.ensure_future(self._read_output())
+
+    @staticmethod
+    async def start(home: Path) -> ChildProcess:
+        store.discard(home)  # what a killed run left there would be news to the next
+        home.mkdir(parents=True, exist_ok=True)
+        own = str(home.resolve())
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # nothing is imported from the folder that a method writes to
+            "-m",
+            "lthbench.method.child",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=own,
+            env=environment() | {"HOME": own, "TMPDIR": own, "PYTHONDONTWRITEBYTECODE": "1"},
+            limit=2**24,
+            start_new_session=True,
+        )
+        return ChildProcess(process)
+
+    async def send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        assert self.process.stdin
+        try:
+            await messages.asend(self.process.stdin, header, tensors)
+        except ConnectionError as error:
+            raise await self._gone() from error
+
+    async def receive(self, limits: Limits, stop: asyncio.Event) -> messages.Message:
+        """The next request; MethodError if it is none that a method's call makes, or if the child
+        ends or takes too much.
+
+        Raises CancelledError once another seed has asked all to stop.
+        """
+        assert self.process.stdout
+        reading = asyncio.ensure_future(messages.areceive(self.process.stdout))
+        began = time.monotonic()
+        try:
+            while not (await asyncio.wait([reading], timeout=POLL_SECONDS))[0]:
+                if stop.is_set():
+                    raise asyncio.CancelledError
+                self._check(limits, time.monotonic() - began)
+            message = reading.result()
+        except messages.WireError as error:
+            raise MethodError(f"the child sent bytes that are no message: {error}") from error
+        finally:
+            reading.cancel()
+        self.own_seconds += time.monotonic() - began
+        if message is None:
+            raise await self._gone()
+        if stop.is_set():
+            raise asyncio.CancelledError
+        self._check(limits, 0.0)  # a child that asks often is never waited for so long
+        self._requests.check(message[0])
+        return message
+
+    def _check(self, limits: Limits, waiting: float) -> None:
+        own = self.own_seconds + waiting
+        if limits.seconds is not None and own > limits.seconds:
+            raise MethodError(
+                f"took more than {limits.seconds:g} s of its own time; raise --timeout if it must"
+            )
+        with contextlib.suppress(psutil.Error):
+            used = psutil.Process(self.process.pid).memory_info().rss
+            if used > limits.memory:
+                raise MethodError(
+                    f"uses {used / 2**30:.1f} GB of memory; at most {limits.memory / 2**30:.1f} GB "
+                    "are allowed (--memory)"
+                )
+        if self.printed > OUTPUT_LIMIT:
+            raise MethodError(f"printed more than {OUTPUT_LIMIT >> 20} MB; print less")
+
+    async def _read_output(self) -> None:
+        assert self.process.stderr
+        while chunk := await self.process.stderr.read(4096):
+            self.printed += len(chunk)
+            if len(self.first) < OUTPUT_KEPT:
+                self.first += chunk
+            else:
+                self.last.append(chunk)
+
+    async def _gone(self) -> MethodError:
+        code = await self.process.wait()
+        await self._capture
+        said = (self.first + b"".join(self.last)).decode(errors="replace").strip()
+        last = said.splitlines()[-1][:100] if said else "it printed nothing"
+        error = MethodError(f"the method's process ended (exit status {code}): {last}")
+        error.add_note(said)
+        return error
+
+    def kill(self) -> None:
+        """Kill the process; `close` waits for its end."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+
+    async def close(self) -> None:
+        self.kill()
+        await self.process.wait()
+        self._capture.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._capture

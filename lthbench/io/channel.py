@@ -1,0 +1,70 @@
+"""What child and worker processes share: a private channel, and an end with their parent."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+from torch import Tensor
+
+from lthbench.io import messages
+
+
+class Channel:
+    """Messages over what were standard input and output; printing goes to standard error.
+
+    A thread reads the input, so that its end is noticed inside a long computation too: the process
+    then ends at once, because nobody is left to hear it.
+    """
+
+    def __init__(self) -> None:
+        incoming = os.fdopen(os.dup(0), "rb")
+        self._outgoing: BinaryIO = os.fdopen(os.dup(1), "wb")
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        os.dup2(2, 1)
+        sys.stdout = os.fdopen(1, "w", buffering=1, errors="replace", closefd=False)
+        _die_with_parent()
+        self._messages: queue.Queue[messages.Message] = queue.Queue()
+        threading.Thread(target=self._read, args=(incoming,), daemon=True).start()
+
+    def receive(self) -> messages.Message:
+        """The next message; waits for it."""
+        return self._messages.get()
+
+    def send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
+        """Send one message."""
+        messages.send(self._outgoing, header, tensors)
+
+    def ask(
+        self, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
+    ) -> messages.Message:
+        """Send a request and wait for its answer."""
+        self.send(header, tensors)
+        return self.receive()
+
+    def _read(self, incoming: BinaryIO) -> None:
+        while True:
+            try:
+                message = messages.receive(incoming)
+            except messages.WireError:
+                message = None
+            if message is None:
+                os._exit(0)
+            self._messages.put(message)
+
+
+def _die_with_parent() -> None:
+    """On Linux the kernel ends this process with its parent, even where code holds the GIL."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+    import signal
+
+    parent_death_signal = 1
+    ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)

@@ -1,0 +1,140 @@
+"""JSON, texts and names out of what strangers wrote: read with limits, shown on one line."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from lthbench.errors import RecordError
+from lthbench.io import visible_text
+from lthbench.io.paths import canonical_json
+
+DEPTH = 24  # of tables in tables
+NEXT = "make the bundle again with `lthbench submit OUT`"
+KEY = re.compile(r"[A-Za-z0-9_.-]{1,60}")
+MARKUP = re.compile(r"<(?![^<>\s@]+@[^<>\s@]+>)")  # anything but a mail address in brackets
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:javascript|data|vbscript):", re.IGNORECASE)
+TABLE_LIMIT, TEXT_LIMIT = 40, 400  # keys of a table that may be filled freely; characters of each
+INTEGER_LIMIT = 2**63
+
+
+def shown(text: str, limit: int = 80) -> str:
+    """A name of others as it may stand in a message: ASCII, one line, cut."""
+    visible = ascii(text)[1:-1]
+    return visible if len(visible) <= limit else visible[: limit - 3] + "..."
+
+
+def canonical(data: bytes | memoryview, place: str, limit: int, *, line: bool = True) -> Any:
+    """The value of JSON whose bytes are its canonical ones: a line, or in a text no line's end.
+
+    So no key stands twice, no number is NaN or infinite, and two files of one value are one file.
+
+    Raises:
+        RecordError: naming the place and the rule.
+    """
+    if len(data) > limit:
+        raise RecordError(f"{place}: {len(data)} bytes of JSON, at most {limit} are read")
+    text = bytes(data)
+    try:
+        value = json.loads(text, parse_constant=_no_number)
+        _check_depth(value, DEPTH)
+        again = canonical_json(value)
+    except RecursionError as error:
+        raise RecordError(f"{place}: JSON nested too deep; {NEXT}") from error
+    except ValueError as error:  # of text, of JSON, of numbers, of surrogates
+        raise RecordError(f"{place}: not JSON: {shown(str(error))}; {NEXT}") from error
+    if text != (again if line else again[:-1]):
+        raise RecordError(
+            f"{place}: not in canonical form (sorted keys once each, no spaces, plain numbers); "
+            f"{NEXT}"
+        )
+    return value
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _check_depth(value: Any, left: int) -> None:
+    if isinstance(value, (dict, list)):
+        if not left:
+            raise RecursionError
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, left - 1)
+
+
+def check_text(place: str, text: str, *, lines: bool = False) -> None:
+    """That a text pretends to be no other line, and turns no direction of writing.
+
+    Args:
+        lines: whether it may have several.
+
+    Raises:
+        RecordError: naming the place and the character.
+    """
+    hidden = next((c for c in text if not _is_seen(c) and not (lines and c in "\n\t")), "")
+    if hidden:
+        raise RecordError(
+            f"{shown(place)}: holds the character U+{ord(hidden):04X}, which cannot be seen "
+            "or changes the direction of text; take it out"
+        )
+
+
+def _is_seen(character: str) -> bool:
+    """Whether a character is drawn, and no space but the plain one."""
+    return character.isprintable() and not visible_text.hidden(character)
+
+
+def check_plain(place: str, key: str, value: str) -> None:
+    """That a text which pages show is none of their code, and leads nowhere but to https.
+
+    Raises:
+        RecordError: naming the place and the rule.
+    """
+    if MARKUP.search(key + value):
+        raise RecordError(f"{place}.{shown(key)}: holds markup; write plain text")
+    unsafe = [m.group() for m in SCHEME.finditer(value) if m.group().lower() != "https://"]
+    if unsafe:
+        raise RecordError(
+            f"{place}.{shown(key)}: an address that begins with {unsafe[0]}; only https:// is taken"
+        )
+
+
+def check_table(place: str, table: Mapping[str, Any]) -> None:
+    """That a table which is filled freely has few keys, plain names, and values in bounds.
+
+    Raises:
+        RecordError: naming the place, the value and the rule.
+    """
+    for key, value in table.items():
+        check_text(f"{place} (a key)", key)
+        if type(value) is str:
+            check_text(f"{place}.{key}", value)
+    if len(table) > TABLE_LIMIT:
+        raise RecordError(f"{place}: {len(table)} keys, at most {TABLE_LIMIT}")
+    for key, value in table.items():
+        if not KEY.fullmatch(key):
+            raise RecordError(f"{place}: key {shown(key)!r}: letters, digits and _ . - alone")
+        if type(value) is int and abs(value) >= INTEGER_LIMIT:
+            raise RecordError(f"{place}.{key}: an integer of more than 64 bits")
+        if type(value) is str and len(value) > TEXT_LIMIT:
+            raise RecordError(f"{place}.{key}: {len(value)} characters, at most {TEXT_LIMIT}")
+    check_zeros(place, table)
+
+
+def check_zeros(place: str, tree: Any) -> None:
+    """That no number in it is -0; RecordError naming the place."""
+    if negative_zero(tree):
+        raise RecordError(f"{place}: holds -0, which is written 0")
+
+
+def negative_zero(tree: Any) -> bool:
+    """Whether it is -0, or holds it."""
+    if isinstance(tree, float):
+        return tree == 0 and math.copysign(1, tree) < 0
+    if isinstance(tree, dict):
+        return any(map(negative_zero, tree.values()))
+    return isinstance(tree, (list, tuple)) and any(map(negative_zero, tree))

@@ -1,0 +1,1 @@
+"""The board: bundles, validation, ranks, verification, analysis, the site."""

@@ -1,0 +1,1 @@
+"""What several entries say together: comparisons, evidence, power."""

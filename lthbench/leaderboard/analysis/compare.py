@@ -1,0 +1,224 @@
+"""Two methods side by side, seed by seed: `lthbench compare A B`.
+
+The harness draws seeds and streams, so what two records share is compared in pairs. Records of two
+versions of a protocol are never compared. Definitions: protocol, section 10.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from lthbench.errors import RecordError
+from lthbench.leaderboard.analysis.comparison import Comparison, OnTask, Rung
+from lthbench.leaderboard.analysis.inputs import Masks, Side, side
+from lthbench.leaderboard.board import entries, ranks
+from lthbench.records import aggregate, metrics
+from lthbench.records.metrics import Interval, Matching
+from lthbench.records.schema import Record
+from lthbench.report import tables
+from lthbench.report.tables import NA, plain
+
+__all__ = ["Comparison", "Side", "compare", "of", "side"]
+
+TESTED_FROM = 8  # units
+NO_MASKS = "masks not at hand (set LTHBENCH_BUNDLES)"
+
+
+def compare(a: str, b: str) -> Comparison:
+    """Compare two methods on the tasks and seeds that both have.
+
+    Args:
+        a, b: an entry or a method of the board, a record's or a bundle's file, or the folder of an
+            evaluation.
+
+    Raises:
+        RecordError: for what is none of these, nothing that both have, or two versions of a
+            protocol.
+    """
+    board = cache(entries.load)
+    return of(side(a, board), side(b, board))
+
+
+def of(first: Side, second: Side) -> Comparison:
+    """Compare two sides that were read already; raises as `compare` does."""
+    shared = [name for name in first.records if name in second.records]
+    if not shared:
+        raise RecordError(
+            f"{first.name} is of {', '.join(first.records)}, {second.name} of "
+            f"{', '.join(second.records)}: no task that both have; name two of one task"
+        )
+    told = tuple(_on_task(name, first, second) for name in sorted(shared))
+    names = sorted(first.records.keys() ^ second.records.keys())
+    alone = {name: first.name if name in first.records else second.name for name in names}
+    difference, p = _suite(told)
+    return Comparison(first.name, second.name, told, difference, p, alone)
+
+
+def _on_task(name: str, a: Side, b: Side) -> OnTask:
+    first, second = a.records[name], b.records[name]
+    if first.task.digest != second.task.digest:
+        raise RecordError(
+            f"{name}: {a.name} is of version {first.task.version} ({first.task.digest[:8]}), "
+            f"{b.name} of version {second.task.version} ({second.task.digest[:8]}); two protocols "
+            "are never compared: evaluate one of them again"
+        )
+    seeds = tuple(seed for seed in first.seeds if seed in second.seeds)
+    if not seeds or first.shown != second.shown:
+        raise RecordError(
+            f"{name}: {a.name} has seeds {tables.listing(first.seeds)} on the {first.shown} set, "
+            f"{b.name} {tables.listing(second.seeds)} on the {second.shown} set; compare two "
+            "development runs or two final ones"
+        )
+    both = tables.is_untrained(first), tables.is_untrained(second)
+    warnings = [*_warnings(first, second)]
+    if both[0] != both[1]:
+        only = a.name if both[0] else b.name
+        warnings.append(f"the tickets of {only} are untrained: compared as trained afterwards")
+    kind = "untrained" if all(both) else "ticket"
+    masks = [chosen[name] for chosen in (a.masks, b.masks) if name in chosen]
+    rungs, why = _rungs(first, second, seeds, kind, masks)
+    what, values = _headline(first, second, seeds, both)
+    differences = tuple(x - y for x, y in zip(*values, strict=True)) if values else ()
+    three = (values[0], values[1], differences) if values else None
+    return OnTask(
+        task=name,
+        seeds=seeds,
+        shown=first.shown,
+        measure="accuracy" if kind == "untrained" else tables.measure(first),
+        rungs=rungs,
+        what=what,
+        headline=(_t(three[0]), _t(three[1]), _t(three[2])) if three else None,
+        values=differences,
+        counts=what == "retention",
+        p=_p([values[0]], [values[1]]) if values else None,
+        matching=(_matching(first), _matching(second)),
+        cost=(_cost(first), _cost(second)),
+        division=(first.aggregates["division"], second.aggregates["division"]),
+        overlap=why,
+        warnings=tuple(warnings),
+    )
+
+
+def _warnings(a: Record, b: Record) -> list[str]:
+    """What differs besides the methods."""
+    found = []
+    digests = [record.reference.digest if record.reference else "" for record in (a, b)]
+    if digests[0] != digests[1]:
+        one, other = (digest[:8] or "none" for digest in digests)
+        found.append(f"scored against different references ({one}, {other}): no headline compared")
+    for key in ("lthbench", "torch", "device", "engine"):
+        one, other = (plain(record.environment.get(key, NA), 40) for record in (a, b))
+        if one != other:
+            found.append(f"{key}: {one} and {other}")
+    if a.method.digest == b.method.digest and a.method.options != b.method.options:
+        keys = sorted({*a.method.options, *b.method.options})
+        told = [
+            f"{plain(key, 30)} {_option(a, key)} and {_option(b, key)}"
+            for key in keys
+            if a.method.options.get(key) != b.method.options.get(key)
+        ]
+        found.append(f"one source with other options: {', '.join(told)}")
+    return found
+
+
+def _option(record: Record, key: str) -> str:
+    return plain(str(record.method.options.get(key, "unset")), 30)
+
+
+def _rungs(
+    a: Record, b: Record, seeds: Sequence[int], kind: str, masks: Sequence[Masks]
+) -> tuple[tuple[Rung, ...], str]:
+    """The rungs that both ladders have, and why overlaps are not told."""
+    tables_ = [record.model_dump(mode="json", exclude={"aggregates"}) for record in (a, b)]
+    cells = [
+        {(c["seed"], c["density"]): c for c in table["cells"] if _is(c, kind)} for table in tables_
+    ]
+    rungs = []
+    for density in a.task.ladder:
+        if density not in b.task.ladder:
+            continue
+        values = [
+            [_score(table, found.get((seed, density))) for seed in seeds]
+            for table, found in zip(tables_, cells, strict=True)
+        ]
+        differences = tuple(x - y for x, y in zip(*values, strict=True))
+        held = [s for s in seeds if all(_has(found.get((s, density))) for found in cells)]
+        overlap = _overlap(masks, held, density) if len(masks) == 2 else None
+        means = [sum(row) / len(row) for row in values]
+        rungs.append(Rung(density, means[0], means[1], _t(differences), differences, overlap))
+    return tuple(rungs), "" if len(masks) == 2 else NO_MASKS
+
+
+def _is(cell: Mapping[str, Any], kind: str) -> bool:
+    return bool(cell["kind"] == kind and cell["schedule"] == 1)
+
+
+def _has(cell: Mapping[str, Any] | None) -> bool:
+    return cell is not None and cell["status"] != "missing" and cell["masks"] is not None
+
+
+def _score(table: Mapping[str, Any], cell: Mapping[str, Any] | None) -> float:
+    if cell is not None:
+        return aggregate.score_of(table, cell)
+    return float(table["task"]["chance"])
+
+
+def _overlap(masks: Sequence[Masks], seeds: Sequence[int], density: float) -> Interval | None:
+    """The pooled excess over chance, one value a seed; None if there is none to tell."""
+    from lthbench.tickets.masks import overlap
+
+    found = [overlap(*(read(seed, density) for read in masks)).pooled.excess for seed in seeds]
+    told = [value for value in found if value is not None]
+    return metrics.t_interval(told) if told else None
+
+
+def _headline(
+    a: Record, b: Record, seeds: Sequence[int], untrained: tuple[bool, bool]
+) -> tuple[str, tuple[list[float], list[float]] | None]:
+    """What is compared first, one value a seed of each; None where either has none."""
+    if untrained[0] != untrained[1]:
+        return "", None
+    found = [aggregate.headline(record.aggregates) for record in (a, b)]
+    kinds = {told["what"] for told in found if told}
+    differ = a.reference != b.reference and not untrained[0]
+    what = kinds.pop() if len(kinds) == 1 else ""
+    if differ or not what or found[0] is None or found[1] is None:
+        return what, None
+    one, other = (
+        dict(zip(record.seeds, told["values"], strict=True))
+        for record, told in zip((a, b), found, strict=True)
+        if told
+    )
+    return what, ([one[seed] for seed in seeds], [other[seed] for seed in seeds])
+
+
+def _p(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> float | None:
+    """Two-sided by sign flips; None of too few units, or where a task has one seed."""
+    units, fewest = sum(map(len, a)), min(map(len, a))
+    return ranks.sign_flips(a, b) if units >= TESTED_FROM and fewest > 1 else None
+
+
+def _t(values: Sequence[float]) -> Interval:
+    """t over seeds; no bounds where all are alike, which tells no spread."""
+    found = metrics.t_interval(values)
+    return Interval(found.mean, None, None, found.n) if metrics.alike(values) else found
+
+
+def _matching(record: Record) -> Matching:
+    return Matching(**record.aggregates["matching"])
+
+
+def _cost(record: Record) -> float | None:
+    cost = record.aggregates["cost"]
+    return float(cost["mean"]) if cost else None
+
+
+def _suite(told: Sequence[OnTask]) -> tuple[Interval | None, float | None]:
+    """The difference of mean retention over the shared tasks that may be ranked, and its p."""
+    values = [task.values for task in told if task.headline and task.counts]
+    if len(values) < 2:
+        return None, None
+    nothing = [[0.0] * len(row) for row in values]
+    return metrics.suite_interval(values), _p(values, nothing)

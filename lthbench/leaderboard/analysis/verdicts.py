@@ -1,0 +1,246 @@
+"""The verdicts on the conjecture: named rules with their thresholds, each a pure function.
+
+A rule is never changed once there are data that it judges: a better one gets a new version, and
+what an older one said stays in the file that it was saved in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from lthbench.protocol.task import Strict
+from lthbench.records import metrics
+from lthbench.records.schema import Record, Short
+
+RULES_VERSION = 2
+LEAST_SEEDS = 5
+SAME_ABOVE = 0.2  # excess
+SAME_BELOW = 0.05
+TANGENT_MARGINS = 5.0
+
+Result = Literal["supported", "refuted", "undecided", "too few seeds", "not measured"]
+Of = Literal["pair", "a", "b"]
+Text = Annotated[str, Field(max_length=1000)]
+
+
+class Rule(Strict):
+    """A verdict's name, what it asks, how it is decided, and the numbers in it."""
+
+    name: Short
+    question: Text
+    text: Text
+    thresholds: dict[str, float]
+
+
+class Estimate(Strict):
+    """A mean over seeds.
+
+    Attributes:
+        low, high: of the two-sided 95 % interval; None below three seeds.
+        lower, upper: one-sided bounds at .05 each, which the rules read.
+        values: one a seed.
+        p: of an exact permutation, one-sided, that it is not above zero; None: there is none.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    lower: float | None
+    upper: float | None
+    values: tuple[Annotated[float, Field(ge=-1e9, le=1e9)], ...]
+    p: float | None = None
+
+
+class Figure(Strict):
+    """A number that a verdict was read off, by name."""
+
+    name: Short
+    estimate: Estimate
+
+
+class Verdict(Strict):
+    """What a rule says of a pair, or of one of the two entries."""
+
+    rule: Short
+    of: Of
+    result: Result
+    figures: tuple[Figure, ...]
+    why: Text
+
+
+SAME = Rule(
+    name="same subnetwork",
+    question="Do the two methods find the same subnetworks?",
+    text="Read off the excess overlap of masks of one seed and density over two nulls, other "
+    "seeds and same start, each averaged over the shared rungs by their share of the ladder in "
+    "log density. Supported: both lower bounds are above the first threshold. Refuted: an upper "
+    "bound is below the second. Else undecided.",
+    thresholds={"supported above": SAME_ABOVE, "refuted below": SAME_BELOW, "alpha": metrics.ALPHA},
+)
+ALREADY = Rule(
+    name="already there at initialisation",
+    question="Is the untrained ticket as good as the trained dense network?",
+    text="Read off the accuracy of the untrained ticket, on the rung best on the held-out part, "
+    "less dense accuracy, paired by seed. Supported: the lower bound is above minus the task's "
+    "margin. Refuted: the upper bound is below it. Else undecided.",
+    thresholds={"margins": 1.0, "alpha": metrics.ALPHA},
+)
+IDENTITY = Rule(
+    name="identity matters",
+    question="Does it matter which weights are kept, and which values they start from?",
+    text="Read off the gaps to the shuffled and to the reinit control, paired by seed, each "
+    "averaged over the rungs that have both by their share of the ladder in log density. "
+    "Supported: both lower bounds are above zero at alpha. "
+    "Refuted: an upper bound is below the task's margin. Else undecided.",
+    thresholds={"above": 0.0, "margins": 1.0, "alpha": metrics.ALPHA},
+)
+TANGENT = Rule(
+    name="tangent",
+    question="Is the network linearised at its start as good as the dense one?",
+    text="Read off the accuracy of linearised training less dense accuracy, paired by seed. "
+    "Supported: the lower bound is above minus the task's margin. Refuted: the upper bound is "
+    "more than the threshold's number of margins below dense. Else undecided.",
+    thresholds={"margins": 1.0, "refuted margins": TANGENT_MARGINS, "alpha": metrics.ALPHA},
+)
+
+
+def rules() -> tuple[Rule, ...]:
+    """Every rule of this version, in the order in which they are told."""
+    return SAME, ALREADY, IDENTITY, TANGENT
+
+
+def estimate(values: Sequence[float], p: float | None = None) -> Estimate | None:
+    """Mean over seeds with its bounds; None where a seed has no value."""
+    if not len(values) or not np.isfinite(values).all():
+        return None
+    whole = metrics.t_interval(values)
+    lower, upper = metrics.one_sided(values)
+    return Estimate(
+        mean=whole.mean,
+        low=whole.low,
+        high=whole.high,
+        lower=lower,
+        upper=upper,
+        values=tuple(float(value) for value in values),
+        p=p,
+    )
+
+
+def same_subnetwork(other_seeds: Estimate | None, same_start: Estimate | None) -> Verdict:
+    """Whether two methods' masks have more in common than seeds and starts explain."""
+    named = {"over other seeds": other_seeds, "over the same start": same_start}
+
+    def decide(found: Sequence[Estimate]) -> Result:
+        if all(_above(one.lower, SAME_ABOVE) for one in found):
+            return "supported"
+        return "refuted" if any(_above(SAME_BELOW, one.upper) for one in found) else "undecided"
+
+    return _judged(SAME, "pair", named, decide, "no room above a null: the masks are full or empty")
+
+
+def already_there(difference: Estimate | None, margin: float | None, of: Of) -> Verdict:
+    """Whether untrained tickets are non-inferior to dense.
+
+    Args:
+        difference: of the untrained ticket's accuracy from dense's; None for trained tickets.
+    """
+    why = "the tickets are trained ones" if difference is None else "no frozen reference"
+    return _non_inferior(ALREADY, of, difference, margin, 1.0, why)
+
+
+def tangent(difference: Estimate | None, margin: float | None, of: Of) -> Verdict:
+    """Whether linearised training is as good as dense.
+
+    Args:
+        difference: of linearised training's accuracy from dense's; None: not measured.
+    """
+    why = "no record holds the accuracy of linearised training"
+    return _non_inferior(TANGENT, of, difference, margin, TANGENT_MARGINS, why)
+
+
+def identity_matters(
+    shuffled: Estimate | None,
+    reinit: Estimate | None,
+    margin: float | None,
+    of: Of,
+) -> Verdict:
+    """Whether tickets are above both controls."""
+    named = {"ticket - shuffled": shuffled, "ticket - reinit": reinit}
+
+    def decide(found: Sequence[Estimate]) -> Result:
+        if all(_above(one.lower, 0.0) for one in found):
+            return "supported"
+        small = margin is not None and any(_above(margin, one.upper) for one in found)
+        return "refuted" if small else "undecided"
+
+    return _judged(IDENTITY, of, named, decide, "a control is missing")
+
+
+def _non_inferior(
+    rule: Rule,
+    of: Of,
+    difference: Estimate | None,
+    margin: float | None,
+    refuted_margins: float,
+    why: str,
+) -> Verdict:
+    known = margin is not None
+
+    def decide(found: Sequence[Estimate]) -> Result:
+        assert margin is not None
+        if _above(found[0].lower, -margin):
+            return "supported"
+        below = _above(-margin * refuted_margins, found[0].upper)
+        return "refuted" if below else "undecided"
+
+    return _judged(rule, of, {"less dense": difference if known else None}, decide, why)
+
+
+def _judged(
+    rule: Rule, of: Of, named: dict[str, Estimate | None], decide: Any, missing: str
+) -> Verdict:
+    figures = tuple(Figure(name=n, estimate=one) for n, one in named.items() if one is not None)
+    found = [figure.estimate for figure in figures]
+    result: Result
+    if len(figures) < len(named):
+        result, why = "not measured", missing
+    elif (least := min(len(one.values) for one in found)) < LEAST_SEEDS:
+        result, why = "too few seeds", f"{least} seeds; a verdict needs {LEAST_SEEDS}"
+    else:
+        result, why = decide(found), ""
+    return Verdict(rule=rule.name, of=of, result=result, figures=figures, why=why)
+
+
+def _above(value: float | None, bound: float | None) -> bool:
+    return value is not None and bound is not None and value - bound > metrics.TIE
+
+
+# Of one entry
+
+
+def untrained(record: Record) -> Estimate | None:
+    """The headline of untrained tickets less dense, by seed."""
+    found = record.aggregates.get("untrained")
+    if found is None:
+        return None
+    (rung,) = [row for row in found["rungs"] if row["density"] == found["headline"]]
+    return estimate(rung["difference"]["values"]) if rung["difference"] else None
+
+
+def gaps(record: Record) -> tuple[Estimate | None, Estimate | None]:
+    """Ticket less each control by seed, averaged over the rungs that have both controls."""
+    kinds = ("ticket", "shuffled", "reinit")
+    rungs = [row for row in record.aggregates["rungs"] if all(row[kind] for kind in kinds)]
+    if not rungs:
+        return None, None
+    weights = metrics.log_density_weights([row["density"] for row in rungs])
+    ticket, *others = (
+        weights @ np.array([row[kind]["values"] for row in rungs], dtype=np.float64)
+        for kind in kinds
+    )
+    first, second = (estimate((ticket - other).tolist()) for other in others)
+    return first, second

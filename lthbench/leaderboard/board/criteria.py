@@ -1,0 +1,328 @@
+"""What levels 2 and 3 of a verification test: which cells are drawn, and what is refused.
+
+Nothing is trained here. `leaderboard.verification` trains what is drawn and judges it by these
+rules, and the ledger's writer holds a report against them again, so that no report is believed for
+its own verdict.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lthbench import seeds
+from lthbench.errors import RecordError
+from lthbench.leaderboard.board import reproduction
+from lthbench.leaderboard.board.sampling import PARTS, Drawn, candidates, draw, part_of, place
+from lthbench.protocol.task import Task
+from lthbench.records import aggregate
+from lthbench.records.metrics import FloatArray
+from lthbench.records.reference import FLOOR_DRAWS, Noise, Reference
+from lthbench.records.schema import Carried, Record
+
+SPREAD = 1.41  # of a difference of two scores that have one spread
+BEYOND = 0.0015  # of honest records exceed each limit of level 2 (`python -m tests.level2`)
+BEND_LIMIT = 6.0
+SIMULATED = 20_000  # honest records
+PLACE = ("kind", "density", "seed", "schedule", "depth")
+SAME_BITS = ("system", "processor", "arithmetic", "threads", "engine", "numpy")
+
+Table = dict[str, Any]
+Ints: TypeAlias = NDArray[np.int_]
+Part: TypeAlias = Literal["held_out", "test"]
+SETS = ("test", "held_out")
+
+
+@dataclass(frozen=True)
+class Floors:
+    """Standard deviations by noise alone, of one rung on one set.
+
+    Attributes:
+        score: of the right answers at T, or in area tasks of the area in points.
+        curve: root mean square over the evaluations, in examples.
+    """
+
+    score: float
+    curve: float
+
+
+Rung: TypeAlias = tuple[int, float]  # depth (0: the task's own) and density
+Known: TypeAlias = Mapping[str, Mapping[Rung, Floors]]  # by set
+
+
+@dataclass(frozen=True)
+class Again:
+    """A cell that was trained again.
+
+    Attributes:
+        status, retrained: how the new training ended, and its right answers by set, at those
+            evaluations that a record keeps.
+        equal: whether these, and the learning distance, are the record's own.
+        z: by set, the difference of scores (claimed less new) in standard deviations.
+        bend: by set, the root mean square of the curves' difference in standard deviations.
+        rung: whose estimated floor these are in; None where it is the least that there is.
+    """
+
+    kind: str
+    density: float
+    seed: int
+    schedule: int
+    depth: int
+    status: str
+    retrained: Mapping[str, tuple[int, ...]]
+    equal: bool
+    z: Mapping[str, float]
+    bend: Mapping[str, float]
+    rung: Rung | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The outcome: what was tested, and whether the record holds."""
+
+    ok: bool
+    what: str
+    cells: tuple[Again, ...]
+
+
+def floors(task: Task, reference: Reference | None) -> Known:
+    """What noise alone does to a task's scores and curves, at its own depth and where tickets are
+    carried to.
+
+    Raises:
+        RecordError: where it was not measured.
+    """
+    if reference is None or reference.noise is None:
+        raise _unmeasured(task.name)
+    found: dict[str, dict[Rung, Floors]] = {part: {} for part in reference.noise}
+    _add(found, 0, task.ladder.trained, reference.noise)
+    for depth in task.transfer.targets if task.transfer and reference.transfer else ():
+        noise = (reference.noise_at or {}).get(str(depth))
+        if noise is None:
+            raise _unmeasured(f"{task.name}, depth {depth}")
+        assert task.transfer
+        _add(found, depth, task.transfer.densities, noise)
+    return found
+
+
+def _add(
+    found: Mapping[str, dict[Rung, Floors]],
+    depth: int,
+    densities: Sequence[float],
+    noise: Mapping[Part, Noise],
+) -> None:
+    for part, known in noise.items():
+        for density, score, curve in zip(densities, known.score, known.curve, strict=True):
+            found[part][depth, density] = Floors(score, curve)
+
+
+def _unmeasured(where: str) -> RecordError:
+    return RecordError(
+        f"{where}: the reference has no noise floor; measure it with lthbench dev noise OUT, then "
+        "lthbench dev reference OUT"
+    )
+
+
+def judge(record: Record, pairs: Sequence[tuple[Drawn, Drawn]], known: Known) -> Judged:
+    """Compare claimed cells with their new trainings."""
+    table = _table(record)
+    return verdict([_row(table, claimed, new, known) for claimed, new in pairs])
+
+
+def verdict(rows: Sequence[Again]) -> Judged:
+    """Differences of scores and curves, in units of what noise alone makes of them.
+
+    In both directions: a lowered claim harms whose source is known. Tickets, carried ones and
+    controls are summed apart: a control that was made worse would pay for a ticket that was made
+    better, and both flatter the submission. Thresholds: protocol, section 12.
+    """
+    parts = _parts(rows)
+    if 0 not in parts:
+        return Judged(False, "no ticket can be trained again", tuple(rows))
+    if ended := [row for row in rows if row.status not in ("ok", "as claimed")]:
+        row = ended[0]
+        told = f"seed {row.seed} {row.kind} at density {row.density:.4g}: trained again it is "
+        return Judged(False, told + row.status, tuple(rows))
+    found = statistics_of(np.array([_tested(row) for row in rows])[None], parts)
+    allowed = limits(rows)
+    bend = max((value for row in rows for value in row.bend.values()), default=0.0)
+    names = ["largest |z|"]
+    for part in PARTS:
+        names += [f"{part}: |sum(z)|/sqrt(m)", "mean square"]
+    what = (
+        f"{sum(row.equal for row in rows)} of {len(rows)} cells equal bit for bit; "
+        + ", ".join(
+            f"{name} {value:.2f} (at most {limit:.2f})"
+            for name, value, limit in zip(names, found[:, 0], allowed, strict=True)
+            if limit  # of a part that is not empty
+        )
+        + f", curves {bend:.2f} (at most {BEND_LIMIT:g})"
+    )
+    ok = bool((found[:, 0] <= allowed).all()) and bend <= BEND_LIMIT
+    return Judged(ok, what, tuple(rows))
+
+
+def statistics_of(z: FloatArray, parts: Ints) -> FloatArray:
+    """What level 2 looks at, (7, records): the largest |z|; of each part, on the test split,
+    |sum(z)| / sqrt(m) and the mean of z squared.
+
+    Args:
+        z: (records, cells, sets), the test split first; NaN where a score is not known.
+        parts: of each cell, which of `PARTS` it is in.
+    """
+    known = np.nan_to_num(z)
+    found = [np.abs(known).max(axis=(1, 2))]
+    for part in range(len(PARTS)):
+        test = known[:, parts == part, 0]
+        count = np.maximum(1, np.isfinite(z[:, parts == part, 0]).sum(axis=1))
+        found += [np.abs(test.sum(axis=1)) / np.sqrt(count), (test**2).sum(axis=1) / count]
+    return np.stack(found)
+
+
+def limits(rows: Sequence[Again]) -> FloatArray:
+    """What each statistic of `statistics_of` exceeds in .15 % of honest records that are retrained
+    on another machine: by simulation, with floors that are estimated as ours are.
+
+    The cells of one rung share its floor, and so the error of its estimate.
+    """
+    dice = seeds.generator(0, "level2")
+    known = np.isfinite([_tested(row) for row in rows])
+    rungs = {rung: at for at, rung in enumerate({row.rung: None for row in rows})}
+    free = FLOOR_DRAWS - 1
+    spread = np.sqrt(dice.chisquare(free, (SIMULATED, len(rungs), len(SETS))) / free)
+    if None in rungs:  # the least floor is not estimated
+        spread[:, rungs[None]] = 1.0
+    z = dice.standard_normal((SIMULATED, len(rows), len(SETS)))
+    z /= spread[:, [rungs[row.rung] for row in rows]]
+    found = statistics_of(np.where(known, z, np.nan), _parts(rows))
+    return np.asarray(np.quantile(found, 1 - BEYOND, axis=1))
+
+
+def _tested(row: Again) -> list[float]:
+    return [row.z.get(part, math.nan) for part in SETS]
+
+
+def _parts(rows: Sequence[Again]) -> Ints:
+    """Of each row, which of `PARTS` it is in."""
+    return np.array([part_of(row.kind, row.schedule) for row in rows])
+
+
+def _table(record: Record) -> Table:
+    """What scoring a cell needs of its record."""
+    return record.model_dump(mode="json", include={"task", "sizes", "cells"})
+
+
+def _row(table: Table, claimed: Drawn, new: Drawn, known: Known) -> Again:
+    """One cell against its new training."""
+    status: str = "as claimed" if claimed.status == new.status != "ok" else new.status
+    if claimed.status != "ok" and new.status == "ok":
+        status = f"sound, where the record says {claimed.status}"
+    z, bend = {}, {}
+    rung: Rung | None = None
+    for part in known if claimed.status == new.status == "ok" else ():
+        if part not in claimed.correct or part not in new.correct:
+            continue
+        floor, rung = _floor(table, claimed, known[part], part)
+        scores_of = [_points(table, cell, part) for cell in (claimed, new)]
+        if scores_of[0] is not None and scores_of[1] is not None:
+            z[part] = (scores_of[0] - scores_of[1]) / (SPREAD * floor.score)
+        bend[part] = _distance(claimed.correct[part], new.correct[part]) / (SPREAD * floor.curve)
+    equal = (claimed.correct, claimed.status) == (new.correct, new.status)
+    return Again(*place(claimed), status, dict(new.correct), equal, z, bend, rung)
+
+
+def _distance(one: Sequence[int], other: Sequence[int]) -> float:
+    """Root mean square over evaluations; infinite for curves of two lengths."""
+    if len(one) != len(other):
+        return math.inf
+    return math.sqrt(sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) / max(1, len(one)))
+
+
+def _floor(
+    table: Table, cell: Drawn, known: Mapping[Rung, Floors], part: str
+) -> tuple[Floors, Rung | None]:
+    """The floor of a cell and whose it is: that of its depth's nearest rung, by ratio; one example
+    and None where none is trained.
+
+    The rungs of untrained tickets are not the ladder's own, so the nearest stands for them.
+    """
+    size = table["sizes"][str(cell.seed)][part]
+    least = Floors(_unit(table, cell, part) / size, 1.0)
+    if cell.kind in aggregate.UNTRAINED:
+        return least, None
+    depth = cell.depth if isinstance(cell, Carried) else 0
+    here = [rung for rung in known if rung[0] == depth]
+    rung = min(here, key=lambda at: abs(math.log(at[1] / cell.density)))
+    found = Floors(max(least.score, known[rung].score), max(least.curve, known[rung].curve))
+    return found, rung if known[rung].score > least.score else None
+
+
+def _unit(table: Table, cell: Drawn, part: str) -> float:
+    """What a score of 1 comes to: examples of a cell that are counted, points of an area."""
+    kind = "accuracy" if cell.kind in aggregate.UNTRAINED else table["task"]["kind"]
+    return aggregate.unit(kind, table["sizes"][str(cell.seed)][part])
+
+
+def _points(table: Table, cell: Drawn, part: str) -> float | None:
+    """The right answers at T, or the area in points; None of a curve that is kept in part."""
+    try:
+        score = aggregate.score_of(table, cell.model_dump(mode="json"), part)
+    except ValueError:  # an area needs every evaluation
+        return None
+    return _unit(table, cell, part) * score
+
+
+def alike(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Whether two environments give the same bits: class of processor, threads and versions."""
+    return all(one.get(name) == other.get(name) is not None for name in SAME_BITS)
+
+
+# What a report must be
+
+
+def misfit(
+    record: Record, task: Task, reference: Reference | None, report: Mapping[str, Any]
+) -> str | None:
+    """Why a report of level 2 or 3 that says "ok" does not follow from its entry; None if it does.
+
+    Args:
+        report: of this record's bundle, its beacon checked.
+    """
+    try:
+        return _retrained_misfit(record, task, reference, report) or (
+            reproduction.misfit(record, reference, report) if report["level"] >= 3 else None
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        return f"its cells cannot be read ({type(error).__name__})"
+
+
+def _retrained_misfit(
+    record: Record, task: Task, reference: Reference | None, report: Mapping[str, Any]
+) -> str | None:
+    """The cells must be those that were drawn, and their curves must lead to the verdict."""
+    told = {tuple(row[name] for name in PLACE): row for row in report["cells"]}
+    cells = candidates(record, reference)
+    wanted = draw(cells, report["bundle"], report["beacon"], len(report["cells"]))
+    if len(told) < len(report["cells"]) or set(told) != {place(cell) for cell in wanted}:
+        return "its cells are not those that bundle and beacon draw"
+    known, table, rows = floors(task, reference), _table(record), []
+    for cell in wanted:
+        row = told[place(cell)]
+        counts = {part: tuple(values) for part, values in row["retrained"].items()}
+        ended = {"as claimed": cell.status}.get(row["status"], row["status"])
+        new = cell.model_copy(update={"correct": counts, "status": ended})
+        sizes = table["sizes"][str(cell.seed)]
+        if counts.keys() != cell.correct.keys() or not all(
+            type(count) is int and 0 <= count <= sizes[part]
+            for part, values in counts.items()
+            for count in values
+        ):
+            return f"seed {cell.seed} {cell.kind} at {cell.density:.4g}: no counts of its sets"
+        rows.append(_row(table, cell, new, known))
+    again = verdict(rows)
+    return None if again.ok else f"its own cells are refused: {again.what}"

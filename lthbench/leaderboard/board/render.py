@@ -1,0 +1,491 @@
+"""The boards in a terminal, in Markdown, in LaTeX and as JSON.
+
+What one came for stands first: who may be first, with which score, and is that certain. Figures
+are those of `standings`; here they are only formatted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lthbench.errors import UsageError
+from lthbench.io.paths import canonical_json
+from lthbench.leaderboard.board import entries, ranks
+from lthbench.leaderboard.board.entries import Board, Entry
+from lthbench.leaderboard.board.standings import RANKED_LEVEL, OnTask, Row, Standing, standings
+from lthbench.protocol.task import load_suite, suite_names
+from lthbench.records import metrics
+from lthbench.records.metrics import Interval
+from lthbench.report import tables
+from lthbench.report.tables import NA, WIDTH, Table, number, percent, plain
+
+LEVELS = ("reported", "artefacts", "retrained", "reproduced")
+NAME = 32  # characters of a name that a column shows
+LISTED = 40  # records that are listed one by one in text
+LEFT = ("rank", "method", "record", "task", "level", "division", "not ranked")
+DASH = "-"
+NOT_ACCEPTED = "not accepted"  # a record that the ledger does not tell of has no level
+
+
+@dataclass(frozen=True)
+class Part:
+    """A heading, sentences, and tables below them; `rank` is the heading's depth."""
+
+    heading: str
+    depth: int
+    lines: tuple[str, ...]
+    tables: tuple[Table, ...] = ()
+
+
+def show(suite: str | None, form: str = "terminal", board: Board | None = None) -> str:
+    """The boards of a suite, or of all that have entries, in one of four forms.
+
+    Args:
+        form: terminal, json, markdown or latex.
+        board: the shipped one by default.
+
+    Raises:
+        TaskError: for a suite that is not there.
+        UsageError: for a suite that is never ranked, or a form that is none.
+    """
+    if form not in FORMS:
+        raise UsageError(f"form {form!r}: is none of {', '.join(FORMS)}")
+    if suite is not None and not load_suite(suite).ranked:
+        ranked = [name for name in suite_names() if load_suite(name).ranked]
+        raise UsageError(
+            f"--suite {suite}: it is never ranked, so it has no board; name {', '.join(ranked)}"
+        )
+    board = board or entries.load()
+    found = standings(board, suite)
+    if form == "json":
+        return as_json(found)
+    return FORMS[form](parts(board, found, suite))
+
+
+def as_json(found: Sequence[Standing]) -> str:
+    """Every figure, one line. p values are left out of boards of more than 100 ranked rows."""
+    return canonical_json([_json_standing(standing) for standing in found]).decode()
+
+
+def parts(board: Board, found: Sequence[Standing], suite: str | None = None) -> list[Part]:
+    """What there is to say, in order."""
+    if not any(standing.rows for standing in found):
+        where = f"Suite {suite}" if suite else "The leaderboard"
+        return [Part(f"{where} has no entries yet", 1, (ADD,))]
+    said = []
+    for name in dict.fromkeys(standing.suite for standing in found):
+        said += _suite([standing for standing in found if standing.suite == name], board)
+    return said
+
+
+ADD = "To add one: `lthbench evaluate METHOD --suite SUITE --final`, then `lthbench submit OUT`."
+
+
+def _suite(found: Sequence[Standing], board: Board) -> list[Part]:
+    suite = load_suite(found[0].suite)
+    over = f"Score: mean retention over {_listed(found[0].tasks)}."
+    if not found[0].tasks:
+        over = "No task of it is ranked."
+    said = [Part(f"Suite {suite.name}: {plain(suite.title)}", 1, (over, *found[0].notes))]
+    names = _names(found)
+    for at, standing in enumerate(found):
+        same = next((o for o in found[:at] if _ids(o) == _ids(standing)), None)
+        if same is not None and standing.rows:
+            ranks = ", and the same ranks" if any(row.rank for row in standing.rows) else ""
+            line = f"The same contenders as on the board {same.title}{ranks}."
+            said.append(Part(f"Board {standing.title}", 2, (line,)))
+        else:
+            said.append(_board(standing, names))
+    return [*said, _records(found), Part("How to read the boards", 2, (READING,))]
+
+
+READING = (
+    "Rank: the places that are left open, all pairs of a board compared at once at "
+    f"{ranks.ALPHA:g}. Score: with its 95 % interval over the published seeds; 1 is lossless, 0 no "
+    "better than random pruning. Cost: of a search, in dense trainings. Level: 0 reported, 1 "
+    "artefacts checked, 2 drawn cells trained again, 3 the search run again; from 2 on an entry is "
+    f"ranked; {NOT_ACCEPTED}: a record is there, but the ledger does not tell of it yet. Commands "
+    "take a record's name or its last 8 digits: `lthbench cite --entry`, `verify`, `compare`."
+)
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) < 2:
+        return names[0] if names else "the ranked tasks (there are none)"
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _names(found: Sequence[Standing]) -> dict[str, str]:
+    """How tables call each contender of a suite: by its name, with its source where it must be.
+
+    A contender's id looks like an entry's, which other commands take, and is none.
+    """
+    ids = {row.contender.id: row.contender.name for standing in found for row in standing.rows}
+    several = {name for name, count in Counter(ids.values()).items() if count > 1}
+    return {
+        id: plain(name, NAME)
+        + (f" (source {id.removeprefix(f'{name}--')})" if name in several else "")
+        for id, name in ids.items()
+    }
+
+
+def _ids(standing: Standing) -> list[str]:
+    return [row.contender.id for row in standing.rows]
+
+
+def _board(standing: Standing, names: Mapping[str, str]) -> Part:
+    ranked = [row for row in standing.rows if row.rank is not None]
+    others = [row for row in standing.rows if row.rank is None]
+    heading = f"Board {standing.title}: {len(ranked)} ranked"
+    heading += f", {len(others)} not" if others else ""
+    shown = [_ranked(ranked, standing, names)] if ranked else []
+    shown += [_unranked(others, standing, names)] if others else []
+    return Part(heading, 2, tuple(_verdict(ranked, standing, names)), tuple(shown))
+
+
+def _verdict(ranked: Sequence[Row], standing: Standing, names: Mapping[str, str]) -> list[str]:
+    """Who may be first, or why nobody is ranked."""
+    if not standing.rows:
+        return ["No entries yet."]
+    if not ranked:
+        return [
+            f"Nobody is ranked yet: that takes level {RANKED_LEVEL}, every ranked task, and all "
+            "published seeds of each."
+        ]
+    first = [names[row.contender.id] for row in ranked if row.rank and row.rank[0] == 1]
+    if len(ranked) == 1:
+        return [f"{first[0]} is alone here."]
+    if len(first) == 1:
+        return [f"{first[0]} is first."]
+    named = ", ".join(first[:4]) + (f" and {len(first) - 4} more" if len(first) > 4 else "")
+    return [f"First place is open between {len(first)}: {named}."]
+
+
+def _ranked(rows: Sequence[Row], standing: Standing, names: Mapping[str, str]) -> Table:
+    division = standing.board not in ("init", "untrained")
+    head = ("rank", "method", _score_head(standing), "cost", "level")
+    return Table(
+        "Ranked",
+        (*head, *(("division",) if division else ())),
+        tuple(
+            (
+                _rank(row.rank),
+                names[row.contender.id],
+                _score(row.score, standing),
+                _cost(row.cost),
+                level_of(counted(row)),
+                *((tables.BOARDS[row.division],) if division else ()),
+            )
+            for row in rows
+        ),
+    )
+
+
+def _unranked(rows: Sequence[Row], standing: Standing, names: Mapping[str, str]) -> Table:
+    return Table(
+        "Listed, not ranked",
+        ("method", "not ranked", _score_head(standing), "cost", "level"),
+        tuple(
+            (
+                names[row.contender.id],
+                REASONS.get(why_unranked(row), why_unranked(row)),
+                _score(row.score, standing),
+                _cost(row.cost),
+                level_of(counted(row)),
+            )
+            for row in rows
+        ),
+    )
+
+
+REASONS = {"reference": "a reference: final weights"}
+
+
+def why_unranked(row: Row) -> str:
+    """Why a row is not ranked; what is not accepted has no level that could be the reason."""
+    unheard = row.why_unranked == "level 0" and not accepted(counted(row))
+    return NOT_ACCEPTED if unheard else row.why_unranked
+
+
+def _records(found: Sequence[Standing]) -> Part:
+    """Every record of the suite's contenders, with the id that other commands take."""
+    told = {}
+    for standing in found:
+        for row in standing.rows:
+            for task, on in row.tasks.items():
+                told[on.entry.digest] = (task, row, on)
+    chosen = sorted(told.values(), key=_record_order)
+    options = any(on.options for _, _, on in chosen)
+    rows = [
+        (
+            plain(task, NAME),
+            plain(on.entry.id, NAME + 10),
+            _on_task(row, on),
+            _matching(on),
+            _level(on.entry),
+            *((_options(on.options),) if options else ()),
+        )
+        for task, row, on in chosen[:LISTED]
+    ]
+    more = len(chosen) - len(rows)
+    note = "Matching: the sparsest density proved to match dense, and the sparsest not refuted."
+    note += f" {more} records more: --json lists them all." if more > 0 else ""
+    note += _private([on.entry for _, _, on in chosen])
+    head = (
+        "task",
+        "record",
+        "score",
+        "matching, %",
+        "level",
+        *(["options"] if options else []),
+    )
+    table = Table(_records_caption(on for _, _, on in chosen), head, tuple(rows), note)
+    return Part(f"Records of suite {found[0].suite}", 2, (), (table,))
+
+
+def _records_caption(found: Iterable[OnTask]) -> str:
+    """What the records' scores are: only what there is."""
+    kinds = {on.what for on in found}
+    said = [word for what, word in SCORED.items() if what in kinds]
+    return f"Each record, with its {' or '.join(said) or 'score'}"
+
+
+SCORED = {
+    "retention": "retention",
+    "above erk": "points above erk",
+    "accuracy": "accuracy (of untrained tickets)",
+}
+
+
+def _private(found: Sequence[Entry]) -> str:
+    """A sentence that names the entries whose bundle was checked, and is not to be had."""
+    names = [entry.id for entry in found if is_private(entry)]
+    if not names:
+        return ""
+    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
+    return f" Bundle at no public address: {', '.join(names[:LISTED])}{more}."
+
+
+def _record_order(item: tuple[str, Row, OnTask]) -> tuple[str, bool, float, str]:
+    task, row, on = item
+    return task, row.contender.untrained, -_mean(on), on.entry.id
+
+
+# Cells
+
+
+def level(number: int) -> str:
+    """A level with its word."""
+    return f"{number} {LEVELS[number]}"
+
+
+def counted(row: Row) -> list[Entry]:
+    """The entries that a row's level is the least of: those on ranked tasks, or all."""
+    ranked = [on.entry for on in row.tasks.values() if on.ranked]
+    return ranked or [on.entry for on in row.tasks.values()]
+
+
+def accepted(found: Sequence[Entry]) -> bool:
+    """Whether the ledger tells of all of them."""
+    return all(entry.state != "listed" for entry in found)
+
+
+def level_of(found: Sequence[Entry]) -> str:
+    """The least level of entries; what the ledger does not tell of is less than any."""
+    return level(min(entry.level for entry in found)) if accepted(found) else NOT_ACCEPTED
+
+
+def is_private(entry: Entry) -> bool:
+    """Whether somebody checked the entry's bundle, and the record says of no address to get it."""
+    bundle = entry.record.bundle
+    return entry.level >= 1 and bundle is not None and not bundle.urls
+
+
+def _level(entry: Entry) -> str:
+    """An entry's level, and whether somebody refutes it."""
+    many = len(entry.challenges)
+    times = f", challenged {many} times" if many > 1 else ", challenged" if many else ""
+    return f"{level_of([entry])}{times}"
+
+
+def _rank(rank: tuple[int, int] | None) -> str:
+    return DASH if rank is None else tables.ranks_left(rank)
+
+
+def _score_head(standing: Standing) -> str:
+    return "accuracy, %" if standing.board == "untrained" else "score"
+
+
+def _score(score: Interval | None, standing: Standing) -> str:
+    if score is None:
+        return DASH
+    untrained = standing.board == "untrained"
+    return _interval(score, *((1, 100) if untrained else (2, 1)))
+
+
+def _interval(score: Interval, digits: int, scale: float) -> str:
+    spread = tables.interval(asdict(score), digits, scale)
+    if not spread and score.n >= metrics.MIN_SEEDS:
+        spread = f"(all {score.n})"
+    return f"{number(scale * score.mean, digits)} {spread}".strip()
+
+
+def _cost(cost: float | None) -> str:
+    return NA if cost is None else tables.cost_text(cost)
+
+
+def _mean(on: OnTask) -> float:
+    return on.score.mean if on.score else float("-inf")
+
+
+def _on_task(row: Row, on: OnTask) -> str:
+    if on.score is None:
+        return NA
+    if row.contender.untrained:
+        return f"{_interval(on.score, 1, 100)} % at {percent(on.headline or 1)} %"
+    if on.what == "above erk":
+        return f"{_interval(on.score, 1, 1)} points above erk"
+    return _interval(on.score, 2, 1)
+
+
+def _matching(on: OnTask) -> str:
+    both = [on.matching.proved, on.matching.not_refuted]
+    if both == [None, None]:
+        return DASH
+    return " / ".join(DASH if density is None else percent(density) for density in both)
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{plain(k, 20)}={plain(str(v), 20)}" for k, v in sorted(options.items()))
+
+
+# JSON
+
+
+def _json_standing(standing: Standing) -> dict[str, Any]:
+    ranked = [row.contender.id for row in standing.rows if row.rank is not None]
+    few = len(ranked) <= ranks.MANY
+    pairs = [(a, b) for at, a in enumerate(ranked) for b in ranked[at + 1 :]] if few else []
+    return {
+        "suite": standing.suite,
+        "board": standing.board,
+        "title": standing.title,
+        "tasks": list(standing.tasks),
+        "left_out": dict(standing.left_out),
+        "notes": list(standing.notes),
+        "alpha": ranks.ALPHA,
+        "rows": [_json_row(row) for row in standing.rows],
+        "p": [{"a": a, "b": b, "p": standing.p[a, b]} for a, b in pairs],
+    }
+
+
+def _json_row(row: Row) -> dict[str, Any]:
+    return {
+        "contender": row.contender.id,
+        "method": row.contender.name,
+        "source": row.contender.digest,
+        "untrained": row.contender.untrained,
+        "rank": None if row.rank is None else list(row.rank),
+        "why_unranked": row.why_unranked,
+        "score": None if row.score is None else asdict(row.score),
+        "level": row.level,
+        "level_name": LEVELS[row.level],
+        "division": row.division,
+        "cost": row.cost,
+        "tasks": {task: _json_task(on) for task, on in row.tasks.items()},
+    }
+
+
+def _json_task(on: OnTask) -> dict[str, Any]:
+    entry: Entry = on.entry
+    return {
+        "entry": entry.id,
+        "digest": entry.digest,
+        "file": entry.file,
+        "state": entry.state,
+        "level": entry.level,
+        "challenges": len(entry.challenges),
+        "score": None if on.score is None else asdict(on.score),
+        "what": on.what,
+        "values": list(on.values),
+        "headline": on.headline,
+        "matching": asdict(on.matching),
+        "seeds": on.seeds,
+        "cost": on.cost,
+        "options": dict(entry.record.method.options),
+        "ranked": on.ranked,
+    }
+
+
+# Terminal, Markdown, LaTeX
+
+
+def _terminal(said: Sequence[Part]) -> str:
+    blocks = []
+    for part in said:
+        lines = [part.heading, "=" * len(part.heading) if part.depth == 1 else ""]
+        lines += [tables.wrapped(line.replace("`", ""), WIDTH) for line in part.lines]
+        blocks.append("\n".join(line for line in lines if line))
+        for table in part.tables:
+            grid = _grid(table, "simple", str)
+            note = [tables.wrapped(table.note, WIDTH)] if table.note else []
+            blocks.append("\n".join([f"{table.caption}:", grid, *note]))
+    return "\n\n".join(blocks).translate(TERMINAL) + "\n"
+
+
+TERMINAL = {**tables.TERMINAL, ord("–"): "-"}
+
+
+def _grid(table: Table, form: str, cell: Callable[[str], str]) -> str:
+    from tabulate import tabulate
+
+    return tabulate(
+        [[cell(text) for text in row] for row in table.rows],
+        [cell(text) for text in table.head],
+        tablefmt=form,
+        disable_numparse=True,
+        colalign=["left" if name in LEFT else "right" for name in table.head],
+    )
+
+
+def _markdown(said: Sequence[Part]) -> str:
+    blocks = []
+    for part in said:
+        blocks.append(f"{'#' * (part.depth + 1)} {tables.md(part.heading)}")
+        blocks += [tables.md(line).replace(r"\`", "`") for line in part.lines]
+        for table in part.tables:
+            blocks.append(f"**{tables.md(table.caption)}**")
+            blocks.append(_grid(table, "pipe", tables.md))
+            blocks += [tables.md(table.note)] if table.note else []
+    return "\n\n".join(blocks) + "\n"
+
+
+def _latex(said: Sequence[Part]) -> str:
+    """One `table` a board with plain `tabular`s; what stands above its tables is its caption."""
+    blocks, above = [], ""
+    for part in said:
+        text = ". ".join((part.heading, *part.lines[:1])).rstrip(".") + "."
+        if not part.tables:
+            above = " ".join(part.lines) if part.depth == 1 else above
+            blocks.append(f"% {tables.only_ascii(text)}")
+            continue
+        lines = [r"\begin{table}[p]", r"\centering", r"\scriptsize", r"\setlength{\tabcolsep}{3pt}"]
+        lines.append(rf"\caption{{{tables.tex(f'{text} {above}'.strip().replace('`', ''))}}}")
+        above = ""
+        for table in part.tables:
+            lines += [r"\par\medskip", tables.tex(table.caption) + r".\par\smallskip"]
+            lines.append(_grid(table, "latex_raw", tables.tex))
+            lines += [r"\par\smallskip " + tables.tex(table.note)] if table.note else []
+        blocks.append("\n".join([*lines, r"\end{table}"]))
+    return "\n\n".join(blocks) + "\n"
+
+
+FORMS: Mapping[str, Callable[[Sequence[Part]], str]] = {
+    "terminal": _terminal,
+    "markdown": _markdown,
+    "latex": _latex,
+    "json": lambda said: "",  # made of the standings themselves
+}

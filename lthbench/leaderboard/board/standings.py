@@ -1,0 +1,400 @@
+"""The boards of a suite: which entries belong together, their scores, and who may be ranked.
+
+A score depends on a contender's own records and on the frozen references alone, so that a new
+entry moves nobody's score or interval; only ranks look at all contenders of a board at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from lthbench.io.paths import canonical_json
+from lthbench.leaderboard.board import ranks
+from lthbench.leaderboard.board.entries import Board, Entry
+from lthbench.protocol.task import Suite, load_suite, suite_names
+from lthbench.records import aggregate, metrics
+from lthbench.records.metrics import Interval, Matching
+from lthbench.records.reference import Reference
+from lthbench.records.schema import Record
+from lthbench.report import tables
+
+RANKED_LEVEL = 2
+DIVISIONS = ("init", "rewind", "open", "reference")  # from the strictest on
+BoardName = Literal["init", "early", "open", "untrained"]
+# The main board first. What each takes, and what it is called.
+BOARDS: Mapping[BoardName, tuple[str, tuple[str, ...]]] = {
+    "early": ("early weights", ("init", "rewind")),
+    "init": ("at initialisation", ("init",)),
+    "open": ("open", ("init", "rewind", "open")),
+    "untrained": ("untrained tickets", ("init", "rewind", "open")),
+}
+
+
+@dataclass(frozen=True)
+class OnTask:
+    """What a contender came to on one task, over the published seeds.
+
+    Attributes:
+        score: retention, or of untrained tickets the headline's accuracy, or what stands for
+            retention on a task that is not ranked; one value a seed in `values`. None where there
+            is none.
+        what: which of them, as `scores.headline` calls it; "" without a score.
+        headline: the density of the headline, of untrained tickets alone.
+        seeds: how many of the published ones the record holds.
+        published: how many of these the task has.
+        cost: mean search cost, in dense trainings.
+        options: those that another of the contender's records has otherwise, or not at all.
+        ranked: whether the task counts for the suite's score.
+    """
+
+    entry: Entry
+    score: Interval | None
+    what: str
+    values: tuple[float, ...]
+    headline: float | None
+    matching: Matching
+    seeds: int
+    published: int
+    cost: float | None
+    options: Mapping[str, Any]
+    ranked: bool
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One method, by its name and source, with one record a task.
+
+    Attributes:
+        id: the name and the first 8 of the source's digest; a second one of both ends in .2, one
+            of another protocol or reference in .old.
+    """
+
+    id: str
+    name: str
+    digest: str
+    untrained: bool
+    entries: Mapping[str, Entry]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contender on one board.
+
+    Attributes:
+        score: of the suite, with its interval; None unless every ranked task is there.
+        rank: the best and the worst rank that are left open; None if unranked.
+        why_unranked: one short clause; "" if ranked.
+        level, division, cost: the least, the most permissive, and the mean of mean search costs,
+            over its tasks that are ranked (over all if none is).
+    """
+
+    contender: Contender
+    score: Interval | None
+    rank: tuple[int, int] | None
+    why_unranked: str
+    level: int
+    division: str
+    cost: float | None
+    tasks: Mapping[str, OnTask]
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One board of one suite.
+
+    Attributes:
+        tasks: those that are ranked, in the suite's order.
+        left_out: the suite's other tasks, and why each is not ranked.
+        rows: ranked ones by score, then unranked ones, then references.
+        p: adjusted p values between ranked rows, by the ids of their contenders.
+        notes: what a reader must know of the board, a sentence each.
+    """
+
+    suite: str
+    board: BoardName
+    title: str
+    tasks: tuple[str, ...]
+    rows: tuple[Row, ...]
+    p: Mapping[tuple[str, str], float]
+    left_out: Mapping[str, str]
+    notes: tuple[str, ...]
+
+
+def standings(board: Board, suite: str | None = None) -> tuple[Standing, ...]:
+    """Every board of a suite; by default of all ranked suites that have entries of their own.
+
+    The boards of a suite come with the main one first; that of untrained tickets only where there
+    are any. A suite all of whose entries stand in another one too is left out by default.
+
+    Raises:
+        TaskError: for a suite that is not there.
+    """
+    suites = [load_suite(suite)] if suite else _with_entries(board)
+    return tuple(standing for found in suites if found.ranked for standing in _of(board, found))
+
+
+def contenders(entries: Iterable[Entry], references: Mapping[str, Reference]) -> list[Contender]:
+    """Entries that are one method's, in the order in which the ledger accepted them.
+
+    An entry joins the first contender of its name and source that has no record on its task, one
+    of the same options before others. So the order of acceptance decides, and a later entry fills
+    a gap or begins a contender, and takes nobody's place.
+    """
+    found: dict[tuple[Any, ...], list[dict[str, Entry]]] = {}
+    entries = sorted(entries, key=_accepted)
+    strange = stale(entries, references)
+    for entry in entries:
+        record = entry.record
+        kind = tables.is_untrained(record), entry.digest in strange
+        key = (record.method.name, record.method.digest, *kind)
+        task, gaps = record.task.name, found.setdefault(key, [])
+        free = [held for held in gaps if task not in held]
+        same = [held for held in free if _options(held) == {_canonical(entry)}]
+        if not free:
+            free = [{}]
+            gaps.extend(free)
+        (same or free)[0][task] = entry
+    return list(_named(found))
+
+
+def published(record: Record) -> Mapping[str, Any]:
+    """A record's aggregates over the published seeds alone, which all entries have in common."""
+    wanted = record.task.published
+    if not set(record.seeds) - set(wanted):
+        return record.aggregates
+    table = record.model_dump(mode="json")
+    table["seeds"] = [seed for seed in record.seeds if seed in wanted]
+    if not table["seeds"]:
+        return {}
+    for runs in (table, table.get("transfer") or {"cells": []}):
+        runs["cells"] = [cell for cell in runs["cells"] if cell["seed"] in wanted]
+    table["searches"] = [search for search in table["searches"] if search["seed"] in wanted]
+    return aggregate.aggregate(table)
+
+
+def ranked_tasks(
+    suite: Suite, references: Mapping[str, Reference]
+) -> tuple[tuple[str, ...], dict[str, str]]:
+    """A suite's tasks that may be ranked by their reference, and why the others may not."""
+    left_out = {}
+    for task in suite.tasks:
+        reference = references.get(task)
+        if reference is None:
+            left_out[task] = "no reference yet"
+        elif not metrics.rankable(reference.values["test"].loss_random):
+            left_out[task] = "random pruning loses too little there, or too unevenly over the seeds"
+    return tuple(task for task in suite.tasks if task not in left_out), left_out
+
+
+# Contenders
+
+
+def _with_entries(board: Board) -> list[Suite]:
+    """The ranked suites that have entries, but those whose entries all stand in another."""
+    there = {entry.record.task.name for entry in board.entries if _stands(entry)}
+    suites = [load_suite(name) for name in suite_names()]
+    held = {s.name: there & set(s.tasks) for s in suites if s.ranked and there & set(s.tasks)}
+    return [
+        s for s in suites if s.name in held and not any(held[s.name] < o for o in held.values())
+    ]
+
+
+def _stands(entry: Entry) -> bool:
+    return entry.state in ("accepted", "listed")
+
+
+def _accepted(entry: Entry) -> tuple[float, str, str]:
+    lines = [line["n"] for line in entry.lines if line["act"] == "accept"]
+    return (min(lines) if lines else float("inf")), entry.id, entry.record.task.name
+
+
+def _canonical(entry: Entry) -> bytes:
+    return canonical_json(entry.record.method.options)
+
+
+def _options(held: Mapping[str, Entry]) -> set[bytes]:
+    return {_canonical(entry) for entry in held.values()}
+
+
+def _named(found: Mapping[tuple[Any, ...], list[dict[str, Entry]]]) -> Iterator[Contender]:
+    """Contenders with their ids: of one name and source, all but the first are numbered."""
+    taken: dict[str, int] = {}
+    for (name, digest, untrained, strange), groups in found.items():
+        for held in groups:
+            short = f"{name}--{digest[:8]}{'.old' if strange else ''}"
+            taken[short] = taken.get(short, 0) + 1
+            number = taken[short]
+            identity = short if number == 1 else f"{short}.{number}"
+            yield Contender(identity, name, digest, untrained, held)
+
+
+def stale(entries: Iterable[Entry], references: Mapping[str, Reference]) -> dict[str, str]:
+    """Why records are not of the board's protocol, by their digests; none for those that are."""
+    digests = {task: reference.digest for task, reference in references.items()}
+    found = {}
+    for entry in entries:
+        task, frozen = entry.record.task, entry.record.reference
+        reference = references.get(task.name)
+        if reference is None:
+            continue
+        if task.digest != reference.task_digest:
+            now = reference.version
+            found[entry.digest] = (
+                f"version {task.version} of {task.name}; the board is of version {now}"
+            )
+        elif frozen is None or frozen.digest != digests[task.name]:
+            found[entry.digest] = f"scored against another reference on {task.name}"
+    return found
+
+
+# Rows
+
+
+def _of(board: Board, suite: Suite) -> Iterator[Standing]:
+    tasks, left_out = ranked_tasks(suite, board.references)
+    chosen = [e for e in board.entries if e.record.task.name in suite.tasks and _stands(e)]
+    strange = stale(chosen, board.references)
+    rows = [_row(c, suite, tasks, strange) for c in contenders(chosen, board.references)]
+    notes = _notes(tasks, left_out, board.references)
+    for name, (title, divisions) in BOARDS.items():
+        mine = [
+            row
+            for row in rows
+            if row.contender.untrained == (name == "untrained")
+            and row.division in (*divisions, "reference")
+        ]
+        if mine or name != "untrained":
+            placed, p = _ranked(mine, tasks)
+            yield Standing(suite.name, name, title, tasks, placed, p, left_out, notes)
+
+
+def _row(
+    contender: Contender,
+    suite: Suite,
+    ranked: Sequence[str],
+    strange: Mapping[str, str],
+) -> Row:
+    """A contender's row before it is ranked; why_unranked tells what its records alone decide."""
+    options = _options(contender.entries)
+    tasks = {
+        name: _on_task(contender.entries[name], name in ranked, len(options) > 1, contender)
+        for name in suite.tasks
+        if name in contender.entries
+    }
+    there = [tasks[name] for name in ranked if name in tasks]
+    values = [task.values for task in there]
+    whole = bool(ranked) and len(there) == len(ranked)
+    whole = whole and all(len(task.values) == task.published for task in there)
+    counted = [task for task in tasks.values() if task.ranked] or [*tasks.values()]
+    costs = [task.cost for task in counted if task.cost is not None]
+    row = Row(
+        contender=contender,
+        score=_of_unequal(metrics.suite_interval(values), values) if whole else None,
+        rank=None,
+        why_unranked="",
+        level=min(task.entry.level for task in counted),
+        division=_division(task.entry for task in counted),
+        cost=sum(costs) / len(costs) if costs else None,
+        tasks=tasks,
+    )
+    return replace(row, why_unranked=_why(row, ranked, strange))
+
+
+def _on_task(entry: Entry, ranked: bool, differ: bool, contender: Contender) -> OnTask:
+    found, record = published(entry.record), entry.record
+    told = aggregate.headline(found) if found else None
+    headline = found["untrained"]["headline"] if contender.untrained and found else None
+    if ranked and told and told["what"] == "above erk":  # points are never averaged with retention
+        told = None
+    values = tuple(told["values"]) if told else ()
+    cost, matching = found.get("cost"), found.get("matching") or {}
+    return OnTask(
+        entry=entry,
+        score=_of_unequal(metrics.t_interval(values), [values]) if values else None,
+        what=told["what"] if told else "",
+        values=values,
+        headline=headline,
+        matching=Matching(matching.get("proved"), matching.get("not_refuted")),
+        seeds=len(set(record.seeds) & set(record.task.published)),
+        published=record.task.seeds,
+        cost=cost["mean"] if cost else None,
+        options=_differing(entry, contender) if differ else {},
+        ranked=ranked,
+    )
+
+
+def _of_unequal(found: Interval, tasks: Sequence[Sequence[float]]) -> Interval:
+    """Without bounds if on no task any seed differs: that tells no spread."""
+    alike = all(metrics.alike(values) for values in tasks)
+    return Interval(found.mean, None, None, found.n) if alike else found
+
+
+def _differing(entry: Entry, contender: Contender) -> dict[str, Any]:
+    """The options of one record that the contender's other records do not share."""
+    others = [other.record.method.options for other in contender.entries.values()]
+    mine = entry.record.method.options
+    return {k: v for k, v in mine.items() if any(k not in o or o[k] != v for o in others)}
+
+
+def _division(entries: Iterable[Entry]) -> str:
+    found = [entry.record.aggregates["division"] for entry in entries]
+    return max((name for name in found if name), key=DIVISIONS.index, default=DIVISIONS[0])
+
+
+def _why(row: Row, ranked: Sequence[str], strange: Mapping[str, str]) -> str:
+    """Why a row cannot be ranked; "" if its board decides."""
+    if row.division == "reference":
+        return "reference"
+    entries = row.contender.entries
+    for entry in entries.values():
+        if entry.digest in strange:
+            return strange[entry.digest]
+    there = [name for name in ranked if name in entries]
+    if len(there) < len(ranked) or not ranked:
+        return f"{len(there)} of {len(ranked)} tasks"
+    for name in ranked:
+        if (task := row.tasks[name]).seeds < task.published:
+            return f"{task.seeds} of {task.published} seeds on {name}"
+    if row.score is None:
+        return "no score"
+    if row.level < RANKED_LEVEL:
+        return f"level {row.level}"
+    units = sum(row.tasks[name].published for name in ranked)
+    return "" if units >= ranks.LEAST_UNITS else f"{units} units, ranks need {ranks.LEAST_UNITS}"
+
+
+def _ranked(
+    rows: Sequence[Row], tasks: Sequence[str]
+) -> tuple[tuple[Row, ...], Mapping[tuple[str, str], float]]:
+    """Rows in their order, with rank intervals, and the p values behind these."""
+    able = {row.contender.id: row for row in rows if not row.why_unranked}
+    p: Mapping[tuple[str, str], float] = {}
+    placed: list[Row] = []
+    if able:
+        values = {name: [row.tasks[t].values for t in tasks] for name, row in able.items()}
+        found = ranks.rank(values)
+        spans = zip(found.entries, found.low, found.high, strict=True)
+        placed = [replace(able[name], rank=(low, high)) for name, low, high in spans]
+        p = found.p
+    rest = [row for row in rows if row.why_unranked]
+    return (*placed, *sorted(rest, key=_rest_order)), p
+
+
+def _rest_order(row: Row) -> tuple[bool, bool, float, str]:
+    """References last; what has a score before what has none."""
+    score = row.score.mean if row.score else 0.0
+    return row.division == "reference", row.score is None, -score, row.contender.id
+
+
+def _notes(
+    tasks: Sequence[str], left_out: Mapping[str, str], references: Mapping[str, Reference]
+) -> tuple[str, ...]:
+    notes = [f"{name} is not ranked: {why}." for name, why in left_out.items()]
+    provisional = [name for name in tasks if references[name].provisional]
+    if provisional:
+        notes.append(
+            f"Of fewer than 10 seeds, so provisional: reference of {', '.join(provisional)}."
+        )
+    return tuple(notes)

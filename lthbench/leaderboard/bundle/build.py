@@ -1,0 +1,189 @@
+"""The bundle of a finished evaluation: the method's source, records, tickets, answers, curves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lthbench.errors import RecordError, ResourceError
+from lthbench.evaluation.scoring import SHARED
+from lthbench.evaluation.search import session
+from lthbench.io import canonical_tensors, messages
+from lthbench.io.paths import cache, canonical_json, digest
+from lthbench.io.store import Store
+from lthbench.leaderboard.bundle import archive, start_weights, ticket_member
+from lthbench.protocol.task import Task, load_task
+from lthbench.records.schema import Record, file_bytes
+
+AGAIN = "run the same `lthbench evaluate` command again"
+BUNDLE = "bundle.zip"  # OUT/…, as `lthbench submit` leaves it
+
+
+def pack(out: Path, records: Sequence[Record]) -> bytes:
+    """The canonical bundle of some of an evaluation's tasks; equal input gives equal bytes.
+
+    Raises:
+        RecordError: for what is missing in the folder, or does not belong together.
+        ResourceError: for a damaged file.
+    """
+    members = {
+        archive.SOURCE: source(out),
+        archive.ENVIRONMENT: environment(out),
+    }
+    for record in records:
+        if record.method.digest != digest(members[archive.SOURCE]):
+            raise RecordError(
+                f"{out / archive.SOURCE}: not the source that the record of {record.task.name} "
+                f"names; {AGAIN}"
+            )
+        for name, data in _of_task(out / record.task.name, record):
+            members[f"{record.task.name}/{name}"] = data
+    return archive.contain(members)
+
+
+def source(out: Path) -> bytes:
+    """The method's source, as the evaluation left it."""
+    return _bytes(out / archive.SOURCE)
+
+
+def environment(out: Path) -> bytes:
+    """The packages that the evaluation ran beside, as it left their list.
+
+    One of an older lthbench left none. What was submitted of it keeps the list that it has, so that
+    the bundle keeps its digest; otherwise today's is the nearest that is known.
+    """
+    path = out / archive.ENVIRONMENT
+    if path.exists():
+        listed = _json(path).get("packages")
+        if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
+            raise ResourceError(f"{path}: damaged; remove it and {AGAIN}")
+        return canonical_json({"packages": listed})
+    try:
+        return bytes(archive.read(out / BUNDLE).members[archive.ENVIRONMENT])
+    except RecordError:
+        return installed()
+
+
+def installed() -> bytes:
+    """The member that lists what is installed now."""
+    return canonical_json({"packages": packages()})
+
+
+def packages() -> dict[str, str]:
+    """Name and version of every distribution that is installed, sorted; one that is damaged, and
+    so has no name or no version, ends no evaluation: it is left out."""
+    found = {d.metadata["Name"]: d.metadata["Version"] for d in distributions() if d.metadata}
+    named = {
+        name.lower().replace("_", "-"): version
+        for name, version in found.items()
+        if name and version
+    }
+    return dict(sorted(named.items()))
+
+
+def task_of(record: Record) -> Task:
+    """The task of a record, as this version has it; RecordError if its protocol is another."""
+    task = load_task(record.task.name)
+    if task.digest != record.task.digest:
+        raise RecordError(
+            f"{task.name}: the record is of another version of the task (digest "
+            f"{record.task.digest[:12]}, here {task.digest[:12]}); evaluate again"
+        )
+    return task
+
+
+def _of_task(folder: Path, record: Record) -> Iterator[tuple[str, bytes]]:
+    bare = record.model_copy(update={"bundle": None})
+    yield archive.RECORD, file_bytes(bare)
+    task = task_of(record)
+    for cell in record.cells:
+        if cell.kind != "ticket" or cell.schedule != 1 or cell.status == "missing":
+            continue
+        rung = ticket_member.rung_name(cell.density)
+        yield (
+            f"tickets/seed{cell.seed}/{rung}.safetensors",
+            _ticket(folder, task, cell.seed, cell.density),
+        )
+    answered, counted = _answered(folder, record)
+    yield archive.ANSWERS, canonical_tensors.dumps({}, answered)
+    yield archive.CURVES, canonical_tensors.dumps({}, counted)
+
+
+def _ticket(folder: Path, task: Task, seed: int, density: float) -> bytes:
+    header, masks, weights = session.read_ticket(folder / "tickets" / f"seed{seed}", density)
+    stored = start_weights.stored_of(task, seed, header, masks, weights)
+    return ticket_member.dumps(header, {name: mask.numpy() for name, mask in masks.items()}, stored)
+
+
+def _answered(
+    folder: Path, record: Record
+) -> tuple[dict[str, NDArray[np.uint8]], dict[str, NDArray[np.int32]]]:
+    """Answers and curves of every run that was made for this record, by the run's name."""
+    found, curves = {}, {}
+    runs = dict(archive.runs(record))
+    for name, kind, key in _keys(folder):
+        if name not in runs:
+            raise RecordError(
+                f"{folder / 'answers.json'}: {name} is no cell of the record; {AGAIN}"
+            )
+        _, tensors = _stored(folder, kind, key)
+        for part, correct in messages.under("correct", tensors).items():
+            curves[f"{name}/{part}"] = correct.numpy().astype(np.int32)
+        predictions = messages.under("predictions", tensors)
+        if "test" in predictions:
+            found[name] = predictions["test"].numpy()
+        elif runs[name].status == "ok":
+            raise RecordError(f"{folder}: {name} was stored without its answers; {AGAIN}")
+    return found, curves
+
+
+def _keys(folder: Path) -> Iterator[tuple[str, str, str]]:
+    """Name, kind and key of every run whose result is stored."""
+    path = folder / "answers.json"
+    table = _json(path)
+    try:
+        for part, prefix in (("cells", ""), ("carried", "carried-")):
+            for kind, density, seed, where, key in table[part]:
+                if not ticket_member.HEX.fullmatch(key):
+                    raise ValueError(f"{key!r} is no key")
+                yield f"{prefix}{kind}/{density!r}/{seed}/{where}", kind, key
+    except (ValueError, TypeError, KeyError) as error:
+        raise ResourceError(f"{path}: damaged; remove it and {AGAIN}") from error
+
+
+def _stored(folder: Path, kind: str, key: str) -> messages.Message:
+    """A run's stored result: beside the tickets, or in the cache where methods share it."""
+    place = folder / "cells"
+    if kind in SHARED:
+        place = cache() / "cells" / str(_json(folder / "task.json").get("arithmetic"))
+    stored = Store(place).get(key)
+    if stored is None:
+        raise RecordError(f"{place / key}.safetensors: gone, with its answers; {AGAIN}")
+    return stored
+
+
+def _json(path: Path) -> Mapping[str, Any]:
+    try:
+        table = json.loads(_bytes(path))
+    except ValueError as error:
+        raise ResourceError(f"{path}: damaged; remove it and {AGAIN}") from error
+    if not isinstance(table, dict):
+        raise ResourceError(f"{path}: damaged; remove it and {AGAIN}")
+    return table
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise RecordError(
+            f"{path}: not there; the evaluation is not finished, or older than bundles: {AGAIN}"
+        ) from error
+    except OSError as error:
+        raise ResourceError(f"{path}: {error.strerror}; make it readable") from error

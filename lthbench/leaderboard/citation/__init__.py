@@ -1,0 +1,1 @@
+"""How to cite the benchmark, a task, an entry."""

@@ -1,0 +1,1 @@
+"""Bundles fetched from addresses that strangers name."""

@@ -1,0 +1,176 @@
+"""Who is best at a density, and whether that is certain: entries of one task, rung by rung."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from lthbench.leaderboard.board.entries import Entry
+from lthbench.leaderboard.site.labels import RANKED_LEVEL, many
+from lthbench.records import aggregate, metrics
+from lthbench.records.metrics import Interval
+from lthbench.records.schema import Record
+from lthbench.report.tables import is_untrained, probability
+
+LEAST_TESTED: Final = 8  # seeds: the exact test of fewer cannot tell one entry from several others
+MOST_TESTED: Final = 16  # seeds whose flips are all listed
+ALPHA: Final = metrics.ALPHA
+DIVISIONS: Final = {
+    "init": ("init",),
+    "early": ("init", "rewind"),
+    "open": ("init", "rewind", "open"),
+}
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best entries of a rung, and what sets them apart.
+
+    Attributes:
+        entries: those of the highest mean; several where they are alike.
+        found: the score of the first, as a record's aggregates hold it.
+        second: the next best, and the paired difference from it over the seeds that both have.
+        certain: "yes", "no", or "open" where nothing can be told.
+        why: the same as a sentence.
+    """
+
+    density: float
+    entries: tuple[Entry, ...]
+    found: Any
+    second: Entry | None
+    difference: Interval | None
+    certain: str
+    why: str
+
+
+def eligible(entries: Sequence[Entry], board: str) -> list[Entry]:
+    """Entries of a board's divisions: the verified ones, or all where none is verified."""
+    if board == "untrained":
+        found = [e for e in entries if is_untrained(e.record)]
+    else:
+        found = [
+            e
+            for e in entries
+            if e.record.aggregates["division"] in DIVISIONS[board] and not is_untrained(e.record)
+        ]
+    return [e for e in found if e.level >= RANKED_LEVEL] or found
+
+
+def best(entries: Sequence[Entry]) -> tuple[Best, ...]:
+    """For each density that an entry has a score at, densest first."""
+    rungs: dict[float, list[tuple[Entry, Any]]] = {}
+    for entry in entries:
+        for rung in rungs_of(entry.record):
+            if rung["ticket"] is not None:
+                rungs.setdefault(rung["density"], []).append((entry, rung["ticket"]))
+    return tuple(_best(density, rungs[density]) for density in sorted(rungs, reverse=True))
+
+
+def rungs_of(record: Record) -> Sequence[Any]:
+    """The rungs of the ladder that an entry is judged on."""
+    aggregates = record.aggregates
+    return list((aggregates["untrained"] if is_untrained(record) else aggregates)["rungs"])
+
+
+def _best(density: float, scored: list[tuple[Entry, Any]]) -> Best:
+    ordered = sorted(scored, key=lambda pair: (-pair[1]["mean"], pair[0].id))
+    top = ordered[0]
+    alike = [e for e, found in ordered if found["mean"] >= top[1]["mean"] - metrics.TIE]
+    others = ordered[len(alike) :]
+    second = others[0] if others else None
+    difference = _paired(top, second) if second else None
+    certain, why = _certainty(top, len(alike), others)
+    return Best(
+        density, tuple(alike), top[1], second[0] if second else None, difference, certain, why
+    )
+
+
+def _common(a: tuple[Entry, Any], b: tuple[Entry, Any]) -> tuple[list[float], list[float]]:
+    """Scores of two entries over the seeds that both have."""
+    first, second = (dict(zip(e.record.seeds, found["values"], strict=True)) for e, found in (a, b))
+    both = [seed for seed in first if seed in second]
+    return [first[s] for s in both], [second[s] for s in both]
+
+
+def paired(first: Sequence[float], second: Sequence[float]) -> Interval:
+    """Mean difference over seeds; no bounds where all are alike, which tells no spread."""
+    found = metrics.paired_interval(first, second)
+    alike = metrics.alike([one - other for one, other in zip(first, second, strict=True)])
+    return Interval(found.mean, None, None, found.n) if alike else found
+
+
+def _paired(a: tuple[Entry, Any], b: tuple[Entry, Any]) -> Interval | None:
+    first, second = _common(a, b)
+    return paired(first, second) if first else None
+
+
+def _certainty(
+    top: tuple[Entry, Any], alike: int, others: Sequence[tuple[Entry, Any]]
+) -> tuple[str, str]:
+    if alike > 1:
+        return "no", f"{alike} entries are alike here"
+    if not others:
+        return "open", "the only entry"
+    pairs = [_common(top, other) for other in others]
+    if min(len(first) for first, _ in pairs) < LEAST_TESTED:
+        return _by_intervals(top, others, max(len(first) for first, _ in pairs))
+    p = _holm([_two_sided(first, second) for first, second in pairs])
+    open_to = sum(value > ALPHA for value in p)
+    if not open_to:
+        return "yes", f"p {probability(max(p))} at most, against each of the others"
+    return "no", f"{many(open_to, 'entry', 'entries')} may be as good (p above {ALPHA:g})"
+
+
+def _by_intervals(
+    top: tuple[Entry, Any], others: Sequence[tuple[Entry, Any]], seeds: int
+) -> tuple[str, str]:
+    """What can be told of too few seeds for a test: whether intervals lie apart."""
+    few = f"{many(seeds, 'seed')} are too few for a test"
+    low = top[1]["low"]
+    if low is None:
+        return "open", few
+    reach = sum((found["high"] if found["high"] is not None else found["mean"]) >= low
+                for _, found in others)  # fmt: skip
+    if reach:
+        said = "other interval overlaps" if reach == 1 else "other intervals overlap"
+        return "no", f"{reach} {said} its own; {few}"
+    return "open", f"its interval lies above all others; {few}"
+
+
+def _two_sided(first: Sequence[float], second: Sequence[float]) -> float:
+    if len(first) > MOST_TESTED:
+        first, second = first[:MOST_TESTED], second[:MOST_TESTED]
+    return min(1.0, 2 * min(metrics.sign_flip(first, second), metrics.sign_flip(second, first)))
+
+
+def _holm(p: Sequence[float]) -> list[float]:
+    """p values adjusted for their number (Holm 1979), in their own order."""
+    order = sorted(range(len(p)), key=lambda place: p[place])
+    adjusted, least = [0.0] * len(p), 0.0
+    for rank, place in enumerate(order):
+        least = max(least, min(1.0, (len(p) - rank) * p[place]))
+        adjusted[place] = least
+    return adjusted
+
+
+def scored_by(entries: Sequence[Entry]) -> str:
+    """What trained entries of a task are scored by: retention, or what stands for it there."""
+    kinds = {told["what"] for e in entries if (told := aggregate.headline(e.record.aggregates))}
+    return next((what for what in HEADS if what in kinds), "above erk")
+
+
+HEADS = {"retention": "retention", "above erk": "− erk, points"}
+
+
+def score_of(entry: Entry, what: str) -> Mapping[str, Any] | None:
+    """A trained entry's headline with its values; None if it has none, or one of another kind."""
+    told = aggregate.headline(entry.record.aggregates)
+    return told if told and told["what"] == what else None
+
+
+def nearest(found: Sequence[Best], density: float) -> Best | None:
+    """The rung nearest to a density on a log scale."""
+    from math import log
+
+    return min(found, key=lambda best: abs(log(best.density / density)), default=None)

@@ -1,0 +1,203 @@
+"""From a leaderboard's folder to a site's: anew, or only what changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lthbench.io.paths import PACKAGE, canonical_json, digest, shipped, write_whole
+from lthbench.leaderboard.board import ledger as ledgers
+from lthbench.leaderboard.board.entries import LEDGER, Entry
+from lthbench.leaderboard.board.standings import standings
+from lthbench.leaderboard.citation.works import citation_file
+from lthbench.leaderboard.site import parallel, record_cache
+from lthbench.leaderboard.site.labels import many
+from lthbench.leaderboard.site.pages import api, plan
+from lthbench.leaderboard.site.pages.plan import Contents
+from lthbench.leaderboard.site.pages.protocol import Protocol, protocols
+from lthbench.leaderboard.site.record_cache import KEPT, Source
+from lthbench.leaderboard.site.staging import Site, building
+from lthbench.protocol.task import load_task
+
+SIZES = "sizes of "  # what is kept of a task's tensors stands under this and its digest
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build did."""
+
+    out: Path
+    entries: int
+    files: int
+    written: int
+    removed: int
+
+    def text(self) -> str:
+        """Two lines for the terminal."""
+        gone = f", {many(self.removed, 'stale one')} removed" if self.removed else ""
+        return (
+            f"{self.out}: {many(self.entries, 'entry', 'entries')}, {many(self.files, 'file')}, "
+            f"{self.written:,} written{gone}\n"
+            f"open {self.out / 'index.html'}, or run `lthbench leaderboard serve {self.out}`"
+        )
+
+
+def build(out: Path, folder: Path | None = None) -> Built:
+    """Write the whole site into a folder; of what is there already, only what changed.
+
+    Args:
+        folder: a leaderboard's folder, the shipped one by default.
+
+    Raises:
+        RecordError: a record, the ledger or a reference that does not hold.
+        UsageError: for a folder that holds other things.
+        ResourceError: for a folder that cannot be written, or that another build writes.
+    """
+    out, folder = out.absolute(), folder or shipped("leaderboard")
+    sources = record_cache.sources(folder)
+    with building(out) as site:
+        stamp = _stamp()
+        told = protocols()
+        kept = record_cache.read_kept(out, stamp)
+        lean = _records(site, folder, sources, stamp, kept, told)
+        _pages(site, stamp, _contents(folder, sources, lean, told))
+        needed = {source.raw for source in sources}
+        wanted = {k: v for k, v in lean.items() if k in needed or k.startswith(SIZES)}
+        if wanted.keys() != kept.keys():
+            write_whole(out / KEPT, record_cache.packed(wanted, stamp))
+    removed = len(site.before.keys() - site.now.keys())
+    return Built(out, len(sources), len(site.now), len(site.written), removed)
+
+
+def _stamp() -> str:
+    """The digest of all code and templates, and of what pages print of the package itself.
+
+    What is written may differ with any of it: the version stands at the foot of every page,
+    CITATION.cff on that of the rules and, as what an entry refers to, on every entry's.
+    """
+    paths = [*PACKAGE.rglob("*.py"), *PACKAGE.glob("**/templates/**/*")]
+    paths += [*shipped("tasks").rglob("*.toml"), *shipped("baselines").glob("*.py")]
+    parts = [(path.name, digest(path.read_bytes())) for path in sorted(paths) if path.is_file()]
+    return digest(canonical_json([parts, citation_file(), version("lthbench")]))
+
+
+# Entries
+
+
+def _records(
+    site: Site,
+    folder: Path,
+    sources: Sequence[Source],
+    stamp: str,
+    kept: Mapping[str, bytes],
+    told: Mapping[str, Protocol],
+) -> dict[str, bytes]:
+    """Every entry's page and copy; returns what is kept of each record, by its file's digest."""
+    count: dict[str, int] = {}
+    for source in sources:
+        count[source.path.parent.name] = count.get(source.path.parent.name, 0) + 1
+    lean, jobs, keys = dict(kept), [], {}
+    baselines = _baselines()
+    for source in sources:
+        task, name = source.path.parent.name, source.path.stem
+        page, copy = plan.entry_path(task, name), plan.record_path(task, name)
+        compares = count[task] > 1
+        method = name.rpartition("--")[0]
+        inputs = [source.raw, source.state, baselines.get(method, ""), compares]
+        keys[page] = digest(canonical_json([stamp, page, inputs]))
+        keys[copy] = source.raw
+        wanted = {path for path in (page, copy) if not site.keeps(path, keys[path])}
+        if wanted or source.raw not in kept:
+            jobs.append(
+                parallel.Job(
+                    folder=str(folder),
+                    staging=str(site.staging),
+                    path=str(source.path),
+                    raw=source.raw,
+                    standing=source.standing,
+                    lines=source.lines,
+                    checked=source.raw in kept,
+                    page=page if page in wanted else "",
+                    copy=copy if copy in wanted else "",
+                    baseline=baselines.get(method, ""),
+                    sizes={},
+                    compares=compares,
+                )
+            )
+    tasks = {Path(job.path).parent.name for job in jobs if job.page}
+    sizes = {task: _sizes(told[task], lean) for task in sorted(tasks) if task in told}
+    jobs = [replace(job, sizes=sizes.get(Path(job.path).parent.name, {})) for job in jobs]
+    for done in parallel.over(jobs, site.scratch):
+        if done.kept is not None:
+            lean[done.raw] = done.kept.encode()
+        for path, found in done.files.items():
+            site.take(path, keys[path], (found[0], found[1]))
+    return lean
+
+
+def _baselines() -> dict[str, str]:
+    """The digest of each shipped baseline's source, by its name."""
+    return {path.stem: digest(path.read_bytes()) for path in shipped("baselines").glob("*.py")}
+
+
+def _sizes(protocol: Protocol, kept: dict[str, bytes]) -> Mapping[str, int]:
+    """Weights of each prunable tensor of a task; torch is loaded when it is first asked."""
+    key = f"{SIZES}{protocol.digest[:40]}"
+    if key not in kept:
+        from math import prod
+
+        from lthbench.networks.families import shapes
+
+        network = load_task(protocol.name).network
+        made = {k: prod(shape) for k, shape in shapes(network, network.depth).items()}
+        kept[key] = canonical_json(made).rstrip()
+    sizes: Mapping[str, int] = json.loads(kept[key])
+    return sizes
+
+
+# Everything else
+
+
+def _contents(
+    folder: Path, sources: Sequence[Source], kept: Mapping[str, bytes], told: Mapping[str, Protocol]
+) -> Contents:
+    """The board, its tasks and standings, from what is kept of the records."""
+    entries, ranked = [], []
+    for source in sources:
+        own = json.loads(kept[source.raw])
+        entry = record_cache.entry_of(folder, source, record_cache.fattened(own["lean"]))
+        entries.append(entry)
+        ranked.append(_published(entry, own["published"]))
+    ledger = ledgers.read(folder / LEDGER)
+    board = record_cache.board(folder, entries, ledger)
+    tasks: dict[str, list[Entry]] = {name: [] for name in told}
+    tasks |= record_cache.by_task(board.entries)
+    return Contents(
+        folder=folder,
+        board=board,
+        tasks=tasks,
+        protocols=told,
+        standings=standings(replace(board, entries=tuple(ranked))),
+    )
+
+
+def _published(entry: Entry, found: Mapping[str, Any] | None) -> Entry:
+    """An entry over the published seeds alone, which is what boards read."""
+    if found is None:
+        return entry
+    published = entry.record.task.published
+    seeds = tuple(seed for seed in entry.record.seeds if seed in published)
+    trimmed = entry.record.model_copy(update={"seeds": seeds, "aggregates": dict(found)})
+    return replace(entry, record=trimmed)
+
+
+def _pages(site: Site, stamp: str, contents: Contents) -> None:
+    """Every page and file but the entries' own."""
+    for planned in (*plan.all_of(contents), *api.all_of(contents.board, contents.standings)):
+        key = digest(canonical_json([stamp, planned.path, planned.inputs]))
+        if not site.keeps(planned.path, key):
+            site.put(planned.path, key, planned.make())

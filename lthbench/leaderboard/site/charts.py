@@ -1,0 +1,301 @@
+"""Figures that set entries side by side: accuracy, cost, steps. Those of one entry: `report`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lthbench.leaderboard.board.entries import Entry
+from lthbench.leaderboard.site import best_per_density
+from lthbench.leaderboard.site.labels import DIVISIONS
+from lthbench.records.reference import Reference
+from lthbench.report.html import Figure, density_axis, layout
+from lthbench.report.tables import interval, is_area, measure, plain
+
+# Seen on white and on near-black alike, so that a figure need not be drawn again for a theme.
+COLOURS = (
+    "#2f7ed8", "#d2553f", "#16918a", "#b5489f", "#c27400", "#7d8a2e", "#8468d6", "#4f8f4f",
+)  # fmt: skip
+SYMBOLS = (
+    *("circle", "square", "diamond", "triangle-up"),
+    *("triangle-down", "star", "hexagon", "cross"),
+)
+GREY = "#808080"
+SHOWN = 6  # entries drawn at first; the legend brings in the others
+ROOM = 0.06  # of an axis of costs, beyond its ends, so that 0 stands clear of the other axis
+EDGE = 0.15  # of that axis: names of points so near an end stand on the inner side
+OFFERED = 20  # entries that a figure holds at all; the tables hold every one
+DIVISION_COLOURS = {
+    "init": COLOURS[0], "rewind": COLOURS[2], "open": COLOURS[1], "reference": GREY,
+}  # fmt: skip
+Trace = dict[str, Any]
+Axis = dict[str, Any]
+
+
+def accuracy(
+    entries: Sequence[Entry], names: Mapping[str, str], reference: Reference | None
+) -> Figure:
+    """Scores against density, the first entries shown, dense with the noise floor beneath."""
+    axis = density_axis(entries[0].record.task.ladder)
+    what = measure(entries[0].record)
+    traces = [] if reference is None else dense_and_noise(entries[0], reference, axis)
+    for place, entry in enumerate(entries[:OFFERED]):
+        rungs = entry.record.aggregates["rungs"]
+        points = [(100 * r["density"], r["ticket"]) for r in rungs if r["ticket"] is not None]
+        traces += series(names[entry.id], place, points, 100, banded=True)
+    y = f"{what}, % (test split)"
+    caption = f"{what.capitalize()} on the test split against density. {_drawn(len(entries))}"
+    caption += " Shaded: 95 % intervals over seeds."
+    floor = reference is not None and reference.noise is not None
+    caption += (
+        " Grey: dense, and the noise floor around it."
+        if floor
+        else " Grey: dense; the noise floor is not measured yet."
+    )
+    drawn = layout(axis, {"title": {"text": y}, "tickformat": "~g"})
+    return Figure("accuracy", caption, tuple(traces), drawn)
+
+
+def untrained(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
+    """Accuracy of tickets that are scored as they stand."""
+    ladders = [rung["density"] for rung in entries[0].record.aggregates["untrained"]["rungs"]]
+    traces: list[Trace] = []
+    for place, entry in enumerate(entries[:OFFERED]):
+        rungs = entry.record.aggregates["untrained"]["rungs"]
+        points = [(100 * r["density"], r["ticket"]) for r in rungs if r["ticket"] is not None]
+        traces += series(names[entry.id], place, points, 100, banded=True)
+    caption = f"Accuracy of untrained tickets against density. {_drawn(len(entries))}"
+    y = {"title": {"text": "accuracy, % (test split)"}, "tickformat": "~g"}
+    return Figure("untrained", caption, tuple(traces), layout(density_axis(ladders), y))
+
+
+def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[str]) -> Figure:
+    """Scores against what the search cost; a line joins those that none is above and cheaper."""
+    by = best_per_density.scored_by(entries)
+    found = {e.id: best_per_density.score_of(e, by) for e in entries}
+    known = [e for e in entries if found[e.id] and e.record.aggregates["cost"]]
+    traces: list[Trace] = []
+    most = max(map(_cost, known), default=0.0) or 1.0
+    on = sorted((e for e in known if e.id in front), key=_cost)
+    if len(on) > 1:
+        traces.append(
+            {
+                "name": "front",
+                "x": [_cost(e) for e in on],
+                "y": [(found[e.id] or {})["mean"] for e in on],
+                "mode": "lines",
+                "line": {"color": GREY, "width": 1.5, "dash": "dot", "shape": "hv"},
+                "hoverinfo": "skip",
+                "showlegend": False,
+            }
+        )
+    for division, word in DIVISIONS.items():
+        group = [e for e in known if e.record.aggregates["division"] == division]
+        if group:
+            traces.append(_costs(group, found, names, division, word, front, most))
+    what = "retention" if by == "retention" else "points above erk"
+    caption = (
+        f"{what.capitalize()} against search cost, with 95 % intervals. Named and joined: entries "
+        "that none is at once better and cheaper than."
+    )
+    drawn = layout(
+        {
+            "title": {"text": "search cost, dense trainings"},
+            "range": [-ROOM * most, (1 + ROOM) * most],
+        },
+        {"title": {"text": what}, "tickformat": "~g"},
+    )
+    drawn["hovermode"] = "closest"
+    return Figure("pareto", caption, tuple(traces), drawn, small=True)
+
+
+def generalising(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
+    """The step at which runs generalise against density; dense as a line."""
+    task = entries[0].record.task
+    axis = density_axis(task.ladder)
+    traces: list[Trace] = []
+    dense = entries[0].record.aggregates["speed"]["grokking"].get("1")
+    if dense:
+        traces.append(flat(axis, dense["generalised"]["mean"], "dense"))
+    for place, entry in enumerate(entries[:OFFERED]):
+        found = entry.record.aggregates["speed"]["grokking"]
+        steps = {float(d): row["generalised"] for d, row in found.items() if row and d != "1"}
+        points = [
+            (100 * d, {"mean": s["mean"], "low": None, "high": None})
+            for d, s in sorted(steps.items(), reverse=True)
+            if s["reached"]
+        ]
+        traces += series(names[entry.id], place, points, 1, banded=False)
+    caption = (
+        f"Step at which runs generalise, restricted mean over seeds. {_drawn(len(entries))} "
+        "Rungs where no seed generalised are left out."
+    )
+    y = {"title": {"text": "step"}, "tickformat": ",d", "rangemode": "tozero"}
+    return Figure("steps", caption, tuple(traces), layout(axis, y))
+
+
+def to_match(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
+    """The step at which tickets reach dense's level less the margin, against density."""
+    traces: list[Trace] = []
+    for place, entry in enumerate(entries[:OFFERED]):
+        found = entry.record.aggregates["speed"]["steps"]
+        points = [
+            (100 * float(d), {"mean": row["mean"], "low": None, "high": None})
+            for d, row in sorted(found.items(), key=lambda item: -float(item[0]))
+            if row
+        ]
+        traces += series(names[entry.id], place, points, 1, banded=False)
+    caption = f"Steps until dense's level, less the margin, is held. {_drawn(len(entries))}"
+    y = {"title": {"text": "step"}, "tickformat": ",d", "rangemode": "tozero"}
+    axis = density_axis(entries[0].record.task.ladder)
+    return Figure("steps", caption, tuple(traces), layout(axis, y))
+
+
+def series(
+    name: str,
+    place: int,
+    points: Sequence[tuple[float, Mapping[str, Any]]],
+    scale: float,
+    *,
+    banded: bool,
+    digits: int = 0,
+) -> list[Trace]:
+    """A line through means, a band where every one has an interval.
+
+    Args:
+        digits: of what is shown under the pointer; percentages have two.
+    """
+    digits = 2 if scale == 100 else digits
+    if not points:
+        return []
+    colour, symbol = COLOURS[place % len(COLOURS)], SYMBOLS[place % len(SYMBOLS)]
+    visible = True if place < SHOWN else "legendonly"
+    group = f"entry{place}"
+    x = [density for density, _ in points]
+    line: Trace = {
+        "name": name,
+        "x": x,
+        "y": [scale * found["mean"] for _, found in points],
+        "customdata": [interval(found, digits, scale) for _, found in points],
+        "hovertemplate": f"%{{y:,.{digits}f}} %{{customdata}}",
+        "mode": "lines+markers",
+        "line": {"color": colour, "width": 2},
+        "marker": {"symbol": symbol, "size": 7, "color": colour},
+        "legendgroup": group,
+        "visible": visible,
+    }
+    if not banded or any(found["low"] is None for _, found in points):
+        return [line]
+    low, high = ([scale * found[end] for _, found in points] for end in ("low", "high"))
+    return [{**_band(x, low, high, colour, 0.14), "legendgroup": group, "visible": visible}, line]
+
+
+def dense_and_noise(entry: Entry, reference: Reference, axis: Axis) -> list[Trace]:
+    """The reference's dense networks as a line, each rung's noise floor as a band around it."""
+    dense = reference.values["test"].dense
+    mean = 100 * sum(dense) / len(dense)
+    traces = [flat(axis, mean, f"dense, {len(dense)} seeds")]
+    half = floors(reference, is_area(entry.record))
+    ladder = entry.record.task.ladder
+    if len(half) == len(ladder):
+        x = [100 * density for density in ladder]
+        low, high = [mean - h for h in half], [mean + h for h in half]
+        traces.insert(0, {**_band(x, low, high, GREY, 0.35), "legendgroup": "noise"})
+    return traces
+
+
+def floors(reference: Reference, area: bool) -> list[float]:
+    """The noise floor of each rung in points; none where it was not measured."""
+    sizes = [sets["test"] for sets in reference.sizes.values() if "test" in sets]
+    if not reference.noise or not sizes:
+        return []
+    whole = 100 if area else min(sizes)  # an accuracy's floor is in examples
+    return [100 * floor / whole for floor in reference.noise["test"].score]
+
+
+def flat(axis: Axis, y: float, name: str) -> Trace:
+    """A level across all densities."""
+    return {
+        "name": name,
+        "x": [10**end for end in axis["range"]],
+        "y": [y, y],
+        "mode": "lines",
+        "line": {"color": GREY, "width": 2},
+        "hovertemplate": "%{y:,.2f}",
+    }
+
+
+def _costs(
+    group: Sequence[Entry],
+    scored: Mapping[str, Mapping[str, Any] | None],
+    names: Mapping[str, str],
+    division: str,
+    word: str,
+    front: Sequence[str],
+    most: float,
+) -> Trace:
+    found = [scored[entry.id] or {} for entry in group]
+    above, below = (
+        [0.0 if f[end] is None else abs(f[end] - f["mean"]) for f in found]
+        for end in ("high", "low")
+    )
+    colour = DIVISION_COLOURS[division]
+    return {
+        "name": word,
+        "x": [_cost(entry) for entry in group],
+        "y": [f["mean"] for f in found],
+        "error_y": {
+            "type": "data", "array": above, "arrayminus": below, "color": colour,
+            "thickness": 1.2, "width": 3,
+        },
+        "text": [names[entry.id] if entry.id in front else "" for entry in group],
+        "customdata": [names[entry.id] for entry in group],
+        "textposition": [_beside(_cost(entry) / most) for entry in group],
+        "mode": "markers+text",
+        "marker": {
+            "symbol": SYMBOLS[list(DIVISIONS).index(division)], "size": 9, "color": colour,
+        },
+        "hovertemplate": "%{customdata}: %{y:.3f} at %{x:.3~g}<extra></extra>",
+        "cliponaxis": False,
+    }  # fmt: skip
+
+
+def _beside(place: float) -> str:
+    """Where a name stands, by its point's place on the axis: never out over an edge."""
+    return "top right" if place < EDGE else "top left" if place > 1 - EDGE else "top center"
+
+
+def _cost(entry: Entry) -> float:
+    return float(entry.record.aggregates["cost"]["mean"])
+
+
+def _drawn(count: int) -> str:
+    if count <= SHOWN:
+        return ""
+    of = f"of the first {OFFERED} " if count > OFFERED else ""
+    return f"Drawn: the {SHOWN} best; a click on a name {of}brings it in."
+
+
+def _band(
+    x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, opacity: float
+) -> Trace:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return {
+        "x": [*x, *reversed(x)],
+        "y": [*high, *reversed(low)],
+        "mode": "lines",
+        "fill": "toself",
+        "fillcolor": f"rgba({red},{green},{blue},{opacity})",
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+
+
+def shown_name(entry: Entry, alike: bool) -> str:
+    """An entry's name where others stand beside it: with its digest where two are called alike.
+
+    plotly takes some markup in names; a method's name has none, by the record's schema.
+    """
+    name = plain(entry.record.method.name)
+    return f"{name} ({entry.digest[:8]})" if alike else name

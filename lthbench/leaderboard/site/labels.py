@@ -1,0 +1,102 @@
+"""What the site says of levels, divisions and boards, in the words of the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from lthbench.leaderboard.board.entries import Entry
+from lthbench.leaderboard.board.render import NOT_ACCEPTED, accepted
+from lthbench.report.tables import plain
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of verification: its word, what it proves, and what it leaves open."""
+
+    number: int
+    word: str
+    proves: str
+    open: str
+
+
+LEVELS: Final = (
+    Level(
+        0,
+        "reported",
+        "The record is well-formed and is its source's: digests hold, and every score follows "
+        "from the counts of correct answers in it.",
+        "Whether anything was trained at all.",
+    ),
+    Level(
+        1,
+        "artefacts checked",
+        "The tickets are there, with the counts, origins and weights that the record claims; "
+        "controls are those that the seed draws; no accepted entry has the same tickets.",
+        "Whether they score what the record says.",
+    ),
+    Level(
+        2,
+        "retrained",
+        "Cells that nobody could foresee were trained again from seed and masks: whole curves "
+        "agree within the noise floor, in both directions.",
+        "Whether the search finds these tickets, and at what cost.",
+    ),
+    Level(
+        3,
+        "reproduced",
+        "The search was run again from its source in a sandbox, on fresh seeds and on published "
+        "ones: as good, no dearer, and the same tickets.",
+        "Seeds and tasks that nobody ran.",
+    ),
+)
+NO_LEVEL: Final = (
+    "Who the authors are, whose idea it is, what a method works out between its calls (the meter "
+    "counts calls), or how it does elsewhere."
+)
+RANKED_LEVEL: Final = 2
+
+BOARDS: Final = {
+    "early": ("Early weights", "tickets that start from the initial or the first steps' weights"),
+    "init": ("At initialisation", "tickets that start from the initial weights alone"),
+    "open": ("Open", "tickets of any origin, with weights of their own too"),
+    "untrained": (
+        "Untrained",
+        "tickets scored as they stand, no weight trained; never ranked with trained ones",
+    ),
+}
+DIVISIONS: Final = {
+    "init": "at initialisation",
+    "rewind": "early weights",
+    "open": "open",
+    "reference": "reference",
+}
+STATES: Final = {
+    "accepted": "accepted",
+    "listed": "listed, not yet in the ledger",
+    "superseded": "superseded",
+    "retracted": "retracted",
+}
+
+
+def level(number: int) -> str:
+    """A level as every row names it: 2 retrained."""
+    return f"{number} {LEVELS[number].word}"
+
+
+def level_of(found: Sequence[Entry]) -> str:
+    """The least level of a row's entries; what the ledger does not tell of is less than any."""
+    return level(min(entry.level for entry in found)) if accepted(found) else NOT_ACCEPTED
+
+
+def many(count: int, one: str, more: str = "") -> str:
+    """1 entry, 12 entries."""
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
+
+
+def lines(text: str) -> str:
+    """Text of several lines, some of them others': what is hidden in a line is made visible."""
+    kept = (line.rstrip() for line in text.split("\n"))
+    shown = (line[: len(line) - len(line.lstrip(" "))] + plain(line, 4000) for line in kept)
+    return "\n".join(shown).rstrip("\n")

@@ -1,0 +1,197 @@
+"""What programs read: the list of entries, the standings, the records and their schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from lthbench.io.paths import canonical_json, digest
+from lthbench.leaderboard.board.entries import Board, Entry
+from lthbench.leaderboard.board.standings import Row, Standing
+from lthbench.leaderboard.site.labels import LEVELS
+from lthbench.leaderboard.site.pages.plan import Planned, entry_path, record_path
+from lthbench.records.metrics import Interval
+from lthbench.records.schema import Record
+
+BASE = "api/v1"
+PAIRS = 100 * 99  # ordered pairs of a board that are listed at most
+
+
+class Strict(BaseModel):
+    """A table of the interface."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Estimate(Strict):
+    """A mean with its 95 % interval."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+class ListedEntry(Strict):
+    """One entry; the record has everything else."""
+
+    id: str
+    sha256: str
+    task: str
+    protocol: str
+    method: str
+    source: str
+    level: Literal[0, 1, 2, 3]
+    state: Literal["accepted", "listed", "superseded", "retracted"]
+    superseded_by: str | None
+    challenges: int
+    division: str | None
+    retention: Estimate | None
+    above_erk: Estimate | None
+    cost: float | None
+    seeds: list[int]
+    bundle: str | None
+    record: str
+    page: str
+
+
+class Index(Strict):
+    """Every entry of the leaderboard, and where the rest lies."""
+
+    version: Literal[1]
+    ledger: str
+    levels: dict[str, str]
+    entries: list[ListedEntry]
+    standings: str
+    schemas: dict[str, str]
+
+
+class StandingRow(Strict):
+    """One contender of a board; `rank` is the interval that is left open at 95 %."""
+
+    contender: str
+    method: str
+    entries: dict[str, str]
+    score: Estimate | None
+    rank: tuple[int, int] | None
+    why_unranked: str
+    level: int
+    division: str
+    cost: float | None
+
+
+class StandingTable(Strict):
+    """One board of one suite.
+
+    `p` are adjusted p values of pairs of ranked contenders; None above a hundred of these, whose
+    pairs are too many to list.
+    """
+
+    suite: str
+    board: Literal["init", "early", "open", "untrained"]
+    title: str
+    tasks: list[str]
+    rows: list[StandingRow]
+    p: list[tuple[str, str, float]] | None
+
+
+class Standings(Strict):
+    """Every board."""
+
+    version: Literal[1]
+    boards: list[StandingTable]
+
+
+def all_of(board: Board, standings: Sequence[Standing]) -> Iterator[Planned]:
+    """Every file of the interface but the records."""
+    made: dict[str, BaseModel] = {
+        "index": index(board),
+        "standings": Standings(version=1, boards=[_table(standing) for standing in standings]),
+    }
+    for name, table in made.items():
+        data = canonical_json(table.model_dump(mode="json"))
+        yield Planned(f"{BASE}/{name}.json", digest(data), partial(bytes, data))
+    models: dict[str, type[BaseModel]] = {
+        "record": Record,
+        "index": Index,
+        "standings": Standings,
+    }
+    for name, model in models.items():
+        data = canonical_json(model.model_json_schema())
+        yield Planned(f"{BASE}/{name}.schema.json", digest(data), partial(bytes, data))
+
+
+def index(board: Board) -> Index:
+    """The list of entries."""
+    return Index(
+        version=1,
+        ledger=board.ledger.head,
+        levels={str(level.number): level.word for level in LEVELS},
+        entries=[_listed(entry) for entry in board.entries],
+        standings=f"{BASE}/standings.json",
+        schemas={name: f"{BASE}/{name}.schema.json" for name in ("record", "index", "standings")},
+    )
+
+
+def _listed(entry: Entry) -> ListedEntry:
+    record, told = entry.record, entry.record.aggregates
+    return ListedEntry(
+        id=entry.id,
+        sha256=entry.digest,
+        task=record.task.name,
+        protocol=record.task.digest,
+        method=record.method.name,
+        source=record.method.digest,
+        level=entry.level,  # type: ignore[arg-type]
+        state=entry.state,
+        superseded_by=entry.of,
+        challenges=len(entry.challenges),
+        division=told["division"],
+        retention=_found(told["retention"]),
+        above_erk=_found(told["above_erk"]),
+        cost=told["cost"]["mean"] if told["cost"] else None,
+        seeds=list(record.seeds),
+        bundle=record.bundle.sha256 if record.bundle else None,
+        record=record_path(record.task.name, entry.id),
+        page=entry_path(record.task.name, entry.id),
+    )
+
+
+def _found(found: Mapping[str, Any] | None) -> Estimate | None:
+    if found is None:
+        return None
+    return Estimate(mean=found["mean"], low=found["low"], high=found["high"], n=found["n"])
+
+
+def _table(standing: Standing) -> StandingTable:
+    few = len(standing.p) <= PAIRS
+    pairs = sorted((a, b, p) for (a, b), p in standing.p.items() if a < b) if few else None
+    return StandingTable(
+        suite=standing.suite,
+        board=standing.board,
+        title=standing.title,
+        tasks=list(standing.tasks),
+        rows=[_row(row) for row in standing.rows],
+        p=pairs,
+    )
+
+
+def _row(row: Row) -> StandingRow:
+    return StandingRow(
+        contender=row.contender.id,
+        method=row.contender.name,
+        entries={task: entry.id for task, entry in row.contender.entries.items()},
+        score=_interval(row.score),
+        rank=row.rank,
+        why_unranked=row.why_unranked,
+        level=row.level,
+        division=row.division,
+        cost=row.cost,
+    )
+
+
+def _interval(found: Interval | None) -> Estimate | None:
+    return None if found is None else Estimate(**vars(found))

@@ -1,0 +1,382 @@
+"""The page of one entry: what it found, whether to trust it, how to repeat, check and cite it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lthbench.leaderboard.board.entries import Entry
+from lthbench.leaderboard.site.charts import COLOURS
+from lthbench.leaderboard.site.labels import LEVELS, STATES, level_of
+from lthbench.records import aggregate
+from lthbench.records.schema import Carried, Cell, Record
+from lthbench.report import html
+from lthbench.report.html import Figure, density_axis, layout
+from lthbench.report.tables import (
+    NA,
+    Table,
+    answers,
+    decimals,
+    is_area,
+    is_untrained,
+    number,
+    percent,
+    plain,
+    remarks,
+    tables,
+)
+
+SHOWN_OF_REPORT = 8  # facts of a verification's report that the page repeats
+TOLD_ELSEWHERE = ("what", "beacon", "level", "entry", "task", "bundle", "ok")
+AGAIN = ("kind", "density", "seed", "schedule", "equal", "z", "bend")
+ACTS = {
+    "accept": "accepted",
+    "supersede": "takes the place of another entry",
+    "retract": "retracted",
+    "challenge": "challenged",
+    "level": "verified",
+}
+
+
+def page(
+    entry: Entry,
+    baseline: str,
+    sizes: Mapping[str, int],
+    citation: Mapping[str, str],
+) -> dict[str, Any]:
+    """All that the template of an entry's page lays out.
+
+    Args:
+        baseline: the digest of the shipped baseline of the method's name; "" if there is none.
+        sizes: weights of each prunable tensor; none where they are not known.
+        citation: BibTeX and CFF by format.
+    """
+    record = entry.record
+    training = html.training(record)
+    return {
+        "id": entry.id,
+        "slug": record.task.name,
+        "method": plain(record.method.name),
+        "task": plain(record.task.name),
+        "task_version": record.task.version,
+        "level_number": entry.level,
+        "verified": level_of([entry]),
+        "promise": LEVELS[entry.level],
+        "banner": _banner(entry),
+        "state": STATES[entry.state],
+        "answers": answers(record),
+        "warnings": tuple(r for r in remarks(record) if r.warns and r.name != "Failed"),
+        "remarks_of": remarks(record),
+        "described": html.described(record),
+        "figures": tuple(html.figures(record)),
+        "tables": tables(record),
+        "training": (training, of_traces(training, decimals(record))),
+        "layers": _layers(record, sizes),
+        "cells": _cells(record),
+        "carried": _carried(record),
+        "provenance": _provenance(entry),
+        "reproduce": _reproduce(record, baseline),
+        "verify": _verify(entry),
+        "bundle": _bundle(record),
+        "ledger": _ledger(entry),
+        "again": _again(entry),
+        "challenges": tuple(_challenge(line) for line in entry.challenges),
+        "citation": citation,
+        "record_path": f"api/v1/records/{record.task.name}/{entry.id}.json",
+    }
+
+
+def _banner(entry: Entry) -> tuple[str, str, str]:
+    """A heading, a sentence and a link for an entry that stands on no board; empty for others."""
+    if entry.state == "retracted":
+        why = next((plain(str(x.get("why", ""))) for x in entry.lines if x["act"] == "retract"), "")
+        said = f"It stands on no board. {why}".strip()
+        return "Retracted", said, ""
+    if entry.state == "superseded" and entry.of:
+        return "Superseded", "Another entry of this method took its place:", entry.of
+    return "", "", ""
+
+
+# Commands
+
+
+def _reproduce(record: Record, baseline: str) -> tuple[str, str, str]:
+    """The command that makes the record again, what it needs, and a second command for that."""
+    ours = baseline == record.method.digest
+    source = record.method.name if ours else "method.py"
+    options = [
+        f"--set {shlex.quote(f'{plain(k)}={_set(v)}')}" for k, v in record.method.options.items()
+    ]
+    suffix = "" if record.transfer else " --no-transfer"
+    command = " ".join(
+        [
+            f"lthbench evaluate {source} --final",
+            f"--task {shlex.quote(record.task.name)} --seeds {len(record.seeds)}{suffix}",
+            *options,
+        ]
+    )
+    if ours:
+        note, source = "The method ships with lthbench; its source:", f"lthbench baselines {source}"
+    else:
+        note = "method.py is the member of that name in the entry's bundle; its sha256:"
+        source = record.method.digest
+    return command, note, source
+
+
+def _set(value: bool | int | float | str) -> str:
+    return str(value).lower() if isinstance(value, bool) else plain(str(value))
+
+
+def _verify(entry: Entry) -> str:
+    lines = [
+        f"lthbench verify {entry.id} --level 1    # masks, origins, overlaps: minutes",
+        f"lthbench verify {entry.id} --level 2    # trains drawn cells again",
+    ]
+    if entry.record.bundle:
+        lines.append(f"lthbench tickets fetch {entry.id}       # its masks and weights")
+    return "\n".join(lines)
+
+
+def _bundle(record: Record) -> tuple[tuple[str, str], ...]:
+    if record.bundle is None:
+        return ()
+    size = f"{record.bundle.size / 2**20:.1f} MB"
+    urls = [(f"copy {i}", plain(url, 400)) for i, url in enumerate(record.bundle.urls, 1)]
+    nowhere = (
+        "copies",
+        "at no address: ask the authors for the file, and name its folder in LTHBENCH_BUNDLES",
+    )
+    return (("sha256", record.bundle.sha256), ("size", size), *(urls or [nowhere]))
+
+
+# The ledger
+
+
+def _ledger(entry: Entry) -> Table:
+    rows = tuple(_line(entry, line) for line in entry.lines)
+    return Table("What the ledger says of it", ("line", "act", "what"), rows)
+
+
+def _line(entry: Entry, line: Mapping[str, Any]) -> tuple[str, str, str]:
+    act = str(line["act"])
+    if act == "level":
+        word = LEVELS[line["level"]].word if 0 <= line["level"] < len(LEVELS) else "?"
+        beacon = str(line.get("beacon", ""))[:12]
+        drawn = [f"drawn by {beacon}"] if beacon else []
+        what = "; ".join([f"{line['level']} {word}", *_told(line.get("report")), *drawn])
+    elif act == "supersede":
+        older, younger = str(line["of"])[:8], str(line["entry"])[:8]
+        taken = entry.digest.startswith(older)
+        what = f"{younger} takes the place of {older}" + (" (this entry)" if taken else "")
+    else:
+        what = plain(str(line.get("why", "")), 400)
+    return str(line["n"]), ACTS.get(act, plain(act)), what
+
+
+def _told(found: Any) -> list[str]:
+    """A verification's report in words: its sentence, then its plain facts."""
+    if not isinstance(found, Mapping):
+        return []
+    kept = [(k, v) for k, v in found.items() if isinstance(v, (bool, int, float, str))]
+    facts = [(k, v) for k, v in kept if k not in TOLD_ELSEWHERE][:SHOWN_OF_REPORT]
+    what = plain(str(found["what"]), 400) if "what" in found else ""
+    return [*([what] if what else []), *(f"{plain(str(k))} {_short(v)}" for k, v in facts)]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else plain(str(value), 80)
+
+
+def _again(entry: Entry) -> Table | None:
+    """The cells that the last verification trained again."""
+    reports = [line["report"] for line in entry.lines if line["act"] == "level"]
+    found = [report["cells"] for report in reports if isinstance(report.get("cells"), list)]
+    cells = [cell for cell in (found[-1] if found else ()) if isinstance(cell, Mapping)]
+    if not cells:
+        return None
+    rows = tuple(tuple(_told_cell(name, cell.get(name)) for name in AGAIN) for cell in cells)
+    head = ("network", "density, %", "seed", "steps, T/", "bit for bit", "z", "curves")
+    what = "areas" if is_area(entry.record) else "counts of correct answers at the end"
+    note = (
+        f"z: claimed less new, of {what} on the test split; curves: how far apart they lie; both "
+        "in noise floors of a difference."
+    )
+    return Table(f"Trained again: {len(rows)} cells drawn by lot", head, rows, note)
+
+
+def _told_cell(name: str, value: Any) -> str:
+    value = value.get("test") if isinstance(value, Mapping) else value
+    if name == "equal":
+        return {True: "yes", False: "no"}.get(value, NA) if isinstance(value, bool) else NA
+    known = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if value is None:
+        return NA
+    if not known:
+        return plain(str(value), 40)
+    if name == "density":
+        return percent(value)
+    return number(value, 2 if name in ("z", "bend") else 0)
+
+
+def _challenge(line: Mapping[str, Any]) -> tuple[str, str]:
+    by = line.get("by")
+    return plain(str(line.get("why", "")), 400), "; ".join(_told(by))
+
+
+# Tables
+
+
+def of_traces(figure: Figure, digits: int) -> Table:
+    """The table of a figure of lines over steps: a row a step, a column a line."""
+    lines = [
+        (f"{t['name']}, training" if t["line"].get("dash") == "dot" else t["name"], t)
+        for t in figure.traces
+    ]
+    at = [(name, dict(zip(t["x"], t["y"], strict=True))) for name, t in lines]
+    steps = sorted({step for _, values in at for step in values})
+    rows = tuple(
+        (f"{step:,}", *(number(v[step], digits) if step in v else NA for _, v in at))
+        for step in steps
+    )
+    return Table("Accuracy over training steps, %", ("step", *(name for name, _ in at)), rows)
+
+
+def _layers(record: Record, sizes: Mapping[str, int]) -> tuple[Figure, Table] | None:
+    """Density of each tensor at each rung; kept weights where sizes are unknown."""
+    kind = "untrained" if is_untrained(record) else "ticket"
+    tickets = [c for c in record.cells if c.kind == kind and c.layers and c.schedule == 1]
+    names = list(dict.fromkeys(name for cell in tickets for name in cell.layers))
+    if not names:
+        return None
+    known = all(sizes.get(name) for name in names)
+    lines: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for density in record.task.ladder:
+        cells = [cell for cell in tickets if cell.density == density]
+        for name in names if cells else ():
+            mean = sum(cell.layers.get(name, 0) for cell in cells) / len(cells)
+            value = 100 * mean / sizes[name] if known else mean
+            lines[name].append((density, value))
+    what = "Density of each tensor, %" if known else "Kept weights of each tensor"
+    rows = tuple(
+        (
+            percent(density),
+            *(_layer(dict(lines[name]).get(density), known) for name in names),
+        )
+        for density in record.task.ladder
+    )
+    table = Table(
+        f"{what}, mean over seeds", ("density, %", *(plain(name) for name in names)), rows
+    )
+    return _layer_figure(record, lines, what), table
+
+
+def _layer(value: float | None, known: bool) -> str:
+    if value is None:
+        return NA
+    return (percent(value / 100) if value >= 0.005 else "0") if known else number(value, 0)
+
+
+def _layer_figure(
+    record: Record, lines: Mapping[str, Sequence[tuple[float, float]]], what: str
+) -> Figure:
+    traces = tuple(
+        {
+            "name": plain(name, 60).replace("<", "‹"),
+            "x": [100 * density for density, _ in points],
+            "y": [value if value > 0 else None for _, value in points],
+            "mode": "lines+markers",
+            "line": {"color": COLOURS[place % len(COLOURS)], "width": 1.8},
+            "marker": {"size": 6, "color": COLOURS[place % len(COLOURS)]},
+            "hovertemplate": "%{y:.3~g}",
+        }
+        for place, (name, points) in enumerate(lines.items())
+    )
+    y = {"type": "log", "title": {"text": what}, "tickformat": "~g"}
+    return Figure(
+        "layers",
+        f"{what}, at each density of the whole network; mean over seeds.",
+        traces,
+        layout(density_axis(record.task.ladder), y),
+        small=True,
+    )
+
+
+def _cells(record: Record) -> Table:
+    """Every training of the record."""
+    frame = _frame(record)
+    rows = tuple(_row(record, frame, cell) for cell in record.cells)
+    head = (
+        *("network", "seed", "density, %", "schedule", "kept weights", "effective", "origin"),
+        *("start", "score, %", "status"),
+    )
+    note = "A ticket that is missing or failed scores chance; a control that failed is left out."
+    return Table(f"Every training at the task's own depth: {len(rows)}", head, rows, note)
+
+
+def _carried(record: Record) -> Table | None:
+    """Every training at other depths."""
+    if record.transfer is None or not record.transfer.cells:
+        return None
+    frame = _frame(record)
+    rows = tuple(_row(record, frame, cell) for cell in record.transfer.cells)
+    head = (
+        *("network", "depth", "seed", "density, %", "kept weights", "origin", "score, %", "status"),
+    )
+    return Table(f"Every training at other depths: {len(rows)}", head, rows)
+
+
+def _frame(record: Record) -> dict[str, Any]:
+    """What the score of a cell reads of its record."""
+    return {
+        "shown": record.shown,
+        "cells": [c.model_dump(mode="json") for c in record.cells if c.kind == "dense"],
+        "task": record.task.model_dump(mode="json"),
+        "sizes": record.sizes,
+    }
+
+
+def _row(record: Record, frame: Mapping[str, Any], cell: Cell | Carried) -> tuple[str, ...]:
+    told = {
+        "kind": cell.kind,
+        "correct": cell.correct,
+        "status": cell.status,
+        "seed": cell.seed,
+        "start": cell.start,
+        **({"depth": cell.depth} if isinstance(cell, Carried) else {}),
+    }
+    score = number(100 * aggregate.score_of(frame, told), decimals(record))
+    status = cell.status + (f": {plain(cell.reason)}" if cell.reason else "")
+    common = (str(cell.seed), percent(cell.density))
+    if isinstance(cell, Carried):
+        kept = f"{cell.kept:,}"
+        return (cell.kind, str(cell.depth), *common, kept, cell.origin, score, status)
+    return (
+        cell.kind,
+        *common,
+        "T" if cell.schedule == 1 else f"T/{cell.schedule}",
+        f"{cell.kept:,}",
+        NA if cell.effective is None else f"{cell.effective:,}",
+        cell.origin,
+        str(cell.start),
+        score,
+        status,
+    )
+
+
+def _provenance(entry: Entry) -> Table:
+    """What was run, on what: enough to tell whether two records are of the same thing."""
+    record = entry.record
+    facts = {
+        "record, sha256": entry.digest,
+        "method's source, sha256": record.method.digest,
+        "task": f"{record.task.name} version {record.task.version}",
+        "protocol, sha256": record.task.digest,
+        "reference, sha256": record.reference.digest if record.reference else NA,
+        "scorer": f"version {record.scorer}",
+        **{f"data {name}, sha256": value for name, value in record.fingerprints.items()},
+        **record.environment,
+        **{k: v if isinstance(v, str) else f"{v:,.1f}" for k, v in record.times.items()},
+    }
+    rows = tuple((plain(name), plain(text)) for name, text in facts.items())
+    return Table("Provenance", ("what", "value"), rows)

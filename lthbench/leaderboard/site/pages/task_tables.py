@@ -1,0 +1,363 @@
+"""The tables of a task's page that set every entry side by side."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from lthbench.leaderboard.board.entries import Entry
+from lthbench.leaderboard.board.render import is_private
+from lthbench.leaderboard.site import best_per_density, charts
+from lthbench.leaderboard.site.grid import (
+    NOTHING,
+    Column,
+    Grid,
+    GridCell,
+    GridRow,
+    cost,
+    figure,
+    found,
+    missing,
+)
+from lthbench.leaderboard.site.labels import DIVISIONS, level_of
+from lthbench.report.tables import (
+    NA,
+    decimals,
+    is_untrained,
+    measure,
+    number,
+    percent,
+    plain,
+    score,
+)
+
+
+def by_score(entries: Sequence[Entry]) -> list[Entry]:
+    """Best score first; without one last."""
+    what = best_per_density.scored_by(entries)
+
+    def place(entry: Entry) -> tuple[float, str]:
+        told = best_per_density.score_of(entry, what)
+        return (-told["mean"] if told else float("inf"), entry.id)
+
+    return sorted(entries, key=place)
+
+
+def headline_cell(entry: Entry, what: str) -> GridCell:
+    """A trained entry's score: a retention, or points."""
+    if what == "retention":
+        return found(best_per_density.score_of(entry, what), 2, 1)
+    return found(best_per_density.score_of(entry, what), decimals(entry.record), 1, signed=True)
+
+
+def by_headline(entries: Sequence[Entry]) -> list[Entry]:
+    """Untrained tickets, best headline accuracy first."""
+    return sorted(entries, key=lambda e: (-headline(e)["ticket"]["mean"], e.id))
+
+
+def headline(entry: Entry) -> Mapping[str, Any]:
+    """The rung of an untrained entry that was best on the held-out part."""
+    told = entry.record.aggregates["untrained"]
+    rung: Mapping[str, Any] = next(r for r in told["rungs"] if r["density"] == told["headline"])
+    return rung
+
+
+def entry_names(entries: Sequence[Entry]) -> dict[str, str]:
+    """The name of each entry as rows give it: with its digest where two are called alike."""
+    count = Counter(e.record.method.name for e in entries)
+    return {e.id: charts.shown_name(e, count[e.record.method.name] > 1) for e in entries}
+
+
+def link(entry: Entry, root: str = "../") -> str:
+    """Where an entry's page is."""
+    return f"{root}entries/{entry.record.task.name}/{entry.id}.html"
+
+
+def level_cell(entries: Sequence[Entry]) -> GridCell:
+    """The least that was verified of a row's entries, and whether others can have their bundles.
+
+    What is not accepted is sorted and filtered as level 0, which it would be at first.
+    """
+    least = min(entry.level for entry in entries)
+    private = sum(is_private(entry) for entry in entries)
+    told = (
+        "bundle not public"
+        if len(entries) == 1
+        else f"{private} of {len(entries)} bundles not public"
+    )
+    more = Markup('<span class="why">{}</span>').format(told) if private else NOTHING
+    return GridCell(level_of(entries), key=least, css=f"level-{least}", extra=more)
+
+
+def score_cell(entry: Entry, value: Any) -> GridCell:
+    """A rung's score as the record's own tables show it."""
+    if value is None:
+        return missing()
+    if is_untrained(entry.record):
+        return found(value, decimals(entry.record))
+    return GridCell(score(entry.record, value), key=float(f"{100 * value['mean']:.6g}"))
+
+
+# Every entry
+
+
+def facts(entry: Entry) -> tuple[tuple[str, str], ...]:
+    return (
+        ("method", plain(entry.record.method.name).lower()),
+        ("division", entry.record.aggregates["division"] or ""),
+        ("level", str(entry.level)),
+    )
+
+
+def every(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None:
+    """Entries by rungs: every accuracy of the task in one table."""
+    if not entries:
+        return None
+    ladder = sorted(
+        {r["density"] for e in entries for r in best_per_density.rungs_of(e.record)}, reverse=True
+    )
+    tops = {
+        best.density: {entry.id for entry in best.entries}
+        for best in best_per_density.best(best_per_density.eligible(entries, "open"))
+    }
+    by = best_per_density.scored_by(entries)
+    columns = (
+        Column("method", "method", "t"),
+        Column("level", "verified", css="words", first="desc"),
+        Column("division", "starts from", "t"),
+        Column("score", best_per_density.HEADS[by], css="num"),
+        Column("matches", "matches dense to, %", css="num", first="asc"),
+        Column("cost", "search cost", css="num", first="asc"),
+        *(Column(f"d{i}", f"at {percent(d)} %", css="num") for i, d in enumerate(ladder)),
+    )
+    rows = []
+    for entry in entries:
+        scored = {r["density"]: r["ticket"] for r in best_per_density.rungs_of(entry.record)}
+        cells = [score_cell(entry, scored.get(d)) for d in ladder]
+        marked = [
+            GridCell(c.text, key=c.key, css="top") if entry.id in tops.get(d, ()) else c
+            for c, d in zip(cells, ladder, strict=True)
+        ]
+        rows.append(GridRow((*_common_cells(entry, names, by), *marked), facts(entry)))
+    what = f"{measure(entries[0].record)} on the test split, %"
+    note = (
+        "± is half the 95 % interval over seeds. Bold: the best of each density, of verified "
+        "entries where there are any. Search cost in dense trainings a seed."
+    )
+    return Grid("every", f"Every entry at every density: {what}", columns, tuple(rows), note)
+
+
+def _common_cells(entry: Entry, names: Mapping[str, str], by: str) -> tuple[GridCell, ...]:
+    told = entry.record.aggregates
+    matching = told["matching"]["proved"]
+    price = told["cost"]
+    return (
+        GridCell(names[entry.id], link(entry)),
+        level_cell([entry]),
+        GridCell(DIVISIONS.get(told["division"], NA)),
+        headline_cell(entry, by),
+        missing("none") if matching is None else GridCell(percent(matching), key=matching),
+        cost(price["mean"] if price else None),
+    )
+
+
+def untrained(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None:
+    if not entries:
+        return None
+    columns = (
+        Column("method", "method", "t"),
+        Column("level", "verified", css="words", first="desc"),
+        Column("division", "starts from", "t"),
+        Column("density", "best density, %", css="num", first="asc"),
+        Column("score", "accuracy, %", css="num"),
+        Column("dense", "− dense, points", css="num"),
+        Column("random", "− random mask, points", css="num"),
+        Column("cost", "search cost", css="num", first="asc"),
+    )
+    rows = []
+    for entry in entries:
+        rung, digits = headline(entry), decimals(entry.record)
+        price = entry.record.aggregates["cost"]
+        name, word, division, *_ = _common_cells(entry, names, "")
+        cells = (
+            *(name, word, division),
+            GridCell(percent(rung["density"]), key=rung["density"]),
+            found(rung["ticket"], digits),
+            found(rung["difference"], digits, signed=True),
+            found(rung["above_random"], digits, signed=True),
+            cost(price["mean"] if price else None),
+        )
+        rows.append(GridRow(cells, facts(entry)))
+    caption = "Untrained tickets: accuracy as they stand, at the rung best on the held-out part"
+    return Grid("untrained", caption, columns, tuple(rows))
+
+
+# Cost, steps, transfer
+
+
+def front(entries: Sequence[Entry]) -> list[Entry]:
+    """Entries that none is at once at least as good and at least as cheap as; cheapest first."""
+    by = best_per_density.scored_by(entries)
+    known = [
+        e
+        for e in entries
+        if best_per_density.score_of(e, by)
+        and e.record.aggregates["cost"]
+        and e.record.aggregates["division"] != "reference"
+    ]
+
+    def place(entry: Entry) -> tuple[float, float]:
+        told = best_per_density.score_of(entry, by)
+        assert told
+        return entry.record.aggregates["cost"]["mean"], -told["mean"]
+
+    best, chosen = float("inf"), []
+    for entry in sorted(known, key=lambda e: (*place(e), e.id)):
+        if place(entry)[1] < best:
+            best = place(entry)[1]
+            chosen.append(entry)
+    return chosen
+
+
+def front_table(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None:
+    chosen = front(entries)
+    if not chosen:
+        return None
+    by = best_per_density.scored_by(entries)
+    columns = (
+        Column("method", "method", "t"),
+        Column("cost", "search cost", css="num", first="asc"),
+        Column("score", best_per_density.HEADS[by], css="num"),
+        Column("level", "verified", css="words", first="desc"),
+    )
+    rows = []
+    for entry in chosen:
+        name, word, _, score, _, price = _common_cells(entry, names, by)
+        rows.append(GridRow((name, price, score, word), facts(entry)))
+    caption = "What each price buys: entries that none is at once better and cheaper than"
+    note = "Search cost in dense trainings a seed. Every entry's cost stands in the table above."
+    return Grid("front", caption, columns, tuple(rows), note)
+
+
+def steps(entries: Sequence[Entry], names: Mapping[str, str]) -> list[Grid]:
+    """Iterations to match, by the kind of the task."""
+    made = []
+    told = [(e, e.record.aggregates["speed"]) for e in entries]
+    if any(speed.get("grokking") for _, speed in told):
+        made.append(_by_rung(told, names, "grokking"))
+    if any(speed.get("steps") for _, speed in told):
+        made.append(_by_rung(told, names, "steps"))
+    if any(speed.get("compressed") for _, speed in told):
+        made.append(_compressed(told, names))
+    return made
+
+
+def _by_rung(
+    told: Sequence[tuple[Entry, Mapping[str, Any]]], names: Mapping[str, str], kind: str
+) -> Grid:
+    densities = sorted(
+        {float(d) for _, speed in told for d in speed.get(kind, ()) if d != "1"}, reverse=True
+    )
+    columns = (
+        Column("method", "method", "t"),
+        *(
+            Column(f"d{i}", f"at {percent(d)} %", css="num", first="asc")
+            for i, d in enumerate(densities)
+        ),
+    )
+    rows = []
+    for entry, speed in told:
+        at = {float(d): row for d, row in speed.get(kind, {}).items()}
+        cells = [_step_cell(at.get(d), kind) for d in densities]
+        rows.append(GridRow((GridCell(names[entry.id], link(entry)), *cells), facts(entry)))
+    what = (
+        "Step at which runs generalise"
+        if kind == "grokking"
+        else "Steps until dense's level, less the margin, is held"
+    )
+    note = (
+        "Restricted means: T stands for a seed that never did; in brackets the seeds that did. "
+        "More on each entry's page."
+    )
+    return Grid("steps", f"{what}, by density", columns, tuple(rows), note)
+
+
+def _step_cell(row: Mapping[str, Any] | None, kind: str) -> GridCell:
+    value = row and (row["generalised"] if kind == "grokking" else row)
+    if not value:
+        return missing()
+    count = f"({value['reached']}/{value['n']})"
+    if not value["reached"]:
+        return missing(f"never {count}")
+    return GridCell(f"{number(value['mean'], 0)} {count}", key=float(f"{value['mean']:.6g}"))
+
+
+def _compressed(told: Sequence[tuple[Entry, Mapping[str, Any]]], names: Mapping[str, str]) -> Grid:
+    columns = (
+        Column("method", "method", "t"),
+        Column("density", "density, %", css="num"),
+        *(Column(kind, kind, css="num", first="asc") for kind in ("ticket", "dense", "reinit")),
+    )
+    rows = []
+    for entry, speed in told:
+        value = speed.get("compressed")
+        if not value:
+            continue
+        cells = [
+            _schedule(entry, value[kind]) if kind in value else missing()
+            for kind in ("ticket", "dense", "reinit")
+        ]
+        density = GridCell(percent(value["density"]), key=value["density"])
+        rows.append(
+            GridRow((GridCell(names[entry.id], link(entry)), density, *cells), facts(entry))
+        )
+    caption = "Iterations to match: the shortest whole schedule that still matches dense at T"
+    note = "The learning rate decays, so a crossing on the way would only show the schedule."
+    return Grid("steps", caption, columns, tuple(rows), note)
+
+
+def _schedule(entry: Entry, divisor: int | None) -> GridCell:
+    if divisor is None:
+        return missing("none")
+    steps = entry.record.task.steps // divisor
+    return GridCell("T" if divisor == 1 else f"T/{divisor}", key=steps)
+
+
+def transfer(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None:
+    carried = [e for e in entries if (e.record.aggregates.get("transfer") or {}).get("points")]
+    if not carried:
+        return None
+    places = [
+        (row["depth"], row["density"]) for row in carried[0].record.aggregates["transfer"]["rows"]
+    ]
+    columns = (
+        Column("method", "method", "t"),
+        Column("points", "points above erk", css="num"),
+        Column("gain", "share of IMP's gain, %", css="num"),
+        *(
+            Column(f"p{i}", f"depth {depth}, {percent(density)} %", css="num")
+            for i, (depth, density) in enumerate(places)
+        ),
+    )
+
+    def points(entry: Entry) -> float:
+        return -float(entry.record.aggregates["transfer"]["points"]["mean"])
+
+    rows = []
+    for entry in sorted(carried, key=points):
+        told = entry.record.aggregates["transfer"]
+        by_place = {(row["depth"], row["density"]): row["points"] for row in told["rows"]}
+        gain = told["gain"]
+        cells = (
+            GridCell(names[entry.id], link(entry)),
+            found(told["points"], 2, 1, signed=True, brackets=True),
+            missing() if gain is None else figure(100 * gain, 0),
+            *(found(by_place.get(place), 2, 1, signed=True) for place in places),
+        )
+        rows.append(GridRow(cells, facts(entry)))
+    caption = "Transfer: tickets carried to other depths, points above erk tickets there"
+    note = "The first figure is the mean over depths and rungs, with its 95 % interval over seeds."
+    return Grid("transfer", caption, columns, tuple(rows), note)

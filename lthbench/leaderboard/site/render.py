@@ -1,0 +1,105 @@
+"""Templates to bytes: one environment a process, everything escaped, data as JSON blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lthbench.leaderboard.site.labels import BOARDS, DIVISIONS, level, many
+from lthbench.report.html import embedded
+from lthbench.report.tables import NA
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+TEMPLATES = Path(__file__).parent / "templates"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; connect-src 'self'; base-uri 'none'; form-action 'none'"
+)
+CLASSES = {NA: ' class="na"', "yes": ' class="yes"'}
+NAVIGATION = (
+    ("Ranking", "index.html"),
+    ("Entries", "entries.html"),
+    ("Compare", "compare.html"),
+    ("Evidence", "evidence.html"),
+    ("Rules", "about.html"),
+    ("Trust", "about.html#trust"),
+    ("Cite", "about.html#cite"),
+    ("Add yours", "about.html#submit"),
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """Where a page lies in the site, and what its head says.
+
+    Attributes:
+        charts: whether plotly's script is loaded.
+        compares: whether the script that compares two entries is.
+    """
+
+    path: str
+    title: str
+    description: str
+    charts: bool = False
+    compares: bool = False
+
+    @property
+    def root(self) -> str:
+        """From the page to the site's folder."""
+        return "../" * self.path.count("/")
+
+
+def render(template: str, page: Page, **values: Any) -> bytes:
+    """A page's bytes."""
+    return _environment().get_template(template).render(page=page, **values).encode()
+
+
+def text_rows(rows: Iterable[Sequence[str]]) -> Markup:
+    """Rows of text as HTML; joined here, since an entry's page has thousands of cells.
+
+    Everything is escaped, as the templates do with all else.
+    """
+    from html import escape
+
+    from markupsafe import Markup
+
+    lines = []
+    for first, *others in rows:
+        cells = "".join(f"<td{CLASSES.get(t, '')}>{escape(t, quote=True)}</td>" for t in others)
+        lines.append(f'<tr><th scope="row">{escape(first, quote=True)}</th>{cells}</tr>\n')
+    return Markup("".join(lines))
+
+
+@cache
+def _environment() -> Environment:
+    from importlib.metadata import version
+
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES, encoding="utf-8"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.filters["embedded"] = embedded
+    environment.filters["text_rows"] = text_rows
+    environment.filters["many"] = many
+    environment.globals.update(
+        na=NA,
+        policy=POLICY,
+        navigation=NAVIGATION,
+        boards=BOARDS,
+        divisions=DIVISIONS,
+        version=version("lthbench"),
+        level_word=level,
+    )
+    return environment

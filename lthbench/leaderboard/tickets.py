@@ -1,0 +1,428 @@
+"""The ticket zoo: masks and starting weights of accepted entries, for use outside of lthbench."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lthbench.errors import RecordError, UsageError
+from lthbench.io.paths import canonical_json, write_whole
+from lthbench.leaderboard.board import entries
+from lthbench.leaderboard.board.entries import Entry
+from lthbench.leaderboard.bundle import archive, ticket_member
+from lthbench.leaderboard.bundle.archive import Bundle
+from lthbench.leaderboard.downloads.fetch import bundle_of
+from lthbench.protocol.task import Task, load_task
+from lthbench.records.schema import Cell, Record
+from lthbench.report import tables
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from lthbench.networks.state import State
+
+__all__ = ["Fetched", "LoadedTicket", "bundle_of", "fetch", "load_ticket", "opened"]
+
+NEAR = 0.02  # of a density: two rungs of a ladder are much further apart
+OURS = re.compile(r"(seed\d+/)?\.tmp-[0-9a-f]+|seed\d+(/\d{7}\.safetensors)?")  # before the README
+README = """# Tickets of {id}
+
+{method} on {task}, from the bundle with sha256
+{sha256}.
+
+One file a ticket, `seed<k>/<density in millionths>.safetensors`: the starting weights under the
+names of the network's own `state_dict` (float32), and under `mask/<name>` the masks of the prunable
+ones (bool, true = kept). Weights of pruned places are there where they follow from the seed, else
+they are zero. `index.json` lists the tickets with their origins, counts and digests.
+
+```python
+from safetensors.torch import load_file
+from torch.nn.utils import prune
+
+tensors = load_file("{first}")
+weights = {{n: t for n, t in tensors.items() if not n.startswith("mask/")}}
+network.load_state_dict(weights)
+for name, mask in ((n.removeprefix("mask/"), t) for n, t in tensors.items() if n not in weights):
+    module, _, parameter = name.rpartition(".")
+    prune.custom_from_mask(network.get_submodule(module), parameter, mask)
+```
+
+With lthbench: `lthbench.load_ticket("{id}", seed={seed}, density={density:.4g}).network()`.
+"""
+
+
+@dataclass(frozen=True)
+class LoadedTicket:
+    """A ticket as torch takes it.
+
+    Attributes:
+        state_dict: the starting weights, by the names of the task's network; float32, CPU.
+        masks: bool by the names of the prunable tensors, True = kept.
+        task, seed, density: which ticket it is.
+        start: the step of the dense run that the weights stand at.
+        origin: where they come from, as the harness found it.
+        trained: whether it is to be trained; False: it was scored as it stands.
+        note: what a user should know of the weights; "" if they are the record's bit by bit.
+    """
+
+    state_dict: Mapping[str, Tensor]
+    masks: Mapping[str, Tensor]
+    task: str
+    seed: int
+    density: float
+    start: int
+    origin: str
+    trained: bool
+    note: str = ""
+
+    def __repr__(self) -> str:
+        """One line: which ticket it is, and how much it keeps; never its tensors."""
+        kept = sum(int(mask.sum()) for mask in self.masks.values())
+        total = sum(mask.numel() for mask in self.masks.values())
+        return (
+            f"LoadedTicket({self.task}, seed {self.seed}, density {self.density:.4g}, origin "
+            f"{self.origin}, step {self.start}: {kept:,} of {total:,} weights kept)"
+        )
+
+    def network(self) -> nn.Module:
+        """The task's network with these weights, pruned by `torch.nn.utils.prune`."""
+        from torch.nn.utils import prune
+
+        from lthbench.networks import families
+        from lthbench.networks.state import State
+
+        spec = load_task(self.task).network
+        network = families.load(spec, spec.depth, State(self.state_dict, self.start))
+        for name, mask in self.masks.items():
+            module, _, parameter = name.rpartition(".")
+            prune.custom_from_mask(  # type: ignore[no-untyped-call]
+                network.get_submodule(module), parameter, mask
+            )
+        return network
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What `lthbench tickets fetch` wrote.
+
+    Attributes:
+        notes: what must be known of the entry or of some weights.
+    """
+
+    id: str
+    folder: Path
+    tickets: int
+    seeds: tuple[int, ...]
+    densities: tuple[float, ...]
+    notes: tuple[str, ...]
+
+    def text(self) -> str:
+        """What is printed."""
+        rungs = ", ".join(tables.percent(density) for density in self.densities)
+        lines = [
+            f"{self.id}: {self.tickets} tickets in {self.folder}",
+            f"seeds {tables.listing(self.seeds)}; densities {rungs} %; README.md tells their form",
+            *(f"Note: {note}" for note in self.notes),
+        ]
+        return "\n".join(lines)
+
+
+def load_ticket(
+    entry: str | Path, task: str | None = None, *, seed: int = 0, density: float | None = None
+) -> LoadedTicket:
+    """A ticket's masks and starting weights, checked against the record that tells of it.
+
+    >>> ticket = lthbench.load_ticket("imp--4139c785", seed=0, density=0.512)  # doctest: +SKIP
+    >>> network = ticket.network()                                              # doctest: +SKIP
+
+    Args:
+        entry: an entry of the board, whose bundle is looked for in the folder LTHBENCH_BUNDLES and
+            at the record's addresses; or the path of a bundle's file.
+        task: of a bundle that holds several.
+        density: of a rung, to 2 %; the sparsest by default.
+
+    Raises:
+        RecordError: no such entry, bundle or ticket, or one whose digests differ.
+        UsageError: a task or a rung that it has not; a task that must be named.
+        DataError: weights of a later step need training, and its data are not prepared.
+    """
+    path = Path(entry)
+    if path.suffix == ".zip":
+        found = archive.read(path)
+        record = archive.record(found, _task_of(found, task))
+    else:
+        known = entries.find(entries.load(), str(entry))
+        _allowed(known)
+        if task not in (None, known.record.task.name):
+            raise UsageError(f"{known.id}: an entry of {known.record.task.name}, not of {task}")
+        found, record = opened(known), known.record
+    places = archive.tickets(found, record.task.name)
+    return _Zoo(found, record).load(seed, _rung(places, seed, density, path.name))
+
+
+def fetch(entry_name: str, out: Path | None = None, *, allow_private: bool = False) -> Fetched:
+    """Write masks and starting weights of every ticket of an accepted entry into a folder.
+
+    Args:
+        allow_private: whether its bundle may lie on this machine or in a private network.
+
+    Raises:
+        UsageError: a folder that holds anything but an earlier fetch.
+        RecordError: no such entry, one that is not accepted, or no bundle with its digest.
+        DataError: weights of a later step need training, and its data are not prepared.
+    """
+    entry = entries.find(entries.load(), entry_name)
+    notes = list(_allowed(entry))
+    folder = out or Path("tickets") / entry.id
+    _check_folder(folder)
+    found = opened(entry, allow_private=allow_private)
+    zoo, name = _Zoo(found, entry.record), entry.record.task.name
+    places, rows = archive.tickets(found, name), []
+    for seed, density in places:
+        ticket = zoo.load(seed, density)
+        file = f"seed{seed}/{ticket_member.rung_name(density)}.safetensors"
+        rows.append(_write(folder / file, file, zoo.cell(seed, density), ticket))
+        notes += [ticket.note] if ticket.note and ticket.note not in notes else []
+    _write_index(folder, entry, found, rows, notes)
+    seeds = tuple(sorted({seed for seed, _ in places}))
+    densities = tuple(sorted({density for _, density in places}, reverse=True))
+    return Fetched(entry.id, folder, len(rows), seeds, densities, tuple(notes))
+
+
+def _check_folder(folder: Path) -> None:
+    """Nobody's files are written over: it is absent, empty, or what a fetch left, whole or not."""
+    if not folder.is_dir():
+        if folder.exists() or folder.is_symlink():
+            raise UsageError(f"--out {folder}: is a file; name another folder")
+        return
+    if _is_fetch(folder / "index.json"):
+        return
+    for path in folder.rglob("*"):
+        if not OURS.fullmatch(path.relative_to(folder).as_posix()):
+            raise UsageError(
+                f"--out {folder}: holds {path.relative_to(folder)}, which no fetch wrote; name an "
+                "empty or a new folder"
+            )
+
+
+def _is_fetch(index: Path) -> bool:
+    try:
+        table = json.loads(index.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(table, dict) and {"entry", "bundle", "tickets"} <= table.keys()
+
+
+def opened(entry: Entry, *, allow_private: bool = False) -> Bundle:
+    """An entry's bundle, read and checked, with this very record in it.
+
+    Raises:
+        RecordError: if it cannot be had, breaks a rule, or tells something else than the entry.
+    """
+    found = archive.read(bundle_of(entry, allow_private=allow_private))
+    name = entry.record.task.name
+    told = entry.record.model_copy(update={"bundle": None})
+    if name not in found.tasks or archive.record(found, name) != told:
+        raise RecordError(
+            f"{entry.id}: its bundle holds another record of {name} than the board; "
+            "tell the entry's authors"
+        )
+    return found
+
+
+def _allowed(entry: Entry) -> tuple[str, ...]:
+    """What must be said of an entry whose tickets are asked for; a retracted one is refused."""
+    if entry.state == "retracted":
+        whys = [str(line.get("why", "")) for line in entry.lines if line["act"] == "retract"]
+        why = tables.plain(": ".join(["", *whys[-1:]]))
+        raise RecordError(f"{entry.id}: was retracted{why}; its tickets are not given out")
+    if entry.state == "listed":
+        raise RecordError(f"{entry.id}: is not accepted yet; see `lthbench leaderboard`")
+    if entry.state == "superseded":
+        return (f"{entry.id} was superseded by {entry.of}",)
+    return ()
+
+
+def _task_of(found: Bundle, task: str | None) -> str:
+    if task is None and len(found.tasks) == 1:
+        return found.tasks[0]
+    if task not in found.tasks:
+        tasks = ", ".join(found.tasks)
+        raise UsageError(f"{found.path}: holds tickets of {tasks}; name one of them as task")
+    return task
+
+
+def _rung(
+    places: Sequence[tuple[int, float]], seed: int, density: float | None, name: str
+) -> float:
+    """The rung of a seed that is meant."""
+    rungs = [at for of, at in places if of == seed]
+    if not rungs:
+        seeds = tables.listing(sorted({of for of, _ in places}))
+        raise UsageError(f"{name}: no ticket of seed {seed}; there are seeds {seeds}")
+    if density is None:
+        return min(rungs)
+    nearest = min(rungs, key=lambda rung: abs(rung - density))
+    if not abs(nearest - density) <= NEAR * nearest:
+        told = ", ".join(f"{rung:.4g}" for rung in rungs)
+        raise UsageError(f"{name}: no ticket at density {density:g}; there are {told}")
+    return nearest
+
+
+@dataclass(frozen=True)
+class _Zoo:
+    """The tickets of one record in a bundle; a theta_k is computed once."""
+
+    found: Bundle
+    record: Record
+    thetas: dict[tuple[int, int], State] = field(default_factory=dict)
+
+    @cached_property
+    def task(self) -> Task:
+        told = self.record.task
+        task = load_task(told.name)
+        if task.digest != told.digest:
+            raise RecordError(
+                f"{told.name}: the record follows another version of the protocol than this "
+                "lthbench has; install the one that it was made with"
+            )
+        return task
+
+    def cell(self, seed: int, density: float) -> Cell:
+        """What the record says of a ticket."""
+        wanted = ("ticket", seed, density, 1)
+        return next(
+            c for c in self.record.cells if (c.kind, c.seed, c.density, c.schedule) == wanted
+        )
+
+    def load(self, seed: int, density: float) -> LoadedTicket:
+        """One ticket with its starting weights."""
+        import numpy as np
+        import torch
+
+        header, masks, stored = archive.ticket(self.found, self.record.task.name, seed, density)
+        state = self._state(seed, header, masks, stored)
+        return LoadedTicket(
+            state_dict=state.tensors(),
+            masks={name: torch.from_numpy(np.array(mask)) for name, mask in masks.items()},
+            task=self.task.name,
+            seed=seed,
+            density=density,
+            start=header["start"],
+            origin=header["origin"],
+            trained=header["trained"],
+            note=self._note(state, self.cell(seed, density)),
+        )
+
+    def _state(
+        self, seed: int, header: Mapping[str, Any], masks: Mapping[str, Any], stored: Any
+    ) -> State:
+        from lthbench.leaderboard.bundle import start_weights
+        from lthbench.networks.state import State
+
+        state = start_weights.start_of(self.task, seed, header, masks, stored)
+        if state is not None:
+            return state
+        theta = self._theta(seed, header["start"])
+        if header["origin"] == "rewind":
+            return theta
+        signs = theta.tensors()
+        for name in masks:
+            factor = float(stored[f"factor/{name}"][0])
+            signs[name] = (signs[name].sign().double() * factor).float()
+        return State(signs, theta.step)
+
+    def _theta(self, seed: int, k: int) -> State:
+        """theta_k, by the first k steps of the seed's dense run, here and now."""
+        if (seed, k) not in self.thetas:
+            self.thetas[seed, k] = _trained(self.task, seed, k)
+        return self.thetas[seed, k]
+
+    def _note(self, state: State, cell: Cell) -> str:
+        """Compare the weights with the digest in the record, where one can."""
+        if cell.origin in ticket_member.HELD or state.digest == cell.weights:
+            return ""  # of held weights the bundle's digest tells; pruned ones are not in it
+        if cell.origin == "init":
+            raise RecordError(
+                f"seed {cell.seed}, density {cell.density:.4g}: the record names other initial "
+                "weights than its seed's; do not use this entry, and tell its authors"
+            )
+        return (
+            f"weights of seed {cell.seed} at step {cell.start} were computed here and differ in "
+            "their last bits from those of the record, as they do on another kind of machine"
+        )
+
+
+def _trained(task: Task, seed: int, k: int) -> State:
+    from lthbench.evaluation.search import session
+    from lthbench.networks import families
+    from lthbench.protocol import datasets
+    from lthbench.training import dispatch
+    from lthbench.training.job import as_in_a_worker
+
+    datasets.prepare(task, download=False, test=False)
+    train = session.examples(task, datasets.search(task, seed).train)
+    theta = families.initial(task.network, task.network.depth, seed)
+    job = session.training(task, seed, theta, None, k)
+    with as_in_a_worker():
+        ((_, result),) = dispatch.run([job], {seed: train})
+    if result.state is None:
+        raise RecordError(f"{task.name}: the dense run of seed {seed} {result.status} before {k}")
+    return result.state
+
+
+def _write(path: Path, file: str, cell: Cell, ticket: LoadedTicket) -> dict[str, Any]:
+    """One ticket's file; returns its line of the index."""
+    from lthbench.io import messages
+
+    row = {
+        "task": ticket.task,
+        "seed": ticket.seed,
+        "density": ticket.density,
+        "kept": cell.kept,
+        "origin": ticket.origin,
+        "start": ticket.start,
+        "trained": ticket.trained,
+        "masks": cell.masks,
+        "weights": cell.weights,
+        "note": ticket.note,
+    }
+    tensors = {**ticket.state_dict, **messages.prefixed("mask", ticket.masks)}
+    write_whole(path, messages.dumps(row, tensors))
+    return {"file": file, **row}
+
+
+def _write_index(
+    folder: Path,
+    entry: Entry,
+    found: Bundle,
+    rows: Sequence[Mapping[str, Any]],
+    notes: Sequence[str],
+) -> None:
+    """README and index, the index last: where it is, all is."""
+    last = rows[-1]
+    told = README.format(
+        id=entry.id,
+        method=entry.record.method.name,
+        task=entry.record.task.name,
+        sha256=found.sha256,
+        first=last["file"],
+        seed=last["seed"],
+        density=last["density"],
+    )
+    write_whole(folder / "README.md", told.encode())
+    index = {
+        "entry": entry.id,
+        "record": entry.digest,
+        "bundle": found.sha256,
+        "task": entry.record.task.name,
+        "task_digest": entry.record.task.digest,
+        "notes": list(notes),
+        "tickets": list(rows),
+    }
+    write_whole(folder / "index.json", canonical_json(index))

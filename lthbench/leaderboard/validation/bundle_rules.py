@@ -1,0 +1,91 @@
+"""The rules of a bundle that go beyond its form: its records' rules, and what the answers say."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from lthbench.errors import MethodError, RecordError
+from lthbench.io.untrusted import shown
+from lthbench.leaderboard.bundle import archive
+from lthbench.leaderboard.bundle.archive import Bundle
+from lthbench.leaderboard.validation.cell_rules import Place
+from lthbench.leaderboard.validation.record_rules import place_of, rules
+from lthbench.method import publishable
+from lthbench.method.source import Declared, declared
+from lthbench.protocol import datasets, test_split
+from lthbench.protocol.task import Task, load_task
+from lthbench.records.reference import Reference, load_reference
+from lthbench.records.schema import Carried, Cell, Record, Run
+
+
+def check(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A bundle's tasks, and what could not be checked of them.
+
+    Raises:
+        RecordError: naming the member and the rule.
+    """
+    bundle = archive.read(path)
+    remarks: list[str] = []
+    said = _source(bundle)
+    for name in bundle.tasks:
+        record = archive.record(bundle, name)
+        try:
+            publishable.check_says(record.method, said)
+            rules(record)
+            task = load_task(name)
+            _complete(bundle, record, load_reference(task))
+            if datasets.prepared(task):
+                _agree(bundle, record, task)
+            else:
+                remarks.append(f"accuracies of {name} not checked (no data)")
+        except RecordError as error:
+            raise RecordError(f"{shown(str(path), 200)}: {name}: {error}") from error
+    return bundle.tasks, tuple(remarks)
+
+
+def _source(bundle: Bundle) -> Declared:
+    """What the source says of its method, which is read and not run."""
+    place = f"{shown(str(bundle.path), 200)}: member {archive.SOURCE}"
+    source = archive.source(bundle)
+    try:
+        publishable.check_source(source, place)
+        return declared(source, place)
+    except MethodError as error:
+        said = str(error).removeprefix(place)
+        raise RecordError(f"{place}{shown(said, 300)}") from error
+
+
+def _complete(bundle: Bundle, record: Record, reference: Reference | None) -> None:
+    """Every run that was scored has its answers; those of the reference have none."""
+    answers = archive.answers(bundle, record.task.name)
+    frozen = {place_of(cell) for cell in reference.cells} if reference else set()
+    for name, run in _scored(record):
+        if name not in answers and not _is_frozen(run, frozen):
+            raise RecordError(f"answers: none of {name}, which was scored")
+
+
+def _agree(bundle: Bundle, record: Record, task: Task) -> None:
+    """The answers to the test split are right as often as the record says."""
+    answers = archive.answers(bundle, record.task.name)
+    labels = {seed: test_split.test_examples(task, seed).y for seed in record.seeds}
+    for name, run in _scored(record):
+        if name not in answers:
+            continue
+        right = int((answers[name] == labels[run.seed]).sum())
+        if right != run.correct["test"][-1]:
+            raise RecordError(
+                f"answers: {name}: {right} are right, but the record counts "
+                f"{run.correct['test'][-1]}"
+            )
+
+
+def _scored(record: Record) -> Iterator[tuple[str, Run]]:
+    return ((name, run) for name, run in archive.runs(record) if run.status == "ok")
+
+
+def _is_frozen(run: Run, frozen: Collection[Place]) -> bool:
+    """Whether a run may be the reference's own, that no evaluation trains again."""
+    if isinstance(run, Cell):
+        return place_of(run) in frozen
+    return isinstance(run, Carried) and run.kind == "erk"

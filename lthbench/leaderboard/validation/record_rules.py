@@ -1,0 +1,171 @@
+"""What a record must be to stand on the leaderboard: the rules that need nothing but the record.
+
+Its task and its reference are the shipped ones, every cell that `score` would have planned is
+there, and what follows from something else follows from it: kept counts, curves' lengths, start
+weights that several cells share, masks that must differ. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lthbench.errors import RecordError
+from lthbench.io.untrusted import negative_zero, shown
+from lthbench.leaderboard.validation import cell_rules, claims, transfer_rules
+from lthbench.leaderboard.validation.cell_rules import Cells, Place
+from lthbench.leaderboard.validation.claims import NEXT, Known
+from lthbench.protocol.task import Task, controlled
+from lthbench.records.aggregate import REINITS, UNTRAINED
+from lthbench.records.metrics import TIE
+from lthbench.records.reference import Reference
+from lthbench.records.schema import Cell, Record
+
+COMPRESSED = (2, 4, 8)
+
+
+def rules(record: Record) -> None:
+    """Every rule of level 0 that a record can break by itself.
+
+    Raises:
+        RecordError: naming the place, the value and the rule.
+    """
+    body(record, claims.check(record))
+
+
+def body(record: Record, known: Known) -> None:
+    """What a record holds: searches, cells, transfer.
+
+    Raises:
+        RecordError: naming the place, the value and the rule.
+    """
+    _searches(record, known.task)
+    cells: Cells = {place_of(cell): cell for cell in record.cells}
+    _complete(record, known.task, cells)
+    layers = cell_rules.Layers(known.task)
+
+    def alone(cell: Cell) -> None:
+        cell_rules.check_run(cell, known.task, record)
+        cell_rules.check_origin(cell, known.task)
+        layers.check(cell)
+
+    for check in (alone, lambda cell: cell_rules.beside_its_ticket(cell, cells, layers)):
+        for cell in record.cells:
+            try:
+                check(cell)
+            except RecordError as error:
+                raise RecordError(f"{told(cell)}: {error}") from error
+    _starts(record, cells)
+    _random(record)
+    _shared(record, known.reference)
+    transfer_rules.check(record, known, cells)
+
+
+def place_of(cell: Cell) -> Place:
+    """Where a cell stands in its record."""
+    return cell.kind, cell.density, cell.seed, cell.schedule
+
+
+def told(cell: Cell) -> str:
+    """A cell's place, for messages."""
+    compressed = f" in 1/{cell.schedule} of the steps" if cell.schedule > 1 else ""
+    return f"{cell.kind} at density {cell.density:.4g}, seed {cell.seed}{compressed}"
+
+
+def _searches(record: Record, task: Task) -> None:
+    if tuple(search.seed for search in record.searches) != record.seeds:
+        raise RecordError("searches: must be one for each seed, in order")
+    for search in record.searches:
+        where = f"searches, seed {search.seed}"
+        if negative_zero(search.cost) or search.cost > task.search.budget * (1 + TIE):
+            raise RecordError(
+                f"{where}: cost {search.cost:g}, the budget is {task.search.budget:g}"
+            )
+        if (search.status == "ok") == bool(search.reason):
+            raise RecordError(f"{where}: is {search.status}, reason {shown(search.reason)!r}")
+
+
+def _complete(record: Record, task: Task, cells: Cells) -> None:
+    """Every cell is there that `score` plans, in its order, and no other."""
+    wanted = set(_wanted(record, task, cells))
+    if lacking := sorted(wanted - cells.keys()):
+        kind, density, seed, schedule = lacking[0]
+        raise RecordError(
+            f"cells: no {kind} at density {density:.4g}, seed {seed}, schedule 1/{schedule}; "
+            "a cell that failed stands in the record with its reason"
+        )
+    if extra := sorted(cells.keys() - wanted):
+        raise RecordError(f"cells: {told(cells[extra[0]])}: nothing asks for it; {NEXT}")
+    order = sorted(cells, key=lambda place: (place[2], -place[1], place[0], place[3]))
+    if order != list(cells):
+        raise RecordError(f"cells: not in the order of seed, density, kind and schedule; {NEXT}")
+
+
+def _wanted(record: Record, task: Task, cells: Cells) -> Iterator[Place]:
+    untrained = any(cell.kind == "untrained" for cell in record.cells)
+    rung = task.score.compressed_density
+    rungs = controlled(record.task.ladder, record.controls)
+    # Records from before operations were counted have no control of the signs either.
+    measured = any(c.flops_inference is not None for c in record.cells if c.kind == "ticket")
+    for seed in record.seeds:
+        yield "dense", 1.0, seed, 1
+        for density in record.task.ladder:
+            yield "ticket", density, seed, 1
+            for kind in UNTRAINED if untrained else ("random", "erk") if density in rungs else ():
+                yield kind, density, seed, 1
+            ticket = cells.get(("ticket", density, seed, 1))
+            if ticket is None or ticket.status == "missing":
+                continue
+            reinits = REINITS[: 1 if untrained or not measured else 2]
+            beside = ["shuffled", *(reinits if ticket.origin != "final" else ())]
+            beside = beside if density in rungs else []
+            yield from ((kind, density, seed, 1) for kind in beside)
+            if density == rung and not untrained:
+                factors = [n for n in COMPRESSED if ticket.start < task.recipe.steps // n]
+                for kind in ("ticket", *beside[1:2]):
+                    yield from ((kind, density, seed, factor) for factor in factors)
+        if rung and not untrained:
+            yield from (("dense", 1.0, seed, factor) for factor in COMPRESSED)
+
+
+def _starts(record: Record, cells: Cells) -> None:
+    """One seed's theta_0 and theta_k, whoever starts there; no two of them are alike."""
+    seen: dict[str, tuple[int, int]] = {}  # weights to seed and step
+    known: dict[tuple[int, int], str] = {}
+    for cell in record.cells:
+        at = cell.seed, cell.start
+        if cell.kind in REINITS or cell.origin not in ("init", "rewind"):
+            continue
+        if known.setdefault(at, cell.weights) != cell.weights:
+            raise RecordError(f"{told(cell)}: its theta_{cell.start} is not that of other cells")
+        if seen.setdefault(cell.weights, at) != at:
+            other = seen[cell.weights]
+            raise RecordError(
+                f"{told(cell)}: theta_{cell.start} is theta_{other[1]} of seed {other[0]}; every "
+                "seed has weights of its own"
+            )
+    for cell in record.cells:
+        if (cell.kind in REINITS or cell.origin not in ("init", "rewind")) and (
+            seen.get(cell.weights) is not None
+        ):
+            raise RecordError(
+                f"{told(cell)}: starts from theta_{seen[cell.weights][1]} of seed "
+                f"{seen[cell.weights][0]}, which is not its origin"
+            )
+
+
+def _random(record: Record) -> None:
+    """Random masks are drawn anew for every cell, and are no ticket's."""
+    drawn: dict[str, str] = {}
+    for cell in record.cells:
+        if cell.kind in ("random", "erk", "untrained_random") and cell.masks is not None:
+            if cell.masks in drawn:
+                raise RecordError(f"{told(cell)}: has the masks of {drawn[cell.masks]}")
+            drawn[cell.masks] = told(cell)
+
+
+def _shared(record: Record, reference: Reference) -> None:
+    """With published seeds, runs that all methods share are the reference's own."""
+    frozen = {place_of(cell): cell for cell in reference.cells}
+    for cell in record.cells:
+        if frozen.get(place_of(cell), cell) != cell:
+            raise RecordError(f"{told(cell)}: not the reference's own run; {NEXT}")

@@ -1,0 +1,235 @@
+"""Level 1: what the tickets of a bundle are, against what its record says. No training.
+
+The record's schema, digests and counts were checked before (level 0, `leaderboard.validation`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+from lthbench.errors import RecordError, TicketError
+from lthbench.leaderboard.board.entries import Entry
+from lthbench.leaderboard.bundle import archive
+from lthbench.leaderboard.bundle.archive import Bundle
+from lthbench.leaderboard.verification.reconstruct import RULES, Held, held, masks_of, reinit_start
+from lthbench.leaderboard.verification.result import Finding
+from lthbench.networks import families
+from lthbench.protocol.task import Task
+from lthbench.records.aggregate import REINITS
+from lthbench.records.schema import Cell, Record
+from lthbench.tickets import masks, ticket
+from lthbench.tickets.ticket import Ticket
+
+Place = tuple[str, float, int, int]  # kind, density, seed, schedule
+Cells = Mapping[Place, Cell]
+TOLD = 3  # problems of one kind that are told
+
+
+def check(
+    bundle: Bundle,
+    task: Task,
+    record: Record,
+    accepted: Sequence[Entry],
+    near: Callable[[Entry], Path | None],
+) -> list[Finding]:
+    """Every finding of level 1 on one task.
+
+    Args:
+        accepted: the board's entries of this task, without this one.
+        near: an entry's bundle where it lies on this machine.
+    """
+    cells: Cells = {(c.kind, c.density, c.seed, c.schedule): c for c in record.cells}
+    try:
+        places = archive.tickets(bundle, task.name)
+        tickets = {(s, d): held(bundle, task, s, d) for s, d in places}
+    except (RecordError, TicketError) as error:
+        return [Finding(task.name, 1, False, str(error))]
+
+    def told(problems: Iterable[str], fine: str) -> Finding:
+        found = list(problems)
+        if not found:
+            return Finding(task.name, 1, True, fine)
+        more = f"; and {len(found) - TOLD} more" if len(found) > TOLD else ""
+        return Finding(task.name, 1, False, "; ".join(found[:TOLD]) + more)
+
+    own = [t for t in tickets.values() if t.start is None or not t.whole]
+    return [
+        told(
+            _masks(task, cells, tickets),
+            f"{len(tickets)} tickets: masks, counts, layers and paths are as the record says",
+        ),
+        told(_starts(task, cells, tickets), _starts_told(tickets, own)),
+        Finding(task.name, 1, None, _nesting(tickets)),
+        told(*_controls(task, cells, tickets)),
+        *_others(task, record, tickets, accepted, near),
+    ]
+
+
+def _at(cell: Cell) -> str:
+    return f"seed {cell.seed} {cell.kind} at density {cell.density:.4g}"
+
+
+def _masks(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]) -> Iterator[str]:
+    """A ticket follows the rules of its task, and its cells say what it keeps."""
+    shapes = families.shapes(task.network, task.network.depth)
+    limit = task.search.rewind_limit
+    ladders = {True: task.ladder.trained, False: task.ladder.untrained}
+    for (seed, density), one in tickets.items():
+        where = f"seed {seed}, density {density:.4g}"
+        try:
+            proposed = Ticket(one.masks, one.step, None, one.trained)
+            ticket.check(proposed, shapes, {}, limit)
+            rung = ticket.rung_of(proposed, ladders[one.trained], masks.total(one.masks), ())
+            if rung != density:
+                yield f"{where}: its masks are of the rung at {rung:.4g}"
+        except TicketError as error:
+            yield f"{where}: {error}"
+            continue
+        name = masks.digest(one.masks)
+        mine = [cells[p] for p in cells if _is_of(p, seed, density) and cells[p].masks is not None]
+        yield from (f"{_at(c)}: not the ticket's masks" for c in mine if c.masks != name)
+        alive = families.effective(task.network, task.network.depth, dict(one.masks))
+        known = masks.kept(one.masks), masks.kept(alive), masks.counts(one.masks)
+        flops = families.sparse_flops(task.network, task.network.depth, one.masks)
+        nodes = families.effective_nodes(alive)
+        for cell in mine:
+            subject = cell.kind in ("ticket", "untrained") and cell.schedule == 1
+            said = cell.kept, cell.effective, dict(cell.layers)
+            if cell.flops_inference not in (None, flops):
+                yield f"{_at(cell)}: {cell.flops_inference} operations; of its masks {flops}"
+            if cell.effective_nodes not in (None, nodes):
+                yield f"{_at(cell)}: {cell.effective_nodes} effective nodes; of its masks {nodes}"
+            if cell.status != "missing" and said != (known if subject else (known[0], None, {})):
+                yield f"{_at(cell)}: kept {said[0]}, on a path {said[1]}; its masks: {known[:2]}"
+
+
+def _is_of(place: Place, seed: int, density: float) -> bool:
+    """Whether a cell has a ticket's own masks."""
+    return place[0] in ("ticket", "untrained", *REINITS) and place[1:3] == (density, seed)
+
+
+def _starts(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]) -> Iterator[str]:
+    """Weights that follow from the seed have the digest that the cells name."""
+    thetas: dict[int, str] = {}
+    for (kind, density, seed, schedule), cell in cells.items():
+        one = tickets.get((seed, density))
+        if kind in ("dense", *RULES):
+            if seed not in thetas:
+                thetas[seed] = families.initial(task.network, task.network.depth, seed).digest
+            if cell.weights != thetas[seed]:
+                yield f"{_at(cell)}: does not start from the seed's theta_0"
+        if one is None or kind not in ("ticket", "untrained", "shuffled"):
+            continue
+        if (cell.origin, cell.start) != (one.origin, one.step):
+            yield f"{_at(cell)}: origin {cell.origin}, its ticket's is {one.origin}"
+        if one.start and one.whole and cell.weights != one.start.digest:
+            yield f"{_at(cell)}: its weights are not those that the seed gives"
+        if schedule > 1 and cell.weights != cells["ticket", density, seed, 1].weights:
+            yield f"{_at(cell)}, schedule 1/{schedule}: other weights than its ticket's"
+
+
+def _starts_told(tickets: Mapping[tuple[int, float], Held], own: Sequence[Held]) -> str:
+    told = f"{len(tickets) - len(own)} starts rebuilt from their seeds"
+    late = sum(t.start is None for t in own)
+    if late:
+        told += f"; {late} at theta_k need training: level 2"
+    if len(own) > late:
+        told += f"; {len(own) - late} are weights of the tickets' own, which nothing can rebuild"
+    return told
+
+
+def _nesting(tickets: Mapping[tuple[int, float], Held]) -> str:
+    """Whether each rung lies within the one before; no rule asks for it."""
+    by_seed: dict[int, list[Held]] = {}
+    for one in tickets.values():
+        by_seed.setdefault(one.seed, []).append(one)
+    nested = sum(
+        all(masks.nested(b.masks, a.masks) for a, b in pairwise(rungs))
+        for rungs in by_seed.values()
+    )
+    return f"rungs lie within one another at {nested} of {len(by_seed)} seeds (no rule asks for it)"
+
+
+def _controls(
+    task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]
+) -> tuple[list[str], str]:
+    """Controls drawn again, from the ticket's masks, the seed and the attempt."""
+    problems, drawn, late = [], 0, 0
+    for (kind, density, seed, _), cell in cells.items():
+        one = tickets.get((seed, density))
+        if kind not in ("shuffled", *REINITS, *RULES) or (kind not in RULES and one is None):
+            continue
+        chosen = masks_of(task, kind, density, seed, cell.attempt, one)
+        if cell.masks != masks.digest(chosen) or cell.kept != masks.kept(chosen):
+            problems.append(f"{_at(cell)}: not the masks that its draw {cell.attempt} gives")
+        drawn += 1
+        if kind not in REINITS or one is None:
+            continue
+        start = one.start and reinit_start(task, kind, one, one.start, cell.attempt)
+        # A free ticket's reinit has its magnitudes, of which a bundle holds the kept ones alone.
+        if start is None or (one.origin == "free" and kind == "reinit"):
+            late += 1
+        elif cell.weights != start.digest:
+            problems.append(f"{_at(cell)}: not the weights that its draw {cell.attempt} gives")
+    told = f"{drawn} controls drawn again: the same masks"
+    return problems, told + (
+        f"; {late} starts of reinit need training or pruned weights" * bool(late)
+    )
+
+
+def _others(
+    task: Task,
+    record: Record,
+    tickets: Mapping[tuple[int, float], Held],
+    accepted: Sequence[Entry],
+    near: Callable[[Entry], Path | None],
+) -> Iterator[Finding]:
+    """Whether the tickets are another entry's: all of them refuse, the highest overlap is told."""
+    closest: tuple[float, str] | None = None
+    looked = 0
+    for entry in accepted:
+        if same := shared(record, entry.record):
+            other = entry.record.method
+            if other.digest != record.method.digest and all(same):
+                what = f"these are the tickets of {entry.id}, by another source"
+                yield Finding(task.name, 1, False, what)
+        path = near(entry)
+        if path is None:
+            continue
+        looked += 1
+        excess = _excess(task, tickets, path)
+        if excess is not None and (closest is None or excess > closest[0]):
+            closest = excess, entry.id
+    told = f"compared with {len(accepted)} accepted entries by digest, {looked} by their masks"
+    if closest:
+        told += f"; closest is {closest[1]}, {closest[0]:.2f} of the possible overlap above chance"
+    yield Finding(task.name, 1, None if not accepted else True, told)
+
+
+def shared(a: Record, b: Record) -> list[bool]:
+    """For each seed and rung that both have a ticket of: whether masks and weights are the same."""
+    mine, theirs = _digests(a), _digests(b)
+    return [mine[place] == theirs[place] for place in sorted(mine.keys() & theirs.keys())]
+
+
+def _digests(record: Record) -> dict[tuple[int, float], tuple[str | None, str]]:
+    cells = (c for c in record.cells if c.kind == "ticket" and c.schedule == 1)
+    return {(c.seed, c.density): (c.masks, c.weights) for c in cells if c.masks is not None}
+
+
+def _excess(task: Task, tickets: Mapping[tuple[int, float], Held], path: Path) -> float | None:
+    """Mean over shared seeds and rungs of the pooled excess; None without any, or if unreadable."""
+    try:
+        other = archive.read(path)
+        places = archive.tickets(other, task.name) if task.name in other.tasks else ()
+        found = [
+            masks.overlap(tickets[place].masks, held(other, task, *place).masks).pooled.excess
+            for place in places
+            if place in tickets
+        ]
+    except RecordError:
+        return None
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known else None

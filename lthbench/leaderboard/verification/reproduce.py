@@ -1,0 +1,274 @@
+"""Level 3: the search itself again, from the bundle's source in a sandbox, on fresh seeds.
+
+Nobody could tune for seeds that a hash draws after the submission. Only the method's own process
+is inside the sandbox; what it asks for is trained outside, and so are the tickets that it yields.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lthbench.errors import BudgetExceeded, LthbenchError, MethodError, RecordError, TicketError
+from lthbench.evaluation import scoring
+from lthbench.evaluation.pipeline import environment
+from lthbench.evaluation.scoring import Plan
+from lthbench.evaluation.search import run, sandbox, session
+from lthbench.evaluation.search.child_process import Limits, StartChild
+from lthbench.evaluation.search.sandbox import Bounds
+from lthbench.evaluation.search.session import Search
+from lthbench.leaderboard.board.reproduction import (
+    Repeated,
+    Reproduced,
+    fresh_seeds,
+    judge,
+    repeated_seeds,
+    score_of,
+    spread_of,
+)
+from lthbench.leaderboard.bundle import archive
+from lthbench.leaderboard.bundle.archive import Bundle
+from lthbench.leaderboard.verification.result import Finding, Say, quiet
+from lthbench.method.publishable import check_says
+from lthbench.method.source import Method, declared, load_method
+from lthbench.networks import families
+from lthbench.networks.state import State
+from lthbench.protocol import datasets
+from lthbench.protocol.task import Task
+from lthbench.records import aggregate
+from lthbench.records.reference import Reference
+from lthbench.records.schema import Record, build
+from lthbench.training.dispatch import HERE, Means
+from lthbench.training.executors import local
+
+SECONDS = 6 * 3600.0  # of a method's own, for one seed
+REFUSED = (MethodError, TicketError, BudgetExceeded)
+
+
+def check(
+    bundle: Bundle,
+    task: Task,
+    record: Record,
+    reference: Reference | None,
+    beacon: str,
+    workers: int | None,
+    *,
+    bounds: Bounds | None = None,
+    seconds: float = SECONDS,
+    say: Say = quiet,
+) -> tuple[Finding, Reproduced]:
+    """Search, score and compare.
+
+    Raises:
+        RecordError: where there is no score to compare.
+        ResourceError: without a sandbox, or for this machine's own troubles.
+    """
+    limits = bounds or Bounds()
+    start = sandbox.start(limits)  # first: without one nothing is begun
+    claimed = score_of(record, record)
+    if claimed is None or len(claimed[0]) < 2:
+        raise RecordError(
+            f"{task.name}: no score of two seeds or more to compare; needs a reference"
+        )
+    if spread_of(record, reference) is None:
+        raise RecordError(f"{task.name}: no reference that tells how far seeds lie apart")
+    datasets.prepare(task, download=False)
+    seeds = fresh_seeds(bundle.sha256, beacon)
+    same = repeated_seeds(record.seeds, bundle.sha256, beacon)
+    own = Limits(seconds, limits.memory)
+    with tempfile.TemporaryDirectory(prefix="lthbench-verify-") as place:
+        folder = Path(place)
+        try:
+            again = asyncio.run(
+                _again(
+                    bundle,
+                    task,
+                    record,
+                    reference,
+                    (*seeds, *same),
+                    workers,
+                    own,
+                    start,
+                    say,
+                    folder,
+                )
+            )
+        except REFUSED as error:
+            done = _failed(f"the search failed: {error}", claimed[0], seeds)
+        except LthbenchError:
+            raise
+        except Exception as error:  # a stranger wrote the messages that the coordinator answered
+            why = f"{type(error).__name__}: {str(error)[:100]}"
+            done = _failed(f"the search sent what is no request ({why})", claimed[0], seeds)
+        else:
+            found = score_of(again, record)
+            if found is None:
+                raise RecordError(f"{task.name}: new seeds have no score; a dense run failed")
+            by_seed = dict(zip(again.seeds, found[0], strict=True))
+            costs = {search.seed: search.cost for search in again.searches}
+            repeated = [
+                _repeated(bundle, task, folder, seed, costs[seed], by_seed[seed]) for seed in same
+            ]
+            fresh = [by_seed[seed] for seed in seeds]
+            done = judge(record, reference, fresh, seeds, repeated)
+    return Finding(task.name, 3, done.ok, done.what), done
+
+
+def _repeated(
+    bundle: Bundle, task: Task, folder: Path, seed: int, cost: float, score: float
+) -> Repeated:
+    """A published seed's new tickets beside those of the bundle, its own and other seeds'."""
+    known = archive.tickets(bundle, task.name)
+    shares: dict[int, list[float]] = {}
+    equal = True
+    for density in sorted({rung for of, rung in known if of == seed}, reverse=True):
+        _, new, _ = session.read_ticket(folder / task.name / "tickets" / f"seed{seed}", density)
+        kept = sum(int(mask.sum()) for mask in new.values())
+        for other in sorted({of for of, rung in known if rung == density}):
+            _, old, _ = archive.ticket(bundle, task.name, other, density)
+            both = sum(int((new[name].numpy() & old[name]).sum()) for name in new)
+            shares.setdefault(other, []).append(both / kept)
+            equal &= other != seed or both == kept == sum(int(m.sum()) for m in old.values())
+    means = {other: statistics.mean(found) for other, found in shares.items()}
+    others = max((share for other, share in means.items() if other != seed), default=0.0)
+    return Repeated(seed, cost, equal, means.get(seed, 0.0), others, score)
+
+
+def _failed(what: str, published: Sequence[float], seeds: tuple[int, ...]) -> Reproduced:
+    return Reproduced(False, what, None, None, tuple(published), (), seeds, ())
+
+
+async def _again(
+    bundle: Bundle,
+    task: Task,
+    record: Record,
+    reference: Reference | None,
+    seeds: tuple[int, ...],
+    workers: int | None,
+    limits: Limits,
+    start: StartChild,
+    say: Say,
+    folder: Path,
+) -> Record:
+    """A record of these seeds that holds what the score needs: searches and tickets."""
+    means = HERE  # a sandbox has no device but the processor
+    crew = local.default_workers(means) if workers is None else workers
+    method = _method(bundle, record, folder)
+    searching = local.local(crew, means)
+    try:
+        searches = await run.find(
+            method,
+            task,
+            seeds,
+            folder / task.name,
+            searching,
+            limits=limits,
+            means=means,
+            start=start,
+            note=_notes(task, say),
+        )
+    finally:
+        await searching.close()
+    return await _scored(
+        task, method, record, reference, searches, folder / task.name, crew, means, say
+    )
+
+
+def _notes(task: Task, say: Say) -> session.Note:
+    """Tells of each ticket that a search has found; its many trainings are not told."""
+
+    def note(seed: int, what: str, steps: float, ran: bool) -> None:
+        if what.startswith("ticket"):
+            say(f"{task.name}: seed {seed}, {what}")
+
+    return note
+
+
+def _method(bundle: Bundle, record: Record, folder: Path) -> Method:
+    """The bundle's source with the record's options; nothing of it is run here."""
+    path = folder / f"{record.method.name}.py"
+    path.write_bytes(bytes(bundle.members[archive.SOURCE]))
+    method = load_method(str(path))
+    if method.digest != record.method.digest:
+        raise MethodError(f"{record.method.name}: its source is not the record's, by digest")
+    try:
+        check_says(record.method, declared(method.source, path.name))
+    except RecordError as error:
+        raise MethodError(str(error)) from error
+    return replace(method, options=dict(record.method.options))
+
+
+async def _scored(
+    task: Task,
+    method: Method,
+    record: Record,
+    reference: Reference | None,
+    searches: Sequence[Search],
+    folder: Path,
+    crew: int,
+    means: Means,
+    say: Say,
+) -> Record:
+    """Train and test the tickets, by processes that the search never saw."""
+    plan = Plan(final=True)
+    seen = scoring.see(task, [s.seed for s in searches], plan, means)
+    untrained = scoring.untrained(searches)
+    told = aggregate.headline(record.aggregates)
+    entries = []
+    for search in searches:
+        theta = families.initial(task.network, task.network.depth, search.seed)
+        if not untrained:  # losses are paired with the same seed's dense run
+            entries.append(scoring.entry_of(task, "dense", 1.0, search.seed, theta, None, seen))
+        if told and told["what"] == "above erk":
+            entries += scoring.unlearned(task, search.seed, theta, plan, seen)
+        for rung in search.rungs:
+            density = rung["density"]
+            held = folder / "tickets" / f"seed{search.seed}"
+            header, chosen, stored = session.read_ticket(held, density)
+            begin = State(stored, header["start"]) if stored else theta
+            table = {"origin": header["origin"], "start": header["start"]}
+            what: dict[str, Any] = {"until": begin.step} if untrained else {}
+            kind = "untrained" if untrained else "ticket"
+            entries.append(
+                scoring.entry_of(
+                    task, kind, density, search.seed, begin, chosen, seen, table, **what
+                )
+            )
+    executor = local.local(crew, means)
+    try:
+        cells = []
+        async for entry, result, _ in scoring.score_cells(task, entries, folder, executor, seen):
+            cells.append(scoring.cell_of(entry, result))
+            say(f"{task.name}: {len(cells)} of {len(entries)} cells of new tickets trained")
+    finally:
+        await executor.close()
+    return _record(task, method, record, reference, searches, cells, seen, means)
+
+
+def _record(
+    task: Task,
+    method: Method,
+    record: Record,
+    reference: Reference | None,
+    searches: Sequence[Search],
+    cells: Sequence[dict[str, Any]],
+    seen: scoring.Seen,
+    means: Means,
+) -> Record:
+    """The published record's head over the fresh cells, against the same frozen reference."""
+    table = record.model_dump(mode="json", exclude={"aggregates", "scorer", "transfer", "bundle"})
+    names = ("seed", "status", "reason", "cost")
+    fresh = {
+        "seeds": [search.seed for search in searches],
+        "cells": [{k: v for k, v in cell.items() if k != "key"} for cell in cells],
+        "searches": [{name: getattr(s, name) for name in names} for s in searches],
+        "sizes": seen.sizes(),
+        "environment": environment(means),
+        "times": {},
+    }
+    return build({**table, **fresh})

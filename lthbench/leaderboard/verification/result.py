@@ -1,0 +1,87 @@
+"""What a verification found, and what is shown and kept of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lthbench.errors import CheckFailed
+from lthbench.io.paths import canonical_json, write_whole
+from lthbench.report.tables import plain
+
+LEVELS = ("reported", "artefacts", "retrained", "reproduced")
+Say = Callable[[str], None]  # is told what was done, for whoever waits
+
+
+def quiet(done: str) -> None:
+    """Nobody waits."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        ok: False refuses; None only tells.
+    """
+
+    task: str
+    level: int
+    ok: bool | None
+    what: str
+
+
+@dataclass(frozen=True)
+class Verified:
+    """All that was found of one submission, up to the level that was asked for.
+
+    Attributes:
+        reports: for each task, what `lthbench leaderboard accept --verified` takes up.
+    """
+
+    target: str
+    level: int
+    findings: tuple[Finding, ...]
+    reports: tuple[Mapping[str, Any], ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was refused."""
+        return all(finding.ok is not False for finding in self.findings)
+
+    def text(self) -> str:
+        """A line for each thing that was looked at, and the outcome."""
+        words = {True: "ok", False: "REFUSED", None: "told"}
+        rows = [
+            f"{f.task}  level {f.level} {LEVELS[f.level]}  {words[f.ok]}: {plain(f.what)}"
+            for f in self.findings
+        ]
+        outcome = "holds" if self.ok else "does not hold"
+        return "\n".join([*rows, f"{plain(self.target)}: level {self.level} {outcome}"])
+
+    def json(self) -> str:
+        """Everything, one line."""
+        table = {
+            "target": self.target,
+            "level": self.level,
+            "ok": self.ok,
+            "findings": [vars(finding) for finding in self.findings],
+            "reports": list(self.reports),
+        }
+        return json.dumps(table, allow_nan=False)
+
+    def demand(self) -> None:
+        """Raise CheckFailed with the first refusal, if there is one."""
+        refused = [finding for finding in self.findings if finding.ok is False]
+        if refused:
+            first = refused[0]
+            raise CheckFailed(
+                f"{plain(self.target)}: {first.task}: level {first.level}: {plain(first.what)}"
+            )
+
+    def write(self, path: Path) -> None:
+        """Write the reports, for `lthbench leaderboard accept --verified`."""
+        write_whole(path, canonical_json({"reports": list(self.reports)}))

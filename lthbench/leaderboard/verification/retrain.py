@@ -1,0 +1,130 @@
+"""Level 2: cells drawn by lot are trained again from (seed, masks) and compared with the record.
+
+The lot is a hash of the bundle and of a value published after it, so that nobody knows before a
+submission which cells will be drawn. No code of the submission runs: tickets are data, and their
+training is the harness's own, in a fresh process with an empty cache (`retrain_worker`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lthbench.errors import ResourceError
+from lthbench.evaluation.pipeline import environment
+from lthbench.io.paths import cache, canonical_json
+from lthbench.leaderboard.board.criteria import Judged, alike, floors, judge
+from lthbench.leaderboard.board.sampling import Drawn, candidates, draw, place
+from lthbench.leaderboard.bundle.archive import Bundle
+from lthbench.leaderboard.verification.result import Finding, Say, quiet
+from lthbench.protocol import datasets
+from lthbench.protocol.task import Task
+from lthbench.records.reference import Reference
+from lthbench.records.schema import Carried, Cell, Record
+from lthbench.training.dispatch import HERE, VERSIONS, engine_for
+
+
+def check(
+    bundle: Bundle,
+    task: Task,
+    record: Record,
+    reference: Reference | None,
+    count: int,
+    beacon: str,
+    workers: int | None,
+    say: Say = quiet,
+) -> tuple[Finding, Judged]:
+    """Draw, train again, judge.
+
+    Raises:
+        RecordError: without a noise floor.
+        ResourceError: if the trainings do not end.
+    """
+    known = floors(task, reference)
+    chosen = draw(candidates(record, reference), bundle.sha256, beacon, count)
+    again = trained_again(bundle, task, chosen, workers, say)
+    judged = judge(record, list(zip(chosen, again, strict=True)), known)
+    own = environment() | {"engine": VERSIONS[engine_for(HERE, task.network)]}
+    where = "the same class" if alike(record.environment, own) else "another class"
+    told = f"on {where} of processor and versions {judged.what}"
+    return Finding(task.name, 2, judged.ok, told), judged
+
+
+def trained_again(
+    bundle: Bundle, task: Task, cells: Sequence[Drawn], workers: int | None, say: Say = quiet
+) -> list[Drawn]:
+    """The same cells as a fresh process trains them, from the bundle alone.
+
+    Its cache is empty but for the data, which are prepared here.
+    """
+    datasets.prepare(task, download=False)
+    with tempfile.TemporaryDirectory(prefix="lthbench-verify-") as place:
+        folder = Path(place)
+        (folder / "cache").mkdir()
+        if (prepared := cache() / "data").is_dir():
+            (folder / "cache" / "data").symlink_to(prepared, target_is_directory=True)
+        asked = canonical_json(request(bundle, task, cells, workers))
+        (folder / "request.json").write_bytes(asked)
+        status, heard = _run(folder, say, f"{task.name}: {{}} of {len(cells)} cells trained again")
+        if status:
+            said = (heard.strip().splitlines() or ["it said nothing"])[-1][:200]
+            raise ResourceError(f"{task.name}: training again ended early ({said})")
+        table = json.loads((folder / "answer.json").read_bytes())
+    return [(Carried if "depth" in cell else Cell).model_validate(cell) for cell in table]
+
+
+def _run(folder: Path, say: Say, words: str) -> tuple[int, str]:
+    """The fresh process: it prints how many cells are done; returns its status and its errors."""
+    with (
+        (folder / "errors").open("w+", encoding="utf-8", errors="replace") as errors,
+        subprocess.Popen(
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "lthbench.leaderboard.verification.retrain_worker",
+                str(folder),
+            ],
+            env=os.environ | {"LTHBENCH_CACHE": str(folder / "cache")},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout
+        try:
+            for line in process.stdout:
+                say(words.format(line.strip()))
+        except BaseException:
+            process.kill()
+            raise
+        status = process.wait()
+        errors.seek(0)
+        return status, errors.read()
+
+
+def request(
+    bundle: Bundle, task: Task, cells: Sequence[Drawn], workers: int | None
+) -> dict[str, Any]:
+    """What the fresh process is told: no claim of the record is in it."""
+    return {
+        "bundle": str(bundle.path.resolve()),
+        "sha256": bundle.sha256,
+        "task": task.model_dump(mode="json", exclude={"calibration"}),
+        "cells": [[*place(cell), cell.attempt] for cell in cells],
+        "workers": workers,
+    }
+
+
+def report(judged: Judged) -> dict[str, Any]:
+    """What the ledger holds of it."""
+    cells = [asdict(cell) for cell in judged.cells]
+    return {"ok": judged.ok, "cells": cells, "what": judged.what}

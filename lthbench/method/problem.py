@@ -1,0 +1,333 @@
+"""The only object a method sees: the dense network, the training part, and a metered trainer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lthbench import seeds
+from lthbench.errors import BadCall, BudgetExceeded, MethodError
+from lthbench.io import messages
+from lthbench.method.meter import Work, work_of
+from lthbench.networks import blocks, families
+from lthbench.networks.state import State
+from lthbench.protocol.task import Task
+from lthbench.training.augment import fed
+from lthbench.training.engines.plain import loss_of, optimiser_of
+from lthbench.training.engines.plain import rate as rate_at
+from lthbench.training.job import Examples
+
+SHORT = 200  # a loop of at most so many steps runs again on replay; a longer one is snapshotted
+Ask = Callable[[dict[str, Any], Mapping[str, Tensor] | None], messages.Message]
+
+
+class Batch(NamedTuple):
+    """What a network sees, and the labels: (batch, ...) and (batch,)."""
+
+    x: Tensor
+    y: Tensor
+
+
+@dataclass
+class _Shared:
+    """What a problem and the same problem at other depths have in common."""
+
+    left: float
+    loops: int = 0
+    generators: dict[str, torch.Generator] = field(default_factory=dict)
+
+
+class Problem:
+    """One task at one seed, read-only. Costly calls are requests that the harness meters.
+
+    Attributes:
+        densities, untrained_densities: the two ladders, sparsest last.
+        prunable: names of the prunable tensors.
+        shapes: their shapes, by name.
+        classes, chance, depth, device, steps (T), rewind_limit: of the task.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        depth: int,
+        seed: int,
+        train: Examples,
+        ask: Ask,
+        shared: _Shared | None = None,
+    ) -> None:
+        self.densities = task.ladder.trained
+        self.untrained_densities = task.ladder.untrained
+        self.shapes = families.shapes(task.network, depth)
+        self.prunable = tuple(self.shapes)
+        self.classes = task.data.classes
+        self.chance = task.chance
+        self.depth = depth
+        self.device = train.x.device
+        self.steps = task.recipe.steps
+        self.rewind_limit = task.search.rewind_limit
+        self._task, self._seed, self._train, self._ask = task, seed, train, ask
+        self._theta = families.initial(task.network, depth, seed)
+        self._shared = shared or _Shared(task.search.budget)
+
+    @property
+    def budget(self) -> float:
+        """Dense trainings left."""
+        return self._shared.left
+
+    @property
+    def level(self) -> blocks.Level:
+        """Names and shapes of all tensors at this depth, and the blocks that the family repeats."""
+        return blocks.level(self._task.network, self.depth)
+
+    def at_depth(self, depth: int) -> Problem:
+        """The same task, seed and budget with the family's network at another depth.
+
+        What it asks for is charged by that network's dense FLOPs.
+        """
+        spec = self._task.network
+        if type(depth) is not int or not families.has_depth(spec, depth):
+            told = families.depths_told(spec)
+            raise BadCall(f"at_depth({depth!r}): {spec.family} networks {told}")
+        return type(self)(self._task, depth, self._seed, self._train, self._ask, self._shared)
+
+    def network(self) -> nn.Module:
+        """A fresh copy of the dense network at theta_0, on the problem's device."""
+        return families.load(self._task.network, self.depth, self._theta).to(self.device)
+
+    def theta(self, k: int = 0) -> State:
+        """The canonical dense run at step k (0 to T); charged k / T, once."""
+        if k == 0:
+            return State(self._theta.tensors(), 0)
+        return self._state(self._request({"op": "theta", "k": int(k)}))
+
+    def train(
+        self,
+        start: int | State = 0,
+        masks: Mapping[str, Tensor] | None = None,
+        *,
+        until: int | None = None,
+        order: int = 0,
+    ) -> State:
+        """Train by the task's recipe from theta_0, theta_k or a state, under masks, to a step.
+
+        Args:
+            masks: bool by prunable name; None trains dense.
+            until: the step to end at, T by default.
+            order: another number gives another data order.
+        """
+        begin = self.theta(start) if isinstance(start, int) else start
+        header = {
+            "op": "train",
+            "step": begin.step,
+            "masked": masks is not None,
+            "until": self.steps if until is None else int(until),
+            "order": int(order),
+        }
+        tensors = messages.prefixed("start", dict(begin)) | messages.prefixed("mask", masks or {})
+        return self._state(self._request(header, tensors))
+
+    def accuracy(self, state: State, masks: Mapping[str, Tensor] | None = None) -> float:
+        """The share of the held-out part that the state gets right (0 to 1); charged."""
+        header = {"op": "accuracy", "step": state.step, "masked": masks is not None}
+        tensors = messages.prefixed("start", dict(state)) | messages.prefixed("mask", masks or {})
+        return float(self._request(header, tensors)[0]["accuracy"])
+
+    def loop(self, *stateful: Any, steps: int, cost: Work = "gradient") -> Iterator[Batch]:
+        """Batches for a loop of the method's own, charged whole when it begins.
+
+        Args:
+            stateful: everything that the body changes: modules (with their gradients), optimisers,
+                generators, tensors, whatever has `state_dict` and `load_state_dict`. A killed run
+                continues inside the loop from a snapshot of these; a finished loop of more than 200
+                steps is restored whole and yields nothing. What is not passed is lost.
+            cost: what a step does with its batch: "forward" alone, a third of a pass forward and
+                backward; "gradient", one pass; "hessian", a Hessian or Jacobian product, two.
+        """
+        work = work_of(cost, "loop")
+        self._shared.loops += 1
+        number, steps = self._shared.loops, int(steps)
+        reply, tensors = self._request(
+            {"op": "loop", "number": number, "steps": steps, "cost": work}
+        )
+        first = int(reply["step"])
+        if first:
+            _restore(messages.unpack(reply["snapshot"], tensors), stateful, self.generator)
+            self._shared.loops = int(reply["loops"])  # those begun in the body are not begun again
+        return self._steps(stateful, number, first, steps, reply)
+
+    def _steps(
+        self, stateful: tuple[Any, ...], number: int, first: int, steps: int, reply: dict[str, Any]
+    ) -> Iterator[Batch]:
+        order = ("method", "loop", str(number))
+        recipe, seed = self._task.recipe, self._seed
+        saved = time.monotonic()
+        batches = fed(self._train, recipe, seed, order, first, steps)
+        for step, (x, y) in enumerate(batches, start=first + 1):
+            yield Batch(x, y)
+            due = time.monotonic() - saved > reply["every"] or step in reply["at"] or step == steps
+            if steps > SHORT and due:
+                tensors: dict[str, Tensor] = {}
+                packed = messages.pack(_snapshot(stateful, self._shared.generators), tensors)
+                header = {"op": "snapshot", "number": number, "step": step, "snapshot": packed}
+                self._request(header | {"loops": self._shared.loops}, tensors)
+                saved = time.monotonic()
+
+    def examples(self, per_class: int, name: str, *, cost: Work = "gradient") -> Batch:
+        """A balanced, fixed draw of training examples, charged when it is made.
+
+        Args:
+            cost: what is done with them, as in `loop`.
+        """
+        work = work_of(cost, "examples")
+        generator = seeds.generator(self._seed, "method", "examples", name)
+        labels = self._train.y.cpu()
+        chosen = []
+        for label in range(self.classes):
+            rows = torch.nonzero(labels == label).flatten()
+            order = torch.from_numpy(generator.permutation(len(rows)))
+            chosen.append(rows[order[:per_class]])
+        rows = torch.cat(chosen)
+        header = {"op": "examples", "count": len(rows), "name": str(name), "cost": work}
+        self._request(header)
+        rows = rows.to(self.device)
+        return Batch(self._train.inputs(rows), self._train.labels(rows))
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The task's loss of logits (batch, classes) and labels (batch,), in its precision."""
+        return loss_of(outputs, targets, self._task.recipe.label_smoothing)
+
+    def forward(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """Logits of the network with these weights in place of its own."""
+        return torch.func.functional_call(self.network(), dict(weights), (x,))  # type: ignore[no-any-return]
+
+    def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """The synaptic flow R: what the all-ones input brings to the outputs, summed; a scalar.
+
+        The network is made linear and positive: batch norm in evaluation mode and LayerNorm are
+        times scale, GELU is ReLU, softmax attention is (q k' / n^2) v with n tokens. Charged as
+        one example's pass forward and back.
+
+        Args:
+            weights: every tensor of the state, not negative, biases 0; R has their precision.
+        """
+        self._request({"op": "examples", "count": 1, "name": "flow", "cost": "gradient"})
+        network = self.network()
+        return network.flow(weights)  # type: ignore[operator, no-any-return]
+
+    def optimiser(
+        self, tensors: Iterable[Tensor], rate: float = 1.0
+    ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
+        """The task's optimiser and its schedule, fresh, for tensors of a method's own; no decay.
+
+        Call the schedule's `step()` after each of the optimiser's, and pass both to `loop`.
+
+        Args:
+            rate: times the recipe's learning rate.
+        """
+        recipe = self._task.recipe
+        group = {"params": list(tensors), "weight_decay": 0.0}
+        optimiser = optimiser_of([group], recipe)
+        group = optimiser.param_groups[0]
+        group["lr"] = rate * recipe.rate
+        last = recipe.steps  # the schedule stands still once it has ended
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimiser, lambda done: rate_at(recipe, min(done + 1, last)) / recipe.rate
+        )
+        return optimiser, schedule
+
+    def ones(self) -> Tensor:
+        """The all-ones input, one example; for tokens every token with weight 1 / tokens."""
+        return self.network().ones().to(self.device)  # type: ignore[operator, no-any-return]
+
+    def generator(self, name: str) -> torch.Generator:
+        """The seed's random stream of that name; one object a name, CPU."""
+        if name not in self._shared.generators:
+            generator = torch.Generator()
+            generator.manual_seed(seeds.torch_seed(self._seed, "method", name))
+            self._shared.generators[name] = generator
+        return self._shared.generators[name]
+
+    def _request(
+        self, header: dict[str, Any], tensors: Mapping[str, Tensor] | None = None
+    ) -> messages.Message:
+        reply, answer = self._ask(header | {"depth": self.depth}, tensors)
+        self._shared.left = reply["left"]
+        if reply.get("error") == "budget":
+            raise BudgetExceeded(reply["message"])
+        if "error" in reply:
+            raise MethodError(reply["message"])
+        return reply, answer
+
+    def _state(self, message: messages.Message) -> State:
+        header, tensors = message
+        return State(tensors, header["step"])
+
+
+def _snapshot(stateful: tuple[Any, ...], generators: Mapping[str, torch.Generator]) -> Any:
+    snapshot = {
+        "stateful": [_state_of(thing) for thing in stateful],
+        "generators": {name: g.get_state() for name, g in generators.items()},
+        "torch": torch.get_rng_state(),
+    }
+    return snapshot | ({"cuda": torch.cuda.get_rng_state()} if _on_gpu() else {})
+
+
+def _on_gpu() -> bool:
+    """Whether this process has a GPU at work: it was told its device as it began."""
+    return torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+
+
+def _restore(
+    snapshot: Any, stateful: tuple[Any, ...], generator: Callable[[str], torch.Generator]
+) -> None:
+    if len(snapshot["stateful"]) != len(stateful):
+        raise MethodError("loop was given another number of things on replay")
+    for thing, state in zip(stateful, snapshot["stateful"], strict=True):
+        _load_into(thing, state)
+    for name, state in snapshot["generators"].items():
+        generator(name).set_state(state)
+    torch.set_rng_state(snapshot["torch"])
+    if "cuda" in snapshot:
+        torch.cuda.set_rng_state(snapshot["cuda"])
+
+
+def _state_of(thing: Any) -> Any:
+    if isinstance(thing, Tensor):
+        return {"tensor": thing.detach(), "grad": [thing.grad]}
+    if isinstance(thing, torch.Generator):
+        return {"generator": thing.get_state()}
+    if not (hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")):
+        raise MethodError(
+            f"loop was given a {type(thing).__name__}; give tensors, generators, or what has "
+            "state_dict and load_state_dict"
+        )
+    return {"state": thing.state_dict(), "grad": [p.grad for p in _parameters(thing)]}
+
+
+def _load_into(thing: Any, state: Any) -> None:
+    if "generator" in state:
+        thing.set_state(state["generator"])
+        return
+    if "tensor" in state:
+        with torch.no_grad():
+            thing.copy_(state["tensor"])
+        parameters = [thing]
+    else:
+        thing.load_state_dict(state["state"])
+        parameters = _parameters(thing)
+    for parameter, gradient in zip(parameters, state["grad"], strict=True):
+        parameter.grad = None if gradient is None else gradient.to(parameter.device)
+
+
+def _parameters(thing: Any) -> list[Tensor]:
+    """The parameters whose gradients belong to a module's or an optimiser's state."""
+    if isinstance(thing, nn.Module):
+        return list(thing.parameters())
+    groups = getattr(thing, "param_groups", [])
+    return [parameter for group in groups for parameter in group["params"]]

@@ -1,0 +1,1 @@
+"""What an evaluation leaves: the schema, scores, statistics and references. No torch."""

@@ -1,0 +1,398 @@
+"""The record of one method on one task: strict schema, canonical JSON, checked on every read.
+
+Importing this needs no torch: a record is validated in well under a second.
+"""
+
+from __future__ import annotations
+
+import math
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from lthbench.errors import RecordError
+from lthbench.io.paths import canonical_json, digest, write_whole
+from lthbench.io.untrusted import shown
+from lthbench.protocol.task import PUBLISHED, Controls, Schedule, Strict
+from lthbench.records import aggregate
+
+SCHEMA = 2
+SIZE_LIMIT = 2 * 2**20  # bytes of a record that is read at all
+SEEDS, RUNGS = 1000, 100  # at most: what is computed from a file must end
+KEYS, TOLD = 50_000, 1000  # at most: keys of a record, mistakes that are looked through
+HUGE = 1e300
+BUNDLE_LIMIT = 256 * 2**20  # bytes of a bundle that is read at all
+Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Text = Annotated[str, Field(max_length=400)]
+Short = Annotated[str, Field(max_length=120)]
+Url = Annotated[str, Field(max_length=400, pattern=r"^https://[A-Za-z0-9][!#-;=?-Z_a-z~%]*$")]
+Density = Annotated[float, Field(gt=0, le=1)]
+Count = Annotated[int, Field(gt=0, le=10**12)]
+Natural = Annotated[int, Field(ge=0, le=10**12)]
+Flops = Annotated[int, Field(ge=0, le=10**24)]
+Item = TypeVar("Item")
+# JSON's lists are tuples here; the first item that does not fit is enough.
+Row = Annotated[tuple[Item, ...], Field(strict=False, fail_fast=True)]
+Kind = Literal[
+    "dense", "ticket", "shuffled", "reinit", "reinit-signs", "random", "erk",
+    "untrained", "untrained_random",  # read as they stand
+]  # fmt: skip
+
+
+def _without_nothing(self: Any, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    table: dict[str, Any] = handler(self)
+    late = ("transfer", "noise", "noise_at", "bundle", "controls")
+    return {k: v for k, v in table.items() if k not in late or v is not None}
+
+
+class MayTransfer(Strict):
+    """A table whose late keys are left out where they are None: older files know none of them."""
+
+    _without_nothing = model_serializer(mode="wrap")(_without_nothing)
+
+
+class Table(BaseModel):
+    """As strict as `Strict`, and read by pydantic's own parser from end to end, which is quick."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class MethodEntry(Table):
+    """The method, by its source's digest and its options."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,60}$")]
+    digest: Hex
+    options: dict[str, bool | int | float | str]
+    described: dict[str, Text]
+
+
+class TaskEntry(Table):
+    """The protocol that was followed, and the constants the scores need."""
+
+    name: Short
+    version: Count
+    digest: Hex
+    kind: Literal["accuracy", "area"]
+    schedule: Schedule
+    chance: float
+    threshold: float
+    steps: Count
+    every: Count
+    seeds: Count = PUBLISHED
+    weights: Count  # N, the prunable weights
+    ladder: Annotated[tuple[Density, ...], Field(max_length=RUNGS, strict=False, fail_fast=True)]
+
+    @property
+    def published(self) -> range:
+        """The seeds that a ranked entry has."""
+        return range(self.seeds)
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Older files know of no other number of seeds."""
+        table: dict[str, Any] = handler(self)
+        return {key: value for key, value in table.items() if (key, value) != ("seeds", PUBLISHED)}
+
+
+class Run(Table):
+    """One training: which network, and its correct answers on each set along the grid.
+
+    A file leaves out what is as usual, that is, what has a value here.
+
+    Attributes:
+        schedule: the whole schedule in 1/n of the steps.
+        effective, effective_nodes: kept weights, and nodes, on a path from input to output
+            (`networks.effective`); tickets only.
+        flops_inference: operations of one example's forward pass through the masked network
+            (`networks.sparse_flops`); None of a run from before these were counted, whose training
+            part was not counted at the end either, and of a missing one.
+        flops_training: of the whole training: 3 * inference * examples of a step * steps.
+        distance: ||theta_T - theta_start||_2 over the kept prunable weights, in six digits; None
+            also where no end was reached.
+        layers: kept weights of each tensor; tickets only.
+        correct: correct answers by set; "train" is whole where a score reads it, else the last.
+        own_shuffle: tensors that are their own shuffle.
+    """
+
+    seed: Natural
+    density: Density
+    schedule: Literal[1, 2, 4, 8] = 1
+    requested: Natural
+    kept: Natural
+    effective: Natural | None = None
+    effective_nodes: Natural | None = None
+    flops_inference: Flops | None = None
+    flops_training: Flops | None = None
+    distance: Annotated[float, Field(ge=0)] | None = None
+    layers: dict[Short, Natural] = {}
+    masks: Hex | None = None
+    weights: Hex
+    origin: Literal["init", "rewind", "signs", "scaled", "transferred", "final", "free"] = "init"
+    start: Natural = 0
+    division: Literal["init", "rewind", "open", "reference"] = "init"
+    correct: dict[Short, Row[int]]
+    status: Literal["ok", "diverged", "failed", "missing"] = "ok"
+    reason: Text = ""
+    attempt: Natural = 0
+    own_shuffle: Row[Short] = ()
+
+
+class Cell(Run):
+    """A training at the task's own depth."""
+
+    kind: Kind
+
+
+class Carried(Run):
+    """A training at a depth that tickets are carried to; `source` is their origin there."""
+
+    kind: Literal["carried", "erk", "direct", "layers", "mask-only", "weights-only"]
+    depth: Count
+    source: Literal["", "init", "rewind", "signs", "scaled", "transferred", "final", "free"] = ""
+
+
+class TransferEntry(Table):
+    """What became of the tickets at the task's neighbouring depths.
+
+    Attributes:
+        source, targets, densities: the depths, and the rungs that were carried.
+        rule: whether the method's own `transfer_ticket` carried them.
+        reason: why no ticket could be carried; "" if they were.
+        sizes: N, the prunable weights, at each target.
+    """
+
+    source: Count
+    targets: Annotated[tuple[Count, ...], Field(max_length=8, strict=False, fail_fast=True)]
+    densities: Annotated[tuple[Density, ...], Field(max_length=8, strict=False, fail_fast=True)]
+    rule: Literal["elastic", "own"]
+    reason: Text
+    sizes: dict[str, Count]
+    cells: Row[Carried]
+
+
+class SearchEntry(Table):
+    """What one seed's search came to."""
+
+    seed: Natural
+    status: Literal["ok", "failed"]
+    reason: Text
+    cost: float = Field(ge=0)
+
+
+class Frozen(Table):
+    """The values of the frozen reference that the scores use, for the set that is shown."""
+
+    digest: Hex
+    provisional: bool
+    dense: Row[float]  # one score a seed; D is their mean
+    margin: float
+    loss_random: Row[float]  # points, one a seed
+    transfer: dict[str, dict[Literal["erk", "imp"], Row[float]]] | None = None
+
+    _without_nothing = model_serializer(mode="wrap")(_without_nothing)
+
+
+class BundleEntry(Table):
+    """Where the bundle of a submission lies, and how it is known again."""
+
+    sha256: Hex
+    size: Annotated[int, Field(gt=0, le=BUNDLE_LIMIT)]  # bytes
+    urls: Annotated[tuple[Url, ...], Field(max_length=4, strict=False, fail_fast=True)]
+
+
+class Record(Table):
+    """One method on one task: every cell, and the aggregates that follow from them."""
+
+    schema_version: Literal[2]
+    method: MethodEntry
+    task: TaskEntry
+    final: bool
+    shown: Literal["held_out", "test"]
+    seeds: Annotated[tuple[Natural, ...], Field(max_length=SEEDS, strict=False, fail_fast=True)]
+    controls: Controls
+    fingerprints: dict[str, Hex]
+    sizes: dict[str, dict[str, Count]]  # examples of each set, by seed
+    cells: Row[Cell]
+    searches: Row[SearchEntry]
+    transfer: TransferEntry | None = None
+    reference: Frozen | None
+    aggregates: dict[str, Any]
+    scorer: int
+    environment: dict[str, Short]
+    times: dict[str, float | Short]
+    bundle: BundleEntry | None = None
+
+    _without_nothing = model_serializer(mode="wrap")(_without_nothing)
+
+    @model_validator(mode="after")
+    def _adds_up(self) -> Record:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("a seed is there twice")
+        places = {(cell.kind, cell.density, cell.seed, cell.schedule) for cell in self.cells}
+        if len(places) < len(self.cells):
+            raise ValueError("a cell is there twice")
+        for cell in self.cells:
+            self._fits(cell, cell.kind, self.task.weights)
+        moved = self.transfer
+        if moved is None:
+            return self
+        for run in moved.cells:
+            known = run.depth in moved.targets and str(run.depth) in moved.sizes
+            if not known or run.density not in moved.densities:
+                raise ValueError(f"seed {run.seed} {run.kind}: no place to carry tickets to")
+            self._fits(run, run.kind, moved.sizes[str(run.depth)])
+        return self
+
+    def _fits(self, run: Run, kind: str, weights: int) -> None:
+        if run.seed not in self.seeds:
+            raise ValueError(f"a cell has seed {run.seed}, which is none of the record's")
+        sizes = self.sizes.get(str(run.seed), {})
+        for part, counts in run.correct.items():
+            if part not in sizes or (counts and (min(counts) < 0 or max(counts) > sizes[part])):
+                raise ValueError(f"seed {run.seed} {kind}: counts exceed the set {part}")
+        if run.requested != round(run.density * weights):
+            raise ValueError(f"seed {run.seed} {kind}: requested is not density * N")
+        of = run.source if isinstance(run, Carried) else ""
+        if run.division != aggregate.division(of or run.origin, run.start):
+            raise ValueError(
+                f"seed {run.seed} {kind}: its division does not follow from its origin"
+            )
+        if not 0 <= (run.effective or 0) <= run.kept <= weights:
+            raise ValueError(f"seed {run.seed} {kind}: kept or effective is out of range")
+        if (run.effective_nodes or 0) > (run.effective or 0):
+            raise ValueError(f"seed {run.seed} {kind}: more effective nodes than weights")
+
+
+def build(table: Mapping[str, Any]) -> Record:
+    """A record from everything but its aggregates, which are computed here."""
+    whole = {**table, "schema_version": SCHEMA, "scorer": aggregate.VERSION}
+    return Record.model_validate({**whole, "aggregates": aggregate.aggregate(whole)})
+
+
+def file_bytes(table: BaseModel) -> bytes:
+    """The bytes of a record's or a reference's file: canonical JSON without what is as usual."""
+    return canonical_json(table.model_dump(mode="json", exclude_defaults=True))
+
+
+def comparable(record: Record) -> bytes:
+    """What must be equal in two runs of the same thing: all but environment and times."""
+    return canonical_json(record.model_dump(mode="json", exclude={"environment", "times"}))
+
+
+def record_digest(record: Record) -> str:
+    """sha256 of the record's file."""
+    return digest(file_bytes(record))
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Write a record's file whole."""
+    write_whole(path, file_bytes(record))
+
+
+def read_record(path: Path) -> Record:
+    """A record from disk, its schema checked and its aggregates computed again.
+
+    Raises:
+        RecordError: naming the place, if anything does not fit, or a number was edited by hand.
+    """
+    record = parse_record(read_bytes(path), path)
+    check_aggregates(record, record.model_dump(mode="json"), path)
+    return record
+
+
+def read_bytes(path: Path) -> bytes:
+    """What is in a record's file, which is a file and not too large; RecordError if it is not."""
+    try:
+        status = path.stat()  # before it is opened: a named pipe would wait for ever
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise RecordError(f"{path}: not an ordinary file; name a record's file")
+        with path.open("rb") as file:
+            data = file.read(SIZE_LIMIT + 1) if status.st_size <= SIZE_LIMIT else b""
+    except OSError as error:
+        raise RecordError(f"{path}: {error.strerror}; run `lthbench evaluate` first") from error
+    if max(status.st_size, len(data)) > SIZE_LIMIT:
+        raise RecordError(f"{path}: larger than {SIZE_LIMIT >> 20} MB; this is no record")
+    return data
+
+
+def parse_record(data: bytes, path: Path) -> Record:
+    """A record from its JSON, its schema alone checked; `path` is what an error calls it."""
+    if data.count(b":") > KEYS:  # each could be a mistake, and each mistake takes kilobytes
+        raise RecordError(f"{path}: more than {KEYS} keys; this is no record")
+    try:
+        return Record.model_validate_json(data)
+    except ValidationError as error:
+        if error.error_count() > TOLD:
+            raise RecordError(f"{path}: not a record: hardly anything in it fits") from None
+        first = error.errors(include_url=False, include_input=False)[0]
+        said = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "json_invalid":
+            raise RecordError(f"{path}: not a record: {said[:80]}") from error
+        place = ".".join(str(part) for part in first["loc"]) or "record"
+        raise RecordError(f"{path}: {shown(place, 120)}: {shown(said, 200)}") from error
+    except (ValueError, ArithmeticError, RecursionError) as error:
+        raise RecordError(f"{path}: not a record: {str(error)[:80]}") from error
+
+
+def read_records(out: Path) -> list[Record]:
+    """Every record of an evaluation's folder, by task; or the one record that a file is."""
+    paths = [out] if out.is_file() else sorted(out.glob("*/record.json"))
+    if not paths:
+        raise RecordError(f"{out}: no records here; run `lthbench evaluate` or name its --out")
+    return [read_record(path) for path in paths]
+
+
+def check_aggregates(record: Record, table: Mapping[str, Any], path: Path) -> None:
+    """Compute a record's aggregates again; `table` is its JSON, `path` what an error calls it.
+
+    Raises:
+        RecordError: naming the first aggregate that does not follow.
+    """
+    if record.scorer != aggregate.VERSION:
+        raise RecordError(
+            f"{path}: scored by version {record.scorer}, this is {aggregate.VERSION}; "
+            "evaluate again"
+        )
+    try:
+        computed = aggregate.aggregate(table)
+    except (ValueError, KeyError, IndexError, TypeError, ArithmeticError) as error:
+        raise RecordError(f"{path}: aggregates cannot be computed: {shown(str(error))}") from error
+    if where := difference(computed, record.aggregates, "aggregates"):
+        raise RecordError(
+            f"{path}: {shown(where)} does not follow from the cells; "
+            "the record was edited, evaluate again"
+        )
+
+
+def difference(a: Any, b: Any, place: str) -> str | None:
+    """The first place where two trees differ by more than 1e-9; None if they agree."""
+    if isinstance(a, float) and isinstance(b, (int, float)) and not isinstance(b, bool):
+        # An integer may be beyond what a float can be.
+        near = -HUGE < b < HUGE and math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
+        return None if near else place
+    if isinstance(a, dict) and isinstance(b, dict):
+        if a.keys() != b.keys():
+            return f"{place}.{min(set(a) ^ set(b))}"
+        for key, value in a.items():
+            if where := difference(value, b[key], f"{place}.{key}"):
+                return where
+        return None
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        if len(a) != len(b):
+            return place
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            if where := difference(x, y, f"{place}[{i}]"):
+                return where
+        return None
+    return None if type(a) is type(b) and a == b else place

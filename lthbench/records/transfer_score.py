@@ -1,0 +1,110 @@
+"""The transfer score: what a ticket is worth at the depths it was carried to.
+
+Works on plain tables, as `scores` does. Definitions: protocol, section 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lthbench.records import metrics
+
+Table = Mapping[str, Any]
+Score = Callable[[Table], float]  # of one cell, 0 to 1
+Points = np.ndarray[Any, np.dtype[np.float64]]
+Told = Callable[[Sequence[float] | None], dict[str, Any] | None]
+TICKETS = ("carried", "direct")  # a failed one scores chance
+PARTS = ("layers", "mask-only", "weights-only")  # what a carried ticket is taken apart into
+GAIN = 1.0  # points that IMP must surely gain over random before a share of it is told
+
+
+def key(depth: int, density: float) -> str:
+    """The name of one rung at one depth in a frozen reference."""
+    return f"{depth}/{density!r}"
+
+
+def transfer(record: Table, score: Score, interval: Told) -> dict[str, Any] | None:
+    """The transfer score of a record; None if it carried no ticket.
+
+    Points are hundredths of the task's score. A failed ticket scores chance (`score` sees to it); a
+    failed control makes its comparison None.
+
+    Args:
+        interval: values of seeds to a mean and its interval.
+    """
+    moved = record.get("transfer")
+    if moved is None:
+        return None
+    seeds = record["seeds"]
+    cells = {(c["kind"], c["depth"], c["density"], c["seed"]): c for c in moved["cells"]}
+    places = [(depth, density) for depth in moved["targets"] for density in moved["densities"]]
+
+    def values(kind: str, depth: int, density: float) -> list[float] | None:
+        found = [cells.get((kind, depth, density, seed)) for seed in seeds]
+        chosen = [cell for cell in found if cell is not None]
+        failed = kind not in TICKETS and any(cell["status"] != "ok" for cell in chosen)
+        return None if failed or len(chosen) < len(seeds) else [score(cell) for cell in chosen]
+
+    rows = [_row(depth, density, values, interval) for depth, density in places]
+    carried = [values("carried", *place) for place in places]
+    random = [values("erk", *place) for place in places]
+    above = _points(carried, random)
+    return {
+        "rows": rows,
+        "points": interval(None if above is None else above.mean(0).tolist()),
+        "gain": _gain(above, places, record),
+        "reason": moved["reason"],
+    }
+
+
+def _row(
+    depth: int,
+    density: float,
+    values: Callable[[str, int, float], list[float] | None],
+    interval: Told,
+) -> dict[str, Any]:
+    """One rung at one depth: the carried ticket, what it is compared with, what it is made of."""
+    kinds = ("carried", "erk", "direct", *PARTS)
+    found = {kind: values(kind, depth, density) for kind in kinds}
+    above = _points([found["carried"]], [found["erk"]])
+    return {
+        "depth": depth,
+        "density": density,
+        **{kind: interval(scores) for kind, scores in found.items()},
+        "points": interval(None if above is None else above[0].tolist()),
+    }
+
+
+def _points(
+    scores: Sequence[list[float] | None], random: Sequence[list[float] | None]
+) -> Points | None:
+    """Points above random, (places, seeds), paired by seed; None if any is not available."""
+    if not scores or any(row is None for row in (*scores, *random)):
+        return None
+    above: Points = 100 * (np.array(scores, dtype=float) - np.array(random, dtype=float))
+    return above
+
+
+def _gain(above: Points | None, places: Sequence[tuple[int, float]], record: Table) -> float | None:
+    """The share of IMP's gain over random at the target: sums over rungs and depths.
+
+    Over the seeds that both have, if any: a reference's are the published ones, from 0. None unless
+    IMP's gain over these seeds is surely more than a point.
+    """
+    frozen = (record.get("reference") or {}).get("transfer") or {}
+    known = [frozen.get(key(*place)) for place in places]
+    if above is None or any(row is None for row in known):
+        return None
+    gains = _points([row["imp"] for row in known if row], [row["erk"] for row in known if row])
+    assert gains is not None
+    ours, theirs = above.sum(0), gains.sum(0)
+    both = [(at, seed) for at, seed in enumerate(record["seeds"]) if seed < len(theirs)]
+    if both:
+        ours, theirs = ours[[at for at, _ in both]], theirs[[seed for _, seed in both]]
+    whole = metrics.t_interval(theirs)
+    if whole.low is None or whole.low <= GAIN:
+        return None
+    return float(ours.mean() / whole.mean)

@@ -1,0 +1,1 @@
+"""What a user sees of records: sentences, tables, figures, a page."""

@@ -1,0 +1,245 @@
+"""A record in one sentence: what happened, in plain words with numbers and intervals.
+
+It comes before every table, on the terminal and in the report. It says nothing that the record's
+aggregates do not: above and below stand where an interval leaves out zero, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lthbench.records import aggregate, metrics
+from lthbench.records.schema import Record
+from lthbench.report import tables
+from lthbench.report.tables import (
+    interval,
+    is_area,
+    is_untrained,
+    matching_available,
+    measure,
+    number,
+    plain,
+)
+
+Rung = Mapping[str, Any]
+DIGITS = 1  # of points and percent
+
+
+def sentence(record: Record) -> str:
+    """What a record comes to, in one sentence that ends in a full stop.
+
+    Against dense first, then above random masks and the other controls, then what a search costs;
+    what the record cannot tell is left out.
+    """
+    parts = _untrained(record) if is_untrained(record) else _trained(record)
+    cost = record.aggregates["cost"]
+    return "; ".join([*parts, *([_cost(cost["mean"])] if cost else [])]) + "."
+
+
+def text(records: Sequence[Record], form: str = "terminal") -> str:
+    """The sentences of an evaluation, a paragraph each.
+
+    Args:
+        form: terminal, markdown, or latex, whose tables they precede as comments.
+    """
+    said = [sentence(record) for record in records]
+    if form == "latex":
+        return "\n".join(f"% {tables.only_ascii(one)}" for one in said) + "\n"
+    if form == "markdown":
+        return "\n\n".join(map(tables.md, said)) + "\n"
+    return (
+        "\n".join(tables.wrapped(one, tables.WIDTH) for one in said).translate(tables.TERMINAL)
+        + "\n"
+    )
+
+
+def _trained(record: Record) -> list[str]:
+    name, task = plain(record.method.name), plain(record.task.name)
+    rungs = [rung for rung in record.aggregates["rungs"] if rung["ticket"] is not None]
+    if not rungs or all(rung["failed"] == len(record.seeds) for rung in rungs):
+        return [f"{name} found no ticket on {task}"]
+    first, at = _against_dense(record, rungs, name, task)
+    above = _above_random(record, rungs, at)
+    order = _identity(rungs, at)
+    return [first + (f": {above}" if above else ""), *([order] if order else [])]
+
+
+def _against_dense(
+    record: Record, rungs: Sequence[Rung], name: str, task: str
+) -> tuple[str, Rung | None]:
+    """How far down tickets match dense, and the rung at which they last do."""
+    proved = record.aggregates["matching"]["proved"]
+    at = next((rung for rung in rungs if rung["density"] == proved), None)
+    if at is not None:
+        down = f"down to {_percent(proved)} % of the weights on {task}"
+        if not is_area(record):
+            return f"{name} keeps dense's accuracy {down}", at
+        sooner = _sooner(record, at)
+        return f"{name} generalises as soon as dense {down}{sooner}", at
+    if not matching_available(record):
+        rung = rungs[0]  # the densest, where it fails first
+        figure = (
+            f"{_signed(record, rung['difference'])} from dense at {_percent(rung['density'])} %"
+        )
+        return f"{name} is not shown to match dense at any density of {task} ({figure})", None
+    rung = rungs[-1]
+    where = f"at {_percent(rung['density'])} % of the weights"
+    if rung["difference"] is None:
+        return f"{name} on {task}: {_level(rung['ticket'])} % {measure(record)} {where}", None
+    return f"{name} on {task} is {_apart(record, rung['difference'], 'dense', where)}", None
+
+
+def _sooner(record: Record, rung: Rung) -> str:
+    """How many times sooner a rung generalises than dense; "" where a run was cut off at T."""
+    found = record.aggregates["speed"]["grokking"]
+    row, dense = found.get(f"{rung['density']:.6g}"), found.get("1")
+    if row is None or dense is None:
+        return ""
+    moments = row["generalised"], dense["generalised"]
+    if any(moment["reached"] < moment["n"] for moment in moments):
+        return ""
+    later = moments[0]["log2_difference"]
+    word, sign = ("sooner", -1) if later["mean"] <= 0 else ("later", 1)
+    times = number(2 ** (sign * later["mean"]), 1)
+    ends = sorted(2 ** (sign * later[end]) for end in ("low", "high") if later[end] is not None)
+    spread = f" [{number(ends[0], 1)}, {number(ends[1], 1)}]" if ends else ""
+    return f", {times} times{spread} {word} there"
+
+
+def _above_random(record: Record, rungs: Sequence[Rung], at: Rung | None) -> str:
+    """Ticket less random masks where tickets last match dense, if they are apart there, else at the
+    sparsest rung with any.
+
+    Random masks are ERK's, or where there are none those of one density in all layers.
+    """
+    for kind, word in (("erk", "random (ERK) masks"), ("random", "random masks")):
+        controlled = [rung for rung in rungs if rung[kind] is not None]
+        if controlled:
+            some = [rung for rung in (at, controlled[-1]) if rung in controlled]
+            rung = next((rung for rung in some if _is_apart(_less(rung, kind))), some[0])
+            found = _less(rung, kind)
+            where = "there" if rung is at else f"at {_percent(rung['density'])} %"
+            return _apart(record, found, word, where)
+    return ""
+
+
+def _is_apart(found: Mapping[str, Any]) -> bool:
+    """Whether an interval leaves out zero."""
+    return found.get("low") is not None and not found["low"] <= 0 <= found["high"]
+
+
+def _less(rung: Rung, kind: str) -> dict[str, Any]:
+    """Ticket less a control, paired by seed."""
+    pairs = zip(rung["ticket"]["values"], rung[kind]["values"], strict=True)
+    return aggregate.interval([one - other for one, other in pairs]) or {}
+
+
+def _identity(rungs: Sequence[Rung], at: Rung | None) -> str:
+    """Which controls the ticket is above, each at one-sided .05; "" where that was not tested."""
+    tested = [rung for rung in rungs if _p(rung["gap_shuffled"]) is not None]
+    if not tested:
+        return ""
+    rung = at if at in tested else tested[-1]
+    where = f"at {_percent(rung['density'])} %"
+    above = {
+        kind: p < metrics.ALPHA
+        for kind in ("reinit", "shuffled")
+        if (p := _p(rung[f"gap_{kind}"])) is not None
+    }
+    if all(above.values()) and len(above) == 2:
+        between = metrics.identity_gap(rung["reinit"]["values"], rung["shuffled"]["values"])
+        ordered = between is not None and between.p is not None and between.p < metrics.ALPHA
+        return f"ticket above reinit {'above' if ordered else 'and'} shuffled {where}"
+    yes = [kind for kind, is_above in above.items() if is_above]
+    no = [kind for kind, is_above in above.items() if not is_above]
+    if yes:
+        return f"ticket above {yes[0]}{f', not above {no[0]},' if no else ''} {where}"
+    return f"ticket {'above neither ' if len(no) == 2 else 'not above '}{' nor '.join(no)} {where}"
+
+
+def _p(gap: Mapping[str, Any] | None) -> float | None:
+    return None if gap is None else gap["p"]
+
+
+def _untrained(record: Record) -> list[str]:
+    """The rung that is best on the held-out part, as it stands."""
+    name, task = plain(record.method.name), plain(record.task.name)
+    found = record.aggregates["untrained"]
+    best = next(rung for rung in found["rungs"] if rung["density"] == found["headline"])
+    where = f"at {_percent(best['density'])} % of the weights"
+    said = [f"{name} reaches {_level(best['ticket'])} % accuracy on {task} {where}, untrained"]
+    if best["difference"] is not None:
+        said[0] += f": {_apart(None, best['difference'], 'dense, which is trained')}"
+    if best["above_random"] is not None:
+        said.append(_apart(None, best["above_random"], "a random mask, untrained"))
+    return said
+
+
+# Figures
+
+
+def _apart(record: Record | None, found: Mapping[str, Any], what: str, where: str = "") -> str:
+    """A paired difference in words; above or below only where all of its interval is.
+
+    Args:
+        record: whose score it is; None for accuracies, whatever the record's score is.
+    """
+    values, mean = found["values"], found["mean"]
+    place = f" {where}" if where else ""
+    if found["low"] is None and len(values) < metrics.MIN_SEEDS:
+        return f"{_signed(record, found)} from {what}{place}"
+    low, high = (mean, mean) if found["low"] is None else (found["low"], found["high"])
+    if low <= 0 <= high:
+        return f"not told apart from {what}{place} ({_signed(record, found)})"
+    word, sign = ("above", 1) if low > 0 else ("below", -1)
+    digits = _digits(mean)
+    ends = [number(100 * end, digits) for end in sorted((sign * low, sign * high))]
+    spread = "" if found["low"] is None else f" [{', '.join(ends)}]"
+    figure = number(100 * sign * mean, digits)
+    return f"{figure} {_unit(record)}{spread} {word} {what}{place}"
+
+
+def _signed(record: Record | None, found: Mapping[str, Any]) -> str:
+    """A difference with its sign and interval; each value of fewer than three seeds."""
+    few = found["low"] is None and len(found["values"]) < metrics.MIN_SEEDS
+    shown, digits = found["values"] if few else [found["mean"]], _digits(found["mean"])
+    text = " / ".join(number(100 * value, digits, signed=True) for value in shown)
+    return f"{text} {_unit(record)} {interval(found, digits, 100)}".rstrip()
+
+
+def _digits(mean: float) -> int:
+    """Decimals of a difference in points: one, or two where one would show nothing."""
+    return DIGITS if not mean or abs(100 * mean) >= 0.05 else DIGITS + 1
+
+
+def _unit(record: Record | None) -> str:
+    return "points of area" if record is not None and is_area(record) else "points"
+
+
+def _points(value: float) -> str:
+    return number(100 * value, DIGITS)
+
+
+def _level(found: Mapping[str, Any]) -> str:
+    """A mean in percent with its interval; the values of fewer seeds."""
+    if found["low"] is None:
+        values = found["values"][:1] if metrics.alike(found["values"]) else found["values"]
+        return " / ".join(_points(value) for value in values)
+    return f"{_points(found['mean'])} [{_points(found['low'])}, {_points(found['high'])}]"
+
+
+def _percent(density: float) -> str:
+    """Two digits that count: 51, 8.6, 0.59."""
+    value = 100 * density
+    return f"{value:.0f}" if value >= 9.95 else f"{value:.2g}"
+
+
+def _cost(mean: float) -> str:
+    if not mean:
+        return "a search costs no training"
+    if mean < 0.005:
+        return "a search costs less than 0.01 dense trainings"
+    text = number(mean, 1 if mean >= 9.95 else 2)
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return f"a search costs {text} dense training{'' if text == '1' else 's'}"

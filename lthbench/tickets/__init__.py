@@ -1,0 +1,1 @@
+"""Masks and tickets: counts, origins, controls, and tickets at other depths."""

@@ -1,0 +1,156 @@
+"""Runs a method without its trainings, to count what it would ask for: for `lthbench estimate`.
+
+It runs in its real child process, against a harness that answers at once: a training ends with the
+weights that it began with, a little moved, and no held-out example is right. Of a loop of the
+method's own the first steps run and are timed; what the method computes beside that really runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+
+from lthbench import seeds
+from lthbench.evaluation.search import session
+from lthbench.evaluation.search.child_process import ChildProcess, Limits
+from lthbench.evaluation.search.run import answered, method_error, setup
+from lthbench.evaluation.search.session import Search
+from lthbench.method.source import Method
+from lthbench.networks import families
+from lthbench.networks.state import State
+from lthbench.protocol.task import Task
+from lthbench.tickets import masks
+from lthbench.training.dispatch import HERE, Means
+from lthbench.training.job import Evaluation, Examples, Job, Result
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a search at one seed asks for.
+
+    Attributes:
+        search: its tickets lie where `find` would leave them.
+        trained: steps that workers are given to do, by density: sparse ones may take less.
+        trainings, accuracies: how many of each.
+        own_steps: of loops in the method's own process.
+        processor, wall: seconds of that process, its start and its loops to their ends included.
+    """
+
+    search: Search
+    trained: Mapping[float, float]
+    trainings: int
+    accuracies: int
+    own_steps: int
+    processor: float
+    wall: float
+
+    @property
+    def steps(self) -> float:
+        return sum(self.trained.values())
+
+
+class Dry:
+    """An executor that trains nothing: it counts, and answers at once.
+
+    Attributes:
+        trained: steps by density, of the task's own network; one at another depth counts by its
+            FLOPs.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.trained: defaultdict[float, float] = defaultdict(float)
+        self.trainings = self.accuracies = 0
+
+    async def results(
+        self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
+    ) -> AsyncIterator[tuple[str, Result]]:
+        for job in jobs:
+            self.trained[density(job)] += weighted(self.task, job)
+            self.trainings += job.until > job.start.step
+            self.accuracies += evaluation is not None
+            sets = evaluation.sets[job.seed] if evaluation else {}
+            yield job.key, Result(_moved(job), {name: torch.zeros(1).long() for name in sets})
+
+    async def close(self) -> None:
+        return
+
+
+def density(job: Job) -> float:
+    """The kept share of a job's prunable weights."""
+    return masks.kept(job.masks) / masks.total(job.masks) if job.masks else 1.0
+
+
+def weighted(task: Task, job: Job) -> float:
+    """A job's steps, in steps of the task's own network."""
+    own, steps = task.network.depth, job.until - job.start.step
+    if job.depth == own or not steps:
+        return float(steps)
+    return steps * families.flops(task.network, job.depth) / families.flops(task.network, own)
+
+
+def _moved(job: Job) -> State:
+    """The start under its masks, each tensor times a factor of the job's own.
+
+    Two trainings from one start must not end in equal bits: what follows them would look the same.
+    """
+    draw = seeds.generator(job.seed, "rehearsal", job.key)
+    tensors = {n: t * float(draw.uniform(0.9, 1.1)) for n, t in job.start.tensors().items()}
+    masked = {n: tensors[n] * mask for n, mask in (job.masks or {}).items()}
+    return State(tensors | masked, job.until)
+
+
+async def rehearse(
+    method: Method, task: Task, seed: int, folder: Path, limits: Limits, means: Means = HERE
+) -> Rehearsal:
+    """Run one seed's search without its trainings; the folder is laid out as by `find`.
+
+    Raises:
+        MethodError: at what the method cannot do without real results, or at its own mistakes.
+    """
+    place = folder / "store" / f"seed{seed}"
+    state = session.prepare(task, seed, folder / "tickets" / f"seed{seed}", place, means)
+    dry, own_steps, processor, wall = Dry(task), 0, 0.0, 0.0
+    child = await ChildProcess.start(place / "home")
+    try:
+        header, tensors = setup(state, method, folder)
+        await child.send({**header, "rehearsal": True}, tensors)
+        while True:
+            header, tensors = await child.receive(limits, asyncio.Event())
+            op = header.get("op")
+            if op == "error" and header.get("type") != "BudgetExceeded":
+                raise method_error(method, seed, header, not (state.meter.spent or state.rungs))
+            if op in ("end", "error"):
+                break
+            if op == "timed":
+                processor += header["left"] * header["processor"]
+                wall += header["left"] * header["wall"]
+                await child.send({"left": state.meter.left}, {})
+                continue
+            reply, answer = await answered(header, tensors, method, state, dry, None, _untold)
+            if op == "loop" and "error" not in reply:
+                own_steps += header["steps"]
+            await child.send(reply, answer)
+        spent = psutil.Process(child.process.pid).cpu_times()
+    finally:
+        await child.close()
+    search = Search(seed, "ok", "", state.meter.spent, 0.0, tuple(state.rungs))
+    return Rehearsal(
+        search,
+        dict(dry.trained),
+        dry.trainings,
+        dry.accuracies,
+        own_steps,
+        processor + spent.user + spent.system,
+        wall + child.own_seconds,
+    )
+
+
+def _untold(seed: int, what: str, steps: float, ran: bool) -> None:
+    return

@@ -1,0 +1,96 @@
+"""Writes records and references anew when scorer or schema have changed.
+
+`python -m lthbench.tools.rescore PATH…`
+
+A record holds every count, so its scores follow from it alone: nothing is trained, and the counts
+stay as they are. Files of schema 1 become files of schema 2, in which what was not measured then is
+null. A record is named by its digest, which changes with the scores. A reference that one of the
+records was made into is made again first, and records are scored against it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lthbench.errors import RecordError
+from lthbench.io.paths import shipped, write_whole
+from lthbench.protocol.task import load_task, task_names
+from lthbench.records import reference
+from lthbench.records.schema import SCHEMA, Record, build, file_bytes, record_digest, write_record
+
+COMPUTED = {"aggregates", "scorer", "schema_version"}
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A record's table without what is computed of it, with what its file leaves out as usual."""
+    try:
+        table = json.loads(path.read_bytes())
+        if not isinstance(table, dict) or "cells" not in table:
+            raise RecordError(f"{path}: not a record")
+        record = Record.model_validate({**table, "schema_version": SCHEMA})
+    except (ValidationError, ValueError, OSError) as error:
+        raise RecordError(f"{path}: not a record: {str(error).splitlines()[0]}") from error
+    return record.model_dump(mode="json", exclude=COMPUTED)
+
+
+def rescored(path: Path) -> Path:
+    """Score one published record again, under its new name; the old file is removed last."""
+    table = read(path)
+    frozen = _reference(table)
+    if table["reference"] is not None and frozen is not None:
+        table["reference"] = frozen.frozen(table["shown"]).model_dump(mode="json")
+    record = build(table)
+    new = path.with_name(f"{record.method.name}--{record_digest(record)[:8]}.json")
+    write_record(new, record)
+    if new != path:
+        path.unlink()
+    return new
+
+
+def references(paths: Iterable[Path]) -> list[Path]:
+    """Make those references again that were made from one of these records; returns their files."""
+    written = []
+    for path in paths:
+        table = read(path)
+        whole = table["method"]["name"] == "imp" and table["controls"] == "all"
+        old = _reference(table) if whole else None
+        if old is not None and _starts(old.dense) == _starts((record := build(table)).cells):
+            new = reference.build(record, old.noise, old.noise_at)
+            place = shipped("leaderboard") / "reference" / f"{record.task.name}.json"
+            write_whole(place, file_bytes(new))
+            written.append(place)
+    return written
+
+
+def _reference(table: dict[str, Any]) -> reference.Reference | None:
+    """The present reference of a record's own protocol."""
+    name = table["task"]["name"]
+    task = load_task(name) if name in task_names() else None
+    same = task is not None and task.digest == table["task"]["digest"]
+    return reference.load_reference(task) if task is not None and same else None
+
+
+def _starts(cells: Iterable[Any]) -> list[tuple[int, str, Any]]:
+    """What tells dense runs of one record from those of another."""
+    return [(c.seed, c.weights, c.correct) for c in cells if (c.kind, c.schedule) == ("dense", 1)]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Score every record that is named, and print where it went."""
+    parser = argparse.ArgumentParser(prog="python -m lthbench.tools.rescore", description=__doc__)
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    paths = parser.parse_args(arguments).paths
+    for path in references(paths):
+        print(path)
+    for path in paths:
+        print(f"{path} -> {rescored(path).name}")
+
+
+if __name__ == "__main__":
+    main()

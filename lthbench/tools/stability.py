@@ -1,0 +1,158 @@
+"""The rewind limit of a task: the earliest step from which IMP's tickets are stable.
+
+`lthbench dev stability TASK` (protocol, section 13). A ticket is stable where two trainings
+of it in other data orders end in one basin: between their weights the error rises by less than 2 %
+(Frankle et al. 2020, section 3).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from lthbench.errors import ResourceError
+from lthbench.evaluation import scoring
+from lthbench.evaluation.search import run, session
+from lthbench.evaluation.search.child_process import Limits
+from lthbench.method.source import load_method
+from lthbench.networks import families
+from lthbench.networks.state import State
+from lthbench.protocol import datasets
+from lthbench.protocol.task import Recipe, Task
+from lthbench.tickets.masks import Masks
+from lthbench.tickets.sizes import load_sound
+from lthbench.training.batch_norm import BATCHES
+from lthbench.training.dispatch import HERE, engine_for
+from lthbench.training.executors import local
+from lthbench.training.executors.local import Executor
+from lthbench.training.job import Evaluation, Job
+
+STEPS = (0, 100, 250, 500, 1000, 2000)
+DENSITY = 0.8**9  # 13.4 %
+STABLE = 0.02
+POINTS = 11  # on the line between two ends, both of them among it
+ORDERS = (("stability", "0"), ("stability", "1"))
+
+
+def candidates(recipe: Recipe) -> tuple[int, ...]:
+    """The steps that are tried: at most a tenth of T, none inside a warm-up."""
+    return tuple(k for k in STEPS if k <= recipe.steps / 10 and (k == 0 or k > recipe.warm_up))
+
+
+def between(one: State, other: State, share: float) -> State:
+    """The point of the line from one state to another; what is no float is the first's."""
+    ends = other.tensors()
+    return State(
+        {
+            name: torch.lerp(tensor, ends[name], share) if tensor.is_floating_point() else tensor
+            for name, tensor in one.tensors().items()
+        },
+        one.step,
+    )
+
+
+def barrier(errors: Sequence[float]) -> float:
+    """By how much the highest error of a line exceeds the mean of its two ends."""
+    return max(errors) - (errors[0] + errors[-1]) / 2
+
+
+async def measured(task: Task, seed: int, executor: Executor, folder: Path) -> float:
+    """The barrier of IMP's ticket on the held-out part, rewound to the task's rewind limit."""
+    ladder = task.ladder.model_copy(update={"trained": (DENSITY,)})
+    scored = task.score.model_copy(update={"compressed_density": 0.0})
+    rung = task.model_copy(update={"ladder": ladder, "score": scored, "transfer": None})
+    limits = Limits(seconds=3600.0)
+    (done,) = await run.find(load_method("imp"), rung, (seed,), folder, executor, limits=limits)
+    if done.status != "ok":
+        raise ResourceError(f"{task.name}: IMP of seed {seed} failed: {done.reason}")
+    header, masks, _ = session.read_ticket(folder / "tickets" / f"seed{seed}", DENSITY)
+    start: State | None = families.initial(task.network, task.network.depth, seed)
+    if header["start"]:
+        start = await scoring.early(rung, seed, header["start"], executor, HERE)
+    if start is None:
+        raise ResourceError(f"{task.name}: the dense run of seed {seed} diverged before step k")
+    return await instability(task, seed, start, masks, executor)
+
+
+async def instability(
+    task: Task, seed: int, start: State, masks: Masks | None, executor: Executor
+) -> float:
+    """The barrier between two trainings of one subnetwork that differ in the order of the data."""
+    search = datasets.search(task, seed)
+    train = {seed: session.examples(task, search.train)}
+    held = session.examples(task, search.held_out)
+    steps = task.recipe.steps
+    jobs = [
+        _job(task, seed, start, masks, steps, order, str(at)) for at, order in enumerate(ORDERS)
+    ]
+    ends = {key: result.state async for key, result in executor.results(jobs, train, None)}
+    one, other = ends["0"], ends["1"]
+    if one is None or other is None:
+        raise ResourceError(f"{task.name}: a training of seed {seed} diverged")
+    shares = [at / (POINTS - 1) for at in range(POINTS)]
+    jobs = [
+        _job(task, seed, between(one, other, share), masks, steps, ORDERS[0], str(at), BATCHES)
+        for at, share in enumerate(shares)
+    ]
+    looks = Evaluation({seed: {"held_out": held}}, (steps,))
+    correct: Mapping[str, int] = {
+        key: int(result.correct["held_out"][-1])
+        async for key, result in executor.results(jobs, train, looks)
+    }
+    return barrier([1 - correct[str(at)] / len(held.y) for at in range(POINTS)])
+
+
+def _job(
+    task: Task,
+    seed: int,
+    start: State,
+    masks: Masks | None,
+    until: int,
+    order: tuple[str, ...],
+    key: str,
+    norm_batches: int = 0,
+) -> Job:
+    depth, engine = task.network.depth, engine_for(HERE, task.network)
+    what = task.network, depth, start, masks, task.recipe, until, seed, order, key, norm_batches
+    return Job(*what, engine)
+
+
+async def _all(task: Task, seeds: Sequence[int], steps: Sequence[int], workers: int) -> None:
+    executor = local.local(workers)
+    try:
+        for step in steps:
+            search = task.search.model_copy(update={"rewind_limit": step})
+            rewound = task.model_copy(update={"search": search})
+            found = []
+            for seed in seeds:
+                with tempfile.TemporaryDirectory(prefix="lthbench-stability-") as place:
+                    found.append(await measured(rewound, seed, executor, Path(place)))
+            told = "stable" if max(found) < STABLE else "not stable"
+            row = ", ".join(f"{value:.4f}" for value in found)
+            print(f"{task.name} rewound to step {step}: error barrier {row}: {told}", flush=True)
+    finally:
+        await executor.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print the barrier of each candidate, by development seed."""
+    parser = argparse.ArgumentParser(prog="python -m lthbench.tools.stability", description=__doc__)
+    parser.add_argument("task")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=local.default_workers())
+    parser.add_argument("--step", type=int, action="append", help="only this one")
+    options = parser.parse_args(arguments)
+    task = load_sound(options.task)
+    datasets.prepare(task, download=False)
+    seeds = range(1000, 1000 + options.seeds)
+    steps = options.step or candidates(task.recipe)
+    asyncio.run(_all(task, seeds, steps, options.workers))
+
+
+if __name__ == "__main__":
+    main()

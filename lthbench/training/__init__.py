@@ -1,0 +1,1 @@
+"""Training of jobs: recipes, batches, and which engine trains what."""

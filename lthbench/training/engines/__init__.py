@@ -1,0 +1,1 @@
+"""The engines that train jobs: plain, compact and stacked."""

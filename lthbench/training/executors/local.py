@@ -1,0 +1,263 @@
+"""Runs jobs somewhere: cuts a list into chunks that an engine takes, here or in local workers.
+
+The only module that starts workers. Which results come first may differ; what they are may not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from lthbench.errors import ResourceError
+from lthbench.io import messages
+from lthbench.method.audit_hook import NO_COMPILER
+from lthbench.training import dispatch
+from lthbench.training.dispatch import HERE, Means
+from lthbench.training.executors import codec
+from lthbench.training.job import Evaluation, Examples, Job, Result, as_in_a_worker
+
+ENVIRONMENT_KEPT = (
+    "PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHASHSEED", "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV",
+    "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES", "CUDA_HOME", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF",
+)  # fmt: skip
+
+
+class Executor(Protocol):
+    """Where jobs run; results are yielded as they end."""
+
+    def results(
+        self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
+    ) -> AsyncIterator[tuple[str, Result]]:
+        """Run the jobs on their seeds' examples and yield (key, result) as each ends."""
+        ...
+
+    async def close(self) -> None:
+        """End every process that was started."""
+        ...
+
+
+class Here:
+    """Runs every job in this process, with a worker's arithmetic: one thread, no denormals."""
+
+    def __init__(self, means: Means = HERE) -> None:
+        self.means = means
+
+    async def results(
+        self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
+    ) -> AsyncIterator[tuple[str, Result]]:
+        there = {seed: examples.to(self.means.device) for seed, examples in data.items()}
+        seen = evaluation.to(self.means.device) if evaluation else None
+        for chunk in dispatch.chunks(jobs, there):
+            try:
+                with as_in_a_worker():
+                    ended = list(dispatch.run(chunk, there, seen))
+            except Exception as error:
+                raise failed(f"{type(error).__name__}: {error}") from error
+            for key, result in ended:
+                tell(result)
+                yield key, result
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        return
+
+
+def tell(result: Result) -> None:
+    """What an engine has to say of how a job was trained: a line on standard error, once."""
+    if result.note:
+        _say_once(result.note)
+
+
+@cache
+def _say_once(line: str) -> None:
+    print(f"lthbench: {line}", file=sys.stderr)
+
+
+def failed(reason: str) -> ResourceError:
+    """An error inside the engine: no score of a method, which can only make a run diverge."""
+    told = " ".join(reason.split())[:80]
+    return ResourceError(
+        f"a training failed ({told}); run the same command again to go on, with fewer --workers if "
+        "memory was short"
+    )
+
+
+class Local:
+    """Workers on this machine, one thread each, that take chunks of jobs."""
+
+    def __init__(self, workers: int, means: Means = HERE) -> None:
+        self.workers, self.means = workers, means
+        self._started: list[_Worker] = []
+        # Last in, first out: a worker is started only when all that are there have work.
+        self._idle: asyncio.LifoQueue[_Worker | None] = asyncio.LifoQueue()
+        for _ in range(workers):
+            self._idle.put_nowait(None)  # one that is yet to be started
+
+    async def results(
+        self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
+    ) -> AsyncIterator[tuple[str, Result]]:
+        arrived: asyncio.Queue[tuple[str, Result] | BaseException | None] = asyncio.Queue()
+        chunks = dispatch.chunks(jobs, data, self.workers)
+        tasks = [asyncio.ensure_future(self._one(c, data, evaluation, arrived)) for c in chunks]
+        running = len(tasks)
+        try:
+            while running:
+                ended = await arrived.get()
+                if isinstance(ended, BaseException):
+                    raise ended
+                if ended is None:
+                    running -= 1
+                else:
+                    yield ended
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def start(self) -> None:
+        """Start the workers before the first job needs one; they import while others read data."""
+        idle = [self._idle.get_nowait() for _ in range(self._idle.qsize())]
+        for free in idle:
+            self._idle.put_nowait(free or await self._start_one())
+
+    async def _one(
+        self,
+        chunk: Sequence[Job],
+        data: Mapping[int, Examples],
+        evaluation: Evaluation | None,
+        arrived: asyncio.Queue[tuple[str, Result] | BaseException | None],
+    ) -> None:
+        """Have one worker run a chunk; what it ends with arrives, and None when all has."""
+        free = await self._idle.get()
+        done: _Worker | None = None
+        try:
+            free = free or await self._start_one()
+            broken = None
+            async for key, result in free.run(chunk, data, evaluation):
+                if result.status == "failed":
+                    broken = failed(result.reason)
+                else:
+                    tell(result)
+                    arrived.put_nowait((key, result))
+            done = free
+            arrived.put_nowait(broken)
+        except Exception as error:
+            arrived.put_nowait(error)
+        finally:  # one that is gone, or whose jobs nobody waits for any more, is replaced
+            if free and not done:
+                free.kill()
+            self._idle.put_nowait(done)
+
+    async def _start_one(self) -> _Worker:
+        started = await _Worker.start(self.means)
+        self._started.append(started)
+        return started
+
+    async def close(self) -> None:
+        for started in self._started:
+            await started.close()
+        self._started.clear()
+
+
+class _Worker:
+    """One worker process and what it already knows."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.known: set[str] = set()
+
+    @staticmethod
+    async def start(means: Means) -> _Worker:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # nothing is imported from the folder that the command is run in
+            "-m",
+            "lthbench.training.executors.worker",
+            means.device,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=environment(),
+            limit=2**24,
+            start_new_session=True,  # an interrupt of the terminal reaches the coordinator alone
+        )
+        return _Worker(process)
+
+    async def run(
+        self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
+    ) -> AsyncIterator[tuple[str, Result]]:
+        try:
+            await self._hand_over(jobs, data, evaluation)
+            assert self.process.stdout
+            for _ in jobs:
+                reply = await messages.areceive(self.process.stdout)
+                if reply is None:
+                    raise EOFError
+                yield reply[0]["key"], codec.unpack_result(*reply)
+        except (ConnectionError, EOFError) as error:
+            code = await self.process.wait()
+            raise ResourceError(
+                f"a worker process ended (exit status {code}), perhaps for lack of memory; run the "
+                "same command again to go on, with fewer --workers if it happens again"
+            ) from error
+
+    async def _hand_over(
+        self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
+    ) -> None:
+        chunk, tensors = await codec.pack_chunk(jobs, data, evaluation, self._tell)
+        await self._send({"op": "run", **chunk}, tensors)
+
+    async def _tell(self, examples: Examples) -> str:
+        """The name of these examples, which are sent to a worker once."""
+        name = examples.digest
+        if name not in self.known:
+            fields = {"scale": examples.scale, "shift": examples.shift, "tokens": examples.tokens}
+            tensors = {"x": examples.x, "y": examples.y}
+            await self._send({"op": "examples", "name": name, **fields}, tensors)
+            self.known.add(name)
+        return name
+
+    async def _send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        assert self.process.stdin
+        await messages.asend(self.process.stdin, header, tensors)
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+
+    async def close(self) -> None:
+        self.kill()
+        await self.process.wait()
+
+
+def environment() -> dict[str, str]:
+    """The little that a child or worker inherits: no path to data, no cache, no home."""
+    kept = {name: os.environ[name] for name in ENVIRONMENT_KEPT if name in os.environ}
+    if "PYTHONPATH" in kept:  # a child runs in a folder of its own
+        folders = kept["PYTHONPATH"].split(os.pathsep)
+        kept["PYTHONPATH"] = os.pathsep.join(str(Path(folder).absolute()) for folder in folders)
+    return kept | NO_COMPILER
+
+
+def local(workers: int, means: Means = HERE) -> Executor:
+    """Workers on this machine, or this process itself for 0."""
+    return Local(workers, means) if workers else Here(means)
+
+
+def default_workers(means: Means = HERE) -> int:
+    """As many as this process may use cores; one for a GPU, which trains many networks at once."""
+    if means.kind != "cpu":
+        return 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
