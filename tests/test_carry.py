@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from lthbench.cli.progress import carrying_steps
 from lthbench.errors import MethodError, NotApplicable
 from lthbench.evaluation.pipeline import DEVELOPMENT as SEED
 from lthbench.evaluation.pipeline import evaluate
+from lthbench.evaluation.workload import carrying_steps
 from lthbench.networks import families
 from lthbench.protocol.task import load_task
 from lthbench.records.reference import build

@@ -22,6 +22,7 @@ import pytest
 
 from lthbench.errors import MethodError, NodeLost, ResourceError, UsageError
 from lthbench.evaluation.search.child_process import ChildProcess, Limits
+from lthbench.evaluation.search.remote_child import Children, RemoteChild
 from lthbench.evaluation.search.run import again_when_lost
 from lthbench.evaluation.search.run import find as search_by
 from lthbench.io import messages
@@ -29,9 +30,10 @@ from lthbench.io.paths import digest
 from lthbench.method.source import load_method
 from lthbench.tools.check import TASK
 from lthbench.training import dispatch
-from lthbench.training.executors import cluster
-from lthbench.training.executors.cluster import Cluster, RemoteChild, connect, connected
+from lthbench.training.executors import cluster, ray_connection
+from lthbench.training.executors.cluster import Cluster
 from lthbench.training.executors.local import Here, Local
+from lthbench.training.executors.ray_connection import connect, connected
 from lthbench.training.job import Job
 from tests import tiny
 from tests.searching import METHODS, search
@@ -246,7 +248,7 @@ TRAIN = cluster.train
 def asked(message: bytes, sets: Any) -> list[bytes]:
     """In place of `train`, on a node: train, then tell what its process knows."""
     TRAIN(message, sets)
-    paths = [name for name in os.environ if name in cluster.NOT_FOR_NODES]
+    paths = [name for name in os.environ if name in ray_connection.NOT_FOR_NODES]
     return [messages.dumps({"known": len(cluster.KNOWN), "paths": paths})]
 
 
@@ -284,7 +286,7 @@ def test_an_address_that_does_not_answer_is_one_line() -> None:
     for address in ("somewhere", "ray://somewhere:1", ":6379", "host:port"):
         with pytest.raises(UsageError, match="write HOST:PORT"):
             connect(address)
-    assert cluster.ANSWER_SECONDS == 10
+    assert ray_connection.ANSWER_SECONDS == 10
 
 
 def test_without_ray_one_line_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,10 +304,10 @@ def test_a_child_on_a_node_finds_the_tickets_that_one_here_finds(
 ) -> None:
     method = load_method(str(METHODS / "busy_loop.py"))
     search(method, TASK, SEED, tmp_path / "here")
-    started: list[RemoteChild] = []
+    children, started = Children("cpu"), list[RemoteChild]()
 
     async def start(home: Path) -> RemoteChild:
-        started.append(await executor.child(home))
+        started.append(await children.start(home))
         return started[-1]
 
     async def main() -> None:
@@ -337,7 +339,7 @@ def test_a_child_s_end_and_its_excess_are_told_as_they_are_here(
     async def main() -> None:
         for limits in (LIMITS, Limits(memory=1)):
             local = await one(await ChildProcess.start(tmp_path / "home"), limits)
-            distant = await one(await executor.child(), limits)
+            distant = await one(await Children("cpu").start(), limits)
             assert distant.partition(" of memory")[2] == local.partition(" of memory")[2]
             assert distant.split()[:4] == local.split()[:4] or "uses" in distant
 
@@ -348,7 +350,8 @@ def test_children_leave_half_of_the_cores_to_trainings(executor: Cluster) -> Non
     """And one that is killed, or waited for in vain, says so."""
 
     async def main() -> None:
-        children = [await executor.child() for _ in range(2)]
+        all_of_them = Children("cpu")
+        children = [await all_of_them.start() for _ in range(2)]
         assert [child.reserved for child in children] == [1, 0]
         assert set(await collected(executor, jobs()[:1])) == {"dense 0"}
         children[0].kill()
@@ -359,9 +362,11 @@ def test_children_leave_half_of_the_cores_to_trainings(executor: Cluster) -> Non
         with pytest.raises(asyncio.CancelledError):
             await children[1].receive(LIMITS, stop)
         await children[0].close()
-        assert (await executor.child()).reserved == 1
+        assert (await all_of_them.start()).reserved == 1
+        await all_of_them.close()
+        assert all(child.closed for child in children)
         await executor.close()
-        assert not executor._sent and all(child.closed for child in children)
+        assert not executor._sent
 
     run(main())
 

@@ -21,14 +21,8 @@ from lthbench.errors import ResourceError
 from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.training.engines import plain
-from lthbench.training.executors.local import (
-    Executor,
-    Here,
-    Local,
-    default_workers,
-    environment,
-    local,
-)
+from lthbench.training.executors.environment import environment
+from lthbench.training.executors.local import Executor, Here, Local, default_workers, local
 from lthbench.training.job import Evaluation, Examples, Job, Result
 from tests import tiny
 

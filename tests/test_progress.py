@@ -18,18 +18,12 @@ from typing import Any
 import pytest
 
 from lthbench.cli import progress
-from lthbench.cli.progress import (
-    Told,
-    clock,
-    guessed_step,
-    scoring_steps,
-    seconds_left,
-    shown,
-    steps_left,
-)
+from lthbench.cli.progress import Told, seconds_left, shown, steps_left
+from lthbench.evaluation import workload
 from lthbench.evaluation.scoring import Part, Plan
 from lthbench.evaluation.search.child_process import Limits
 from lthbench.evaluation.search.run import find
+from lthbench.evaluation.workload import clock, guessed_step, scoring_steps
 from lthbench.method.source import load_method
 from lthbench.protocol.task import Task, load_suite, load_task
 from lthbench.training.executors.local import Here
@@ -171,8 +165,8 @@ def test_what_is_stored_takes_no_time(time: Clock) -> None:
     for _ in range(10):
         told.search(task, 1000, "train", whole, False)
     one = whole * guessed_step(task)
-    ran = math.ceil(progress.STARTING / one)  # long enough to tell starting from training
-    time.now = BEGUN + progress.STARTING + ran * one
+    ran = math.ceil(workload.STARTING / one)  # long enough to tell starting from training
+    time.now = BEGUN + workload.STARTING + ran * one
     for _ in range(ran):
         told.search(task, 1000, "train", whole, True)
     told.search(task, 1000, "train", whole, False)
@@ -199,7 +193,7 @@ def test_a_search_that_is_stored_whole_is_not_foreseen_again(tmp_path: Path, tim
     (search,) = asyncio.run(run)
     assert search.cost == 6.0
     (stage,) = told.stages
-    assert steps_left(stage, progress.IMP_COST) == scoring_steps(task, 1, QUICK.controls, False)
+    assert steps_left(stage, workload.IMP_COST) == scoring_steps(task, 1, QUICK.controls, False)
     assert (stage.trainings, stage.steps) == (0, 0)
 
 

@@ -15,7 +15,7 @@ from lthbench.cli import dev, leaderboard
 from lthbench.cli.leaderboard import Debug
 from lthbench.errors import CheckFailed, DataError, LthbenchError, UsageError, nearest
 from lthbench.io import streams, system_errors
-from lthbench.method.audit_hook import without_compiler
+from lthbench.training.executors.environment import without_compiler
 
 if TYPE_CHECKING:
     from lthbench.method.source import Method as Loaded

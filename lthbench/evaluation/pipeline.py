@@ -21,6 +21,7 @@ from lthbench.evaluation import scoring
 from lthbench.evaluation.scoring import Part, Plan
 from lthbench.evaluation.search import run
 from lthbench.evaluation.search.child_process import ChildProcess, Limits, StartChild
+from lthbench.evaluation.search.remote_child import Children
 from lthbench.evaluation.search.session import Search
 from lthbench.evaluation.search.transfer_hook import hand_over
 from lthbench.evaluation.transfer import carry, has_depths
@@ -44,7 +45,7 @@ from lthbench.training.dispatch import (
     engine_for,
     means_of,
 )
-from lthbench.training.executors import cluster, local
+from lthbench.training.executors import local, ray_connection
 from lthbench.training.executors.cluster import Cluster
 from lthbench.training.executors.local import Executor
 
@@ -166,9 +167,9 @@ def evaluate(
     if timeout is not None and not timeout > 0:
         raise UsageError(f"--timeout {timeout}: seconds, above 0")
     nodes = _on_nodes(executor, address, workers)
-    with cluster.connected(address) if nodes else nullcontext():
+    with ray_connection.connected(address) if nodes else nullcontext():
         if nodes:
-            device, workers = device or cluster.default_device(), cluster.cores()
+            device, workers = device or ray_connection.default_device(), ray_connection.cores()
         what = asked(
             method, suite, tasks, seeds, final, options, workers, device, engine, here=not nodes,
             only_seeds=only_seeds, controls=controls, transfer=transfer, direct=direct,
@@ -329,12 +330,15 @@ async def _all(
         progress.plan(parts, how.workers)
         searching: Executor
         scorers: Executor
+        children: Children | None
         if how.nodes:
             searching = nodes = Cluster(how.means)
             means = replace(how.means, there=await nodes.arithmetic())
             scorers = Cluster(how.means, nodes.makeup)  # processes of its own
-            how = replace(how, means=means, start=nodes.child)
+            children = Children(nodes.device)
+            how = replace(how, means=means, start=children.start)
         else:
+            children = None
             searching = local.local(how.workers, how.means)
             scorers = local.local(how.workers, how.means) if final else searching
         records: list[Record] = []
@@ -352,6 +356,8 @@ async def _all(
                     progress.left_out(task)
             return records, left_out
         finally:
+            if children is not None:
+                await children.close()
             await searching.close()
             await scorers.close()
 

@@ -17,10 +17,6 @@ WRITES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symli
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 TEST_FILE = "test.safetensors"
 
-# Since 2.14 torch compiles some products for a GPU as they are first met. That starts processes,
-# which a method's child may not, and needs a compiler, which a user may not have. Read by torch as
-# it is imported.
-NO_COMPILER = {"TORCH_DISABLE_NATIVE_JIT": "1"}
 
 # They open files below Python, which raises no event then; whether they write.
 UNSEEN = {
@@ -30,12 +26,6 @@ UNSEEN = {
     ("safetensors.torch", "serialize_file"): True,
     ("torch._C", "PyTorchFileWriter"): True,
 }
-
-
-def without_compiler() -> None:
-    """The same in this process, unless the user said otherwise."""
-    for name, value in NO_COMPILER.items():
-        os.environ.setdefault(name, value)
 
 
 def install(home: Path, forbidden: Sequence[Path]) -> None:

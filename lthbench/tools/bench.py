@@ -42,6 +42,7 @@ from lthbench.training.augment import fed
 from lthbench.training.dispatch import Means
 from lthbench.training.engines import plain
 from lthbench.training.executors import local
+from lthbench.training.executors.environment import environment as worker_environment
 from lthbench.training.executors.local import Executor
 from lthbench.training.job import Examples, Job, as_in_a_worker, single_threaded
 
@@ -608,7 +609,7 @@ def _started(stack: ExitStack) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env=local.environment(),
+        env=worker_environment(),
         text=True,
         start_new_session=True,
     )

@@ -22,9 +22,8 @@ import numpy as np
 import psutil
 import torch
 
-from lthbench.cli import progress as foreseen
 from lthbench.errors import MethodError, NotApplicable
-from lthbench.evaluation import scoring
+from lthbench.evaluation import scoring, workload
 from lthbench.evaluation.pipeline import asked
 from lthbench.evaluation.scoring import Entry, Part, Plan, Seen
 from lthbench.evaluation.search.child_process import Limits
@@ -172,9 +171,9 @@ class Estimate:
         )
         rows = [_line(row) for row in self.rows]
         blank = ("",) * 5
-        start = _hours(self.starting_core_hours), foreseen.clock(self.starting_seconds), ""
+        start = _hours(self.starting_core_hours), workload.clock(self.starting_seconds), ""
         mark = "<= " * any(row.bounded for row in self.rows)
-        sums = _hours(self.core_hours), foreseen.clock(self.seconds), _gpu(self.gpu_minutes)
+        sums = _hours(self.core_hours), workload.clock(self.seconds), _gpu(self.gpu_minutes)
         rows += [("start-up", *blank, *start), ("in all", *blank, *(mark + text for text in sums))]
         align = ("left", *("right",) * (len(head) - 1))
         grid = tabulate(rows, head, disable_numparse=True, colalign=align)
@@ -220,7 +219,7 @@ def _line(row: Row) -> tuple[str, ...]:
         *(f"{steps:,.0f}" for steps in (row.search_steps, row.own_steps, row.scoring_steps)),
         f"{row.step_ms:.2f}",
         f"{mark}{_hours(row.core_hours)}",
-        f"{mark}{foreseen.clock(row.seconds)}",
+        f"{mark}{workload.clock(row.seconds)}",
         f"{mark}{_gpu(row.gpu_minutes)}",
     )
 
@@ -308,7 +307,7 @@ def _started(workers_own: Spent, workers: int, final: bool) -> Spent:
 
     A test split has workers of its own.
     """
-    each = Spent(foreseen.STARTING, foreseen.STARTING)
+    each = Spent(workload.STARTING, workload.STARTING)
     if workers:
         each = Spent(workers_own.processor / workers, workers_own.wall)
     crews = (2 if final else 1) if workers else 0
@@ -468,7 +467,7 @@ async def _row(
             raise
         except MethodError as error:
             found, bounded = _bound(task), " ".join(str(error).split())[:160]
-            steps = foreseen.scoring_steps(task, n, plan.controls, plan.compressed)
+            steps = workload.scoring_steps(task, n, plan.controls, plan.compressed)
             cells = Cells({_middle(task): steps}, steps / task.recipe.steps, 0.0, Spent(0.0, 0.0))
         else:
             bounded, cells = "", await _cells(task, seeds, found, folder, plan, seen)
@@ -510,7 +509,7 @@ def _bound(task: Task) -> Rehearsal:
     budget, steps = task.search.budget, task.recipe.steps
     search = Search(0, "failed", "", budget, 0.0, ())
     return Rehearsal(
-        search, {1.0: budget * steps}, ceil(budget), 0, 0, foreseen.STARTING, foreseen.STARTING
+        search, {1.0: budget * steps}, ceil(budget), 0, 0, workload.STARTING, workload.STARTING
     )
 
 
@@ -583,7 +582,7 @@ def _with_transfer(
         return cells
     own, trained = families.flops(task.network, task.network.depth), _times(cells.trained, 1)
     weights = [families.flops(task.network, depth) / own for depth in moved.targets]
-    runs = foreseen.runs_at_a_target(moved, found.search.cost < CHEAP)
+    runs = workload.runs_at_a_target(moved, found.search.cost < CHEAP)
     for rung in moved.densities:
         steps = sum(weights) * runs * task.recipe.steps / len(moved.densities)
         trained[rung] += n * steps

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 
-from lthbench.method.audit_hook import NO_COMPILER
+from lthbench.training.executors.environment import NO_COMPILER
 
 os.environ.update(NO_COMPILER)  # before torch is imported
 

@@ -18,7 +18,7 @@ import torch
 from lthbench.networks import families
 from lthbench.protocol.task import load_task
 from lthbench.tickets import controls
-from lthbench.training.executors import cluster
+from lthbench.training.executors import cluster, ray_connection
 from lthbench.training.job import Examples, Job
 
 TASK = "lenet300-mnist"
@@ -73,7 +73,7 @@ def measured(count: int, lists: list[list[Job]], examples: Examples) -> list[flo
     for _ in range(count - 1):
         nodes.add_node(num_cpus=1, object_store_memory=STORE)
     try:
-        with cluster.connected(nodes.address):
+        with ray_connection.connected(nodes.address):
             return asyncio.run(timed(lists, examples))
     finally:
         nodes.shutdown()

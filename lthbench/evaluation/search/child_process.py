@@ -18,7 +18,7 @@ from torch import Tensor
 from lthbench.errors import MethodError
 from lthbench.evaluation.search.requests import Requests
 from lthbench.io import messages, store
-from lthbench.training.executors.local import environment
+from lthbench.training.executors.environment import environment
 
 OUTPUT_KEPT = 64 * 1024  # bytes of what a child prints, from its beginning and from its end
 OUTPUT_LIMIT = 64 * 2**20

@@ -23,7 +23,7 @@ import psutil
 from lthbench.errors import MethodError, ResourceError
 from lthbench.evaluation.search.child_process import ChildProcess, StartChild
 from lthbench.io import messages, store
-from lthbench.method.audit_hook import NO_COMPILER
+from lthbench.training.executors.environment import NO_COMPILER
 
 PACKAGE = Path(__file__).resolve().parents[2]
 HOME = "/home/method"

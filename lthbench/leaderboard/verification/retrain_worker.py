@@ -109,8 +109,8 @@ async def _entry(bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen:
 async def _moved_entry(
     bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen: Seen
 ) -> Entry:
-    """A cell at another depth as `evaluation.transfer` would have it: `erk` from the seed, all else from the
-    bundle's ticket by the elastic rule."""
+    """A cell at another depth as `evaluation.transfer` would have it: `erk` from the seed, all else
+    from the bundle's ticket by the elastic rule."""
     target = transfer.at_depth(task, lot.depth)
     if lot.kind == "erk":
         drawn = masks_of(target, lot.kind, lot.density, lot.seed, lot.attempt, None)

@@ -11,25 +11,17 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from lthbench.errors import ResourceError
 from lthbench.io import messages
-from lthbench.method.audit_hook import NO_COMPILER
 from lthbench.training import dispatch
 from lthbench.training.dispatch import HERE, Means
 from lthbench.training.executors import codec
+from lthbench.training.executors.environment import environment
 from lthbench.training.job import Evaluation, Examples, Job, Result, as_in_a_worker
-
-ENVIRONMENT_KEPT = (
-    "PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHASHSEED", "LD_LIBRARY_PATH",
-    "DYLD_LIBRARY_PATH", "SYSTEMROOT", "VIRTUAL_ENV",
-    "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES",
-    "NVIDIA_VISIBLE_DEVICES", "CUDA_HOME", "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF",
-)  # fmt: skip
 
 
 class Executor(Protocol):
@@ -238,15 +230,6 @@ class _Worker:
     async def close(self) -> None:
         self.kill()
         await self.process.wait()
-
-
-def environment() -> dict[str, str]:
-    """The little that a child or worker inherits: no path to data, no cache, no home."""
-    kept = {name: os.environ[name] for name in ENVIRONMENT_KEPT if name in os.environ}
-    if "PYTHONPATH" in kept:  # a child runs in a folder of its own
-        folders = kept["PYTHONPATH"].split(os.pathsep)
-        kept["PYTHONPATH"] = os.pathsep.join(str(Path(folder).absolute()) for folder in folders)
-    return kept | NO_COMPILER
 
 
 def local(workers: int, means: Means = HERE) -> Executor:

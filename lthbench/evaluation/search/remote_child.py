@@ -1,0 +1,206 @@
+"""A seed's child on a node of a cluster, and what stands there beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lthbench.errors import MethodError, NodeLost, ResourceError
+from lthbench.evaluation.search.child_process import POLL_SECONDS, ChildProcess, Limits
+from lthbench.io import messages
+from lthbench.io.paths import cache, data_folder
+from lthbench.training.executors.ray_connection import (
+    ANSWER_SECONDS,
+    NOT_FOR_NODES,
+    cores,
+    last_line,
+    ray_module,
+)
+
+CHILD_GPU = 0.01  # of one: beside a training there is room for children
+
+
+class Host:
+    """A Ray actor beside one child process: passes its messages on, counts its time and memory."""
+
+    async def start(self) -> None:
+        """Start the child in a new folder of this node."""
+        self._never = asyncio.Event()
+        self._hidden = [str(folder) for folder in _folders()]
+        for name in NOT_FOR_NODES:
+            os.environ.pop(name, None)
+        self._home = Path(tempfile.mkdtemp(prefix="lthbench-child-"))
+        self._child = await ChildProcess.start(self._home)
+
+    async def send(self, frame: bytes) -> dict[str, Any]:
+        """Pass a message on to the child."""
+        header, tensors = messages.loads(frame)
+        if "forbidden" in header:  # the setup: the folders of this node count as well
+            header["forbidden"] = [*header["forbidden"], *self._hidden]
+        try:
+            await self._child.send(header, tensors)
+        except MethodError as error:
+            return self._failed(error)
+        return {}
+
+    async def receive(self, seconds: float | None, memory: int) -> dict[str, Any]:
+        """The child's next message, or what is wrong with it."""
+        try:
+            message = await self._child.receive(Limits(seconds, memory), self._never)
+        except MethodError as error:
+            return self._failed(error)
+        return {"frame": messages.dumps(*message), "own": self._child.own_seconds}
+
+    def kill(self) -> None:
+        """Kill the child."""
+        self._child.kill()
+
+    async def close(self) -> None:
+        """End the child and remove its folder."""
+        await self._child.close()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def _failed(self, error: MethodError) -> dict[str, Any]:
+        notes = [str(note) for note in getattr(error, "__notes__", ())]
+        return {"error": str(error), "notes": notes, "own": self._child.own_seconds}
+
+
+def _folders() -> Iterator[Path]:
+    """Where this node keeps data, which no method may open."""
+    yield cache()
+    with suppress(ResourceError):
+        if folder := data_folder():
+            yield folder
+
+
+class RemoteChild:
+    """A child on some node, as the coordinator sees it: the interface of `ChildProcess`.
+
+    Every call raises NodeLost once the node is gone.
+    """
+
+    def __init__(self, host: Any, reserved: int) -> None:
+        self.own_seconds = 0.0
+        self.reserved = reserved
+        self._host = host
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was ended."""
+        return self._host is None
+
+    @staticmethod
+    async def start(reserved: int, gpu: float = 0.0) -> RemoteChild:
+        """Start a child with so many cores and such a part of a GPU, where the fewest are busy."""
+        ray = ray_module()
+        wanted = ray.remote(Host).options(
+            num_cpus=reserved, num_gpus=gpu, max_restarts=0, scheduling_strategy="SPREAD"
+        )
+        child = RemoteChild(wanted.remote(), reserved)
+        try:
+            await child._call("start")
+        except BaseException:
+            child._end()
+            raise
+        return child
+
+    async def send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        self._heard(await self._call("send", messages.dumps(header, tensors)))
+
+    async def receive(self, limits: Limits, stop: asyncio.Event) -> messages.Message:
+        """The next request; MethodError if the child ends, or takes too much.
+
+        Raises CancelledError once another seed has asked all to stop.
+        """
+        reading = asyncio.ensure_future(self._call("receive", limits.seconds, limits.memory))
+        try:
+            while not (await asyncio.wait([reading], timeout=POLL_SECONDS))[0]:
+                if stop.is_set():
+                    raise asyncio.CancelledError
+            message = messages.loads(self._heard(reading.result())["frame"])
+        finally:
+            reading.cancel()
+        if stop.is_set():
+            raise asyncio.CancelledError
+        return message
+
+    def kill(self) -> None:
+        """Kill the child, not what stands beside it."""
+        self._host.kill.remote()
+
+    async def close(self) -> None:
+        """End the child and what stands beside it; a node that is gone has done so."""
+        if self.closed:
+            return
+        with suppress(ResourceError, asyncio.TimeoutError):
+            await asyncio.wait_for(self._call("close"), ANSWER_SECONDS)
+        self._end()
+
+    def _end(self) -> None:
+        ray = ray_module()
+        if ray.is_initialized():
+            ray.kill(self._host, no_restart=True)
+        self._host = None
+
+    async def _call(self, name: str, *arguments: Any) -> Any:
+        exceptions = ray_module().exceptions
+        try:
+            return await getattr(self._host, name).remote(*arguments)
+        except exceptions.RayTaskError as error:
+            raise ResourceError(f"a node cannot hold a child: {last_line(error)}") from error
+        except exceptions.RayError as error:
+            raise NodeLost(
+                f"the node of a search was lost ({type(error).__name__}); run the same command "
+                "again to go on"
+            ) from error
+
+    def _heard(self, reply: dict[str, Any]) -> dict[str, Any]:
+        """A reply of the host's, or the error that it tells."""
+        self.own_seconds = reply.get("own", self.own_seconds)
+        if "error" not in reply:
+            return reply
+        error = MethodError(reply["error"])
+        for note in reply["notes"]:
+            error.add_note(note)
+        raise error
+
+
+class Children:
+    """The children of one evaluation on the nodes of a cluster."""
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._children: list[RemoteChild] = []
+
+    async def start(self, home: Path | None = None) -> RemoteChild:
+        """Start a seed's child on some node; the interface of `ChildProcess.start`.
+
+        A child waits for its trainings most of the time, and computes where its method has loops
+        of its own: it never does both. While at least half of the cluster's cores stay free of
+        children, it has a core of its own, so that a seed may use two; otherwise it has none
+        reserved and shares one with a training, as it does on one machine. Children can therefore
+        never take the cores that the trainings need for which they wait.
+
+        Args:
+            home: not used: the child's folder is a new one on its node.
+        """
+        self._children = [child for child in self._children if not child.closed]
+        taken = sum(child.reserved for child in self._children)
+        gpu = CHILD_GPU * (self._device == "cuda")
+        child = await RemoteChild.start(int(2 * (taken + 1) <= cores()), gpu)
+        self._children.append(child)
+        return child
+
+    async def close(self) -> None:
+        """End what is left of them."""
+        for child in self._children:
+            await child.close()
+        self._children.clear()

@@ -1,0 +1,65 @@
+"""How much there is to do: the steps of an evaluation, and what one takes before it is measured."""
+
+from __future__ import annotations
+
+import math
+
+from lthbench.protocol.task import Controls, Task, Transfer, controlled
+from lthbench.records import transfer_score
+from lthbench.records.aggregate import CONTROLS
+
+IMP_COST = 1 / -math.log(0.8)  # dense trainings a nat: the dearest usual search, before any is seen
+
+
+OVERHEAD, FLOPS = 7e-4, 6e10  # seconds of a step on one core, before any is measured
+
+
+STARTING = 4.0  # seconds until the processes of a task have imported what they need
+
+
+def guessed_step(task: Task) -> float:
+    """Seconds of one training step on one core, from its arithmetic, before it was measured."""
+    network = task.network
+    inputs = 2 * network.embedding if network.family == "pair-mlp" else network.inputs
+    weights = inputs * network.width + network.depth * network.width**2
+    if network.family == "transformer":
+        weights = network.depth * network.width * (4 * network.width + 2 * network.hidden)
+    examples = task.recipe.batch or task.data.modulus**2 * task.data.train_fraction
+    return OVERHEAD + 6 * weights * examples / FLOPS
+
+
+def scoring_steps(task: Task, seeds: int, controls: Controls, compressed: bool) -> float:
+    """Model-steps that scoring a whole ladder takes: dense, tickets, controls, short schedules."""
+    rungs = controlled(task.ladder.trained, controls)
+    runs = 1.0 + len(task.ladder.trained) + len(CONTROLS) * len(rungs)
+    if compressed and (rung := task.score.compressed_density):
+        runs += (2 + (rung in rungs)) * (1 / 8 + 1 / 4 + 1 / 2)  # reinit only where it is
+    return runs * seeds * task.recipe.steps
+
+
+def carrying_steps(task: Task, seeds: int, direct: bool) -> float:
+    """Model-steps of what is trained at other depths: carried and random tickets, parts of one."""
+    if task.transfer is None:
+        return 0.0
+    runs = len(task.transfer.targets) * runs_at_a_target(task.transfer, direct)
+    return float(runs * seeds * task.recipe.steps)
+
+
+def runs_at_a_target(transfer: Transfer, direct: bool) -> int:
+    """A seed's trainings at one depth: on each rung carried, random and direct; parts on one."""
+    return (2 + direct) * len(transfer.densities) + len(transfer_score.PARTS)
+
+
+def further_nats(task: Task, direct: bool) -> float:
+    """Nats of density that a seed searches at other depths than the task's own."""
+    if task.transfer is None:
+        return 0.0
+    searches = (task.transfer.source != task.network.depth) + direct * len(task.transfer.targets)
+    return searches * -math.log(task.transfer.densities[-1])
+
+
+def clock(seconds: float) -> str:
+    """Seconds as 0:07, 12:30 or 3:05:00."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,0 +1,123 @@
+"""The connection to a Ray cluster: made once, its cores counted, its errors one line."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lthbench.errors import ResourceError, UsageError
+
+ANSWER_SECONDS = 10.0  # within which a cluster must answer
+
+
+NOT_FOR_NODES = ("LTHBENCH_DATA", "LTHBENCH_CACHE")  # where test examples lie
+
+
+@contextmanager
+def connected(address: str | None, *, cpus: int | None = None) -> Iterator[None]:
+    """Connect for a while; a connection that was there before is used and stays."""
+    ray = ray_module()
+    mine = not ray.is_initialized()
+    if mine:
+        connect(address, cpus=cpus)
+    try:
+        yield
+    finally:
+        if mine:
+            ray.shutdown()
+
+
+def connect(
+    address: str | None, *, cpus: int | None = None, seconds: float = ANSWER_SECONDS
+) -> None:
+    """Join the running cluster at an address, or start Ray on this machine alone.
+
+    Args:
+        address: `host:port`, as `ray start --head` prints it; this machine is one of its nodes.
+        cpus: of this machine alone, how many cores Ray may use.
+        seconds: within which the cluster must answer.
+
+    Raises ResourceError for a cluster that does not answer, or has no node on this machine.
+    """
+    ray = ray_module()
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address is None:
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read by what ray.init starts
+        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    else:
+        _answers(address, seconds)
+        ray.init(address=address, **quiet)
+    # A node that dies would be told on standard output by thirty lines of its log, which no
+    # setting turns off. What it means for a run is told by the run.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
+
+
+def ray_module() -> Any:
+    """Ray itself, or the line that says how to get it."""
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("--executor ray needs Ray; pip install 'lthbench[ray]'") from error
+    return ray
+
+
+def _answers(address: str, seconds: float) -> None:
+    """Make sure that a cluster answers before this process relies on it.
+
+    Ray itself tries for minutes, and ends the process that asked: another one asks first.
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or "/" in host or not host:
+        raise UsageError(f"--address {address}: write HOST:PORT, as `ray start --head` prints it")
+    ends = time.monotonic() + seconds
+    none = f"--address {address}: no Ray cluster answers there"
+    step = "start one with `ray start --head`, or name its address"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+    except (OSError, OverflowError, ValueError) as error:  # ValueError: no name of a host
+        raise ResourceError(f"{none} ({error}); {step}") from error
+    try:
+        asked = subprocess.run(
+            [sys.executable, "-P", "-c", PROBE, address],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=max(1.0, ends - time.monotonic()),
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ResourceError(f"{none} within {seconds:g} s; {step}") from error
+    if asked.returncode:
+        said = " ".join(asked.stdout.decode(errors="replace").split())[:200] or "it said nothing"
+        raise ResourceError(f"--address {address}: cannot join that cluster: {said}")
+
+
+PROBE = """
+import logging, sys, ray
+try:
+    ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.CRITICAL)
+except Exception as error:
+    print(error)
+    sys.exit(1)
+"""
+
+
+def default_device() -> str:
+    """A GPU where the cluster has one."""
+    return "cuda" if ray_module().cluster_resources().get("GPU") else "cpu"
+
+
+def cores() -> int:
+    """The cores of the whole cluster, at least 1."""
+    return max(1, int(ray_module().cluster_resources().get("CPU", 0)))
+
+
+def last_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].strip()[:120]
