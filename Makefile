@@ -37,6 +37,7 @@ check: .venv/test.stamp
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports
 
 # Results (lthbench-out) and the user's cache stay.
 clean:

@@ -17,6 +17,7 @@ import pytest
 
 from lthbench.cli.main import main
 from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageError
+from lthbench.evaluation import environment
 from lthbench.evaluation.pipeline import parts_of
 from lthbench.evaluation.scoring import Part
 from lthbench.io.paths import canonical_json, digest
@@ -138,10 +139,10 @@ def test_a_package_without_a_name_is_left_out(
         folder.mkdir()
         if text is not None:
             (folder / "METADATA").write_text(text)
-    whole = build.packages()
+    whole = environment.packages()
     assert whole["numpy"]
     monkeypatch.syspath_prepend(tmp_path)
-    assert build.packages() == whole
+    assert environment.packages() == whole
 
 
 def test_a_large_bundle_is_told(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

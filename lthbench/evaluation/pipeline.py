@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, get_args
 
 from lthbench.errors import MethodError, NotApplicable, ResourceError, UsageError, nearest
+from lthbench.evaluation import environment as environments
 from lthbench.evaluation import scoring
 from lthbench.evaluation.scoring import Part, Plan
 from lthbench.evaluation.search import run
@@ -26,8 +27,6 @@ from lthbench.evaluation.search.session import Search
 from lthbench.evaluation.search.transfer_hook import hand_over
 from lthbench.evaluation.transfer import carry, has_depths
 from lthbench.io.paths import canonical_json, sweep, write_whole
-from lthbench.leaderboard.bundle.archive import ENVIRONMENT
-from lthbench.leaderboard.bundle.build import installed
 from lthbench.method import publishable
 from lthbench.method.source import Method, load_method
 from lthbench.protocol import datasets
@@ -427,7 +426,7 @@ async def one(
     )
     write_whole(folder / ANSWERS, canonical_json(answered))
     # What is installed later is no part of what was evaluated, and would change the bundle.
-    write_whole(out / ENVIRONMENT, installed())
+    write_whole(out / environments.FILE, environments.installed())
     write_record(folder / "record.json", record)
     progress.done(record)
     return record

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from lthbench.errors import RecordError
+from lthbench.evaluation import environment
 from lthbench.io import canonical_tensors, canonical_zip
 from lthbench.io.paths import canonical_json, digest
 from lthbench.io.untrusted import NEXT, canonical, shown
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = 1
-MANIFEST, SOURCE, ENVIRONMENT = "manifest.json", "method.py", "environment.json"
+MANIFEST, SOURCE, ENVIRONMENT = "manifest.json", "method.py", environment.FILE
 MANIFEST_LIMIT, ENVIRONMENT_LIMIT, SOURCE_LIMIT = 8 * 2**20, 2**20, 2**20
 TICKET = re.compile(r"tickets/seed(0|[1-9][0-9]{0,9})/([0-9]{7})\.safetensors")
 TASK = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")

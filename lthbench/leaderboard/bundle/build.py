@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lthbench.errors import RecordError, ResourceError
+from lthbench.evaluation.environment import installed
 from lthbench.evaluation.scoring import SHARED
 from lthbench.evaluation.search import session
 from lthbench.io import canonical_tensors, messages
@@ -68,23 +68,6 @@ def environment(out: Path) -> bytes:
         return bytes(archive.read(out / BUNDLE).members[archive.ENVIRONMENT])
     except RecordError:
         return installed()
-
-
-def installed() -> bytes:
-    """The member that lists what is installed now."""
-    return canonical_json({"packages": packages()})
-
-
-def packages() -> dict[str, str]:
-    """Name and version of every distribution that is installed, sorted; one that is damaged, and
-    so has no name or no version, ends no evaluation: it is left out."""
-    found = {d.metadata["Name"]: d.metadata["Version"] for d in distributions() if d.metadata}
-    named = {
-        name.lower().replace("_", "-"): version
-        for name, version in found.items()
-        if name and version
-    }
-    return dict(sorted(named.items()))
 
 
 def task_of(record: Record) -> Task:
