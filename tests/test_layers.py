@@ -1,4 +1,4 @@
-"""What import-linter cannot say of imports; the rooms themselves are contracts in pyproject.toml."""
+"""What import-linter cannot say of imports; the rooms are contracts in pyproject.toml."""
 
 from __future__ import annotations
 
