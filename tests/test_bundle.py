@@ -120,9 +120,9 @@ def test_any_zip_reader_reads_it() -> None:
 def test_reading_needs_no_torch() -> None:
     """Level 0 takes seconds: torch alone would take two."""
     text = (
-        "import sys; from pathlib import Path; from lthbench import bundle\n"
-        f"b = bundle.read(Path({str(house().bundle)!r}))\n"
-        "assert bundle.tickets(b, b.tasks[0]) and bundle.answers(b, b.tasks[0])\n"
+        "import sys; from pathlib import Path; from lthbench.leaderboard.bundle import archive\n"
+        f"b = archive.read(Path({str(house().bundle)!r}))\n"
+        "assert archive.tickets(b, b.tasks[0]) and archive.answers(b, b.tasks[0])\n"
         "print([m for m in ('torch', 'scipy.stats') if m in sys.modules])"
     )
     done = subprocess.run(

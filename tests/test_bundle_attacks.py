@@ -879,7 +879,9 @@ LIMITED = """
 import sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from lthbench import bundle, record, validation
+from lthbench.leaderboard.bundle import archive
+from lthbench.leaderboard.validation import validate
+from lthbench.records import schema
 from lthbench.errors import RecordError
 path = Path({path!r})
 tried = {tried}
@@ -923,15 +925,15 @@ def test_a_hundred_megabytes_of_json(place: Path, form: str) -> None:
     """As a record, and as a record and a manifest in a bundle: in less than a gigabyte."""
     path = place / "large.json"
     large_json(path, form, 100 * 2**20)
-    for tried in ("validation.check_record", "record.read_record"):
+    for tried in ("validate.check_record", "schema.read_record"):
         megabytes, said = memory_of(path, tried)
         assert megabytes < 200 and "larger than" in said
     data = path.read_bytes()
     (place / "b.zip").write_bytes(rebuilt({RECORD: data}))
-    megabytes, said = memory_of(place / "b.zip", "bundle.read")
+    megabytes, said = memory_of(place / "b.zip", "archive.read")
     assert megabytes < 600 and "at most" in said
     (place / "b.zip").write_bytes(canonical_zip.write({**members(), archive.MANIFEST: data}))
-    megabytes, said = memory_of(place / "b.zip", "bundle.read")
+    megabytes, said = memory_of(place / "b.zip", "archive.read")
     assert megabytes < 600 and "at most" in said
 
 
@@ -941,11 +943,11 @@ def test_as_large_as_may_be(place: Path) -> None:
     large_json(place / "r.json", "nested", 2**21 - 2**10)
     for form in ("nested", "numbers", "keys"):
         large_json(place / "r.json", form, 2**20)
-        assert memory_of(place / "r.json", "record.read_record")[0] < 700
+        assert memory_of(place / "r.json", "schema.read_record")[0] < 700
         data = (place / "r.json").read_bytes()
         large = canonical_zip.write({**members(), archive.MANIFEST: data * 7})
         (place / "b.zip").write_bytes(large)
-        megabytes, said = memory_of(place / "b.zip", "bundle.read")
+        megabytes, said = memory_of(place / "b.zip", "archive.read")
         assert megabytes < 1000 and said != "TAKEN"
     told = json.loads(
         json.loads(members()[TICKET][8:][: struct.unpack("<Q", members()[TICKET][:8])[0]])[
@@ -958,10 +960,10 @@ def test_as_large_as_may_be(place: Path) -> None:
     most = BUNDLE_LIMIT - len(bits) - 2 * 2**20
     filled = rebuilt({TICKET: bits, f"{MODADD}/curves.safetensors": bytes(most)})
     (place / "b.zip").write_bytes(filled)
-    megabytes, said = memory_of(place / "b.zip", "bundle.read")
+    megabytes, said = memory_of(place / "b.zip", "archive.read")
     assert megabytes < 1000 and said != "TAKEN"
     (place / "b.zip").write_bytes(bytes(BUNDLE_LIMIT + 1))
-    megabytes, said = memory_of(place / "b.zip", "bundle.read")
+    megabytes, said = memory_of(place / "b.zip", "archive.read")
     assert megabytes < 1000 and "larger than 256 MB" in said
 
 

@@ -197,7 +197,7 @@ def test_what_a_kill_leaves_is_swept(tmp_path: Path) -> None:
     paths.write_whole(path, b"old")
     (path.parent / ".tmp-mine").touch()
     die = (
-        "import os, pathlib; from lthbench import paths; os.fsync = lambda _: os._exit(9); "
+        "import os, pathlib; from lthbench.io import paths; os.fsync = lambda _: os._exit(9); "
         f"paths.write_whole(pathlib.Path({str(path)!r}), b'new')"
     )
     assert subprocess.run([sys.executable, "-c", die], cwd=ROOT, check=False).returncode == 9

@@ -152,7 +152,7 @@ def log_four_fifths(density: float) -> float:
 
 
 def test_reading_a_task_loads_no_torch() -> None:
-    code = "import sys; from lthbench import task; task.load_task('mlp-digits'); "
+    code = "import sys; from lthbench.protocol import task; task.load_task('mlp-digits'); "
     code += "sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
