@@ -620,6 +620,55 @@ MUTATIONS = (
         "        if False:\n",
         ("test_bundle_attacks.py::test_headers_that_lie",),
     ),
+    Mutation(
+        "a seed is joined twice",
+        "lthbench/leaderboard/submission/merge.py",
+        "            if seed in known:",
+        "            if seed in ():",
+        ("test_merge.py::test_a_misfit_is_one_line_and_writes_nothing",),
+    ),
+    Mutation(
+        "every seed is of the first one's machine",
+        "lthbench/records/schema.py",
+        "        return (self.environments or {}).get(str(seed), self.environment)",
+        "        return self.environment",
+        ("test_merge.py::test_a_record_says_of_each_seed_where_it_was_evaluated",),
+    ),
+    Mutation(
+        "a machine is told twice",
+        "lthbench/records/schema.py",
+        "        if self.environment in told.values():",
+        "        if not told:",
+        ("test_merge.py::test_a_machine_is_told_in_one_form_alone",),
+    ),
+    Mutation(
+        "bits are expected by the record's machine, not the seed's",
+        "lthbench/leaderboard/verification/retrain.py",
+        "if alike(record.environment_of(row.seed), own)]",
+        "if alike(record.environment, own)]",
+        ("test_verify.py::test_other_bits_on_one_class_of_machine_are_shown",),
+    ),
+    Mutation(
+        "the kernel closes nothing",
+        "lthbench/method/audit_hook.py",
+        "        landlock.confine(home, forbidden)",
+        "        pass",
+        ("test_guard.py::test_the_kernel_refuses_what_python_does_not_tell_of",),
+    ),
+    Mutation(
+        "what /proc says of others is open",
+        "lthbench/method/landlock.py",
+        "    return name.isdigit() and int(name) != os.getpid()",
+        "    return False",
+        ("test_guard.py::test_the_kernel_refuses_what_python_does_not_tell_of",),
+    ),
+    Mutation(
+        "a path is taken for one of the own folder's",
+        "lthbench/method/audit_hook.py",
+        "        elif base >= 0:",
+        "        elif base >= 10**9:",
+        ("test_guard.py::test_the_hook_alone_refuses_what_python_tells_of",),
+    ),
 )
 
 

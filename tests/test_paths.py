@@ -52,6 +52,22 @@ def test_nearest_suggests_what_was_meant() -> None:
     assert errors.nearest("momentum", []) == ""
 
 
+def test_where_test_examples_may_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub's library keeps the test split of all that it loads, from a local copy too."""
+    for name in ("HF_HOME", "HF_DATASETS_CACHE", "HF_HUB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LTHBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LTHBENCH_DATA", str(tmp_path / "gone"))
+    cache, hub = paths.data_folders()
+    assert (cache, hub) == (tmp_path / "cache", Path.home() / ".cache" / "huggingface")
+    monkeypatch.setenv("LTHBENCH_DATA", str(tmp_path))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_DATASETS_CACHE", "kept")
+    assert set(paths.data_folders()) == {
+        cache, tmp_path, tmp_path / "home", Path.cwd() / "kept"
+    }  # fmt: skip
+
+
 def test_data_files_are_found_in_the_checkout() -> None:
     """Beside pyproject.toml."""
     assert paths.shipped("tasks") == ROOT / "tasks"

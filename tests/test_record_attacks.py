@@ -383,6 +383,8 @@ def test_a_machines_texts_are_plain(value: str, tmp_path: Path) -> None:
     for table in ("environment", "times"):
         path = written(tmp_path, changed(TABLES["small"], lambda t: t[table].update(a=value)))  # noqa: B023
         assert refused(path).startswith(table)
+    where = changed(TABLES["small"], lambda t: t.update(environments={"1": {"a": value}}))
+    assert refused(written(tmp_path, where)).startswith("environments.1.a")
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 1e10, 1e308, -0.0])

@@ -21,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lthbench.errors import CheckFailed, RecordError, ResourceError, UsageError
+from lthbench.evaluation import pipeline
 from lthbench.evaluation.search import sandbox
 from lthbench.evaluation.search.sandbox import Bounds
 from lthbench.io import paths
@@ -316,6 +317,43 @@ def test_counts_raised_by_less_than_a_point(at_home: Shop, here: None, tmp_path:
     rows = [row for row in done.reports[0]["cells"] if row["schedule"] == 1]
     zs = [row["z"]["test"] for row in rows if row["kind"] != "dense"]
     assert all(0 < z < 4 for z in zs)
+
+
+def test_other_bits_on_one_class_of_machine_are_shown(
+    at_home: Shop, here: None, tmp_path: Path
+) -> None:
+    """One right answer more than the machine gives is within the noise, and told with both
+    machines; where a seed was evaluated elsewhere its bits may be others."""
+    forger = Forger.of(at_home.oneshot, DIGITS)
+    for seed in (0, 1):
+        (cell,) = forger.cells(kind="ticket", seed=seed, density=0.2, schedule=1)
+        forger.raised(cell, 1)
+    own = {**forger.record["environment"], "processor": "Claimed 7"}
+    forger.record["environment"] = own
+    done = verify(str(forger.made(tmp_path / "one.zip")), 2, beacon=BEACON, workers=0, cells=99)
+    assert not [f for f in done.findings if "not equal" in f.what]  # of another class, all of it
+    assert ": 0 of " in done.text()
+
+    here_ = pipeline.environment() | {"engine": own["engine"]}
+    forger.record["environment"] = here_ | {"lthbench": "claimed 0.9"}
+    forger.record["environments"] = {"1": own}
+    done = verify(str(forger.made(tmp_path / "two.zip")), 2, beacon=BEACON, workers=0, cells=99)
+    done.demand()
+    (verdict,) = [f for f in done.findings if f.level == 2 and f.ok]
+    rows = done.reports[0]["cells"]
+    like = [row for row in rows if row["seed"] == 0]
+    assert 0 < len(like) < len(rows)
+    assert verdict.what.startswith(
+        f"{len(like)} of {len(rows)} cells are of this class of processor and versions, "
+        f"{len(like) - 1} of them equal bit for bit; "
+    )
+    (told,) = [f for f in done.findings if "not equal bit for bit" in f.what]
+    assert told.ok is None
+    assert told.what.startswith("seed 0 ticket at density 0.2, schedule 1/1: not equal")
+    claimed, again_ = told.what.partition("; trained again on ")[::2]
+    for name, value in here_.items():
+        assert f"{name} {value}" in again_
+        assert f"{name} {'claimed 0.9' if name == 'lthbench' else value}" in claimed
 
 
 def test_a_control_that_is_made_worse(at_home: Shop, here: None, tmp_path: Path) -> None:

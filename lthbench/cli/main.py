@@ -173,6 +173,27 @@ def evaluate(
 
 
 @app.command()
+def merge(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Records, or folders of evaluations, of some seeds each.")
+    ],
+    out: Annotated[Path, typer.Option(help="A new file for a record, or a new folder.")],
+    debug: Debug = False,
+) -> None:
+    """Join evaluations of one method on disjoint seeds, made by --only-seeds, into one."""
+    from lthbench.leaderboard.submission.merge import merge as run
+    from lthbench.report.tables import plain
+
+    records = run(paths, out)
+    for record in records:
+        seeds = ", ".join(map(str, record.seeds))
+        typer.echo(f"{plain(record.task.name)}: {plain(record.method.name)}, seeds {seeds}")
+    typer.echo(f"wrote {out}")
+    if out.is_dir() and records[0].final:
+        typer.echo(f"next: lthbench submit {shlex.quote(str(out))}")
+
+
+@app.command()
 def estimate(
     method: Method,
     suite: Annotated[str | None, typer.Option(help="A suite of tasks [quick].")] = None,

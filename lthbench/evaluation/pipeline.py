@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar, cast, get_args
 from lthbench.errors import MethodError, NotApplicable, ResourceError, UsageError, nearest
 from lthbench.evaluation import environment as environments
 from lthbench.evaluation import scoring
+from lthbench.evaluation.layout import ANSWERS, CLAIM, TRAINED, gather
 from lthbench.evaluation.scoring import Part, Plan
 from lthbench.evaluation.search import run
 from lthbench.evaluation.search.child_process import ChildProcess, Limits, StartChild
@@ -52,7 +53,6 @@ DEVELOPMENT, PUBLISHED = 1000, 0  # the first seed of each kind
 R = TypeVar("R")
 LIBRARIES = ("torch", "numpy", "scipy")
 SOURCE = "method.py"
-ANSWERS = "answers.json"  # OUT/<task>/…: the store's key of each cell
 
 
 class Progress(Protocol):
@@ -425,6 +425,8 @@ async def one(
         method, task, seeds, plan, how.means, searches, cells, moved, seen, frozen, times
     )
     write_whole(folder / ANSWERS, canonical_json(answered))
+    if plan.final:
+        gather(folder)
     # What is installed later is no part of what was evaluated, and would change the bundle.
     write_whole(out / environments.FILE, environments.installed())
     write_record(folder / "record.json", record)
@@ -586,7 +588,7 @@ def _locked(out: Path) -> AbstractContextManager[Any]:
 
 def _claim(out: Path, method: Method, final: bool) -> None:
     """One method, one set of options, one kind of seeds a folder."""
-    path = out / "evaluation.json"
+    path = out / CLAIM
     mine = {
         "name": method.name,
         "method": method.digest,
@@ -600,7 +602,7 @@ def _claim(out: Path, method: Method, final: bool) -> None:
 def _claim_task(folder: Path, task: Task, means: Means) -> None:
     trains = VERSIONS[engine_for(means, task.network)]
     mine = {"task": task.digest, "arithmetic": arithmetic(means), "engine": trains}
-    _agree(folder / "task.json", mine, "give --out another folder")
+    _agree(folder / TRAINED, mine, "give --out another folder")
 
 
 def _agree(path: Path, mine: dict[str, Any], step: str) -> None:

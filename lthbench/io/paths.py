@@ -1,7 +1,7 @@
 """Where files are, and how they are written whole.
 
-The only module that reads environment variables (``LTHBENCH_CACHE``, ``LTHBENCH_DATA``,
-``LTHBENCH_BUNDLES``).
+The only module that reads environment variables: ``LTHBENCH_CACHE``, ``LTHBENCH_DATA``,
+``LTHBENCH_BUNDLES``, and those that say where the Hub's library keeps data sets.
 """
 
 from __future__ import annotations
@@ -67,6 +67,22 @@ def cache() -> Path:
 def data_folder() -> Path | None:
     """The folder of local copies of data sets, if the user names one."""
     return _named_folder("LTHBENCH_DATA", "the copies of the data sets")
+
+
+def data_folders() -> tuple[Path, ...]:
+    """Where data lie, test examples among them: the cache, copies that the user has, and what the
+    Hub's library keeps of all that it has loaded."""
+    hub = os.environ.get("HF_HOME") or str(_user_cache() / "huggingface")
+    named = [hub, *(os.environ.get(name) for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE"))]
+    found = [cache(), *(Path(folder).expanduser().absolute() for folder in named if folder)]
+    with suppress(ResourceError):  # one that is not there
+        if copies := data_folder():
+            found.append(copies)
+    return tuple(found)
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
 
 
 def bundles_folder() -> Path | None:

@@ -19,6 +19,7 @@ MARKUP = re.compile(r"<(?![^<>\s@]+@[^<>\s@]+>)")  # anything but a mail address
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:javascript|data|vbscript):", re.IGNORECASE)
 TABLE_LIMIT, TEXT_LIMIT = 40, 400  # keys of a table that may be filled freely; characters of each
 INTEGER_LIMIT = 2**63
+HUGE = 1e300
 
 
 def shown(text: str, limit: int = 80) -> str:
@@ -138,3 +139,26 @@ def negative_zero(tree: Any) -> bool:
     if isinstance(tree, dict):
         return any(map(negative_zero, tree.values()))
     return isinstance(tree, (list, tuple)) and any(map(negative_zero, tree))
+
+
+def difference(a: Any, b: Any, place: str) -> str | None:
+    """The first place where two trees differ by more than 1e-9; None if they agree."""
+    if isinstance(a, float) and isinstance(b, (int, float)) and not isinstance(b, bool):
+        # An integer may be beyond what a float can be.
+        near = -HUGE < b < HUGE and math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
+        return None if near else place
+    if isinstance(a, dict) and isinstance(b, dict):
+        if a.keys() != b.keys():
+            return f"{place}.{min(set(a) ^ set(b))}"
+        for key, value in a.items():
+            if where := difference(value, b[key], f"{place}.{key}"):
+                return where
+        return None
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        if len(a) != len(b):
+            return place
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            if where := difference(x, y, f"{place}[{i}]"):
+                return where
+        return None
+    return None if type(a) is type(b) and a == b else place

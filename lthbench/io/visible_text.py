@@ -23,9 +23,16 @@ ALIKE = frozenset(
     "\u051d\u04cf\u04af\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4"
     "\u03a5\u03a7\u03bf\u03f2\u03f3\u054d\u0555\u0570\u0578\u057d\u0581\u0585\u0251\u0261\u01c0"
 )
+BYTE_ORDER_MARK = "\ufeff"
 LETTERLIKE = range(0x2100, 0x2150)  # the script l of a norm, the double R of the reals: as written
 SAME = ("<wide>", "<narrow>", "<font>", "<small>", "<compat>")  # the letter itself, in another form
 WORD = re.compile(r"\w+")
+
+
+def unmarked(text: str) -> str:
+    """The text without the byte order mark that some editors write before it; Python passes over
+    one in files alone."""
+    return text.removeprefix(BYTE_ORDER_MARK)
 
 
 def visible(text: str) -> str:

@@ -1,40 +1,70 @@
-"""An audit hook that refuses what a method has no business doing.
+"""Refuses what a method has no business doing: by the kernel where it can, and by an audit hook.
 
-It stops mistakes and lazy cheating, not hostile code: Python cannot wall off code that runs in the
-same process. See CONTRIBUTING, "What is promised about the test split".
+Linux's Landlock closes files to whatever opens them (`landlock`); the hook tells in words
+what a method may not, and is all that there is on other systems. It stops mistakes and lazy
+cheating, not hostile code: Python cannot wall off code that runs in the same process. See
+CONTRIBUTING, "What is promised about the test split".
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from lthbench.method import landlock
+
 PROCESSES = ("os.fork", "os.forkpty", "os.system", "os.exec", "os.posix_spawn", "os.spawn")
-WRITES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate")
+# Events of calls that change files: where in their arguments a path is, and the folder's descriptor
+# that it is relative to.
+CHANGES: dict[str, tuple[tuple[int, int | None], ...]] = {
+    "os.remove": ((0, 1),),
+    "os.rmdir": ((0, 1),),
+    "os.mkdir": ((0, 2),),
+    "os.rename": ((0, 2), (1, 3)),
+    "os.link": ((0, 2), (1, 3)),
+    "os.symlink": ((0, None), (1, 2)),
+    "os.truncate": ((0, None),),
+    "os.chmod": ((0, 2),),
+    "os.chown": ((0, 3),),
+    "os.utime": ((0, 3),),
+    "os.chflags": ((0, None),),
+    "os.setxattr": ((0, None),),
+    "os.removexattr": ((0, None),),
+}
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 TEST_FILE = "test.safetensors"
 
 
-# They open files below Python, which raises no event then; whether they write.
+# They open or make files below Python, which raises no event then; whether they write. Only what is
+# imported when the guard is installed is seen here.
 UNSEEN = {
+    ("os", "mkfifo"): True,
+    ("os", "mknod"): True,
     ("safetensors", "safe_open"): False,
     ("safetensors", "serialize_file"): True,
     ("safetensors.torch", "safe_open"): False,
     ("safetensors.torch", "serialize_file"): True,
+    ("torch", "from_file"): True,  # shared, it writes
+    ("torch", "UntypedStorage.from_file"): True,
+    ("torch._C", "PyTorchFileReader"): False,
     ("torch._C", "PyTorchFileWriter"): True,
 }
 
 
-def install(home: Path, forbidden: Sequence[Path]) -> None:
+def install(home: Path, forbidden: Sequence[Path], *, sandboxed: bool = False) -> None:
     """Guard this process from now on; a hook cannot be removed.
 
     Args:
         home: the only folder that may be written to.
         forbidden: folders that may not be read (the cache, local copies of data, the results).
+        sandboxed: whether the process is inside a sandbox, which shows it less than this would.
     """
+    if not sandboxed:
+        landlock.confine(home, forbidden)
     own = _resolved(home)
     closed = tuple(_resolved(folder) for folder in forbidden)
 
@@ -56,16 +86,42 @@ def install(home: Path, forbidden: Sequence[Path]) -> None:
             secret = path.endswith(TEST_FILE) or any(_within(path, folder) for folder in closed)
             if secret and not _within(path, own):
                 refuse(f"read test data or the harness's files ({Path(path).name})")
-        elif event in WRITES:
-            paths = [path for path in args[:2] if isinstance(path, (str, bytes, os.PathLike))]
-            if not all(_within(_resolved(path), own) for path in paths):
+        elif event in CHANGES:
+            if not all(_within(path, own) for path in _changed(event, args)):
                 refuse("change files outside its own folder")
+        elif event == "sqlite3.connect" and not _within(_database(args[0], own), own):
+            refuse("open databases outside its own folder")
 
     sys.addaudithook(hook)
     for (module, name), writes in UNSEEN.items():
-        if module in sys.modules and hasattr(sys.modules[module], name):
-            function = getattr(sys.modules[module], name)
-            setattr(sys.modules[module], name, _seen(function, os.O_WRONLY if writes else 0))
+        place, _, attribute = name.rpartition(".")
+        if module in sys.modules and hasattr(sys.modules[module], place or attribute):
+            holder = attrgetter(place)(sys.modules[module]) if place else sys.modules[module]
+            function = getattr(holder, attribute)
+            setattr(holder, attribute, _seen(function, os.O_WRONLY if writes else 0))
+
+
+def _changed(event: str, args: tuple[Any, ...]) -> Iterator[str]:
+    """What a call that changes files would change: by path, relative to a folder, or open."""
+    for at, folder in CHANGES[event]:
+        base = args[folder] if folder is not None and folder < len(args) else -1
+        if isinstance(args[at], int):
+            yield _resolved(_descriptor(args[at]))
+        elif base >= 0:
+            yield _resolved(os.path.join(_descriptor(base), os.fsdecode(args[at])))  # noqa: PTH118
+        else:
+            yield _resolved(args[at])
+
+
+def _descriptor(number: int) -> str:
+    """A link to what is open under that number, where the system has such links."""
+    return f"/dev/fd/{number}"
+
+
+def _database(name: Any, own: str) -> str:
+    """Where a database is; of one in memory, the process's own folder."""
+    path, _, query = os.fsdecode(name).removeprefix("file:").partition("?")
+    return own if path in ("", ":memory:") or "mode=memory" in query else _resolved(path)
 
 
 def _seen(function: Callable[..., Any], flags: int) -> Callable[..., Any]:

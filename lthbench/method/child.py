@@ -1,7 +1,8 @@
 """The process that holds a method and one seed's examples: `python -m lthbench.method.child`.
 
 It has no test path and no data folder in its environment. Every costly call goes to the coordinator
-over the channel; an error is sent there with the method's own line.
+over the channel; an error is sent there with the method's own line. Inside a sandbox it is started
+as `python -m lthbench.method.child sandboxed`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from lthbench import seeds
 from lthbench.errors import BudgetExceeded, NotApplicable
 from lthbench.io import messages
 from lthbench.io.channel import Channel
+from lthbench.io.visible_text import unmarked
 from lthbench.method import audit_hook
 from lthbench.method.problem import Batch, Problem
 from lthbench.networks import families
@@ -49,7 +51,8 @@ def main() -> None:
     path = setup["path"]
     families.shapes(task.network, setup["depth"])  # what a family imports, before the guard stands
     _seed_global_generators(setup["seed"])
-    audit_hook.install(Path.cwd(), [Path(folder) for folder in setup["forbidden"]])
+    forbidden = [Path(folder) for folder in setup["forbidden"]]
+    audit_hook.install(Path.cwd(), forbidden, sandboxed=sys.argv[1:] == ["sandboxed"])
     try:
         kind = Shortened if setup.get("rehearsal") else Problem
         problem = kind(task, setup["depth"], setup["seed"], train, channel.ask)
@@ -99,8 +102,7 @@ def _load(source: str, path: str) -> dict[str, Any]:
     module = type(sys)("method")
     module.__file__ = path
     sys.modules["method"] = module  # dataclasses look their module up
-    source = source.removeprefix("\ufeff")  # a byte order mark, which Python passes over in files
-    exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+    exec(compile(unmarked(source), path, "exec", dont_inherit=True), module.__dict__)
     return module.__dict__
 
 

@@ -13,11 +13,11 @@ from typing import Any
 from lthbench.errors import MethodError, UsageError, nearest
 from lthbench.io import file_names
 from lthbench.io.paths import canonical_json, digest, shipped
+from lthbench.io.visible_text import unmarked
 
 DESCRIBED = ("name", "version", "paper", "authors", "licence", "code")
 LONGEST = 400  # characters of a description
 SOURCE_LIMIT = 2**20  # bytes of a file; as a bundle takes it
-MARK = "\ufeff"  # which some editors write before a text, and Python passes over
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def parsed(source: str, place: str) -> ast.Module:
     try:
         with warnings.catch_warnings():  # of escapes, which the child's output holds too
             warnings.simplefilter("ignore")
-            return ast.parse(source.removeprefix(MARK), place)
+            return ast.parse(unmarked(source), place)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = getattr(error, "lineno", None) or 1
         said = getattr(error, "msg", None) or str(error) or "too deeply nested"

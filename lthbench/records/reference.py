@@ -85,6 +85,7 @@ class Reference(MayTransfer):
     noise_at: dict[str, Floors] | None = None
     sizes: dict[str, dict[str, int]]
     environment: dict[str, Short]
+    environments: dict[str, dict[str, Short]] | None = None  # as the record has them
     record: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # digest of IMP's comparable record
 
     @property
@@ -148,6 +149,7 @@ def build(
         noise_at=noise_at or None,
         sizes=record.sizes,
         environment=record.environment,
+        environments=record.environments,
         record=digest(canonical_json(_without_reference(table))),
     )
 

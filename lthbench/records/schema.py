@@ -5,7 +5,6 @@ Importing this needs no torch: a record is validated in well under a second.
 
 from __future__ import annotations
 
-import math
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from pydantic import (
 
 from lthbench.errors import RecordError
 from lthbench.io.paths import canonical_json, digest, write_whole
-from lthbench.io.untrusted import shown
+from lthbench.io.untrusted import difference, shown
 from lthbench.protocol.task import PUBLISHED, Controls, Schedule, Strict
 from lthbench.records import aggregate
 
@@ -31,7 +30,6 @@ SCHEMA = 2
 SIZE_LIMIT = 2 * 2**20  # bytes of a record that is read at all
 SEEDS, RUNGS = 1000, 100  # at most: what is computed from a file must end
 KEYS, TOLD = 50_000, 1000  # at most: keys of a record, mistakes that are looked through
-HUGE = 1e300
 BUNDLE_LIMIT = 256 * 2**20  # bytes of a bundle that is read at all
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=400)]
@@ -52,7 +50,7 @@ Kind = Literal[
 
 def _without_nothing(self: Any, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
     table: dict[str, Any] = handler(self)
-    late = ("transfer", "noise", "noise_at", "bundle", "controls")
+    late = ("transfer", "noise", "noise_at", "bundle", "controls", "environments")
     return {k: v for k, v in table.items() if k not in late or v is not None}
 
 
@@ -212,7 +210,12 @@ class BundleEntry(Table):
 
 
 class Record(Table):
-    """One method on one task: every cell, and the aggregates that follow from them."""
+    """One method on one task: every cell, and the aggregates that follow from them.
+
+    Attributes:
+        environment: where the first seed was evaluated.
+        environments: the same of each seed that was evaluated elsewhere; None if none was.
+    """
 
     schema_version: Literal[2]
     method: MethodEntry
@@ -230,6 +233,7 @@ class Record(Table):
     aggregates: dict[str, Any]
     scorer: int
     environment: dict[str, Short]
+    environments: dict[str, dict[str, Short]] | None = None
     times: dict[str, float | Short]
     bundle: BundleEntry | None = None
 
@@ -242,6 +246,8 @@ class Record(Table):
         places = {(cell.kind, cell.density, cell.seed, cell.schedule) for cell in self.cells}
         if len(places) < len(self.cells):
             raise ValueError("a cell is there twice")
+        if self.environments is not None:
+            self._check_environments(self.environments)
         for cell in self.cells:
             self._fits(cell, cell.kind, self.task.weights)
         moved = self.transfer
@@ -253,6 +259,21 @@ class Record(Table):
                 raise ValueError(f"seed {run.seed} {run.kind}: no place to carry tickets to")
             self._fits(run, run.kind, moved.sizes[str(run.depth)])
         return self
+
+    def environment_of(self, seed: int) -> dict[str, Short]:
+        """Where a seed was evaluated: class of processor, versions, device."""
+        return (self.environments or {}).get(str(seed), self.environment)
+
+    def _check_environments(self, told: Mapping[str, Mapping[str, str]]) -> None:
+        """One form for one meaning: the first seed's is `environment`, others differ from it."""
+        strange = sorted(told.keys() - {str(seed) for seed in self.seeds[1:]})
+        if strange or not told:
+            raise ValueError(
+                f"environments: of {shown(strange[0], 20) if strange else 'no seed'}; tells of "
+                "seeds of the record after the first alone"
+            )
+        if self.environment in told.values():
+            raise ValueError("environments: one is the record's own environment; leave it out")
 
     def _fits(self, run: Run, kind: str, weights: int) -> None:
         if run.seed not in self.seeds:
@@ -286,8 +307,9 @@ def file_bytes(table: BaseModel) -> bytes:
 
 
 def comparable(record: Record) -> bytes:
-    """What must be equal in two runs of the same thing: all but environment and times."""
-    return canonical_json(record.model_dump(mode="json", exclude={"environment", "times"}))
+    """What must be equal in two runs of the same thing: all but environments and times."""
+    left_out = {"environment", "environments", "times"}
+    return canonical_json(record.model_dump(mode="json", exclude=left_out))
 
 
 def record_digest(record: Record) -> str:
@@ -373,26 +395,3 @@ def check_aggregates(record: Record, table: Mapping[str, Any], path: Path) -> No
             f"{path}: {shown(where)} does not follow from the cells; "
             "the record was edited, evaluate again"
         )
-
-
-def difference(a: Any, b: Any, place: str) -> str | None:
-    """The first place where two trees differ by more than 1e-9; None if they agree."""
-    if isinstance(a, float) and isinstance(b, (int, float)) and not isinstance(b, bool):
-        # An integer may be beyond what a float can be.
-        near = -HUGE < b < HUGE and math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
-        return None if near else place
-    if isinstance(a, dict) and isinstance(b, dict):
-        if a.keys() != b.keys():
-            return f"{place}.{min(set(a) ^ set(b))}"
-        for key, value in a.items():
-            if where := difference(value, b[key], f"{place}.{key}"):
-                return where
-        return None
-    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
-        if len(a) != len(b):
-            return place
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            if where := difference(x, y, f"{place}[{i}]"):
-                return where
-        return None
-    return None if type(a) is type(b) and a == b else place

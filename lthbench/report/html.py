@@ -600,7 +600,7 @@ def _provenance(record: Record) -> Table:
         "record": record_digest(record),
         "scorer": f"version {record.scorer}",
         "reference": record.reference.digest if record.reference else NA,
-        **record.environment,
+        **summary.environments(record),
         **{name: _seconds(value) for name, value in record.times.items()},
     }
     rows = tuple((plain(name), plain(text)) for name, text in facts.items())

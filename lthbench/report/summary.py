@@ -243,3 +243,15 @@ def _cost(mean: float) -> str:
     text = number(mean, 1 if mean >= 9.95 else 2)
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return f"a search costs {text} dense training{'' if text == '1' else 's'}"
+
+
+def environments(record: Record) -> dict[str, str]:
+    """Where a record was made, and of seeds that were evaluated elsewhere what differs there."""
+    told = sorted((record.environments or {}).items(), key=lambda item: int(item[0]))
+    own = record.environment
+    return own | {
+        f"{name}, seed {seed}": where.get(name, "")
+        for seed, where in told
+        for name in sorted(own.keys() | where.keys())
+        if where.get(name) != own.get(name)
+    }

@@ -6,7 +6,7 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 from lthbench.errors import MethodError, NodeLost, ResourceError
 from lthbench.evaluation.search.child_process import POLL_SECONDS, ChildProcess, Limits
 from lthbench.io import messages
-from lthbench.io.paths import cache, data_folder
+from lthbench.io.paths import data_folders
 from lthbench.training.executors.ray_connection import (
     ANSWER_SECONDS,
     NOT_FOR_NODES,
@@ -34,7 +34,7 @@ class Host:
     async def start(self) -> None:
         """Start the child in a new folder of this node."""
         self._never = asyncio.Event()
-        self._hidden = [str(folder) for folder in _folders()]
+        self._hidden = [str(folder) for folder in data_folders()]
         for name in NOT_FOR_NODES:
             os.environ.pop(name, None)
         self._home = Path(tempfile.mkdtemp(prefix="lthbench-child-"))
@@ -71,14 +71,6 @@ class Host:
     def _failed(self, error: MethodError) -> dict[str, Any]:
         notes = [str(note) for note in getattr(error, "__notes__", ())]
         return {"error": str(error), "notes": notes, "own": self._child.own_seconds}
-
-
-def _folders() -> Iterator[Path]:
-    """Where this node keeps data, which no method may open."""
-    yield cache()
-    with suppress(ResourceError):
-        if folder := data_folder():
-            yield folder
 
 
 class RemoteChild:

@@ -29,7 +29,7 @@ from lthbench.evaluation.search import session
 from lthbench.evaluation.search.child_process import Child, ChildProcess, Limits, StartChild
 from lthbench.evaluation.search.session import Note, Probe, Search, SeedState
 from lthbench.io import messages, store
-from lthbench.io.paths import cache, canonical_json, data_folder, write_whole
+from lthbench.io.paths import canonical_json, data_folders, write_whole
 from lthbench.method.source import Method
 from lthbench.protocol.task import Task
 from lthbench.training.dispatch import HERE, Means, engine_for
@@ -225,7 +225,7 @@ def setup(state: SeedState, method: Method, folder: Path) -> messages.Message:
         "path": method.path,
         "source": method.source,
         "options": dict(method.options),
-        "forbidden": [str(p.resolve()) for p in (cache(), data_folder(), folder.parent) if p],
+        "forbidden": [str(path.resolve()) for path in (*data_folders(), folder.parent)],
     }
     return header, {"x": state.train.x, "y": state.train.y}
 

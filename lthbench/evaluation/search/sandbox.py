@@ -75,7 +75,7 @@ def start(bounds: Bounds | None = None) -> StartChild:
     async def begin(home: Path) -> Sandboxed:
         store.discard(home)
         process = await asyncio.create_subprocess_exec(
-            *command(limits, "-P", "-m", "lthbench.method.child"),
+            *command(limits, "-P", "-m", "lthbench.method.child", "sandboxed"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -109,7 +109,7 @@ def _warnings(a: Record, b: Record) -> list[str]:
         one, other = (digest[:8] or "none" for digest in digests)
         found.append(f"scored against different references ({one}, {other}): no headline compared")
     for key in ("lthbench", "torch", "device", "engine"):
-        one, other = (plain(record.environment.get(key, NA), 40) for record in (a, b))
+        one, other = (_ran_with(record, key) for record in (a, b))
         if one != other:
             found.append(f"{key}: {one} and {other}")
     if a.method.digest == b.method.digest and a.method.options != b.method.options:
@@ -121,6 +121,12 @@ def _warnings(a: Record, b: Record) -> list[str]:
         ]
         found.append(f"one source with other options: {', '.join(told)}")
     return found
+
+
+def _ran_with(record: Record, key: str) -> str:
+    """What a record's environment says under a key, of each seed where they differ."""
+    told = {record.environment_of(seed).get(key, NA) for seed in record.seeds}
+    return ", ".join(plain(value, 40) for value in sorted(told))
 
 
 def _option(record: Record, key: str) -> str:

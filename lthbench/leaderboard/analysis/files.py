@@ -13,10 +13,10 @@ from pydantic import ValidationError
 
 from lthbench.errors import RecordError
 from lthbench.io.paths import canonical_json, shipped, write_whole
+from lthbench.io.untrusted import difference
 from lthbench.leaderboard.analysis import schema, verdicts
 from lthbench.leaderboard.analysis.schema import Saved, Side
 from lthbench.leaderboard.analysis.verdicts import Estimate
-from lthbench.records.schema import difference
 
 SIZE_LIMIT = 2**20  # bytes of a file that is read at all
 

@@ -19,11 +19,11 @@ from lthbench.errors import RecordError
 from lthbench.evaluation import environment
 from lthbench.io import canonical_tensors, canonical_zip
 from lthbench.io.paths import canonical_json, digest
-from lthbench.io.untrusted import NEXT, canonical, shown
+from lthbench.io.untrusted import NEXT, canonical, difference, shown
 from lthbench.leaderboard.bundle import ticket_member
 from lthbench.leaderboard.bundle.ticket_member import Ticket, rung_name
 from lthbench.records import aggregate
-from lthbench.records.schema import BUNDLE_LIMIT, SIZE_LIMIT, Record, Run, difference, file_bytes
+from lthbench.records.schema import BUNDLE_LIMIT, SIZE_LIMIT, Record, Run, file_bytes
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lthbench.errors import RecordError, ResourceError
 from lthbench.evaluation.environment import installed
-from lthbench.evaluation.scoring import SHARED
+from lthbench.evaluation.layout import (
+    AGAIN,
+    ANSWERS,
+    read_bytes,
+    read_json,
+    read_stored,
+    stored_runs,
+)
 from lthbench.evaluation.search import session
 from lthbench.io import canonical_tensors, messages
-from lthbench.io.paths import cache, canonical_json, digest
-from lthbench.io.store import Store
+from lthbench.io.paths import canonical_json, digest
 from lthbench.leaderboard.bundle import archive, start_weights, ticket_member
 from lthbench.protocol.task import Task, load_task
 from lthbench.records.schema import Record, file_bytes
 
-AGAIN = "run the same `lthbench evaluate` command again"
 BUNDLE = "bundle.zip"  # OUT/…, as `lthbench submit` leaves it
 
 
@@ -49,7 +52,7 @@ def pack(out: Path, records: Sequence[Record]) -> bytes:
 
 def source(out: Path) -> bytes:
     """The method's source, as the evaluation left it."""
-    return _bytes(out / archive.SOURCE)
+    return read_bytes(out / archive.SOURCE)
 
 
 def environment(out: Path) -> bytes:
@@ -60,7 +63,7 @@ def environment(out: Path) -> bytes:
     """
     path = out / archive.ENVIRONMENT
     if path.exists():
-        listed = _json(path).get("packages")
+        listed = read_json(path).get("packages")
         if not isinstance(listed, dict) or not all(isinstance(v, str) for v in listed.values()):
             raise ResourceError(f"{path}: damaged; remove it and {AGAIN}")
         return canonical_json({"packages": listed})
@@ -110,63 +113,15 @@ def _answered(
     """Answers and curves of every run that was made for this record, by the run's name."""
     found, curves = {}, {}
     runs = dict(archive.runs(record))
-    for name, kind, key in _keys(folder):
-        if name not in runs:
-            raise RecordError(
-                f"{folder / 'answers.json'}: {name} is no cell of the record; {AGAIN}"
-            )
-        _, tensors = _stored(folder, kind, key)
+    for run in stored_runs(folder):
+        if run.name not in runs:
+            raise RecordError(f"{folder / ANSWERS}: {run.name} is no cell of the record; {AGAIN}")
+        _, tensors = read_stored(folder, run)
         for part, correct in messages.under("correct", tensors).items():
-            curves[f"{name}/{part}"] = correct.numpy().astype(np.int32)
+            curves[f"{run.name}/{part}"] = correct.numpy().astype(np.int32)
         predictions = messages.under("predictions", tensors)
         if "test" in predictions:
-            found[name] = predictions["test"].numpy()
-        elif runs[name].status == "ok":
-            raise RecordError(f"{folder}: {name} was stored without its answers; {AGAIN}")
+            found[run.name] = predictions["test"].numpy()
+        elif runs[run.name].status == "ok":
+            raise RecordError(f"{folder}: {run.name} was stored without its answers; {AGAIN}")
     return found, curves
-
-
-def _keys(folder: Path) -> Iterator[tuple[str, str, str]]:
-    """Name, kind and key of every run whose result is stored."""
-    path = folder / "answers.json"
-    table = _json(path)
-    try:
-        for part, prefix in (("cells", ""), ("carried", "carried-")):
-            for kind, density, seed, where, key in table[part]:
-                if not ticket_member.HEX.fullmatch(key):
-                    raise ValueError(f"{key!r} is no key")
-                yield f"{prefix}{kind}/{density!r}/{seed}/{where}", kind, key
-    except (ValueError, TypeError, KeyError) as error:
-        raise ResourceError(f"{path}: damaged; remove it and {AGAIN}") from error
-
-
-def _stored(folder: Path, kind: str, key: str) -> messages.Message:
-    """A run's stored result: beside the tickets, or in the cache where methods share it."""
-    place = folder / "cells"
-    if kind in SHARED:
-        place = cache() / "cells" / str(_json(folder / "task.json").get("arithmetic"))
-    stored = Store(place).get(key)
-    if stored is None:
-        raise RecordError(f"{place / key}.safetensors: gone, with its answers; {AGAIN}")
-    return stored
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        table = json.loads(_bytes(path))
-    except ValueError as error:
-        raise ResourceError(f"{path}: damaged; remove it and {AGAIN}") from error
-    if not isinstance(table, dict):
-        raise ResourceError(f"{path}: damaged; remove it and {AGAIN}")
-    return table
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise RecordError(
-            f"{path}: not there; the evaluation is not finished, or older than bundles: {AGAIN}"
-        ) from error
-    except OSError as error:
-        raise ResourceError(f"{path}: {error.strerror}; make it readable") from error

@@ -116,7 +116,8 @@ def board(folder: Path, found: Iterable[Entry], ledger: Ledger) -> Board:
 def lean(record: Record) -> dict[str, Any]:
     """A record as plain tables without cells, nor what else stands on the entry's own page alone:
     controls, the parts of what was carried, where it was run."""
-    left_out = {"cells", "fingerprints", "searches", "environment", "times", "transfer"}
+    where = {"environment", "environments", "times"}
+    left_out = {"cells", "fingerprints", "searches", "transfer", *where}
     table = record.model_dump(mode="json", exclude=left_out)
     table["aggregates"] = lean_aggregates(table["aggregates"])
     return table

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from lthbench.errors import RecordError, ResourceError, UsageError
+from lthbench.evaluation.layout import AGAIN, TRAINED, claim
 from lthbench.io.paths import digest, write_whole
 from lthbench.io.untrusted import shown
-from lthbench.leaderboard.bundle.build import AGAIN, BUNDLE, pack
+from lthbench.leaderboard.bundle.build import BUNDLE, pack
 from lthbench.leaderboard.submission import branch
 from lthbench.leaderboard.validation.claims import check_controls, known_of
 from lthbench.leaderboard.validation.record_rules import rules
@@ -187,18 +188,18 @@ def _place_of(task: str, published: int, seeds: Sequence[int]) -> Iterator[str]:
 
 def finished(out: Path) -> list[Record]:
     """The records of a finished evaluation with --final, each checked; else a RecordError."""
-    claim = _claim(out)
-    if not claim["final"]:
+    told = claim(out)
+    if not told["final"]:
         raise RecordError(
-            f"{out}: made without --final, on development seeds; run `{_final_command(out, claim)}`"
+            f"{out}: made without --final, on development seeds; run `{_final_command(out, told)}`"
         )
     paths = sorted(out.glob("*/record.json"))
     if not paths:
         raise RecordError(f"{out}: no task is finished; {AGAIN}")
     records = [read_record(path) for path in paths]
     for path, record in zip(paths, records, strict=True):
-        told = record.method.name, record.method.digest, record.method.options, record.final
-        if told != (claim["name"], claim["method"], claim["options"], True):
+        of = record.method.name, record.method.digest, record.method.options, record.final
+        if of != (told["name"], told["method"], told["options"], True):
             raise RecordError(f"{path}: not of the evaluation that {out} holds; {AGAIN}")
         if record.task.name != path.parent.name:
             raise RecordError(f"{path}: a record of {shown(record.task.name)}; {AGAIN}")
@@ -209,31 +210,17 @@ def finished(out: Path) -> list[Record]:
     return records
 
 
-def _claim(out: Path) -> dict[str, Any]:
-    """Whose results the folder holds, as the evaluation wrote it."""
-    path = out / "evaluation.json"
-    if not path.is_file():
-        raise UsageError(f"{out}: no evaluation; name the folder that `lthbench evaluate` left")
-    try:
-        claim = json.loads(path.read_bytes())
-        if claim.keys() == {"name", "method", "options", "final"}:
-            return dict(claim)
-    except (OSError, ValueError, AttributeError):
-        pass
-    raise RecordError(f"{path}: damaged; remove {out} and {AGAIN}")
-
-
-def _final_command(out: Path, claim: dict[str, Any]) -> str:
+def _final_command(out: Path, told: dict[str, Any]) -> str:
     """The command line that makes what can be submitted."""
-    name = str(claim["name"])
+    name = str(told["name"])
     method = name if name in baseline_names() else f"{name}.py"
-    tasks = [f"--task {path.parent.name}" for path in sorted(out.glob("*/task.json"))]
-    options = [f"--set {shlex.quote(f'{k}={v}')}" for k, v in claim["options"].items()]
+    tasks = [f"--task {path.parent.name}" for path in sorted(out.glob(f"*/{TRAINED}"))]
+    options = [f"--set {shlex.quote(f'{k}={v}')}" for k, v in told["options"].items()]
     return " ".join(["lthbench evaluate", shlex.quote(method), *tasks, *options, "--final"])
 
 
 def _left_out(out: Path) -> tuple[str, ...]:
-    begun = sorted(path.parent for path in out.glob("*/task.json"))
+    begun = sorted(path.parent for path in out.glob(f"*/{TRAINED}"))
     return tuple(folder.name for folder in begun if not (folder / "record.json").is_file())
 
 

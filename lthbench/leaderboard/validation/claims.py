@@ -147,8 +147,10 @@ def _is_of_the_reference(record: Record, known: Known) -> None:
 
 def _texts(record: Record) -> None:
     """No text of the record may pretend to be another line, another direction, or a page's code."""
-    for name, table in (("environment", record.environment), ("times", record.times)):
-        check_table(name, table)
+    check_table("environment", record.environment)
+    check_table("times", record.times)
+    for seed, told in (record.environments or {}).items():
+        check_table(f"environments.{seed}", told)
     for key, value in record.times.items():
         if isinstance(value, float) and not 0 <= value <= LONGEST:
             raise RecordError(f"times.{key}: {value:g} seconds")

@@ -269,6 +269,7 @@ def _record(
         "searches": [{name: getattr(s, name) for name in names} for s in searches],
         "sizes": seen.sizes(),
         "environment": environment(means),
+        "environments": None,
         "times": {},
     }
     return build({**table, **fresh})

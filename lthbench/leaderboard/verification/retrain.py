@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 from lthbench.errors import ResourceError
 from lthbench.evaluation.pipeline import environment
 from lthbench.io.paths import cache, canonical_json
-from lthbench.leaderboard.board.criteria import Judged, alike, floors, judge
+from lthbench.leaderboard.board.criteria import Again, Judged, alike, floors, judge
 from lthbench.leaderboard.board.sampling import Drawn, candidates, draw, place
 from lthbench.leaderboard.bundle.archive import Bundle
 from lthbench.leaderboard.verification.result import Finding, Say, quiet
@@ -40,8 +40,12 @@ def check(
     beacon: str,
     workers: int | None,
     say: Say = quiet,
-) -> tuple[Finding, Judged]:
+) -> tuple[list[Finding], Judged]:
     """Draw, train again, judge.
+
+    Returns:
+        The verdict, and a finding that only tells for each cell whose bits are others although the
+        claim was made on a machine like this one.
 
     Raises:
         RecordError: without a noise floor.
@@ -52,9 +56,29 @@ def check(
     again = trained_again(bundle, task, chosen, workers, say)
     judged = judge(record, list(zip(chosen, again, strict=True)), known)
     own = environment() | {"engine": VERSIONS[engine_for(HERE, task.network)]}
-    where = "the same class" if alike(record.environment, own) else "another class"
-    told = f"on {where} of processor and versions {judged.what}"
-    return Finding(task.name, 2, judged.ok, told), judged
+    like = [row for row in judged.cells if alike(record.environment_of(row.seed), own)]
+    told = (
+        f"{len(like)} of {len(judged.cells)} cells are of this class of processor and versions, "
+        f"{sum(row.equal for row in like)} of them equal bit for bit; {judged.what}"
+    )
+    findings = [Finding(task.name, 2, judged.ok, told)]
+    for row in like:
+        if not row.equal:
+            what = _unequal(row, record.environment_of(row.seed), own)
+            findings.append(Finding(task.name, 2, None, what))
+    return findings, judged
+
+
+def _unequal(row: Again, claimed: Mapping[str, str], own: Mapping[str, str]) -> str:
+    """A cell that should have had the bits of its claim, and both machines in full."""
+    one, other = (
+        ", ".join(f"{name} {value}" for name, value in sorted(machine.items()))
+        for machine in (claimed, own)
+    )
+    return (
+        f"seed {row.seed} {row.kind} at density {row.density:.4g}, schedule 1/{row.schedule}: not "
+        f"equal bit for bit on one class of machine: claimed on {one}; trained again on {other}"
+    )
 
 
 def trained_again(

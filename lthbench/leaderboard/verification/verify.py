@@ -191,10 +191,10 @@ def _levels(
         mine = artefacts.check(bundle, task, record, accepted, near)
         say(f"{name}: artefacts looked at")
         if level >= 2 and _fine(mine):
-            finding, judged = retrain.check(
+            told, judged = retrain.check(
                 bundle, task, record, reference, cells, beacon, workers, say
             )
-            mine.append(finding)
+            mine += told
             levels[name] |= retrain.report(judged)
         if level >= 3 and _fine(mine):
             from lthbench.leaderboard.verification import reproduce

@@ -11,7 +11,7 @@ from lthbench.leaderboard.site.charts import COLOURS
 from lthbench.leaderboard.site.labels import LEVELS, STATES, level_of
 from lthbench.records import aggregate
 from lthbench.records.schema import Carried, Cell, Record
-from lthbench.report import html
+from lthbench.report import html, summary
 from lthbench.report.html import Figure, density_axis, layout
 from lthbench.report.tables import (
     NA,
@@ -375,7 +375,7 @@ def _provenance(entry: Entry) -> Table:
         "reference, sha256": record.reference.digest if record.reference else NA,
         "scorer": f"version {record.scorer}",
         **{f"data {name}, sha256": value for name, value in record.fingerprints.items()},
-        **record.environment,
+        **summary.environments(record),
         **{k: v if isinstance(v, str) else f"{v:,.1f}" for k, v in record.times.items()},
     }
     rows = tuple((plain(name), plain(text)) for name, text in facts.items())

@@ -1,0 +1,276 @@
+"""Join evaluations of some seeds each into one of all: the same record as if they had run at once.
+
+Records alone give a record; folders of evaluations also what `lthbench submit` needs: tickets,
+answers and curves. Nothing is trained.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from lthbench.errors import RecordError, ResourceError, UsageError
+from lthbench.evaluation import layout
+from lthbench.evaluation.layout import stored_bytes, trained_by
+from lthbench.io.paths import canonical_json, refusal, write_whole
+from lthbench.leaderboard.bundle import archive
+from lthbench.leaderboard.bundle.build import environment as packages_of
+from lthbench.leaderboard.bundle.build import source as source_of
+from lthbench.records.schema import Record, build, read_record, write_record
+
+Part: TypeAlias = tuple[Path, Record]  # a record and the file that it is from
+COMPUTED = {"schema_version", "aggregates", "scorer", "bundle", "environments"}
+
+# What records that are joined have in common, and what to do where they differ.
+COMMON = {
+    "method": "join records of one source with the same options",
+    "task": "join records of one version of one task",
+    "final": "join records made with --final, or records made without",
+    "shown": "join records made with --final, or records made without",
+    "controls": "evaluate all with the same --controls",
+    "fingerprints": "prepare the same data on every machine: `lthbench data verify`",
+    "reference": "run `lthbench evaluate` again for the older one: what is trained is kept",
+}
+
+
+def merge(paths: Sequence[Path], out: Path) -> tuple[Record, ...]:
+    """Join records into a file, or folders of evaluations into a folder.
+
+    Args:
+        paths: two or more, all files or all folders.
+        out: a file or folder that is not there yet; it is written last and whole.
+
+    Raises:
+        UsageError: for paths that do not go together.
+        RecordError: for records that are not of one method, task and kind, or share a seed.
+    """
+    if len(paths) < 2:
+        raise UsageError("merge: name two records or more, or two folders of evaluations")
+    if out.exists():
+        raise UsageError(f"--out {out}: is there already; name a new file or folder")
+    folders = [path for path in paths if path.is_dir()]
+    if folders and len(folders) < len(paths):
+        (other, *_) = (path for path in paths if path not in folders)
+        raise UsageError(f"{other}: no folder, {folders[0]} is one; name records or folders alone")
+    if folders:
+        return _joined_folders(folders, out)
+    record = joined([(path, read_record(path)) for path in paths])
+    write_record(out, record)
+    return (record,)
+
+
+def joined(parts: Sequence[Part]) -> Record:
+    """One record of all seeds, its scores computed anew.
+
+    Raises:
+        RecordError: naming two files and what differs.
+    """
+    _check_common(parts)
+    _check_seeds(parts)
+    ordered = sorted((record for _, record in parts), key=lambda record: record.seeds[:1])
+    table: dict[str, Any] = ordered[0].model_dump(mode="json", exclude=COMPUTED)
+    rows: list[dict[str, Any]] = [record.model_dump(mode="json") for record in ordered]
+    seeds = sorted(seed for record in ordered for seed in record.seeds)
+    cells = [cell for row in rows for cell in row["cells"]]
+    cells.sort(key=lambda c: (c["seed"], -c["density"], c["kind"], c["schedule"]))
+    searches = [search for row in rows for search in row["searches"]]
+    searches.sort(key=lambda search: search["seed"])
+    table |= {
+        "seeds": seeds,
+        "sizes": {seed: sets for row in rows for seed, sets in row["sizes"].items()},
+        "cells": cells,
+        "searches": searches,
+        "transfer": _transfer(parts),
+        "times": _times(ordered),
+    }
+    return build(table | _environments(ordered, seeds))
+
+
+def _check_common(parts: Sequence[Part]) -> None:
+    (place, first), *others = parts
+    for other_place, other in others:
+        for name, step in COMMON.items():
+            here, there = (
+                canonical_json(record.model_dump(mode="json", include={name})).strip()
+                for record in (first, other)
+            )
+            if here != there:
+                raise RecordError(
+                    f"{other_place}: {name} {_told(other, name)}, {place} has "
+                    f"{_told(first, name)}; {step}"
+                )
+
+
+def _told(record: Record, name: str) -> str:
+    """Of a record's field, what tells it from another."""
+    if name == "method":
+        options = json.dumps(record.method.options, sort_keys=True)
+        return f"{record.method.name} {record.method.digest[:12]} {options[:60]}"
+    if name == "task":
+        return f"{record.task.name} version {record.task.version} {record.task.digest[:12]}"
+    if name == "reference":
+        return record.reference.digest[:12] if record.reference else "none"
+    return "of other data" if name == "fingerprints" else str(getattr(record, name))
+
+
+def _check_seeds(parts: Sequence[Part]) -> None:
+    known: dict[int, Path] = {}
+    for place, record in parts:
+        for seed in record.seeds:
+            if seed in known:
+                raise RecordError(
+                    f"{place}: seed {seed} is in {known[seed]} too; join records that share no "
+                    "seed, as `lthbench evaluate --only-seeds` makes them"
+                )
+            known[seed] = place
+
+
+def _transfer(parts: Sequence[Part]) -> dict[str, Any] | None:
+    """Transfer's cells together.
+
+    Tickets that were found at the targets are in a record if every search was cheap: those of some
+    of the records are left out, as an evaluation of all seeds would have none.
+    """
+    place = parts[0][0]
+    moved = [record.transfer for _, record in parts]
+    rows = [entry.model_dump(mode="json") if entry else None for entry in moved]
+    heads = [row and {k: v for k, v in row.items() if k != "cells"} for row in rows]
+    for (other_place, _), head in zip(parts, heads, strict=True):
+        if head != heads[0]:
+            raise RecordError(
+                f"{other_place}: transfer is not as in {place}; evaluate all with --transfer, or "
+                "all without"
+            )
+    if heads[0] is None:
+        return None
+    cells = [row["cells"] if row else [] for row in rows]
+    direct = all(any(cell["kind"] == "direct" for cell in mine) for mine in cells)
+    kept = [cell for mine in cells for cell in mine if direct or cell["kind"] != "direct"]
+    kept.sort(key=lambda c: (c["seed"], c["depth"], -c["density"], c["kind"]))
+    return {**heads[0], "cells": kept}
+
+
+def _environments(records: Sequence[Record], seeds: Sequence[int]) -> dict[str, Any]:
+    """Where each seed was evaluated: the first one's, and those of others that differ from it."""
+    told = {seed: record.environment_of(seed) for record in records for seed in record.seeds}
+    own = told[seeds[0]] if seeds else records[0].environment
+    others = {str(seed): where for seed, where in told.items() if where != own}
+    return {"environment": own, "environments": others or None}
+
+
+def _times(records: Sequence[Record]) -> dict[str, float | str]:
+    """Seconds summed; texts where all have the same."""
+    found: dict[str, float | str] = {}
+    for name in sorted({name for record in records for name in record.times}):
+        values = [record.times[name] for record in records if name in record.times]
+        seconds = [value for value in values if not isinstance(value, str)]
+        if len(seconds) == len(values):
+            found[name] = sum(seconds)
+        elif len(values) == len(records) and len(set(values)) == 1:
+            found[name] = values[0]
+    return found
+
+
+# --- folders ---------------------------------------------------------------------------------
+
+
+def _joined_folders(outs: Sequence[Path], out: Path) -> tuple[Record, ...]:
+    """The folders' records by task, and their files, under a new folder."""
+    claim = _claim(outs)
+    by_task: dict[str, list[Part]] = {}
+    for folder in outs:
+        found = sorted(folder.glob("*/record.json"))
+        if not found:
+            raise RecordError(f"{folder}: no task is finished; {layout.AGAIN}")
+        for path in found:
+            by_task.setdefault(path.parent.name, []).append((path, read_record(path)))
+    try:
+        out.absolute().parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=".merge-", dir=out.absolute().parent, ignore_cleanup_errors=True
+        ) as place:
+            draft = Path(place, "out")
+            write_whole(draft / layout.CLAIM, canonical_json(claim))
+            write_whole(draft / archive.SOURCE, source_of(outs[0]))
+            write_whole(draft / archive.ENVIRONMENT, _packages(outs))
+            records = tuple(_join_task(draft, name, parts) for name, parts in by_task.items())
+            draft.replace(out)
+    except OSError as error:
+        raise ResourceError(f"{out}: cannot write: {refusal(error)}") from error
+    return records
+
+
+def _claim(outs: Sequence[Path]) -> dict[str, Any]:
+    """Whose results the folders hold, all of them."""
+    first, *others = ((folder, layout.claim(folder)) for folder in outs)
+    for folder, claim in others:
+        for name, value in first[1].items():
+            if claim[name] != value:
+                here, there = (
+                    json.dumps(held, sort_keys=True)[:60] for held in (claim[name], value)
+                )
+                raise RecordError(
+                    f"{folder}: an evaluation of {name} {here}, {first[0]} is of {there}; join "
+                    "folders of one method, with the same options, all with --final or all without"
+                )
+    return first[1]
+
+
+def _packages(outs: Sequence[Path]) -> bytes:
+    """The list of packages, with every version of those that differ."""
+    found: dict[str, set[str]] = {}
+    for folder in outs:
+        for name, version in json.loads(packages_of(folder))["packages"].items():
+            found.setdefault(name, set()).add(version)
+    packages = {name: ", ".join(sorted(versions)) for name, versions in found.items()}
+    return canonical_json({"packages": packages})
+
+
+def _join_task(draft: Path, name: str, parts: Sequence[Part]) -> Record:
+    """One task's record and files, under the draft of a folder."""
+    record = joined(parts)
+    folder = draft / name
+    runs = dict(archive.runs(record))
+    answers: dict[str, list[Any]] = {"cells": [], "carried": []}
+    for path, part in parts:
+        for seed in part.seeds:
+            _copy_tickets(path.parent, folder, part, seed)
+        for run in layout.stored_runs(path.parent):
+            if run.name in runs:
+                data = stored_bytes(path.parent, run)
+                write_whole(folder / "cells" / f"{run.key}.safetensors", data)
+                answers[run.part].append(list(run.row))
+    write_whole(folder / layout.ANSWERS, canonical_json(answers))
+    write_whole(folder / layout.TRAINED, _trained([path.parent for path, _ in parts]))
+    write_record(folder / "record.json", record)
+    return record
+
+
+def _copy_tickets(source: Path, folder: Path, record: Record, seed: int) -> None:
+    """The files of a seed's tickets and search."""
+    held = source / "tickets" / f"seed{seed}"
+    if held.is_dir():
+        unfinished = shutil.ignore_patterns(".tmp-*")
+        shutil.copytree(held, folder / "tickets" / held.name, ignore=unfinished)
+    elif any(
+        cell.kind == "ticket" and cell.seed == seed and cell.status != "missing"
+        for cell in record.cells
+    ):
+        raise RecordError(
+            f"{held}: not there, with the tickets of seed {seed}; copy it from where it was made"
+        )
+
+
+def _trained(folders: Sequence[Path]) -> bytes:
+    """By what the cells were trained. No machine goes on in a folder that several have filled: its
+    record would name one of them alone."""
+    tables = [trained_by(folder) for folder in folders]
+    names = sorted({name for table in tables for name in table})
+    several = {
+        name: " and ".join(sorted({str(table.get(name)) for table in tables})) for name in names
+    }
+    return canonical_json(several)
