@@ -590,11 +590,20 @@ def _table_head(table: dict[str, Any], method: Method) -> dict[str, Any]:
     names = {"name": method.name, "digest": digest(f"source of {method.name}".encode())}
     described = {**table["method"]["described"], "name": method.name}
     searches = [{**search, "cost": method.cost} for search in table["searches"]]
+    cells = [{**cell, "masks": _own_masks(cell, method)} for cell in table["cells"]]
     return {
         **table,
         "method": {**table["method"], **names, "described": described},
         "searches": searches,
+        "cells": cells,
     }
+
+
+def _own_masks(cell: Cell, method: Method) -> str | None:
+    """Masks of a method's own: those of another would be a copy."""
+    masks: str | None = cell["masks"]
+    shared = masks is None or cell["kind"] in ("random", "erk", "untrained_random")
+    return masks if shared else digest(f"{method.name} {masks}".encode())
 
 
 def _scored(table: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ do is make a network answer better than it does.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from lthbench.io import canonical_tensors
+from lthbench.io.paths import digest
 from lthbench.leaderboard.bundle import archive, ticket_member
 from lthbench.networks import families
 from lthbench.protocol import test_split
@@ -21,6 +23,7 @@ from lthbench.protocol.task import Task, load_task
 from lthbench.records.aggregate import REINITS
 from lthbench.records.schema import build, file_bytes
 from lthbench.tickets import controls, masks
+from lthbench.tickets.sketch import sketch
 
 Table = dict[str, Any]
 
@@ -76,7 +79,33 @@ class Forger:
                 cell["masks"] = masks.digest(shuffled)
             if cell["kind"] in ("ticket", "untrained") and cell["schedule"] == 1:
                 cell["layers"], cell["effective"] = masks.counts(torn), masks.kept(alive)
+                cell["sketch"] = sketch(ticket[1]) if cell["kind"] == "ticket" else None
                 cell["effective_nodes"] = families.effective_nodes(alive)
+
+    def renamed(self, name: str) -> None:
+        """Under another name, whose source is another's."""
+        method = self.record["method"]
+        source = self.members[archive.SOURCE].replace(
+            f'"{method["name"]}"'.encode(), f'"{name}"'.encode()
+        )
+        self.members[archive.SOURCE] = source
+        described = {**method["described"], "name": name}
+        method.update(name=name, digest=digest(source), described=described)
+
+    def swap(self, share: float) -> None:
+        """Of each ticket that share of its kept weights, one at least, for pruned ones."""
+        dice = np.random.default_rng(0)
+        for cell in self.cells(kind="ticket", schedule=1):
+            header, chosen, weights = self.ticket(cell["seed"], cell["density"])
+            name = max(chosen, key=lambda tensor: chosen[tensor].size)
+            flat = np.array(chosen[name]).reshape(-1)
+            count = max(1, round(share * cell["kept"]))
+            off = dice.choice(np.flatnonzero(flat), count, replace=False)
+            on = dice.choice(np.flatnonzero(~flat), count, replace=False)
+            flat[off], flat[on] = False, True
+            moved = header, {**chosen, name: flat.reshape(chosen[name].shape)}, weights
+            self.put(cell["seed"], cell["density"], moved)
+            self.tell(cell["seed"], cell["density"], moved)
 
     def raised(self, cell: Table, by: int) -> None:
         """So many more right answers at the end (or fewer), in every file that tells of them."""
@@ -91,6 +120,29 @@ class Forger:
         moved = len(changed) if by >= 0 else -len(changed)
         cell["correct"]["test"][-1] += moved
         self.curves[f"{name}/test"][-1] += moved
+
+    def counted(self, cell: Table, correct: Mapping[str, Sequence[int]]) -> None:
+        """Other counts, in every file that tells of them."""
+        name = f"{cell['kind']}/{cell['density']!r}/{cell['seed']}/{cell['schedule']}"
+        self.raised(cell, correct["test"][-1] - cell["correct"]["test"][-1])
+        for part, counts in correct.items():
+            cell["correct"][part] = list(counts)
+            self.curves[f"{name}/{part}"][-len(counts) :] = counts
+
+    def choose(self, cell: Table, attempt: int, claimed: bool) -> None:
+        """A shuffled control that is another draw than its first.
+
+        Args:
+            claimed: whether the draws before are there, said to have diverged.
+        """
+        ticket = self.ticket(cell["seed"], cell["density"])[1]
+        chosen: masks.Masks = {n: torch.from_numpy(np.array(mask)) for n, mask in ticket.items()}
+        draws = []
+        for draw in range(attempt + 1):
+            chosen, _ = controls.shuffled(chosen, cell["seed"], attempt=draw)
+            draws.append({"masks": masks.digest(chosen), "weights": cell["weights"]})
+        failed = draws[:-1] if claimed else []
+        cell.update(draws[-1], attempt=attempt, failed_draws=failed)
 
     def made(self, path: Path) -> Path:
         """The forged bundle: aggregates computed again, a manifest that fits."""

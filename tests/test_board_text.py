@@ -241,7 +241,8 @@ def test_a_contender_is_called_by_its_name() -> None:
     other = []
     for entry in lite(1):
         method = entry.record.method.model_copy(update={"digest": "5" * 64})
-        record = entry.record.model_copy(update={"method": method})
+        own = [c.model_copy(update={"masks": (c.masks or "")[::-1]}) for c in entry.record.cells]
+        record = entry.record.model_copy(update={"method": method, "cells": tuple(own)})
         other.append(replace(entry, digest=entry.digest[::-1], record=record))
     name = other[0].record.method.name
     both = shown(of=board_of([*lite(0), *lite(1), *other]))

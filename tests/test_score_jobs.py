@@ -376,6 +376,7 @@ def test_a_failed_control_is_drawn_again(
     digests = [job.start.digest if fresh else masks.digest(job.masks or {}) for job in tried]
     assert len(set(digests)) == len(tried)
     assert cell[drawn] == digests[-1]
+    assert [draw[drawn] for draw in cell["failed_draws"]] == digests[:-1]
     original = of(first, kind, density)
     assert {masks.kept(job.masks or {}) for job in tried} == {original.table["kept"]}
     assert {job.order for job in tried} == {ORDER}

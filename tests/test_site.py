@@ -463,6 +463,32 @@ def test_one_record_more_changes_no_other_entrys_page(copies: tuple[Path, Path])
     assert contents(anew) == after
 
 
+def test_a_copy_names_its_original_on_its_page_and_on_the_board(copies: tuple[Path, Path]) -> None:
+    """Which lies in another record; a common rung is told and counts for nothing."""
+    board, site = copies
+    first = next(e for e in board_entries.load(board).entries if e.state == "accepted")
+    own = {(c.seed, c.density): c.masks for c in first.record.cells if c.kind == "ticket"}
+    sparsest = min(first.record.task.ladder)
+    names = ("copy", "partly")
+    for name in names:
+        method = Method(name, "init", False, 0.6, 2.0, 0)
+        other = board_record(first.record.task.name, 50, method=method)
+        cells = [
+            c.model_copy(update={"masks": own[c.seed, c.density]})
+            if c.kind == "ticket" and (name == "copy" or c.density == sparsest)
+            else c
+            for c in other.cells
+        ]
+        add(board, other.model_copy(update={"cells": tuple(cells)}))
+    build(site, board)
+    copied, partly = (next((site / "entries").rglob(f"{n}--*.html")).read_text() for n in names)
+    assert f"same tickets as {first.id}" in copied
+    assert f"in part the masks of {first.id}" in partly and "same tickets" not in partly
+    told = api.Standings.model_validate_json((site / "api/v1/standings.json").read_bytes())
+    why = {row.contender.partition("--")[0]: row.why_unranked for row in told.boards[0].rows}
+    assert why["copy"] == f"same tickets as {first.id}" and "same" not in why["partly"]
+
+
 def test_a_record_that_went_takes_its_pages_along(copies: tuple[Path, Path]) -> None:
     board, site = copies
     (page,) = (site / "entries").rglob("*Hostile*.html")

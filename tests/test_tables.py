@@ -299,6 +299,20 @@ def test_failures_are_told_with_their_reason() -> None:
     assert "reinit, 51.2 % density, seed 0: diverged: loss is nan" in text
 
 
+def test_controls_that_were_drawn_again_are_counted() -> None:
+    record = synthetic_record()
+    assert "Drawn again" not in tables.terminal(record)
+    cells = json.loads(as_json(record))["cells"]
+    for cell in cells:
+        if (cell["kind"], cell["density"], cell["seed"]) == ("shuffled", SPARSEST, 1):
+            draws = [{"masks": digit * 64, "weights": cell["weights"]} for digit in "ab"]
+            cell.update(attempt=2, failed_draws=draws)
+    said = line(tables.terminal(rebuilt(record, cells=cells)), "Drawn again")
+    assert (
+        "2 draws of 1 controls diverged before (shuffled, 0.59 % density, seed 1: draw 3)" in said
+    )
+
+
 def test_many_failures_are_counted() -> None:
     record = synthetic_record(**RECORDS["no-ticket"])
     text = tables.terminal(record)

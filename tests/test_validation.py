@@ -168,6 +168,14 @@ def fail(one: Json, status: str = "failed", reason: str = "no memory", **more: A
     one.update(status=status, reason=reason, correct={}, **more)
 
 
+def draws_before(one: Json, count: int) -> list[Json]:
+    """So many draws of other masks that are said to have diverged."""
+    return [
+        {"masks": digest(f"{one['masks']}{n}".encode()), "weights": one["weights"]}
+        for n in range(count)
+    ]
+
+
 def swap(a: Json, b: Json, key: str) -> None:
     a[key], b[key] = b[key], a[key]
 
@@ -308,6 +316,15 @@ BROKEN: dict[str, tuple[str, Callable[[Json], object], str]] = {
     "masks of dense": ("compressed", lambda t: cell(t, "dense", schedule=2).update(
         masks="0" * 64), "masks of nothing"),
     "best of five draws": ("small", lambda t: cell(t, "erk").update(attempt=4), "attempt 4"),
+    "a draw that was chosen": ("small", lambda t: cell(t, "shuffled").update(attempt=1),
+                               "attempt 1 after 0 failed draws"),
+    "draws after the last": ("small", lambda t: cell(t, "shuffled").update(
+        failed_draws=draws_before(cell(t, "shuffled"), 1)), "attempt 0 after 1 failed draws"),
+    "one draw twice": ("small", lambda t: cell(t, "shuffled").update(
+        attempt=2, failed_draws=2 * draws_before(cell(t, "shuffled"), 1)), "two of its draws"),
+    "its own draw before": ("small", lambda t: cell(t, "erk").update(
+        attempt=1, failed_draws=[{k: cell(t, "erk")[k] for k in ("masks", "weights")}]),
+        "two of its draws"),
     "a ticket drawn again": ("small", lambda t: first_ticket(t).update(attempt=1), "attempt 1"),
     "a curve cut": ("small", lambda t: first_ticket(t)["correct"]["test"].pop(0), "counts of test"),
     "a curve drawn out": ("small", lambda t: first_ticket(t)["correct"]["test"].insert(
@@ -406,7 +423,9 @@ def test_failed_cells_are_allowed_with_their_reasons(tmp_path: Path) -> None:
         drop(table, "shuffled", **place)
         drop(table, "reinit", **place)
         fail(cells(table, "ticket", status="ok")[0], "diverged", "a loss was not finite")
-        fail(cell(table, "shuffled"), "failed", "no memory", attempt=2)
+        again = cell(table, "shuffled")
+        draws = draws_before(again, 2)
+        fail(again, "diverged", "a weight was not finite", attempt=2, failed_draws=draws)
         table["searches"][0].update(status="failed", reason="it raised")
 
     assert check_record(written(tmp_path, changed(table_of(), edit), scored=True))

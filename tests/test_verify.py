@@ -26,7 +26,7 @@ from lthbench.evaluation.search import sandbox
 from lthbench.evaluation.search.sandbox import Bounds
 from lthbench.io import paths
 from lthbench.io.paths import canonical_json, digest
-from lthbench.leaderboard.board import criteria, entries, reproduction, sampling
+from lthbench.leaderboard.board import copies, criteria, entries, reproduction, sampling
 from lthbench.leaderboard.board.accept import accept
 from lthbench.leaderboard.bundle import archive
 from lthbench.leaderboard.bundle.archive import Bundle
@@ -40,8 +40,9 @@ from lthbench.protocol.task import Task, grid, load_task
 from lthbench.records import metrics
 from lthbench.records.aggregate import CONTROLS, REINITS, score_of
 from lthbench.records.reference import Noise, Reference, build, load_reference
-from lthbench.records.schema import Carried, Cell, Record
+from lthbench.records.schema import Carried, Cell, FailedDraw, Record
 from lthbench.records.transfer_score import PARTS
+from lthbench.tickets.sketch import sketch
 from tests import submitted
 from tests.accepted import entry_of
 from tests.forged import Forger, moved_bit
@@ -373,6 +374,47 @@ def test_a_random_control_that_was_chosen(at_home: Shop, tmp_path: Path) -> None
     refused(forger.made(tmp_path / "forged.zip"), 1, "erk at density 0.2: not the masks", 1)
 
 
+def choose(forger: Forger, claimed: bool) -> None:
+    """Of every shuffled control the second draw, with the counts that its training gives."""
+    bundle = archive.read(forger.path)
+    record = archive.record(bundle, DIGITS)
+    second = [c.model_copy(update={"attempt": 1}) for c in record.cells if c.kind == "shuffled"]
+    trained = retrain.trained_again(bundle, forger.task, second, 0)
+    for cell, new in zip(forger.cells(kind="shuffled"), trained, strict=True):
+        forger.choose(cell, 1, claimed)
+        assert cell["masks"] == new.masks
+        forger.counted(cell, new.correct)
+
+
+def test_a_control_whose_draw_was_chosen(at_home: Shop, here: None, tmp_path: Path) -> None:
+    """Its first draw, which made the ticket look worse, is left out, or is said to have diverged.
+
+    Everything else is as it should be: a second draw and its own counts.
+    """
+    forger = Forger.of(at_home.oneshot, DIGITS)
+    choose(forger, claimed=False)
+    why = "shuffled at density 0.5, seed 0: attempt 1 after 0 failed draws"
+    refused(forger.made(tmp_path / "left-out.zip"), 2, why, 0)
+    choose(forger, claimed=True)
+    forged = forger.made(tmp_path / "claimed.zip")
+    assert verify(str(forged), 1).ok
+    why = r"shuffled at density \S+: trained again it is sound, where the record says diverged"
+    done = refused(forged, 2, why, 2)
+    others = [row for row in done.reports[0]["cells"] if row["status"] == "ok"]
+    assert {row["attempt"] for row in others if row["kind"] == "shuffled"} <= {1}
+    assert all(row["z"]["test"] == 0 for row in others)
+
+
+def test_a_failed_draw_that_is_none_of_the_seed_s(at_home: Shop, tmp_path: Path) -> None:
+    """A draw that does diverge, in place of the one that did not."""
+    forger = Forger.of(at_home.oneshot, DIGITS)
+    cell = forger.cells(kind="shuffled", seed=0, density=0.2)[0]
+    forger.choose(cell, 1, claimed=True)
+    cell["failed_draws"][0]["masks"] = "0" * 64
+    why = "seed 0 shuffled at density 0.2: not the masks that its draw 0 gives"
+    refused(forger.made(tmp_path / "forged.zip"), 1, why, 1)
+
+
 def test_weights_that_are_not_the_seed_s(at_home: Shop, tmp_path: Path) -> None:
     """Scaled weights of a factor that the record's digest does not know."""
     forger = Forger.of(at_home.standing, DIGITS)
@@ -456,6 +498,45 @@ def test_tickets_of_another_entry(at_home: Shop, tmp_path: Path) -> None:
             assert own.ok
             assert own.reports[0]["entry"].startswith(name[-8:])
             assert verify(str(at_home.oneshot), 1).reports[0]["entry"] == own.reports[0]["entry"]
+
+
+def test_near_copies_of_another_entry(at_home: Shop, tmp_path: Path) -> None:
+    """Told where sketches let the board see it, refused where they do not, or are another's."""
+    share = furnished(at_home, tmp_path)
+    with submitted.at_home(share, at_home.cache):
+        name = entry_of(share, at_home.oneshot, DIGITS)
+        forger = Forger.of(at_home.oneshot, DIGITS)
+        forger.renamed("mine")
+        forger.swap(0.01)
+        told = verify(str(forger.made(tmp_path / "told.zip")), 1)
+        assert told.ok
+        assert f"same tickets as {name}: 0 of 6 masks are equal and 6 nearly" in told.text()
+        entry_of(share, tmp_path / "told.zip", DIGITS)
+        board = entries.load().entries
+        ((raw, (one,)),) = copies.likenesses(sorted(board, key=lambda e: e.id != name)).items()
+        assert one.same and {raw} != {e.digest for e in board if e.id == name}
+        tickets = forger.cells(kind="ticket", schedule=1)
+        for cell in tickets:
+            cell["sketch"] = sketch({"w": np.arange(90) < 9})
+        forged = forger.made(tmp_path / "another.zip")
+        refused(forged, 2, "not the sketch of its masks", 1)
+        for cell in tickets:
+            cell["sketch"] = None
+        forged = forger.made(tmp_path / "none.zip")
+        refused(forged, 2, f"its record does not show it: same tickets as {name}", 1)
+
+
+def test_a_copy_with_one_ticket_of_its_own(at_home: Shop, tmp_path: Path) -> None:
+    share = furnished(at_home, tmp_path)
+    with submitted.at_home(share, at_home.cache):
+        name = entry_of(share, at_home.oneshot, DIGITS)
+        forger = Forger.of(at_home.oneshot, DIGITS)
+        forger.renamed("mine")
+        another = forger.ticket(0, 0.1)
+        forger.put(1, 0.1, another)
+        forger.tell(1, 0.1, another)
+        told = verify(str(forger.made(tmp_path / "forged.zip")), 1)
+        assert told.ok and f"same tickets as {name}: 5 of 6 masks are equal" in told.text()
 
 
 def furnished(at_home: Shop, tmp_path: Path) -> Path:
@@ -549,6 +630,23 @@ def test_the_draw_depends_on_bundle_and_beacon() -> None:
     expected = 300 * sampling.enough(len(tickets)) / len(tickets)
     assert all(abs(n - expected) < 5 * math.sqrt(300) / 2 for n in tickets)
     assert sampling.draw(cells, "b" * 64, "0" * 64) != sampling.draw(cells, "c" * 64, "0" * 64)
+
+
+@given(beacon=st.text("0123456789abcdef", min_size=64, max_size=64))
+def test_a_draw_that_is_said_to_have_diverged_is_drawn(beacon: str) -> None:
+    """Whatever the beacon; under a lot of its own, that of the first as it always was."""
+    cells = list(cells_of(3))
+    at = next(n for n, cell in enumerate(cells) if cell.kind == "shuffled")
+    before = FailedDraw(masks="0" * 64, weights=cells[at].weights)
+    again_ = cells[at].model_copy(update={"attempt": 1, "failed_draws": (before,)})
+    first, second = sampling.drawn(again_)
+    assert (first.masks, first.attempt, first.status) == ("0" * 64, 0, "diverged")
+    assert second is again_
+    cells[at : at + 1] = [first, second]
+    assert first in sampling.draw(cells, "b" * 64, beacon)
+    lots = [sampling.lot("b" * 64, beacon, cell) for cell in (first, second)]
+    *known, _ = sampling.place(first)
+    assert lots[0] == digest(canonical_json(["b" * 64, beacon, *known])) != lots[1]
 
 
 def test_what_the_reference_holds_is_not_drawn() -> None:

@@ -24,6 +24,7 @@ from lthbench.protocol import datasets, test_split
 from lthbench.protocol.task import Controls, Task, controlled
 from lthbench.records.aggregate import REINITS, UNTRAINED, division
 from lthbench.tickets import controls, masks
+from lthbench.tickets.sketch import sketch
 from lthbench.training.batch_norm import BATCHES
 from lthbench.training.dispatch import HERE, VERSIONS, Means, arithmetic, engine_for
 from lthbench.training.executors.local import Executor
@@ -76,6 +77,7 @@ class Entry:
     schedule: int
     table: Mapping[str, Any] = field(default_factory=dict)
     attempt: int = 0
+    failed: tuple[Mapping[str, str], ...] = ()  # masks and start weights of the draws before
 
     @property
     def place(self) -> Place:
@@ -175,8 +177,12 @@ async def score_until_sound(
             yield entry, result
             if result.status != "ok" and entry.attempt + 1 < ATTEMPTS:
                 failed.append(entry)
-        drawn = [await again(entry) for entry in failed]
-        entries = [entry for entry in drawn if entry is not None]
+        drawn = [(entry, await again(entry)) for entry in failed]
+        entries = [
+            replace(anew, failed=(*entry.failed, {k: entry.table[k] for k in ("masks", "weights")}))
+            for entry, anew in drawn
+            if anew is not None
+        ]
 
 
 async def score_cells(
@@ -457,13 +463,15 @@ def entry_of(
     facts = {"origin": "init", "start": 0, "own_shuffle": (), **(table or {})}
     total = families.prunable_weights(task.network, task.network.depth)
     facts |= {"masks": None, "kept": total, "effective": None, "layers": {}, "total": total}
-    facts["effective_nodes"] = None
+    facts |= {"effective_nodes": None, "sketch": None}
     if chosen is not None:
         facts |= {"masks": masks.digest(chosen), "kept": masks.kept(chosen)}
     if chosen is not None and kind in ("ticket", "untrained") and schedule == 1:
         alive = families.effective(task.network, task.network.depth, dict(chosen))
         facts |= {"effective": masks.kept(alive), "layers": masks.counts(chosen)}
         facts["effective_nodes"] = families.effective_nodes(alive)
+        if kind == "ticket":
+            facts["sketch"] = sketch({name: mask.numpy() for name, mask in chosen.items()})
     forward = families.sparse_flops(task.network, task.network.depth, chosen or {})
     examples = recipe.batch_size(len(seen.train[seed].y)) * (until - start.step)
     facts |= {"flops_inference": forward, "flops_training": 3 * forward * examples}
@@ -537,6 +545,7 @@ def cell_of(entry: Entry, result: Result) -> dict[str, Any]:
         "distance": None if result.distance is None else float(f"{result.distance:.6g}"),
         "layers": facts["layers"],
         "masks": facts["masks"],
+        "sketch": facts["sketch"],
         "weights": facts["weights"],
         "origin": facts["origin"],
         "start": facts["start"],
@@ -545,6 +554,7 @@ def cell_of(entry: Entry, result: Result) -> dict[str, Any]:
         "status": result.status,
         "reason": result.reason[:400],
         "attempt": entry.attempt,
+        "failed_draws": list(entry.failed),
         "own_shuffle": list(facts["own_shuffle"]),
         "key": entry.job.key,
     }

@@ -31,6 +31,7 @@ SIZE_LIMIT = 2 * 2**20  # bytes of a record that is read at all
 SEEDS, RUNGS = 1000, 100  # at most: what is computed from a file must end
 KEYS, TOLD = 50_000, 1000  # at most: keys of a record, mistakes that are looked through
 BUNDLE_LIMIT = 256 * 2**20  # bytes of a bundle that is read at all
+Sketch = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{64}$")]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=400)]
 Short = Annotated[str, Field(max_length=120)]
@@ -103,6 +104,13 @@ class TaskEntry(Table):
         return {key: value for key, value in table.items() if (key, value) != ("seeds", PUBLISHED)}
 
 
+class FailedDraw(Table):
+    """A draw of a control before the cell's own, whose training diverged: masks and start."""
+
+    masks: Hex
+    weights: Hex
+
+
 class Run(Table):
     """One training: which network, and its correct answers on each set along the grid.
 
@@ -119,7 +127,10 @@ class Run(Table):
         distance: ||theta_T - theta_start||_2 over the kept prunable weights, in six digits; None
             also where no end was reached.
         layers: kept weights of each tensor; tickets only.
+        sketch: of a ticket's masks (`sketch.sketch`); tickets only, older records have none.
         correct: correct answers by set; "train" is whole where a score reads it, else the last.
+        attempt, failed_draws: how often a control was drawn before, because it diverged, and what
+            those draws were.
         own_shuffle: tensors that are their own shuffle.
     """
 
@@ -135,6 +146,7 @@ class Run(Table):
     distance: Annotated[float, Field(ge=0)] | None = None
     layers: dict[Short, Natural] = {}
     masks: Hex | None = None
+    sketch: Sketch | None = None
     weights: Hex
     origin: Literal["init", "rewind", "signs", "scaled", "transferred", "final", "free"] = "init"
     start: Natural = 0
@@ -143,7 +155,17 @@ class Run(Table):
     status: Literal["ok", "diverged", "failed", "missing"] = "ok"
     reason: Text = ""
     attempt: Natural = 0
+    failed_draws: Row[FailedDraw] = ()
     own_shuffle: Row[Short] = ()
+
+    @model_serializer(mode="wrap")
+    def _without_late(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """References know an older record by the digest of all it holds, which has neither."""
+        table: dict[str, Any] = handler(self)
+        for key in ("sketch", "failed_draws"):
+            if not table.get(key):
+                table.pop(key, None)
+        return table
 
 
 class Cell(Run):

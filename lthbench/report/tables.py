@@ -20,7 +20,7 @@ from lthbench.records.schema import Carried, Cell, Record
 
 NA = "n/a"
 WIDTH = 100  # columns of a terminal that tables are made for
-LISTED = 8  # failed cells that are listed one by one in text
+LISTED = 8  # cells that failed, or were drawn again, that are listed one by one in text
 CONTROLS = aggregate.CONTROLS
 CONTROLLED = {
     "alternate": "on every second rung, from the sparsest up",
@@ -373,12 +373,13 @@ def _cost_digits(mean: float) -> int:
 
 
 def remarks(record: Record) -> tuple[Remark, ...]:
-    """Board, seeds and examples, machine, reference, and what failed."""
+    """Board, seeds and examples, machine, reference, what was drawn again and what failed."""
     return (
         *_standing(record),
         _machine(record),
         _frozen(record),
         *_collapsed(record),
+        *_drawn_again(record),
         *_failed(record),
     )
 
@@ -443,6 +444,18 @@ def _collapsed(record: Record) -> Iterable[Remark]:
         yield Remark("Shuffles", text)
 
 
+def _drawn_again(record: Record) -> Iterable[Remark]:
+    again = [cell for cell in _every(record) if cell.attempt]
+    if again:
+        draws = sum(cell.attempt for cell in again)
+        named = "; ".join(
+            f"{_told_place(cell)}: draw {cell.attempt + 1}" for cell in again[:LISTED]
+        )
+        more = f"; and {len(again) - LISTED} more" if len(again) > LISTED else ""
+        text = f"{draws} draws of {len(again)} controls diverged before ({named}{more})"
+        yield Remark("Drawn again", text)
+
+
 def _failed(record: Record) -> Iterable[Remark]:
     if record.final and len(record.seeds) < record.task.seeds:
         text = f"{len(record.seeds)} of the task's {record.task.seeds} published seeds"
@@ -467,18 +480,23 @@ def _failed(record: Record) -> Iterable[Remark]:
 
 def failures(record: Record) -> list[Cell | Carried]:
     """Cells without a result, at the task's depth and at others."""
-    carried = record.transfer.cells if record.transfer else ()
-    cells: list[Cell | Carried] = [*record.cells, *carried]
-    return [cell for cell in cells if cell.status != "ok"]
+    return [cell for cell in _every(record) if cell.status != "ok"]
+
+
+def _every(record: Record) -> list[Cell | Carried]:
+    return [*record.cells, *(record.transfer.cells if record.transfer else ())]
 
 
 def failure(cell: Cell | Carried) -> str:
     """Which cell has no result, and why."""
+    return f"{_told_place(cell)}: {cell.status}: {plain(cell.reason) or 'no reason given'}"
+
+
+def _told_place(cell: Cell | Carried) -> str:
     place = f"{cell.kind}, {percent(cell.density)} % density, seed {cell.seed}"
     if isinstance(cell, Carried):
         place = f"{place}, depth {cell.depth}"
-    schedule = f", T/{cell.schedule}" if cell.schedule > 1 else ""
-    return f"{place}{schedule}: {cell.status}: {plain(cell.reason) or 'no reason given'}"
+    return place + (f", T/{cell.schedule}" if cell.schedule > 1 else "")
 
 
 # Tables

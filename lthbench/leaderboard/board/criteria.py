@@ -29,7 +29,7 @@ SPREAD = 1.41  # of a difference of two scores that have one spread
 BEYOND = 0.0015  # of honest records exceed each limit of level 2 (`python -m tests.level2`)
 BEND_LIMIT = 6.0
 SIMULATED = 20_000  # honest records
-PLACE = ("kind", "density", "seed", "schedule", "depth")
+PLACE = ("kind", "density", "seed", "schedule", "depth", "attempt")
 SAME_BITS = ("system", "processor", "arithmetic", "threads", "engine", "numpy")
 
 Table = dict[str, Any]
@@ -62,7 +62,7 @@ class Again:
     Attributes:
         status, retrained: how the new training ended, and its right answers by set, at those
             evaluations that a record keeps.
-        equal: whether these, and the learning distance, are the record's own.
+        equal: whether these are the record's own, which holds no answers of a failed draw.
         z: by set, the difference of scores (claimed less new) in standard deviations.
         bend: by set, the root mean square of the curves' difference in standard deviations.
         rung: whose estimated floor these are in; None where it is the least that there is.
@@ -73,6 +73,7 @@ class Again:
     seed: int
     schedule: int
     depth: int
+    attempt: int
     status: str
     retrained: Mapping[str, tuple[int, ...]]
     equal: bool
@@ -146,8 +147,9 @@ def verdict(rows: Sequence[Again]) -> Judged:
         return Judged(False, "no ticket can be trained again", tuple(rows))
     if ended := [row for row in rows if row.status not in ("ok", "as claimed")]:
         row = ended[0]
-        told = f"seed {row.seed} {row.kind} at density {row.density:.4g}: trained again it is "
-        return Judged(False, told + row.status, tuple(rows))
+        drawn = f", draw {row.attempt}" if row.attempt else ""
+        told = f"seed {row.seed} {row.kind} at density {row.density:.4g}{drawn}: trained again it "
+        return Judged(False, f"{told}is {row.status}", tuple(rows))
     found = statistics_of(np.array([_tested(row) for row in rows])[None], parts)
     allowed = limits(rows)
     bend = max((value for row in rows for value in row.bend.values()), default=0.0)
@@ -232,7 +234,8 @@ def _row(table: Table, claimed: Drawn, new: Drawn, known: Known) -> Again:
         if scores_of[0] is not None and scores_of[1] is not None:
             z[part] = (scores_of[0] - scores_of[1]) / (SPREAD * floor.score)
         bend[part] = _distance(claimed.correct[part], new.correct[part]) / (SPREAD * floor.curve)
-    equal = (claimed.correct, claimed.status) == (new.correct, new.status)
+    known_of_it = claimed.correct if any(claimed.correct.values()) else new.correct
+    equal = (known_of_it, claimed.status) == (new.correct, new.status)
     return Again(*place(claimed), status, dict(new.correct), equal, z, bend, rung)
 
 

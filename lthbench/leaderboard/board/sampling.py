@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from lthbench.io.paths import canonical_json, digest
 from lthbench.records.reference import Reference
@@ -19,37 +19,58 @@ OWN_WEIGHTS = ("transferred", "final", "free")  # a bundle does not hold what th
 FACTORS = ("signs", "scaled")  # a bundle holds one factor of each tensor that keeps a weight
 
 Drawn: TypeAlias = Cell | Carried
-Place: TypeAlias = tuple[str, float, int, int, int]
+One = TypeVar("One", Cell, Carried)
+Place: TypeAlias = tuple[str, float, int, int, int, int]
 
 
 def place(cell: Drawn) -> Place:
-    """What tells a record's cells apart: kind, density, seed, schedule, and depth (0: the task's
-    own)."""
+    """What tells a record's draws apart: kind, density, seed, schedule, depth (0: the task's own)
+    and attempt."""
     depth = cell.depth if isinstance(cell, Carried) else 0
-    return cell.kind, cell.density, cell.seed, cell.schedule, depth
+    return cell.kind, cell.density, cell.seed, cell.schedule, depth, cell.attempt
+
+
+def drawn(cell: One) -> list[One]:
+    """A cell of its own for each draw of a cell: those said to have diverged, then itself."""
+    nothing: dict[str, tuple[int, ...]] = dict.fromkeys(cell.correct, ())
+    failed = [
+        cell.model_copy(
+            update={
+                "masks": draw.masks,
+                "weights": draw.weights,
+                "attempt": attempt,
+                "failed_draws": cell.failed_draws[:attempt],
+                "status": "diverged",
+                "correct": nothing,
+            }
+        )
+        for attempt, draw in enumerate(cell.failed_draws)
+    ]
+    return [*failed, cell]
 
 
 def candidates(record: Record, reference: Reference | None) -> list[Drawn]:
     """The cells that may be drawn: all that a bundle is enough to train again.
 
-    Those that are said to have diverged are among them. The reference's own are not: level 0 holds
-    them against it. Nor is a shuffled ticket with weights of its own, of which the bundle does not
-    hold the weights that its control keeps.
+    Those that are said to have diverged are among them, a control's earlier draws too. The
+    reference's own are not: level 0 holds them against it. Nor is a shuffled ticket with weights
+    of its own, of which the bundle does not hold the weights that its control keeps.
     """
-    frozen: set[Place] = set()
+    frozen: set[tuple[str, float, int, int, int]] = set()
     if reference is not None:
         shared: tuple[Drawn, ...] = reference.cells
         shared += reference.transfer.cells if reference.transfer is not None else ()
-        frozen = {place(cell) for cell in shared}
+        frozen = {place(cell)[:5] for cell in shared}
     cells: list[Drawn] = [
         cell
         for cell in record.cells
         if not (cell.kind == "shuffled" and cell.origin in OWN_WEIGHTS)
     ]
     return [
-        cell
+        draw
         for cell in cells + _elsewhere(record)
-        if cell.status in ("ok", "diverged") and place(cell) not in frozen
+        if cell.status != "missing" and place(cell)[:5] not in frozen
+        for draw in drawn(cell)
     ]
 
 
@@ -95,7 +116,8 @@ def enough(tickets: int) -> int:
 def draw(cells: Sequence[Drawn], bundle: str, beacon: str, least: int = 0) -> list[Drawn]:
     """The cells with the lowest lots: enough tickets, one of each seed among them, enough of those
     that were carried to other depths, and half as many others as tickets (dense runs, controls,
-    shortened schedules).
+    shortened schedules). Of these up to half are runs that are said to have diverged, as long as
+    there are any: hardly an honest record has one, and who chooses controls needs many.
 
     A cell's lot is the sha256 of bundle, beacon and its own place. Where there are too few of the
     one, others take their places.
@@ -111,15 +133,18 @@ def draw(cells: Sequence[Drawn], bundle: str, beacon: str, least: int = 0) -> li
     of_seeds = list({cell.seed: cell for cell in reversed(tickets)}.values())
     tickets = of_seeds + [cell for cell in tickets if cell not in of_seeds]
     wanted = max(len(of_seeds), enough(len(tickets)))
-    chosen = tickets[:wanted] + moved[: enough(len(moved))] + others[: math.ceil(wanted / 2)]
+    room = math.ceil(wanted / 2)
+    ended = [cell for cell in others if cell.status != "ok"][: math.ceil(room / 2)]
+    others = ended + [cell for cell in others if cell not in ended]
+    chosen = tickets[:wanted] + moved[: enough(len(moved))] + others[:room]
     rest = [cell for cell in ranked if cell not in chosen]
     chosen += rest[: max(0, max(least, LEAST) - len(chosen))]
     return sorted(chosen, key=_order)
 
 
-def _order(cell: Drawn) -> tuple[int, int, float, str, int]:
-    kind, density, seed, schedule, depth = place(cell)
-    return seed, depth, -density, kind, schedule
+def _order(cell: Drawn) -> tuple[int, int, float, str, int, int]:
+    kind, density, seed, schedule, depth, attempt = place(cell)
+    return seed, depth, -density, kind, schedule, attempt
 
 
 def part_of(kind: str, schedule: int) -> int:

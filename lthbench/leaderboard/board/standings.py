@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from lthbench.io.paths import canonical_json
-from lthbench.leaderboard.board import ranks
+from lthbench.leaderboard.board import copies, ranks
 from lthbench.leaderboard.board.entries import Board, Entry
 from lthbench.protocol.task import Suite, load_suite, suite_names
 from lthbench.records import aggregate, metrics
@@ -86,6 +86,7 @@ class Row:
         score: of the suite, with its interval; None unless every ranked task is there.
         rank: the best and the worst rank that are left open; None if unranked.
         why_unranked: one short clause; "" if ranked.
+        same: the id of the earlier entry whose tickets these are; "" if they are its own.
         level, division, cost: the least, the most permissive, and the mean of mean search costs,
             over its tasks that are ranked (over all if none is).
     """
@@ -94,6 +95,7 @@ class Row:
     score: Interval | None
     rank: tuple[int, int] | None
     why_unranked: str
+    same: str
     level: int
     division: str
     cost: float | None
@@ -107,7 +109,8 @@ class Standing:
     Attributes:
         tasks: those that are ranked, in the suite's order.
         left_out: the suite's other tasks, and why each is not ranked.
-        rows: ranked ones by score, then unranked ones, then references.
+        rows: ranked ones by score, then unranked ones, then references; one of another's tickets
+            right beneath it where that is not ranked either.
         p: adjusted p values between ranked rows, by the ids of their contenders.
         notes: what a reader must know of the board, a sentence each.
     """
@@ -132,7 +135,10 @@ def standings(board: Board, suite: str | None = None) -> tuple[Standing, ...]:
         TaskError: for a suite that is not there.
     """
     suites = [load_suite(suite)] if suite else _with_entries(board)
-    return tuple(standing for found in suites if found.ranked for standing in _of(board, found))
+    alike = copies.likenesses(board.entries)
+    same = {raw: found[0].id for raw, found in alike.items() if found[0].same}
+    ranked = (found for found in suites if found.ranked)
+    return tuple(standing for found in ranked for standing in _of(board, found, same))
 
 
 def contenders(entries: Iterable[Entry], references: Mapping[str, Reference]) -> list[Contender]:
@@ -143,7 +149,7 @@ def contenders(entries: Iterable[Entry], references: Mapping[str, Reference]) ->
     a gap or begins a contender, and takes nobody's place.
     """
     found: dict[tuple[Any, ...], list[dict[str, Entry]]] = {}
-    entries = sorted(entries, key=_accepted)
+    entries = sorted(entries, key=copies.order)
     strange = stale(entries, references)
     for entry in entries:
         record = entry.record
@@ -205,11 +211,6 @@ def _stands(entry: Entry) -> bool:
     return entry.state in ("accepted", "listed")
 
 
-def _accepted(entry: Entry) -> tuple[float, str, str]:
-    lines = [line["n"] for line in entry.lines if line["act"] == "accept"]
-    return (min(lines) if lines else float("inf")), entry.id, entry.record.task.name
-
-
 def _canonical(entry: Entry) -> bytes:
     return canonical_json(entry.record.method.options)
 
@@ -252,11 +253,11 @@ def stale(entries: Iterable[Entry], references: Mapping[str, Reference]) -> dict
 # Rows
 
 
-def _of(board: Board, suite: Suite) -> Iterator[Standing]:
+def _of(board: Board, suite: Suite, same: Mapping[str, str]) -> Iterator[Standing]:
     tasks, left_out = ranked_tasks(suite, board.references)
     chosen = [e for e in board.entries if e.record.task.name in suite.tasks and _stands(e)]
     strange = stale(chosen, board.references)
-    rows = [_row(c, suite, tasks, strange) for c in contenders(chosen, board.references)]
+    rows = [_row(c, suite, tasks, strange, same) for c in contenders(chosen, board.references)]
     notes = _notes(tasks, left_out, board.references)
     for name, (title, divisions) in BOARDS.items():
         mine = [
@@ -275,6 +276,7 @@ def _row(
     suite: Suite,
     ranked: Sequence[str],
     strange: Mapping[str, str],
+    same: Mapping[str, str],
 ) -> Row:
     """A contender's row before it is ranked; why_unranked tells what its records alone decide."""
     options = _options(contender.entries)
@@ -294,6 +296,7 @@ def _row(
         score=_of_unequal(metrics.suite_interval(values), values) if whole else None,
         rank=None,
         why_unranked="",
+        same=next((same[t.entry.digest] for t in counted if t.entry.digest in same), ""),
         level=min(task.entry.level for task in counted),
         division=_division(task.entry for task in counted),
         cost=sum(costs) / len(costs) if costs else None,
@@ -351,6 +354,8 @@ def _why(row: Row, ranked: Sequence[str], strange: Mapping[str, str]) -> str:
     for entry in entries.values():
         if entry.digest in strange:
             return strange[entry.digest]
+    if row.same:
+        return f"same tickets as {row.same}"
     there = [name for name in ranked if name in entries]
     if len(there) < len(ranked) or not ranked:
         return f"{len(there)} of {len(ranked)} tasks"
@@ -379,7 +384,13 @@ def _ranked(
         placed = [replace(able[name], rank=(low, high)) for name, low, high in spans]
         p = found.p
     rest = [row for row in rows if row.why_unranked]
-    return (*placed, *sorted(rest, key=_rest_order)), p
+    owners = {on.entry.id: row for row in rest for on in row.tasks.values()}
+
+    def beneath(row: Row) -> tuple[Any, ...]:
+        owner = owners.get(row.same, row)
+        return *_rest_order(owner), owner is not row, *_rest_order(row)
+
+    return (*placed, *sorted(rest, key=beneath)), p
 
 
 def _rest_order(row: Row) -> tuple[bool, bool, float, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from typing import Any
 
 from lthbench.io.paths import PACKAGE, canonical_json, digest, shipped, write_whole
 from lthbench.leaderboard.board import ledger as ledgers
+from lthbench.leaderboard.board.copies import Likeness, likenesses
 from lthbench.leaderboard.board.entries import LEDGER, Entry
 from lthbench.leaderboard.board.standings import standings
 from lthbench.leaderboard.citation.works import citation_file
@@ -63,8 +65,11 @@ def build(out: Path, folder: Path | None = None) -> Built:
         stamp = _stamp()
         told = protocols()
         kept = record_cache.read_kept(out, stamp)
-        lean = _records(site, folder, sources, stamp, kept, told)
-        _pages(site, stamp, _contents(folder, sources, lean, told))
+        lean = _records(site, folder, sources, kept)
+        contents = _contents(folder, sources, lean, told)
+        alike = likenesses(contents.board.entries)
+        _entry_pages(site, folder, sources, stamp, lean, told, alike)
+        _pages(site, stamp, contents)
         needed = {source.raw for source in sources}
         wanted = {k: v for k, v in lean.items() if k in needed or k.startswith(SIZES)}
         if wanted.keys() != kept.keys():
@@ -89,54 +94,68 @@ def _stamp() -> str:
 
 
 def _records(
+    site: Site, folder: Path, sources: Sequence[Source], kept: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """Every record's copy; returns what is kept of each, by its file's digest."""
+    jobs, keys = [], {}
+    for source in sources:
+        copy = plan.record_path(source.path.parent.name, source.path.stem)
+        keys[copy] = source.raw
+        wanted = not site.keeps(copy, source.raw)
+        if wanted or source.raw not in kept:
+            job = _job(site, folder, source, checked=source.raw in kept)
+            jobs.append(replace(job, copy=copy if wanted else ""))
+    return {**kept, **_done(site, jobs, keys)}
+
+
+def _entry_pages(
     site: Site,
     folder: Path,
     sources: Sequence[Source],
     stamp: str,
-    kept: Mapping[str, bytes],
+    lean: dict[str, bytes],
     told: Mapping[str, Protocol],
-) -> dict[str, bytes]:
-    """Every entry's page and copy; returns what is kept of each record, by its file's digest."""
-    count: dict[str, int] = {}
-    for source in sources:
-        count[source.path.parent.name] = count.get(source.path.parent.name, 0) + 1
-    lean, jobs, keys = dict(kept), [], {}
-    baselines = _baselines()
+    alike: Mapping[str, Sequence[Likeness]],
+) -> None:
+    """Every entry's page, once what all of them hold is known; keeps the sizes of their tensors."""
+    count = Counter(source.path.parent.name for source in sources)
+    jobs, keys, baselines = [], {}, _baselines()
     for source in sources:
         task, name = source.path.parent.name, source.path.stem
-        page, copy = plan.entry_path(task, name), plan.record_path(task, name)
-        compares = count[task] > 1
-        method = name.rpartition("--")[0]
-        inputs = [source.raw, source.state, baselines.get(method, ""), compares]
+        page, baseline = plan.entry_path(task, name), baselines.get(name.rpartition("--")[0], "")
+        shared = [(one.text, one.same) for one in alike.get(source.raw, ())]
+        inputs = [source.raw, source.state, baseline, count[task] > 1, shared]
         keys[page] = digest(canonical_json([stamp, page, inputs]))
-        keys[copy] = source.raw
-        wanted = {path for path in (page, copy) if not site.keeps(path, keys[path])}
-        if wanted or source.raw not in kept:
-            jobs.append(
-                parallel.Job(
-                    folder=str(folder),
-                    staging=str(site.staging),
-                    path=str(source.path),
-                    raw=source.raw,
-                    standing=source.standing,
-                    lines=source.lines,
-                    checked=source.raw in kept,
-                    page=page if page in wanted else "",
-                    copy=copy if copy in wanted else "",
-                    baseline=baselines.get(method, ""),
-                    sizes={},
-                    compares=compares,
-                )
-            )
-    tasks = {Path(job.path).parent.name for job in jobs if job.page}
-    sizes = {task: _sizes(told[task], lean) for task in sorted(tasks) if task in told}
-    jobs = [replace(job, sizes=sizes.get(Path(job.path).parent.name, {})) for job in jobs]
+        if site.keeps(page, keys[page]):
+            continue
+        sizes = _sizes(told[task], lean) if task in told else {}
+        job = replace(_job(site, folder, source, checked=True), page=page, baseline=baseline)
+        jobs.append(replace(job, sizes=sizes, compares=count[task] > 1, alike=shared))
+    _done(site, jobs, keys)
+
+
+def _job(site: Site, folder: Path, source: Source, *, checked: bool) -> parallel.Job:
+    """A record that is to be gone through."""
+    return parallel.Job(
+        folder=str(folder),
+        staging=str(site.staging),
+        path=str(source.path),
+        raw=source.raw,
+        standing=source.standing,
+        lines=source.lines,
+        checked=checked,
+    )
+
+
+def _done(site: Site, jobs: Sequence[parallel.Job], keys: Mapping[str, str]) -> dict[str, bytes]:
+    """Go through records; the site takes their files. Returns what is kept of each."""
+    found = {}
     for done in parallel.over(jobs, site.scratch):
         if done.kept is not None:
-            lean[done.raw] = done.kept.encode()
-        for path, found in done.files.items():
-            site.take(path, keys[path], (found[0], found[1]))
-    return lean
+            found[done.raw] = done.kept.encode()
+        for path, made in done.files.items():
+            site.take(path, keys[path], (made[0], made[1]))
+    return found
 
 
 def _baselines() -> dict[str, str]:

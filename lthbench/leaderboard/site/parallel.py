@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Job:
         baseline: the digest of the shipped baseline of the method's name; "" if there is none.
         sizes: weights of each prunable tensor of the task.
         compares: whether the task has a page that compares two entries.
+        alike: what is said of the masks that it shares with earlier entries, and whether they are
+            the same tickets.
     """
 
     folder: str
@@ -50,11 +52,12 @@ class Job:
     standing: Mapping[str, Any] | None
     lines: Sequence[Mapping[str, Any]]
     checked: bool
-    page: str
-    copy: str
-    baseline: str
-    sizes: Mapping[str, int]
-    compares: bool
+    page: str = ""
+    copy: str = ""
+    baseline: str = ""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    compares: bool = False
+    alike: Sequence[tuple[str, bool]] = ()
 
     @property
     def source(self) -> Source:
@@ -108,7 +111,7 @@ def rendered(entry: Entry, job: Job) -> bytes:
     """The entry's page."""
     record = entry.record
     cited = {form: lines(cite.of_entry(entry, form)) for form in ("bibtex", "cff")}
-    found = entry_page.page(entry, job.baseline, job.sizes, cited)
+    found = entry_page.page(entry, job.baseline, job.sizes, cited, job.alike)
     page = Page(
         f"entries/{record.task.name}/{entry.id}.html",
         f"{found['method']} on {found['task']} ({entry.digest[:8]}): lthbench leaderboard",

@@ -16,7 +16,7 @@ from typing import Any
 
 from lthbench.errors import RecordError
 from lthbench.io.paths import canonical_json, digest
-from lthbench.leaderboard.board import entries
+from lthbench.leaderboard.board import copies, entries
 from lthbench.leaderboard.board import ledger as ledgers
 from lthbench.leaderboard.board.entries import Board, Entry
 from lthbench.leaderboard.board.ledger import NOTHING, Ledger
@@ -114,12 +114,13 @@ def board(folder: Path, found: Iterable[Entry], ledger: Ledger) -> Board:
 
 
 def lean(record: Record) -> dict[str, Any]:
-    """A record as plain tables without cells, nor what else stands on the entry's own page alone:
-    controls, the parts of what was carried, where it was run."""
+    """A record as plain tables without cells, but for its tickets' masks, nor what else stands on
+    the entry's own page alone: controls, the parts of what was carried, where it was run."""
     where = {"environment", "environments", "times"}
     left_out = {"cells", "fingerprints", "searches", "transfer", *where}
     table = record.model_dump(mode="json", exclude=left_out)
     table["aggregates"] = lean_aggregates(table["aggregates"])
+    table["tickets"] = [[*place, *held] for place, held in copies.tickets(record).items()]
     return table
 
 
@@ -135,8 +136,14 @@ def lean_aggregates(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fattened(table: Mapping[str, Any]) -> Record:
-    """A record without cells, for all that reads aggregates; it was checked when it was kept."""
+    """A record with hardly a cell, for all that reads aggregates or compares masks; it was checked
+    when it was kept."""
     made = dict(table)
+    names = ("seed", "density", "masks", "sketch")
+    tickets = [
+        Cell.model_construct(kind="ticket", **dict(zip(names, row, strict=True)))
+        for row in made.pop("tickets")
+    ]
     made["method"] = MethodEntry.model_construct(**table["method"])
     made["task"] = TaskEntry.model_construct(
         **{**table["task"], "ladder": tuple(table["task"]["ladder"])}
@@ -144,7 +151,7 @@ def fattened(table: Mapping[str, Any]) -> Record:
     made["seeds"] = tuple(table["seeds"])
     # What tells an untrained ticket's record from another is that it has such a cell.
     untrained = "untrained" in table["aggregates"]
-    made["cells"] = (Cell.model_construct(kind="untrained"),) if untrained else ()
+    made["cells"] = (*tickets, *([Cell.model_construct(kind="untrained")] if untrained else []))
     made |= {"fingerprints": {}, "searches": (), "environment": {}, "times": {}, "transfer": None}
     if table.get("reference"):
         made["reference"] = Frozen.model_construct(**table["reference"])

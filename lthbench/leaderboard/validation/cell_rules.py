@@ -36,6 +36,9 @@ def check_run(run: Run, task: Task, record: Record) -> None:
         raise RecordError(f"masks {'missing' if run.masks is None else 'of nothing'}")
     if run.attempt >= ATTEMPTS or (run.attempt and kind in ("dense", "ticket", "untrained")):
         raise RecordError(f"attempt {run.attempt}; controls are drawn {ATTEMPTS} times")
+    if run.sketch and (kind != "ticket" or run.schedule > 1 or run.masks is None):
+        raise RecordError("has a sketch of its masks, which tickets alone have")
+    _check_draws(run)
     lengths = _lengths(run, kind, task, record)
     for part, length in lengths.items():
         found = len(run.correct.get(part, ()))
@@ -45,6 +48,18 @@ def check_run(run: Run, task: Task, record: Record) -> None:
         raise RecordError(f"no counts of {min(lost)}")
     if extra := run.correct.keys() - lengths:
         raise RecordError(f"counts of {shown(min(extra))}, which are not kept")
+
+
+def _check_draws(run: Run) -> None:
+    """A control is drawn again only after draws that diverged, and those stand beside it."""
+    if len(run.failed_draws) != run.attempt:
+        raise RecordError(
+            f"attempt {run.attempt} after {len(run.failed_draws)} failed draws; it must hold "
+            "every draw before its own, each of which diverged"
+        )
+    before = {(draw.masks, draw.weights) for draw in run.failed_draws}
+    if len(before | {(run.masks, run.weights)}) <= run.attempt:
+        raise RecordError("two of its draws have the same masks and weights; each is another")
 
 
 def _check_measures(run: Run, kind: str, task: Task, record: Record) -> None:

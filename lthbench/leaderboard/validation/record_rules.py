@@ -56,6 +56,7 @@ def body(record: Record, known: Known) -> None:
                 raise RecordError(f"{told(cell)}: {error}") from error
     _starts(record, cells)
     _random(record)
+    _sketches(cells)
     _shared(record, known.reference)
     transfer_rules.check(record, known, cells)
 
@@ -161,6 +162,18 @@ def _random(record: Record) -> None:
             if cell.masks in drawn:
                 raise RecordError(f"{told(cell)}: has the masks of {drawn[cell.masks]}")
             drawn[cell.masks] = told(cell)
+
+
+def _sketches(cells: Cells) -> None:
+    """Tickets have sketches all or none, and equal ones where their masks are equal."""
+    known: dict[str, str | None] = {}
+    tickets = [c for c in cells.values() if c.kind == "ticket" and c.schedule == 1 and c.masks]
+    some = any(cell.sketch for cell in tickets)
+    for cell in tickets:
+        if some and cell.sketch is None:
+            raise RecordError(f"{told(cell)}: has no sketch, though other tickets have; {NEXT}")
+        if known.setdefault(str(cell.masks), cell.sketch) != cell.sketch:
+            raise RecordError(f"{told(cell)}: another sketch than of equal masks; {NEXT}")
 
 
 def _shared(record: Record, reference: Reference) -> None:

@@ -10,7 +10,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from lthbench.errors import RecordError, TicketError
+from lthbench.leaderboard.board import copies
 from lthbench.leaderboard.board.entries import Entry
+from lthbench.leaderboard.board.sampling import drawn
 from lthbench.leaderboard.bundle import archive
 from lthbench.leaderboard.bundle.archive import Bundle
 from lthbench.leaderboard.verification.reconstruct import RULES, Held, held, masks_of, reinit_start
@@ -20,6 +22,7 @@ from lthbench.protocol.task import Task
 from lthbench.records.aggregate import REINITS
 from lthbench.records.schema import Cell, Record
 from lthbench.tickets import masks, ticket
+from lthbench.tickets.sketch import sketch
 from lthbench.tickets.ticket import Ticket
 
 Place = tuple[str, float, int, int]  # kind, density, seed, schedule
@@ -94,7 +97,10 @@ def _masks(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]) 
         known = masks.kept(one.masks), masks.kept(alive), masks.counts(one.masks)
         flops = families.sparse_flops(task.network, task.network.depth, one.masks)
         nodes = families.effective_nodes(alive)
+        mine_sketch = sketch({name: mask.numpy() for name, mask in one.masks.items()})
         for cell in mine:
+            if cell.sketch not in (None, mine_sketch):
+                yield f"{_at(cell)}: not the sketch of its masks"
             subject = cell.kind in ("ticket", "untrained") and cell.schedule == 1
             said = cell.kept, cell.effective, dict(cell.layers)
             if cell.flops_inference not in (None, flops):
@@ -155,17 +161,20 @@ def _nesting(tickets: Mapping[tuple[int, float], Held]) -> str:
 def _controls(
     task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]
 ) -> tuple[list[str], str]:
-    """Controls drawn again, from the ticket's masks, the seed and the attempt."""
-    problems, drawn, late = [], 0, 0
-    for (kind, density, seed, _), cell in cells.items():
+    """Controls drawn again, from the ticket's masks, the seed and the attempt; failed draws too."""
+    problems, count, late = [], 0, 0
+    for cell in (draw for last in cells.values() for draw in drawn(last)):
+        kind, density, seed = cell.kind, cell.density, cell.seed
         one = tickets.get((seed, density))
         if kind not in ("shuffled", *REINITS, *RULES) or (kind not in RULES and one is None):
             continue
         chosen = masks_of(task, kind, density, seed, cell.attempt, one)
         if cell.masks != masks.digest(chosen) or cell.kept != masks.kept(chosen):
             problems.append(f"{_at(cell)}: not the masks that its draw {cell.attempt} gives")
-        drawn += 1
+        count += 1
         if kind not in REINITS or one is None:
+            if cell.weights != cells[kind, density, seed, cell.schedule].weights:
+                problems.append(f"{_at(cell)}: draw {cell.attempt} starts elsewhere than its last")
             continue
         start = one.start and reinit_start(task, kind, one, one.start, cell.attempt)
         # A free ticket's reinit has its magnitudes, of which a bundle holds the kept ones alone.
@@ -173,7 +182,7 @@ def _controls(
             late += 1
         elif cell.weights != start.digest:
             problems.append(f"{_at(cell)}: not the weights that its draw {cell.attempt} gives")
-    told = f"{drawn} controls drawn again: the same masks"
+    told = f"{count} controls drawn again: the same masks"
     return problems, told + (
         f"; {late} starts of reinit need training or pruned weights" * bool(late)
     )
@@ -186,22 +195,30 @@ def _others(
     accepted: Sequence[Entry],
     near: Callable[[Entry], Path | None],
 ) -> Iterator[Finding]:
-    """Whether the tickets are another entry's: all of them refuse, the highest overlap is told."""
+    """Whether the tickets are another entry's, by the masks themselves.
+
+    All of them refuse; so do masks that are near another's where sketches that are not there, or
+    that a few weights were moved to change, keep that from the board. Else it is told.
+    """
     closest: tuple[float, str] | None = None
-    looked = 0
+    looked, own = 0, _sketched(tickets)
     for entry in accepted:
-        if same := shared(record, entry.record):
-            other = entry.record.method
-            if other.digest != record.method.digest and all(same):
-                what = f"these are the tickets of {entry.id}, by another source"
-                yield Finding(task.name, 1, False, what)
+        other = entry.record.method.digest != record.method.digest
+        if other and (same := shared(record, entry.record)) and all(same):
+            what = f"these are the tickets of {entry.id}, by another source"
+            yield Finding(task.name, 1, False, what)
         path = near(entry)
-        if path is None:
-            continue
-        looked += 1
-        excess = _excess(task, tickets, path)
-        if excess is not None and (closest is None or excess > closest[0]):
-            closest = excess, entry.id
+        indices = None if path is None else _indices(task, tickets, path)
+        looked += indices is not None
+        theirs = copies.tickets(entry.record)
+        seen = copies.likeness(entry.id, copies.tickets(record), theirs)
+        known = copies.likeness(entry.id, own, theirs, indices)
+        if known.same and not seen.same and other:
+            yield Finding(task.name, 1, False, f"its record does not show it: {known.text}")
+        elif known.equal + known.near:
+            yield Finding(task.name, 1, None, known.text)
+        if known.overlap is not None and (closest is None or known.overlap > closest[0]):
+            closest = known.overlap, entry.id
     told = f"compared with {len(accepted)} accepted entries by digest, {looked} by their masks"
     if closest:
         told += f"; closest is {closest[1]}, {closest[0]:.2f} of the possible overlap above chance"
@@ -219,17 +236,27 @@ def _digests(record: Record) -> dict[tuple[int, float], tuple[str | None, str]]:
     return {(c.seed, c.density): (c.masks, c.weights) for c in cells if c.masks is not None}
 
 
-def _excess(task: Task, tickets: Mapping[tuple[int, float], Held], path: Path) -> float | None:
-    """Mean over shared seeds and rungs of the pooled excess; None without any, or if unreadable."""
+def _sketched(tickets: Mapping[tuple[int, float], Held]) -> copies.Tickets:
+    """Digests and sketches of a bundle's own masks, whatever its record has of them."""
+    return {
+        place: (masks.digest(one.masks), sketch({n: m.numpy() for n, m in one.masks.items()}))
+        for place, one in tickets.items()
+        if place[1] < 1
+    }
+
+
+def _indices(
+    task: Task, tickets: Mapping[tuple[int, float], Held], path: Path
+) -> dict[tuple[int, float], float] | None:
+    """Jaccard indices at shared seeds and rungs; None without any, or if unreadable."""
     try:
         other = archive.read(path)
         places = archive.tickets(other, task.name) if task.name in other.tasks else ()
-        found = [
-            masks.overlap(tickets[place].masks, held(other, task, *place).masks).pooled.excess
+        found = {
+            place: masks.overlap(tickets[place].masks, held(other, task, *place).masks)
             for place in places
             if place in tickets
-        ]
+        }
     except RecordError:
         return None
-    known = [value for value in found if value is not None]
-    return sum(known) / len(known) if known else None
+    return {at: one.pooled.jaccard for at, one in found.items() if one.pooled.jaccard is not None}

@@ -143,7 +143,7 @@ def request(
         "bundle": str(bundle.path.resolve()),
         "sha256": bundle.sha256,
         "task": task.model_dump(mode="json", exclude={"calibration"}),
-        "cells": [[*place(cell), cell.attempt] for cell in cells],
+        "cells": [place(cell) for cell in cells],
         "workers": workers,
     }
 

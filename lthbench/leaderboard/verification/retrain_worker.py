@@ -64,14 +64,17 @@ async def trained(request: dict[str, Any], folder: Path) -> list[dict[str, Any]]
             mine = [lot for lot in lots if lot.depth == depth]
             make = _moved_entry if depth else _entry
             entries = [await make(bundle, task, lot, executor, seen) for lot in mine]
-            asked = dict(zip((entry.place for entry in entries), mine, strict=True))
+            places = ((*entry.place, entry.attempt) for entry in entries)
+            asked = dict(zip(places, mine, strict=True))
             async for entry, result, _ in scoring.score_cells(
                 task, entries, folder, executor, seen
             ):
                 cell = scoring.cell_of(entry, result)
                 if depth:
                     cell |= {"depth": depth, "source": entry.table.get("source", "")}
-                done[asked[entry.place]] = {k: v for k, v in cell.items() if k != "key"}
+                done[asked[*entry.place, entry.attempt]] = {
+                    k: v for k, v in cell.items() if k != "key"
+                }
                 print(len(done), flush=True)  # for whoever waits
     finally:
         await executor.close()

@@ -15,6 +15,7 @@ from lthbench.report import html, summary
 from lthbench.report.html import Figure, density_axis, layout
 from lthbench.report.tables import (
     NA,
+    Remark,
     Table,
     answers,
     decimals,
@@ -28,8 +29,9 @@ from lthbench.report.tables import (
 )
 
 SHOWN_OF_REPORT = 8  # facts of a verification's report that the page repeats
+SHOWN_ALIKE = 5  # entries whose masks an entry shares
 TOLD_ELSEWHERE = ("what", "beacon", "level", "entry", "task", "bundle", "ok")
-AGAIN = ("kind", "density", "seed", "schedule", "equal", "z", "bend")
+AGAIN = ("density", "seed", "schedule", "equal", "z", "bend")
 ACTS = {
     "accept": "accepted",
     "supersede": "takes the place of another entry",
@@ -44,6 +46,7 @@ def page(
     baseline: str,
     sizes: Mapping[str, int],
     citation: Mapping[str, str],
+    alike: Sequence[tuple[str, bool]] = (),
 ) -> dict[str, Any]:
     """All that the template of an entry's page lays out.
 
@@ -51,8 +54,10 @@ def page(
         baseline: the digest of the shipped baseline of the method's name; "" if there is none.
         sizes: weights of each prunable tensor; none where they are not known.
         citation: BibTeX and CFF by format.
+        alike: what is said of masks that earlier entries have too, and whether that warns.
     """
     record = entry.record
+    said = (*remarks(record), *_alike(alike))
     training = html.training(record)
     return {
         "id": entry.id,
@@ -66,8 +71,8 @@ def page(
         "banner": _banner(entry),
         "state": STATES[entry.state],
         "answers": answers(record),
-        "warnings": tuple(r for r in remarks(record) if r.warns and r.name != "Failed"),
-        "remarks_of": remarks(record),
+        "warnings": tuple(r for r in said if r.warns and r.name != "Failed"),
+        "remarks_of": said,
         "described": html.described(record),
         "figures": tuple(html.figures(record)),
         "tables": tables(record),
@@ -96,6 +101,13 @@ def _banner(entry: Entry) -> tuple[str, str, str]:
     if entry.state == "superseded" and entry.of:
         return "Superseded", "Another entry of this method took its place:", entry.of
     return "", "", ""
+
+
+def _alike(found: Sequence[tuple[str, bool]]) -> list[Remark]:
+    """A remark for each earlier entry whose masks these are, in all or in part."""
+    said = [Remark("Masks of others", text, warns=same) for text, same in found[:SHOWN_ALIKE]]
+    more = len(found) - len(said)
+    return [*said, *([Remark("Masks of others", f"in part those of {more} more")] * (more > 0))]
 
 
 # Commands
@@ -195,7 +207,7 @@ def _again(entry: Entry) -> Table | None:
     cells = [cell for cell in (found[-1] if found else ()) if isinstance(cell, Mapping)]
     if not cells:
         return None
-    rows = tuple(tuple(_told_cell(name, cell.get(name)) for name in AGAIN) for cell in cells)
+    rows = tuple((_told_kind(cell), *(_told_cell(k, cell.get(k)) for k in AGAIN)) for cell in cells)
     head = ("network", "density, %", "seed", "steps, T/", "bit for bit", "z", "curves")
     what = "areas" if is_area(entry.record) else "counts of correct answers at the end"
     note = (
@@ -203,6 +215,12 @@ def _again(entry: Entry) -> Table | None:
         "in noise floors of a difference."
     )
     return Table(f"Trained again: {len(rows)} cells drawn by lot", head, rows, note)
+
+
+def _told_kind(cell: Mapping[str, Any]) -> str:
+    """A network's kind, of a control that was drawn again with the number of its draw."""
+    kind, attempt = _told_cell("kind", cell.get("kind")), cell.get("attempt")
+    return f"{kind}, draw {attempt + 1}" if isinstance(attempt, int) and attempt > 0 else kind
 
 
 def _told_cell(name: str, value: Any) -> str:
@@ -346,7 +364,8 @@ def _row(record: Record, frame: Mapping[str, Any], cell: Cell | Carried) -> tupl
         **({"depth": cell.depth} if isinstance(cell, Carried) else {}),
     }
     score = number(100 * aggregate.score_of(frame, told), decimals(record))
-    status = cell.status + (f": {plain(cell.reason)}" if cell.reason else "")
+    drawn = f", draw {cell.attempt + 1}" if cell.attempt else ""
+    status = cell.status + drawn + (f": {plain(cell.reason)}" if cell.reason else "")
     common = (str(cell.seed), percent(cell.density))
     if isinstance(cell, Carried):
         kept = f"{cell.kept:,}"
