@@ -146,6 +146,9 @@ def as_file(table: Mapping[str, Any]) -> dict[str, Any]:
         }
 
     made = {**table, "cells": [lean(run) for run in table["cells"]]}
+    if table.get("arrivals"):
+        rows = table["arrivals"]
+        made["arrivals"] = [{n: v for n, v in row.items() if v is not None} for row in rows]
     if table.get("transfer"):
         moved = table["transfer"]
         made["transfer"] = {**moved, "cells": [lean(run) for run in moved["cells"]]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import pytest
 from lthbench import Ticket, keep_top
 from lthbench.errors import BadCall
 from lthbench.method import child
+from lthbench.method.meter import PASSES
 from lthbench.method.problem import Problem
 from lthbench.method.source import load_method
+from lthbench.protocol.task import Task
 from lthbench.tools.check import TASK
 from tests import tiny
 from tests.searching import begin, search
@@ -116,6 +120,31 @@ def test_dense_training_to_an_early_step_is_theta(tmp_path: Path) -> None:
     assert (rung["origin"], rung["start"]) == ("rewind", k)
     later = problem.train(until=k, order=1)
     assert later.digest != early.digest
+
+
+@pytest.mark.parametrize("work", ["forward", "gradient", "hessian"])
+def test_examples_are_no_cheaper_for_a_shallower_network(work: Any, tmp_path: Path) -> None:
+    """They are the same batches, and a method may train a network of its own on them."""
+    table = TASK.model_dump(mode="json", exclude={"calibration"})
+    task = Task.model_validate({**table, "network": {**table["network"], "depth": 2}})
+    problem, coordinator = begin(task, SEED, tmp_path)
+
+    def charged(call: Callable[[], Any]) -> int:
+        before = coordinator.state.meter.count
+        call()
+        return coordinator.state.meter.count - before
+
+    shallower, deeper = problem.at_depth(1), problem.at_depth(3)
+    for of in (shallower, problem):
+        assert charged(partial(of.loop, steps=24, cost=work)) == round(
+            3 * PASSES[work] * 24 * task.recipe.batch_size(10**6)
+        )
+    drawn = [
+        charged(partial(of.examples, 2, "some", cost=work)) for of in (shallower, problem, deeper)
+    ]
+    assert drawn[0] == drawn[1] < drawn[2]
+    trained = [charged(partial(of.train, until=4)) for of in (shallower, problem, deeper)]
+    assert trained[0] < trained[1] < trained[2]
 
 
 def test_a_theta_of_another_depth_is_another_run(tmp_path: Path) -> None:

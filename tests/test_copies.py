@@ -1,4 +1,4 @@
-"""lthbench.tickets.sketch and lthbench.leaderboard.board.copies: how far two entries have the same tickets."""
+"""tickets.sketch and board.copies: how far two entries have the same tickets."""
 
 from __future__ import annotations
 

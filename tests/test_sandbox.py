@@ -29,6 +29,7 @@ from lthbench.evaluation.search.session import Search
 from lthbench.method.source import load_method
 from lthbench.protocol import datasets
 from lthbench.protocol.task import load_task
+from lthbench.records import unmetered
 from lthbench.training.executors.local import Here
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -149,6 +150,7 @@ def test_an_honest_method_ends_in_the_same_tickets(watched: Watched, tmp_path: P
         )
     )
     assert inside.rungs == outside.rungs
+    assert 0 < inside.processor < unmetered.allowance(inside.pace, inside.steps, 3) / 2
     assert inside.status == "ok"
 
 
@@ -243,6 +245,17 @@ def test_files_that_the_coordinator_would_write(watched: Watched, tmp_path: Path
 @pytest.mark.parametrize("way", ["count", "cost", "snapshot"])
 def test_a_bill_that_is_turned_back(way: str, watched: Watched, tmp_path: Path) -> None:
     refused("turns_meter_back", "no method's call makes", watched, tmp_path, way=way)
+
+
+@needs_sandbox
+@pytest.mark.parametrize("way", ["here", "forked"])
+def test_what_the_meter_does_not_see(way: str, watched: Watched, tmp_path: Path) -> None:
+    """The time of all processes of a sandbox, and of those that nobody waited for."""
+    watched.bounds = replace(SMALL, memory=2**32)  # pages that a fork shares are counted twice
+    ended = search("trains_on_kept_batches", watched, tmp_path, way=way)
+    allowed = unmetered.allowance(ended.pace, ended.steps, len(ended.rungs))
+    assert ended.pace > 0 and ended.cost < 0.05
+    assert ended.processor + sandbox.WATCHED_EVERY > 8 and allowed < ended.processor < 20
 
 
 @pytest.mark.parametrize(

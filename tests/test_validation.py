@@ -263,6 +263,9 @@ BROKEN: dict[str, tuple[str, Callable[[Json], object], str]] = {
         test=t["sizes"]["0"]["test"] + 1), "sizes: of seed 0"),
     "another set": ("small", lambda t: t["sizes"]["1"].update(more=9), "sizes: of seed 1"),
     "a seed more": ("small", lambda t: t["sizes"].update({"99": t["sizes"]["0"]}), "sizes: must"),
+    "more steps of its own than it cost": ("small", lambda t: t["searches"][0].update(
+        own={"seconds": 9.0, "pace": 1e-3, "steps": 1.01 * t["searches"][0]["cost"]
+             * t["task"]["steps"]}), "steps of its own, which are part of its cost"),
     "cost beyond the budget": ("small", lambda t: t["searches"][0].update(
         cost=31.0), "the budget is 30"),
     "searches turned round": ("small", lambda t: t["searches"].reverse(), "one for each seed"),

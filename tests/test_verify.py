@@ -1180,5 +1180,24 @@ def test_a_hostile_search_is_refused(name: str, why: str, at_home: Shop, tmp_pat
     assert done.fresh == ()
 
 
+@needs_sandbox
+@pytest.mark.slow
+def test_a_search_that_trains_on_kept_batches_is_told_at_level_three(
+    at_home: Shop, tmp_path: Path
+) -> None:
+    """By the sandbox's own measure, whatever the record says of the process that it ran in."""
+    assert not CANNOT
+    source = (submitted.ROOT / "tests" / "hostile" / "trains_on_kept_batches.py").read_text()
+    out = submitted.finished(tmp_path / "kept", source, tasks=(DIGITS,))
+    (tmp_path / "kept.zip").write_bytes(pack(out, submitted.records_of(out)))
+    bundle = archive.read(tmp_path / "kept.zip")
+    record, task = archive.record(bundle, DIGITS), load_task(DIGITS)
+    innocent = [s.model_copy(update={"own": None}) for s in record.searches]
+    claimed = record.model_copy(update={"searches": tuple(innocent)})
+    finding, done = reproduce.check(bundle, task, claimed, load_reference(task), BEACON, 0)
+    assert len(done.unmetered) == 5, finding.what
+    assert all(one in finding.what for one in done.unmetered)
+
+
 def first_weight(state: Any) -> float:
     return float(state["head.weight"].reshape(-1)[0])

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast, get_args
 
 from lthbench.errors import MethodError, NotApplicable, ResourceError, UsageError, nearest
+from lthbench.evaluation import arrivals, scoring
 from lthbench.evaluation import environment as environments
-from lthbench.evaluation import scoring
 from lthbench.evaluation.layout import ANSWERS, CLAIM, TRAINED, gather
 from lthbench.evaluation.scoring import Part, Plan
 from lthbench.evaluation.search import run
@@ -396,6 +396,7 @@ async def one(
         known=[c.model_dump(mode="json") for c in frozen.cells] if frozen and plan.final else [],
         note=partial(progress.scoring, task),
     )
+    cells, arrived = await arrivals.judged(task, searches, cells, folder, scorers, seen)
     scored = time.monotonic()
     moved = None
     if plan.transfer:
@@ -422,7 +423,7 @@ async def one(
         "transfer_seconds": time.monotonic() - scored,
     }
     record = _record(
-        method, task, seeds, plan, how.means, searches, cells, moved, seen, frozen, times
+        method, task, seeds, plan, how.means, searches, cells, arrived, moved, seen, frozen, times
     )
     write_whole(folder / ANSWERS, canonical_json(answered))
     if plan.final:
@@ -494,6 +495,7 @@ def _record(
     means: Means,
     searches: Sequence[Search],
     cells: list[dict[str, Any]],
+    arrived: list[dict[str, Any]] | None,
     moved: dict[str, Any] | None,
     seen: scoring.Seen,
     frozen: Reference | None,
@@ -528,15 +530,8 @@ def _record(
         "fingerprints": scoring.fingerprints(task),
         "sizes": seen.sizes(),
         "cells": cells,
-        "searches": [
-            {
-                "seed": s.seed,
-                "status": s.status,
-                "reason": s.reason,
-                "cost": s.cost,
-            }
-            for s in searches
-        ],
+        "searches": [search.entry() for search in searches],
+        "arrivals": arrived,
         "transfer": moved,
         "reference": frozen.frozen(plan.shown).model_dump(mode="json") if frozen else None,
         "environment": environment(means) | {"engine": VERSIONS[engine_for(means, task.network)]},

@@ -24,7 +24,7 @@ from lthbench.errors import BudgetExceeded, NotApplicable
 from lthbench.io import messages
 from lthbench.io.channel import Channel
 from lthbench.io.visible_text import unmarked
-from lthbench.method import audit_hook
+from lthbench.method import audit_hook, pace
 from lthbench.method.problem import Batch, Problem
 from lthbench.networks import families
 from lthbench.networks.state import State
@@ -50,6 +50,8 @@ def main() -> None:
     train = Examples(tensors["x"], tensors["y"], *seen).to(device)
     path = setup["path"]
     families.shapes(task.network, setup["depth"])  # what a family imports, before the guard stands
+    if setup.get("paced"):
+        channel.send({"op": "pace", "pace": pace.measure(task, setup["seed"], train)})
     _seed_global_generators(setup["seed"])
     forbidden = [Path(folder) for folder in setup["forbidden"]]
     audit_hook.install(Path.cwd(), forbidden, sandboxed=sys.argv[1:] == ["sandboxed"])

@@ -30,6 +30,9 @@ def work_of(value: object, call: str) -> Work:
 class Meter:
     """The work of one search at one seed; raises at the budget.
 
+    Attributes:
+        given: what was charged for examples that the method was given, a part of `count`.
+
     Args:
         steps, batch: T and the examples of one step: together one dense training, one unit.
         budget: units.
@@ -38,10 +41,14 @@ class Meter:
     def __init__(self, steps: int, batch: int, budget: float) -> None:
         self.unit = 3 * steps * batch  # a forward pass alone is 1/3
         self.limit = round(budget * self.unit)
-        self.count = 0
+        self.count = self.given = 0
+        self._step = 3 * batch
 
-    def charge(self, examples: int, cost: float = 1.0) -> None:
+    def charge(self, examples: int, cost: float = 1.0, *, given: bool = False) -> None:
         """Charge forward and backward passes (times cost) of the unmasked network.
+
+        Args:
+            given: whether the method does the work, on examples that it is given.
 
         Raises:
             BudgetExceeded: by the call that would exceed; it is not counted.
@@ -53,6 +60,12 @@ class Meter:
                 f"({self.spent:.4g} used, this call costs {work / self.unit:.4g})"
             )
         self.count += work
+        self.given += work if given else 0
+
+    @property
+    def steps(self) -> float:
+        """Steps of dense training that examples were given for."""
+        return self.given / self._step
 
     @property
     def spent(self) -> float:

@@ -88,7 +88,8 @@ class Problem:
     def at_depth(self, depth: int) -> Problem:
         """The same task, seed and budget with the family's network at another depth.
 
-        What it asks for is charged by that network's dense FLOPs.
+        What it asks for is charged by that network's dense FLOPs; batches of a loop and drawn
+        examples at least by those of the task's own, which they could be used for as well.
         """
         spec = self._task.network
         if type(depth) is not int or not families.has_depth(spec, depth):

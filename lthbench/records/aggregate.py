@@ -202,10 +202,11 @@ def _gap(ticket: list[float] | None, control: list[float] | None) -> Gap | None:
 
 
 def division(origin_name: str, k: int) -> str:
-    """The board of a cell: "init", "rewind", "open", or "reference" for final weights."""
+    """The board of a cell: "init", "rewind", "open", or "reference" for trained weights."""
     if origin_name in ("signs", "transferred"):
         return "rewind" if k else "init"
-    known = {"init": "init", "scaled": "init", "rewind": "rewind", "final": "reference"}
+    known = {"init": "init", "scaled": "init", "rewind": "rewind"}
+    known |= dict.fromkeys(("final", "pretrained"), "reference")
     return known.get(origin_name, "open")
 
 

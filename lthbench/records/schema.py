@@ -51,7 +51,10 @@ Kind = Literal[
 
 def _without_nothing(self: Any, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
     table: dict[str, Any] = handler(self)
-    late = ("transfer", "noise", "noise_at", "bundle", "controls", "environments")
+    late = (
+        *("transfer", "noise", "noise_at", "bundle", "controls", "environments"),
+        *("own", "arrivals"),
+    )
     return {k: v for k, v in table.items() if k not in late or v is not None}
 
 
@@ -148,7 +151,9 @@ class Run(Table):
     masks: Hex | None = None
     sketch: Sketch | None = None
     weights: Hex
-    origin: Literal["init", "rewind", "signs", "scaled", "transferred", "final", "free"] = "init"
+    origin: Literal[
+        "init", "rewind", "signs", "scaled", "transferred", "final", "free", "pretrained"
+    ] = "init"
     start: Natural = 0
     division: Literal["init", "rewind", "open", "reference"] = "init"
     correct: dict[Short, Row[int]]
@@ -201,13 +206,45 @@ class TransferEntry(Table):
     cells: Row[Carried]
 
 
+class OwnWork(Table):
+    """What a search's own process did, on the machine that it ran on.
+
+    Attributes:
+        seconds: of processor time, from when the method was loaded.
+        pace: seconds of a step of training there (`lthbench.method.pace`).
+        steps: that loops and drawn examples were charged for.
+    """
+
+    seconds: float = Field(ge=0)
+    pace: float = Field(gt=0)
+    steps: float = Field(ge=0)
+
+
 class SearchEntry(Table):
-    """What one seed's search came to."""
+    """What one seed's search came to; `own` is None of a record from before it was measured."""
 
     seed: Natural
     status: Literal["ok", "failed"]
     reason: Text
     cost: float = Field(ge=0)
+    own: OwnWork | None = None
+
+    _without_nothing = model_serializer(mode="wrap")(_without_nothing)
+
+
+class Arrival(Table):
+    """A ticket with weights of its own, as it is before its training (`records.pretrained`).
+
+    Attributes:
+        right: right answers on the held-out part.
+        alike: the largest correlation with another seed's weights; None where none has as many in
+            common with it as that takes.
+    """
+
+    seed: Natural
+    density: Density
+    right: Natural
+    alike: Annotated[float, Field(ge=-1, le=1)] | None = None
 
 
 class Frozen(Table):
@@ -250,6 +287,7 @@ class Record(Table):
     sizes: dict[str, dict[str, Count]]  # examples of each set, by seed
     cells: Row[Cell]
     searches: Row[SearchEntry]
+    arrivals: Row[Arrival] | None = None  # of tickets with weights of their own, if there are any
     transfer: TransferEntry | None = None
     reference: Frozen | None
     aggregates: dict[str, Any]
@@ -329,9 +367,10 @@ def file_bytes(table: BaseModel) -> bytes:
 
 
 def comparable(record: Record) -> bytes:
-    """What must be equal in two runs of the same thing: all but environments and times."""
-    left_out = {"environment", "environments", "times"}
-    return canonical_json(record.model_dump(mode="json", exclude=left_out))
+    """What must be equal in two runs of the same thing: all but what a machine is and takes."""
+    machine: Any = dict.fromkeys(("environment", "environments", "times"), True)
+    machine["searches"] = {"__all__": {"own"}}
+    return canonical_json(record.model_dump(mode="json", exclude=machine))
 
 
 def record_digest(record: Record) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lthbench.io import visible_text
-from lthbench.records import aggregate, metrics, transfer_score
+from lthbench.records import aggregate, metrics, pretrained, transfer_score, unmetered
 from lthbench.records.schema import Carried, Cell, Record
 
 NA = "n/a"
@@ -378,9 +378,11 @@ def remarks(record: Record) -> tuple[Remark, ...]:
         *_standing(record),
         _machine(record),
         _frozen(record),
+        *_pretrained(record),
         *_collapsed(record),
         *_drawn_again(record),
         *_failed(record),
+        *_unmetered(record),
     )
 
 
@@ -430,6 +432,21 @@ def _frozen(record: Record) -> Remark:
     if record.reference.provisional:
         return Remark("Reference", f"provisional: {text}", warns=True)
     return Remark("Reference", f"frozen: {text}")
+
+
+def _pretrained(record: Record) -> Iterable[Remark]:
+    tickets = [c for c in record.cells if c.kind == "ticket" and c.schedule == 1]
+    if arrived := sum(cell.origin == pretrained.ORIGIN for cell in tickets):
+        text = (
+            f"{arrived} of {len(tickets)} tickets arrive trained already: before their own "
+            "training they are near dense, or have another seed's weights"
+        )
+        yield Remark("Pretrained", text, warns=True)
+
+
+def _unmetered(record: Record) -> Iterable[Remark]:
+    for told in unmetered.told_of(record):
+        yield Remark("Unmetered", told, warns=True)
 
 
 def _collapsed(record: Record) -> Iterable[Remark]:

@@ -37,6 +37,7 @@ class Child(Protocol):
     """A child wherever it lives: on this machine, or on a node of a cluster."""
 
     own_seconds: float
+    processor: float
 
     async def send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None: ...
     async def receive(self, limits: Limits, stop: asyncio.Event) -> messages.Message: ...
@@ -44,18 +45,29 @@ class Child(Protocol):
     async def close(self) -> None: ...
 
 
+def computed(process: psutil.Process) -> float:
+    """Processor seconds of a process and of those that it has waited for."""
+    times = process.cpu_times()
+    return float(times.user + times.system + times.children_user + times.children_system)
+
+
 StartChild = Callable[[Path], Awaitable[Child]]  # in a folder of its own
 
 
 class ChildProcess:
-    """One child process: its messages, what it prints, its time and its memory."""
+    """One child process: its messages, what it prints, its time and its memory.
+
+    Attributes:
+        own_seconds: that it was waited for.
+        processor: seconds that it has computed, as of its last message.
+    """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.first = b""
         self.last: deque[bytes] = deque(maxlen=16)
         self.printed = 0
-        self.own_seconds = 0.0
+        self.own_seconds = self.processor = 0.0
         self._requests = Requests()
         self._capture = asyncio.ensure_future(self._read_output())
 
@@ -106,6 +118,7 @@ class ChildProcess:
         finally:
             reading.cancel()
         self.own_seconds += time.monotonic() - began
+        self._look()
         if message is None:
             raise await self._gone()
         if stop.is_set():
@@ -113,6 +126,11 @@ class ChildProcess:
         self._check(limits, 0.0)  # a child that asks often is never waited for so long
         self._requests.check(message[0])
         return message
+
+    def _look(self) -> None:
+        """Read the processor time of the process, and of those that it has waited for."""
+        with contextlib.suppress(psutil.Error):
+            self.processor = computed(psutil.Process(self.process.pid))
 
     def _check(self, limits: Limits, waiting: float) -> None:
         own = self.own_seconds + waiting

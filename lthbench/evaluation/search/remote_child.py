@@ -57,7 +57,7 @@ class Host:
             message = await self._child.receive(Limits(seconds, memory), self._never)
         except MethodError as error:
             return self._failed(error)
-        return {"frame": messages.dumps(*message), "own": self._child.own_seconds}
+        return {"frame": messages.dumps(*message), **self._spent()}
 
     def kill(self) -> None:
         """Kill the child."""
@@ -70,7 +70,10 @@ class Host:
 
     def _failed(self, error: MethodError) -> dict[str, Any]:
         notes = [str(note) for note in getattr(error, "__notes__", ())]
-        return {"error": str(error), "notes": notes, "own": self._child.own_seconds}
+        return {"error": str(error), "notes": notes, **self._spent()}
+
+    def _spent(self) -> dict[str, float]:
+        return {"own": self._child.own_seconds, "processor": self._child.processor}
 
 
 class RemoteChild:
@@ -80,7 +83,7 @@ class RemoteChild:
     """
 
     def __init__(self, host: Any, reserved: int) -> None:
-        self.own_seconds = 0.0
+        self.own_seconds = self.processor = 0.0
         self.reserved = reserved
         self._host = host
 
@@ -157,6 +160,7 @@ class RemoteChild:
     def _heard(self, reply: dict[str, Any]) -> dict[str, Any]:
         """A reply of the host's, or the error that it tells."""
         self.own_seconds = reply.get("own", self.own_seconds)
+        self.processor = reply.get("processor", self.processor)
         if "error" not in reply:
             return reply
         error = MethodError(reply["error"])

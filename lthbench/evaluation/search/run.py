@@ -177,8 +177,8 @@ def _stored(path: Path) -> Search:
 
 def _finished(state: SeedState, status: str, reason: str, began: float) -> Search:
     seconds = time.monotonic() - began
-    rungs = tuple(state.rungs)
-    return Search(state.seed, status, reason[:300], state.meter.spent, seconds, rungs)
+    rungs, own = tuple(state.rungs), (state.processor, state.pace, state.meter.steps)
+    return Search(state.seed, status, reason[:300], state.meter.spent, seconds, rungs, *own)
 
 
 async def _converse(
@@ -193,9 +193,13 @@ async def _converse(
     stop: asyncio.Event,
 ) -> None:
     """Send the setup, then answer requests until the method ends."""
-    await child.send(*setup(state, method, folder))
+    header, tensors = setup(state, method, folder)
+    await child.send({**header, "paced": True}, tensors)
+    first, _ = await child.receive(limits, stop)  # before anything of the method is loaded
+    state.pace, began = float(first["pace"]), child.processor
     while True:
         header, tensors = await child.receive(limits, stop)
+        state.processor = child.processor - began
         op = header.get("op")
         if op == "end":
             state.log.end()

@@ -21,7 +21,7 @@ from typing import Any, cast
 import psutil
 
 from lthbench.errors import MethodError, ResourceError
-from lthbench.evaluation.search.child_process import ChildProcess, StartChild
+from lthbench.evaluation.search.child_process import ChildProcess, StartChild, computed
 from lthbench.io import messages, store
 from lthbench.training.executors.environment import NO_COMPILER
 
@@ -207,6 +207,7 @@ class Sandboxed(ChildProcess):
         self.bounds = bounds
         self._kept = kept  # where the coordinator stores what is asked for
         self.why = ""
+        self._computed: dict[tuple[int, float], float] = {}
         self._outermost = psutil.Process(process.pid)
         self._first: list[psutil.Process] = []  # the kernel keeps it until all inside are gone
         self._over = threading.Event()
@@ -218,6 +219,7 @@ class Sandboxed(ChildProcess):
         while not self._over.wait(WATCHED_EVERY if self._first else FIRST_WITHIN):
             try:
                 self._first = self._outermost.children() or self._first
+                self.processor = max(self.processor, spent(self._outermost, self._computed))
                 why = excess(self._outermost, began, self.bounds)
                 if why := why or hoarded(self._kept, self.bounds.stored):
                     self.why = why
@@ -225,6 +227,9 @@ class Sandboxed(ChildProcess):
                     return
             except psutil.NoSuchProcess:
                 return
+
+    def _look(self) -> None:
+        """Its thread does: the outermost process has not waited for those inside."""
 
     def _end(self) -> None:
         """End the first process inside too: a method that shares its user may have undone its
@@ -267,6 +272,24 @@ class _Bounded:
                 f"a message of {count} bytes; a sandbox may send {self._limit}"
             )
         return await self._pipe.readexactly(count)
+
+
+def spent(outermost: psutil.Process, known: dict[tuple[int, float], float]) -> float:
+    """Processor seconds of all processes of a sandbox so far, those included that have ended.
+
+    These are known by their last look or by what waited for them. Neither sum counts anything
+    twice, so the larger one holds: a process may end between two looks, or be waited for by none.
+
+    Args:
+        known: seconds of every process that was ever seen, kept from look to look.
+    """
+    waited = 0.0
+    for process in (outermost, *outermost.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            known[process.pid, process.create_time()] = times.user + times.system
+            waited += computed(process)
+    return max(waited, sum(known.values()))
 
 
 def excess(outermost: psutil.Process, began: float, bounds: Bounds) -> str:

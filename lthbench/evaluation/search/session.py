@@ -53,7 +53,14 @@ class Probe:
 
 @dataclass(frozen=True)
 class Search:
-    """One seed's search: what a ticket file each holds, and what it cost."""
+    """One seed's search: what a ticket file each holds, and what it cost.
+
+    Attributes:
+        processor: seconds that its own process computed once the method was loaded; of a search
+            that was interrupted, the process that ended it.
+        pace: seconds of one step there; 0 where it was not measured.
+        steps: that its loops and examples were charged for.
+    """
 
     seed: int
     status: str  # "ok" or "failed"
@@ -61,6 +68,17 @@ class Search:
     cost: float
     seconds: float
     rungs: tuple[dict[str, Any], ...]
+    processor: float = 0.0
+    pace: float = 0.0
+    steps: float = 0.0
+
+    def entry(self) -> dict[str, Any]:
+        """What a record holds of it; figures of a machine in four digits."""
+        names = ("seed", "status", "reason", "cost")
+        told = {name: getattr(self, name) for name in names}
+        own = {"seconds": self.processor, "pace": self.pace, "steps": self.steps}
+        rounded = {name: float(f"{value:.4g}") for name, value in own.items()}
+        return {**told, "own": rounded if self.pace else None}
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,14 @@ class Depth:
     shapes: Mapping[str, tuple[int, ...]]  # of the prunable tensors
     weight: float  # FLOPs of a pass, in those of the task's own network
 
+    @property
+    def given(self) -> float:
+        """What examples weigh that the method is given: at least the task's own network's pass.
+
+        A shallower network's price would buy the batches that a method trains its own network on.
+        """
+        return max(1.0, self.weight)
+
 
 @dataclass
 class SeedState:
@@ -82,6 +108,7 @@ class SeedState:
         thetas: theta_k by depth and k, up to the rewind limit.
         paid: depth and k of every theta_k that was charged.
         means: by what its networks are trained.
+        processor, pace: as a search has them.
     """
 
     task: Task
@@ -98,6 +125,8 @@ class SeedState:
     rungs: list[dict[str, Any]] = field(default_factory=list)
     paid: set[tuple[int, int]] = field(default_factory=set)
     means: Means = HERE
+    processor: float = 0.0
+    pace: float = 0.0
 
     @property
     def own(self) -> Depth:
@@ -115,6 +144,7 @@ class SeedState:
         return {
             "position": self.log.position,
             "spent": self.meter.count,
+            "given": self.meter.given,
             "trained": self.trained,
             "rungs": self.rungs,
             "paid": sorted(self.paid),
@@ -123,7 +153,7 @@ class SeedState:
     def go_on(self, progress: Mapping[str, Any]) -> None:
         """Take up what `progress` gave: calls made in the loop's body are not made again."""
         self.log.position = progress["position"]
-        self.meter.count = progress["spent"]
+        self.meter.count, self.meter.given = progress["spent"], progress["given"]
         self.trained = list(progress["trained"])
         self.rungs = list(progress["rungs"])
         self.paid = {(depth, k) for depth, k in progress["paid"]}
@@ -204,9 +234,9 @@ async def answer(
         return await _accuracy(state, state.at(int(header["depth"])), start, chosen, executor)
     if op == "examples":
         count, name = header["count"], header["name"]
-        cost = PASSES[work_of(header["cost"], op)] * state.at(int(header["depth"])).weight
+        cost = PASSES[work_of(header["cost"], op)] * state.at(int(header["depth"])).given
         state.log.call(store.key(op=op, count=count, name=name, cost=cost))
-        state.meter.charge(count, cost)
+        state.meter.charge(count, cost, given=True)
         return {}, {}
     if op == "loop":
         return _begin_loop(state, header, probe, note)
@@ -354,11 +384,11 @@ def _begin_loop(
     note: Note,
 ) -> messages.Message:
     number, steps = header["number"], header["steps"]
-    cost = PASSES[work_of(header["cost"], "loop")] * state.at(int(header["depth"])).weight
+    cost = PASSES[work_of(header["cost"], "loop")] * state.at(int(header["depth"])).given
     if steps < 0:
         raise BadCall(f"loop: steps {steps} must not be negative")
     state.log.call(store.key(op="loop", number=number, steps=steps, cost=cost))
-    state.meter.charge(steps * state.task.recipe.batch_size(len(state.train.y)), cost)
+    state.meter.charge(steps * state.task.recipe.batch_size(len(state.train.y)), cost, given=True)
     note(state.seed, "loop", steps, False)  # the child's own work, whose pace is not seen here
     stored = state.store.get(f"loop{number}")
     at = probe.snapshot_at(steps) if probe else ()

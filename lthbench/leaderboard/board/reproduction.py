@@ -50,6 +50,7 @@ class Reproduced:
 
     Attributes:
         spread: the standard deviation over seeds that the reference tells of.
+        unmetered: what is told of searches that computed more than they were charged for.
     """
 
     ok: bool
@@ -60,6 +61,7 @@ class Reproduced:
     fresh: tuple[float, ...]
     seeds: tuple[int, ...]
     repeated: tuple[Repeated, ...]
+    unmetered: tuple[str, ...] = ()
 
 
 def fresh_seeds(bundle: str, beacon: str, count: int = FRESH) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from lthbench.io.paths import canonical_json, digest
 from lthbench.records.reference import Reference
@@ -15,11 +15,11 @@ SHARE, MISSED = 0.2, 0.00001  # forged tickets of which none is drawn, with at m
 TICKETS = ("ticket", "untrained")
 PARTS = ("tickets", "carried", "others")  # are drawn and judged apart
 CARRIED = "carried"  # a ticket at another depth
-OWN_WEIGHTS = ("transferred", "final", "free")  # a bundle does not hold what they prune
+# A bundle does not hold what these prune.
+OWN_WEIGHTS = ("transferred", "final", "free", "pretrained")
 FACTORS = ("signs", "scaled")  # a bundle holds one factor of each tensor that keeps a weight
 
 Drawn: TypeAlias = Cell | Carried
-One = TypeVar("One", Cell, Carried)
 Place: TypeAlias = tuple[str, float, int, int, int, int]
 
 
@@ -30,10 +30,10 @@ def place(cell: Drawn) -> Place:
     return cell.kind, cell.density, cell.seed, cell.schedule, depth, cell.attempt
 
 
-def drawn(cell: One) -> list[One]:
+def drawn(cell: Drawn) -> list[Drawn]:
     """A cell of its own for each draw of a cell: those said to have diverged, then itself."""
     nothing: dict[str, tuple[int, ...]] = dict.fromkeys(cell.correct, ())
-    failed = [
+    failed: list[Drawn] = [
         cell.model_copy(
             update={
                 "masks": draw.masks,

@@ -22,7 +22,7 @@ from lthbench.io.paths import canonical_json, digest
 from lthbench.io.untrusted import NEXT, canonical, difference, shown
 from lthbench.leaderboard.bundle import ticket_member
 from lthbench.leaderboard.bundle.ticket_member import Ticket, rung_name
-from lthbench.records import aggregate
+from lthbench.records import aggregate, pretrained
 from lthbench.records.schema import BUNDLE_LIMIT, SIZE_LIMIT, Record, Run, file_bytes
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ def _check_tickets(bundle: Bundle, record: Record) -> None:
         pairs = {
             "masks": (cell.masks, header["masks"]),
             "kept": (cell.kept, header["kept"]),
-            "origin": (cell.origin, header["origin"]),
+            "origin": (pretrained.found(cell.origin), header["origin"]),
             "start": (cell.start, header["start"]),
             "layers": (cell.layers, layers),
             "number of weights": (record.task.weights, sizes),

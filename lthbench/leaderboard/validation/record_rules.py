@@ -15,12 +15,14 @@ from lthbench.leaderboard.validation import cell_rules, claims, transfer_rules
 from lthbench.leaderboard.validation.cell_rules import Cells, Place
 from lthbench.leaderboard.validation.claims import NEXT, Known
 from lthbench.protocol.task import Task, controlled
+from lthbench.records import pretrained
 from lthbench.records.aggregate import REINITS, UNTRAINED
 from lthbench.records.metrics import TIE
 from lthbench.records.reference import Reference
 from lthbench.records.schema import Cell, Record
 
 COMPRESSED = (2, 4, 8)
+ROUNDED = 1.001  # figures of a machine have four digits
 
 
 def rules(record: Record) -> None:
@@ -54,6 +56,7 @@ def body(record: Record, known: Known) -> None:
                 check(cell)
             except RecordError as error:
                 raise RecordError(f"{told(cell)}: {error}") from error
+    _arrivals(record)
     _starts(record, cells)
     _random(record)
     _sketches(cells)
@@ -80,6 +83,12 @@ def _searches(record: Record, task: Task) -> None:
         if negative_zero(search.cost) or search.cost > task.search.budget * (1 + TIE):
             raise RecordError(
                 f"{where}: cost {search.cost:g}, the budget is {task.search.budget:g}"
+            )
+        own, steps = search.own, search.cost * task.recipe.steps
+        if own is not None and own.steps > ROUNDED * steps:
+            raise RecordError(
+                f"{where}: {own.steps:g} steps of its own, which are part of its cost; that is "
+                f"{steps:g} steps"
             )
         if (search.status == "ok") == bool(search.reason):
             raise RecordError(f"{where}: is {search.status}, reason {shown(search.reason)!r}")
@@ -126,6 +135,40 @@ def _wanted(record: Record, task: Task, cells: Cells) -> Iterator[Place]:
                     yield from ((kind, density, seed, factor) for factor in factors)
         if rung and not untrained:
             yield from (("dense", 1.0, seed, factor) for factor in COMPRESSED)
+
+
+def _arrivals(record: Record) -> None:
+    """Tickets with weights of their own tell what they are before their training, in order, and
+    are references where that is a trained network already."""
+    untrained = any(cell.kind == "untrained" for cell in record.cells)
+    wanted = {
+        (cell.seed, cell.density): cell
+        for cell in record.cells
+        if (cell.kind, cell.schedule) == ("ticket", 1) and not untrained
+        if pretrained.found(cell.origin) == "free"
+    }
+    arrivals = record.arrivals or ()
+    if [(a.seed, a.density) for a in arrivals] != list(wanted):
+        raise RecordError(
+            "arrivals: must be one for each ticket of origin free or pretrained, in their order; "
+            f"{NEXT}"
+        )
+    table = record.model_dump(mode="json", include={"cells", "sizes"}) if arrivals else {}
+    dense = pretrained.dense_accuracies(table) if arrivals else []
+    least = pretrained.bar(record.task.chance, dense)
+    for arrival, cell in zip(arrivals, wanted.values(), strict=True):
+        size = record.sizes[str(cell.seed)]["held_out"]
+        if arrival.right > size:
+            raise RecordError(f"{told(cell)}: {arrival.right} right before training, of {size}")
+        why = pretrained.why(arrival.right / size, arrival.alike, least)
+        if bool(why) != (cell.origin == pretrained.ORIGIN):
+            raise RecordError(
+                f"{told(cell)}: origin {cell.origin}, but "
+                f"{why or 'nothing says that it was trained before'}; the origin follows from that"
+            )
+    for cell in record.cells if untrained else ():
+        if cell.origin == pretrained.ORIGIN:
+            raise RecordError(f"{told(cell)}: pretrained, which no untrained ticket is")
 
 
 def _starts(record: Record, cells: Cells) -> None:

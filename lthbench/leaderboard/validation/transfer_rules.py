@@ -9,6 +9,7 @@ from lthbench.io.untrusted import shown
 from lthbench.leaderboard.validation.cell_rules import Cells, check_run
 from lthbench.leaderboard.validation.claims import NEXT, Known
 from lthbench.protocol.task import Task
+from lthbench.records import pretrained
 from lthbench.records.schema import Carried, Record, TransferEntry
 from lthbench.records.transfer_score import PARTS
 
@@ -120,7 +121,11 @@ def _run(
     ticket = tickets.get(("ticket", cell.density, cell.seed, 1))
     at_home = task.transfer is not None and task.transfer.source == task.network.depth
     known = cell.kind == "carried" and cell.source and at_home and ticket is not None
-    if known and ticket and (cell.source, cell.start) != (ticket.origin, ticket.start):
+    if (
+        known
+        and ticket
+        and (cell.source, cell.start) != (pretrained.found(ticket.origin), ticket.start)
+    ):
         raise RecordError(f"its ticket is of origin {ticket.origin}")
 
 

@@ -5,28 +5,36 @@ The record's schema, digests and counts were checked before (level 0, `leaderboa
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from lthbench.errors import RecordError, TicketError
+from lthbench.evaluation import arrivals, scoring
+from lthbench.evaluation.scoring import Plan
 from lthbench.leaderboard.board import copies
 from lthbench.leaderboard.board.entries import Entry
-from lthbench.leaderboard.board.sampling import drawn
+from lthbench.leaderboard.board.sampling import Drawn, drawn
 from lthbench.leaderboard.bundle import archive
 from lthbench.leaderboard.bundle.archive import Bundle
 from lthbench.leaderboard.verification.reconstruct import RULES, Held, held, masks_of, reinit_start
 from lthbench.leaderboard.verification.result import Finding
 from lthbench.networks import families
+from lthbench.protocol import datasets
 from lthbench.protocol.task import Task
+from lthbench.records import pretrained
 from lthbench.records.aggregate import REINITS
 from lthbench.records.schema import Cell, Record
 from lthbench.tickets import masks, ticket
 from lthbench.tickets.sketch import sketch
 from lthbench.tickets.ticket import Ticket
+from lthbench.training.executors import local
 
 Place = tuple[str, float, int, int]  # kind, density, seed, schedule
 Cells = Mapping[Place, Cell]
+CLOSE = 1e-3  # of two correlations of the same weights
 TOLD = 3  # problems of one kind that are told
 
 
@@ -51,11 +59,7 @@ def check(
         return [Finding(task.name, 1, False, str(error))]
 
     def told(problems: Iterable[str], fine: str) -> Finding:
-        found = list(problems)
-        if not found:
-            return Finding(task.name, 1, True, fine)
-        more = f"; and {len(found) - TOLD} more" if len(found) > TOLD else ""
-        return Finding(task.name, 1, False, "; ".join(found[:TOLD]) + more)
+        return _told(task, problems, fine)
 
     own = [t for t in tickets.values() if t.start is None or not t.whole]
     return [
@@ -66,11 +70,20 @@ def check(
         told(_starts(task, cells, tickets), _starts_told(tickets, own)),
         Finding(task.name, 1, None, _nesting(tickets)),
         told(*_controls(task, cells, tickets)),
+        *_arrivals(task, record, cells, tickets),
         *_others(task, record, tickets, accepted, near),
     ]
 
 
-def _at(cell: Cell) -> str:
+def _told(task: Task, problems: Iterable[str], fine: str) -> Finding:
+    found = list(problems)
+    if not found:
+        return Finding(task.name, 1, True, fine)
+    more = f"; and {len(found) - TOLD} more" if len(found) > TOLD else ""
+    return Finding(task.name, 1, False, "; ".join(found[:TOLD]) + more)
+
+
+def _at(cell: Drawn) -> str:
     return f"seed {cell.seed} {cell.kind} at density {cell.density:.4g}"
 
 
@@ -128,7 +141,7 @@ def _starts(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held])
                 yield f"{_at(cell)}: does not start from the seed's theta_0"
         if one is None or kind not in ("ticket", "untrained", "shuffled"):
             continue
-        if (cell.origin, cell.start) != (one.origin, one.step):
+        if (pretrained.found(cell.origin), cell.start) != (one.origin, one.step):
             yield f"{_at(cell)}: origin {cell.origin}, its ticket's is {one.origin}"
         if one.start and one.whole and cell.weights != one.start.digest:
             yield f"{_at(cell)}: its weights are not those that the seed gives"
@@ -185,6 +198,44 @@ def _controls(
     told = f"{count} controls drawn again: the same masks"
     return problems, told + (
         f"; {late} starts of reinit need training or pruned weights" * bool(late)
+    )
+
+
+def _arrivals(
+    task: Task, record: Record, cells: Cells, tickets: Mapping[tuple[int, float], Held]
+) -> Iterator[Finding]:
+    """What tickets with weights of their own are before their training: the weights are here."""
+    own = {
+        place: (one.start, one.masks)
+        for place, one in tickets.items()
+        if one.origin == "free" and one.trained and one.start is not None
+    }
+    if not own:
+        return
+    if not datasets.prepared(task, test=False):
+        what = f"{len(own)} tickets of origin free not read before training: no data here"
+        yield Finding(task.name, 1, None, what)
+        return
+    seen = scoring.see(task, sorted({seed for seed, _ in own}), Plan())
+    with tempfile.TemporaryDirectory(prefix="lthbench-verify-") as folder:
+        reading = arrivals.read(task, own, Path(folder), local.Here(), seen)
+        right = asyncio.run(reading)
+    likeness, problems = arrivals.alike(own), []
+    claims = {(claim.seed, claim.density): claim for claim in record.arrivals or ()}
+    for (seed, density), count in right.items():
+        claim, where = claims[seed, density], _at(cells["ticket", density, seed, 1])
+        size, alike = record.sizes[str(seed)]["held_out"], likeness[seed, density]
+        # Another machine's last bits turn an answer here and there.
+        if abs(count - claim.right) > max(1, size // 100):
+            problems.append(f"{where}: {claim.right} right before training; found {count}")
+        one, other = claim.alike, alike
+        if (one is None) != (other is None) or abs((one or 0) - (other or 0)) > CLOSE:
+            problems.append(f"{where}: {one} like another seed's weights; found {other}")
+    yield _told(
+        task,
+        problems,
+        f"{len(own)} tickets with weights of their own: what they are "
+        "before training is as the record says",
     )
 
 

@@ -40,7 +40,7 @@ from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.protocol import datasets
 from lthbench.protocol.task import Task
-from lthbench.records import aggregate
+from lthbench.records import aggregate, unmetered
 from lthbench.records.reference import Reference
 from lthbench.records.schema import Record, build
 from lthbench.training.dispatch import HERE, Means
@@ -116,7 +116,9 @@ def check(
             ]
             fresh = [by_seed[seed] for seed in seeds]
             done = judge(record, reference, fresh, seeds, repeated)
-    return Finding(task.name, 3, done.ok, done.what), done
+            done = replace(done, unmetered=unmetered.told_of(again))
+    told = "; ".join((done.what, *done.unmetered))
+    return Finding(task.name, 3, done.ok, told), done
 
 
 def _repeated(
@@ -261,12 +263,12 @@ def _record(
     means: Means,
 ) -> Record:
     """The published record's head over the fresh cells, against the same frozen reference."""
-    table = record.model_dump(mode="json", exclude={"aggregates", "scorer", "transfer", "bundle"})
-    names = ("seed", "status", "reason", "cost")
+    computed = {"aggregates", "scorer", "transfer", "bundle", "arrivals"}
+    table = record.model_dump(mode="json", exclude=computed)
     fresh = {
         "seeds": [search.seed for search in searches],
         "cells": [{k: v for k, v in cell.items() if k != "key"} for cell in cells],
-        "searches": [{name: getattr(s, name) for name in names} for s in searches],
+        "searches": [search.entry() for search in searches],
         "sizes": seen.sizes(),
         "environment": environment(means),
         "environments": None,

@@ -10,7 +10,7 @@ from lthbench.leaderboard.citation import cite
 from lthbench.leaderboard.site import best_per_density
 from lthbench.leaderboard.site.labels import BOARDS, LEVELS, NO_LEVEL, lines
 from lthbench.protocol.task import Suite, load_suite, numbers_of_seeds, suite_names
-from lthbench.records import aggregate, metrics, schema
+from lthbench.records import aggregate, metrics, pretrained, schema
 from lthbench.records.reference import PROVISIONAL_BELOW
 from lthbench.report.tables import Table, number
 
@@ -38,6 +38,7 @@ def page() -> dict[str, Any]:
             "least": metrics.MIN_SEEDS,
             "frozen": PROVISIONAL_BELOW,
             "scorer": aggregate.VERSION,
+            "alike": f"{pretrained.ALIKE:g}",
             **_thresholds(),
         },
         "kinds": BOARDS,

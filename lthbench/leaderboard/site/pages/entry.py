@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from lthbench.leaderboard.board.entries import Entry
@@ -71,7 +71,7 @@ def page(
         "banner": _banner(entry),
         "state": STATES[entry.state],
         "answers": answers(record),
-        "warnings": tuple(r for r in said if r.warns and r.name != "Failed"),
+        "warnings": (*(r for r in said if r.warns and r.name != "Failed"), *_unmetered(entry)),
         "remarks_of": said,
         "described": html.described(record),
         "figures": tuple(html.figures(record)),
@@ -108,6 +108,14 @@ def _alike(found: Sequence[tuple[str, bool]]) -> list[Remark]:
     said = [Remark("Masks of others", text, warns=same) for text, same in found[:SHOWN_ALIKE]]
     more = len(found) - len(said)
     return [*said, *([Remark("Masks of others", f"in part those of {more} more")] * (more > 0))]
+
+
+def _unmetered(entry: Entry) -> Iterator[Remark]:
+    """What level 3 told of the searches that it ran again: those of its last report."""
+    reports = [line["report"] for line in entry.lines if line["act"] == "level"]
+    found = [r["reproduced"] for r in reports if isinstance(r.get("reproduced"), Mapping)]
+    for told in found[-1].get("unmetered", ()) if found else ():
+        yield Remark("Unmetered", f"reproduced: {plain(str(told), 300)}", warns=True)
 
 
 # Commands

@@ -1,0 +1,104 @@
+"""Reads free tickets as they arrive, before their training, and says which are pretrained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lthbench.evaluation import scoring
+from lthbench.evaluation.scoring import Seen
+from lthbench.evaluation.search import session
+from lthbench.evaluation.search.session import Search
+from lthbench.networks.state import State
+from lthbench.protocol.task import Task
+from lthbench.records import pretrained
+from lthbench.records.aggregate import division
+from lthbench.records.pretrained import Kept
+from lthbench.training.executors.local import Executor
+
+Given = tuple[State, Mapping[str, Tensor]]  # a ticket's weights and masks
+At = tuple[int, float]  # seed and density
+
+
+async def read(
+    task: Task, tickets: Mapping[At, Given], folder: Path, executor: Executor, seen: Seen
+) -> dict[At, int]:
+    """Right answers on the held-out part before a step is trained.
+
+    As of untrained tickets, running statistics of norms are estimated first: a pretrained network
+    must not look untrained for want of them.
+    """
+    entries = [
+        scoring.entry_of(task, "untrained", density, seed, start, chosen, seen, until=start.step)
+        for (seed, density), (start, chosen) in tickets.items()
+    ]
+    right: dict[At, int] = {}
+    async for entry, result, _ in scoring.score_cells(task, entries, folder, executor, seen):
+        right[entry.job.seed, entry.density] = int(result.correct["held_out"][-1])
+    return right
+
+
+def kept(given: Given) -> Kept:
+    """A ticket's own weights, as `lthbench.records.pretrained` compares them."""
+    start, chosen = given
+    return {
+        name: (mask.numpy(), start[name].detach()[mask].numpy()) for name, mask in chosen.items()
+    }
+
+
+def alike(tickets: Mapping[At, Given]) -> dict[At, float | None]:
+    """The largest correlation of each ticket's weights with another seed's on its rung."""
+    told: dict[At, float | None] = {}
+    for rung in {density for _, density in tickets}:
+        seeds = {s: kept(given) for (s, density), given in tickets.items() if density == rung}
+        told |= {(seed, rung): r for seed, r in pretrained.likeness(seeds).items()}
+    return told
+
+
+async def judged(
+    task: Task,
+    searches: Sequence[Search],
+    cells: Sequence[dict[str, Any]],
+    folder: Path,
+    executor: Executor,
+    seen: Seen,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+    """The cells of a record, a pretrained ticket's and its controls' of that origin; and what was
+    measured of every free ticket before its training, None where there is none.
+
+    Args:
+        folder: of the evaluation of this task.
+    """
+    tickets: dict[At, Given] = {}
+    for search in () if scoring.untrained(searches) else searches:
+        for density in (r["density"] for r in search.rungs if r["origin"] == "free"):
+            held = folder / "tickets" / f"seed{search.seed}"
+            header, chosen, stored = session.read_ticket(held, density)
+            tickets[search.seed, density] = State(stored, header["start"]), chosen
+    if not tickets:
+        return list(cells), None
+    right = await read(task, tickets, folder, executor, seen)
+    likeness, sizes = alike(tickets), seen.sizes()
+    dense = pretrained.dense_accuracies({"cells": cells, "sizes": sizes})
+    least = pretrained.bar(task.chance, dense)
+    arrived = {
+        (seed, density)
+        for (seed, density), count in right.items()
+        if pretrained.why(count / sizes[str(seed)]["held_out"], likeness[seed, density], least)
+    }
+    of = {"origin": pretrained.ORIGIN, "division": division(pretrained.ORIGIN, 0)}
+    told = [
+        {**cell, **of}
+        if cell["origin"] == "free" and (cell["seed"], cell["density"]) in arrived
+        else cell
+        for cell in cells
+    ]
+    measured = [
+        {"seed": seed, "density": density, "right": right[at], "alike": likeness[at]}
+        for at in sorted(right, key=lambda at: (at[0], -at[1]))
+        for seed, density in (at,)
+    ]
+    return told, measured
