@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from lthbench.method.problem import Batch as Batch
     from lthbench.method.problem import Problem as Problem
     from lthbench.networks.state import State as State
+    from lthbench.tickets.allocation import layer_counts as layer_counts
     from lthbench.tickets.elastic import elastic as elastic
     from lthbench.tickets.masks import keep_top as keep_top
-    from lthbench.tickets.masks import layer_counts as layer_counts
     from lthbench.tickets.ticket import Ticket as Ticket
 
 _HOMES = {
@@ -33,7 +33,7 @@ _HOMES = {
     "elastic": "tickets.elastic",
     "evaluate": "evaluation.pipeline",
     "keep_top": "tickets.masks",
-    "layer_counts": "tickets.masks",
+    "layer_counts": "tickets.allocation",
     "load_ticket": "leaderboard.tickets",
 }
 

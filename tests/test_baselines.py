@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lthbench.evaluation.search.session import read_ticket
 from lthbench.method.problem import Problem
 from lthbench.method.source import baseline_names, load_method
-from lthbench.tickets import masks
-from lthbench.tickets.masks import counts, keep_top, layer_counts
+from lthbench.tickets import masks, overlap
+from lthbench.tickets.allocation import layer_counts
+from lthbench.tickets.masks import counts, keep_top
+from lthbench.tickets.ticket_files import read_ticket
 from lthbench.tools.check import TASK
 from lthbench.training.job import Examples
 from tests import tiny
@@ -228,7 +229,7 @@ def test_random_masks_keep_each_tensors_share(name: str, rule: str, tmp_path: Pa
 def test_random_and_erk_draw_apart(tmp_path: Path) -> None:
     """Two baselines that shared their lots would agree far more often than by chance."""
     random, erk = found("random", tmp_path / "random"), found("erk", tmp_path / "erk")
-    assert masks.overlap(random[1], erk[1]).pooled.z == pytest.approx(0, abs=4)
+    assert overlap.overlap(random[1], erk[1]).pooled.z == pytest.approx(0, abs=4)
 
 
 def test_snip_scores_by_the_gradient_of_a_mask(problem: Problem, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from lthbench.leaderboard.board import entries, ranks, render
 from lthbench.leaderboard.board.entries import Board, Entry
 from lthbench.leaderboard.board.standings import standings
 from lthbench.records.schema import BundleEntry
-from lthbench.report.tables import WIDTH, ranks_left
+from lthbench.report.formats import ranks_left
+from lthbench.report.terminal import WIDTH
 from tests import commands
 from tests.boards import LITE, Method, board_of, board_record, entry_of
 

@@ -20,7 +20,6 @@ from safetensors.numpy import load as load_safetensors
 from safetensors.numpy import save as save_safetensors
 
 from lthbench.errors import RecordError
-from lthbench.evaluation.search import session
 from lthbench.io import canonical_tensors, canonical_zip
 from lthbench.io.paths import digest
 from lthbench.leaderboard.bundle import archive, start_weights, ticket_member
@@ -30,7 +29,7 @@ from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.protocol.task import load_task
 from lthbench.records.schema import record_digest
-from lthbench.tickets import masks
+from lthbench.tickets import masks, ticket_files
 from lthbench.tickets.ticket import Ticket, completed, origin
 from tests.searching import ROOT
 from tests.submitted import DIGITS, MODADD, at_home, finished, house, records_of
@@ -69,7 +68,7 @@ def test_what_was_packed_is_read(whole: Bundle) -> None:
         for seed, density in archive.tickets(whole, task):
             header, chosen, _ = archive.ticket(whole, task, seed, density)
             folder = home.out / task / "tickets" / f"seed{seed}"
-            told, held, _ = session.read_ticket(folder, density)
+            told, held, _ = ticket_files.read_ticket(folder, density)
             assert header == {name: told[name] for name in ticket_member.HEADER}
             assert "cost" not in header
             assert all(np.array_equal(chosen[name], held[name].numpy()) for name in held)
@@ -199,7 +198,7 @@ def test_masks_have_the_digest_that_torch_gives() -> None:
 def test_rungs_are_named_as_in_an_evaluation() -> None:
     """Names of files are part of both forms."""
     for density in (1.0, 0.8**23, 0.5, 1e-6, 0.0123456789):
-        assert f"{ticket_member.rung_name(density)}.safetensors" == session.rung_name(density)
+        assert f"{ticket_member.rung_name(density)}.safetensors" == ticket_files.rung_name(density)
 
 
 # --- start weights ----------------------------------------------------------------------------
@@ -222,7 +221,7 @@ def test_start_weights_come_back(whole: Bundle) -> None:
                     assert start.digest == cells[seed, density].weights
                     continue
                 folder = home.out / task.name / "tickets" / f"seed{seed}"
-                _, held, theirs = session.read_ticket(folder, density)
+                _, held, theirs = ticket_files.read_ticket(folder, density)
                 for name, tensor in theirs.items():
                     at = held.get(name, torch.ones_like(tensor, dtype=torch.bool))
                     assert torch.equal(start[name][at], tensor[at])

@@ -12,14 +12,14 @@ import pytest
 import torch
 
 from lthbench.errors import MethodError, NotApplicable
-from lthbench.evaluation.pipeline import DEVELOPMENT as SEED
+from lthbench.evaluation.options import DEVELOPMENT as SEED
 from lthbench.evaluation.pipeline import evaluate
 from lthbench.evaluation.workload import carrying_steps
 from lthbench.networks import families
 from lthbench.protocol.task import load_task
 from lthbench.records.reference import build
 from lthbench.records.schema import Record, comparable, read_record
-from lthbench.report import tables
+from lthbench.report import terminal
 from lthbench.tickets import masks
 from lthbench.tools.estimate import estimate
 from lthbench.training import dispatch
@@ -185,7 +185,7 @@ def test_a_ticket_that_misses_its_rung_is_told_with_the_tensor(tmp_path: Path) -
         "        yield Ticket(keep_top(scores, density))\n"
     )
     record = carried(str(tmp_path / "deep.py"), tmp_path / "out")
-    text = " ".join(tables.terminal(record).split())
+    text = " ".join(terminal.terminal(record).split())
     assert re.search(
         r"Failed carried, 20.0 % density, seed 1000, depth 1: missing: \S+\.weight: .* off by more "
         "than a factor of 2",
@@ -243,7 +243,7 @@ def test_another_depth_may_be_left_out(tmp_path: Path) -> None:
     record = carried(str(tmp_path / "shallow.py"), tmp_path / "out")
     assert record.transfer is not None
     assert record.transfer.reason == "shallow: one layer"
-    assert "No transfer" in tables.terminal(record)
+    assert "No transfer" in terminal.terminal(record)
 
 
 OWN = ONE_SHOT + (

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from lthbench.errors import UsageError
-from lthbench.evaluation import scoring
-from lthbench.evaluation.scoring import Plan
-from lthbench.evaluation.search import session
+from lthbench.evaluation import experiment, scoring, trainings
+from lthbench.evaluation.plan import Plan
 from lthbench.networks import families
 from lthbench.tools.check import TASK
 from lthbench.training import dispatch
@@ -24,13 +23,13 @@ SEED = 1000
 
 def search_job(means: Means) -> Job:
     theta = families.initial(TASK.network, TASK.network.depth, SEED)
-    return session.training(TASK, SEED, theta, None, 10, means=means)
+    return trainings.training(TASK, SEED, theta, None, 10, means=means)
 
 
 def scoring_job(means: Means) -> Job:
     theta = families.initial(TASK.network, TASK.network.depth, SEED)
     seen = scoring.see(TASK, [SEED], Plan(), means)
-    return scoring.entry_of(TASK, "dense", 1.0, SEED, theta, None, seen).job
+    return experiment.entry_of(TASK, "dense", 1.0, SEED, theta, None, seen).job
 
 
 @pytest.mark.parametrize("made", [search_job, scoring_job])

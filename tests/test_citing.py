@@ -273,7 +273,7 @@ def test_any_name_is_one_field_of_bibtex(name: str, given_: str) -> None:
 @given(st.text(max_size=60).filter(str.strip), st.text(max_size=60))
 def test_any_name_is_one_string_of_yaml(name: str, given_: str) -> None:
     """What YAML reads back is the text as it is shown."""
-    from lthbench.report.tables import plain
+    from lthbench.report.formats import plain
 
     work = Work("k", "data", (Author(name, given_),), name, 2000, name, note=given_)
     table = cff(formats.cff(work, name, [work]))

@@ -17,9 +17,9 @@ from lthbench.leaderboard.analysis import compare as comparing
 from lthbench.leaderboard.analysis.compare import Comparison, Side, compare, of, side
 from lthbench.leaderboard.board import entries, ranks
 from lthbench.leaderboard.board.entries import Board
-from lthbench.records import metrics
+from lthbench.records import intervals
 from lthbench.records.schema import Record, build, record_digest, write_record
-from lthbench.report.tables import WIDTH
+from lthbench.report.terminal import WIDTH
 from tests import accepted, submitted
 from tests.boards import LITE, Method, board_record, synthetic_board
 from tests.records import synthetic_record
@@ -74,7 +74,7 @@ def test_rungs_are_compared_seed_by_seed() -> None:
             x - y for x, y in zip(one["ticket"]["values"], other["ticket"]["values"], strict=True)
         ]
         assert rung.values == pytest.approx(wanted)
-        told = metrics.t_interval(wanted)
+        told = intervals.t_interval(wanted)
         assert rung.a == pytest.approx(one["ticket"]["mean"])
         assert rung.b == pytest.approx(other["ticket"]["mean"])
         assert rung.difference.mean == pytest.approx(told.mean)
@@ -129,7 +129,7 @@ def test_a_suite_is_compared_over_its_shared_tasks() -> None:
     sides = [Side(str(n), {task: record(n, task) for task in LITE}) for n in (1, 6)]
     found = of(*sides)
     values = [task.values for task in found.tasks]
-    assert found.difference == metrics.suite_interval(values)
+    assert found.difference == intervals.suite_interval(values)
     assert found.p == ranks.sign_flips(values, [[0.0] * 5] * 3)
     assert f"Mean retention over {', '.join(sorted(LITE))}" in " ".join(found.text().split())
     unranked = dict(sides[0].records)
@@ -137,7 +137,7 @@ def test_a_suite_is_compared_over_its_shared_tasks() -> None:
     lost = {**weak.aggregates, "retention": None}
     unranked[ACCURACY] = weak.model_copy(update={"aggregates": lost})
     fewer = of(Side("1", unranked), sides[1])
-    assert fewer.difference == metrics.suite_interval(
+    assert fewer.difference == intervals.suite_interval(
         [task.values for task in found.tasks if task.task != ACCURACY]
     )
 

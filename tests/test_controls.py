@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lthbench.errors import TicketError
+from lthbench.tickets.allocation import Rule, layer_counts
 from lthbench.tickets.controls import (
     fresh_magnitudes,
     fresh_signs,
@@ -21,7 +22,7 @@ from lthbench.tickets.controls import (
     rescaled,
     shuffled,
 )
-from lthbench.tickets.masks import Rule, counts, digest, kept, layer_counts, nested, target_count
+from lthbench.tickets.masks import counts, digest, kept, nested, target_count
 from tests import strategies
 from tests.strategies import moderate
 

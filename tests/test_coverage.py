@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import special
 
-from lthbench.records import metrics
+from lthbench.records import intervals, metrics
 
 BOARDS, SEEDS = 10_000, 5
 WIDEST = 0.28  # s.d. over mean of a test error
@@ -40,7 +40,7 @@ def skewed(rng: np.random.Generator, mean: float, variation: float) -> Accuracie
 def cell(noise: Noise) -> float:
     """Share of t intervals over five seeds that contain the mean accuracy."""
     rng = np.random.default_rng(0)
-    _, low, high = metrics.mean_bounds(noise(rng, TRUTH, WIDEST), 0.95)
+    _, low, high = intervals.mean_bounds(noise(rng, TRUTH, WIDEST), 0.95)
     return contained(low, high, TRUTH)
 
 
@@ -49,7 +49,7 @@ def paired(noise: Noise) -> float:
     rng = np.random.default_rng(1)
     dense = noise(rng, 0.9, 0.07)
     ticket = noise(rng, TRUTH, WIDEST) + (dense - 0.9) / 2
-    _, low, high = metrics.mean_bounds(ticket - dense, 0.95)
+    _, low, high = intervals.mean_bounds(ticket - dense, 0.95)
     return contained(low, high, TRUTH - 0.9)
 
 
@@ -64,7 +64,7 @@ def suite(noise: Noise) -> float:
         losses = metrics.loss_points(np.full(len(drawn), dense), drawn, [1.0])
         tasks.append(metrics.retention(losses, loss_random).reshape(BOARDS, SEEDS))
         truths.append(1 - 100 * (dense - mean) / loss_random)
-    _, low, high = metrics.suite_bounds(tasks, 0.95)
+    _, low, high = intervals.suite_bounds(tasks, 0.95)
     return contained(low, high, float(np.mean(truths)))
 
 

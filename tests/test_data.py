@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from lthbench import seeds
 from lthbench.errors import DataError
-from lthbench.evaluation.search import session
+from lthbench.evaluation import trainings
 from lthbench.io.paths import data_folder, shipped
 from lthbench.protocol import datasets, test_split
 from lthbench.protocol.datasets import Bytes, Examples
@@ -583,7 +583,7 @@ def test_mnist1d_is_read_as_real_numbers_of_deviation_one(
     datasets.prepare(SIGNALS, download=False)
     search = datasets.search(SIGNALS, 1000)
     assert len(search.train.y) + len(search.held_out.y) == 4000
-    seen = session.examples(SIGNALS, search.train).inputs(slice(None))
+    seen = trainings.examples(SIGNALS, search.train).inputs(slice(None))
     assert seen.shape == (3600, 40) and seen.dtype == torch.float32
     assert abs(float(seen.mean())) < 0.02 and abs(float(seen.std()) - 1) < 0.02
 

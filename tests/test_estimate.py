@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from lthbench.errors import DataError, MethodError, UsageError
-from lthbench.evaluation import scoring
-from lthbench.evaluation.scoring import Plan
+from lthbench.evaluation import experiment, scoring
+from lthbench.evaluation.plan import Plan
 from lthbench.evaluation.search.child_process import Limits
 from lthbench.evaluation.search.session import Search
 from lthbench.io import store
@@ -207,7 +207,9 @@ def test_cells_are_those_of_scoring_less_what_is_stored(tmp_path: Path, cache: P
     assert (cells(plan).steps, cells(plan).runs, cells(plan).cached) == (2 * 3 * T, 6, 0)
     assert cells(Plan()).runs == 2 * 7
     seen = scoring.see(TASK, seeds, plan)
-    planned = asyncio.run(scoring.planned(TASK, [nothing.search], tmp_path, Dry(TASK), plan, seen))
+    planned = asyncio.run(
+        experiment.planned(TASK, [nothing.search], tmp_path, Dry(TASK), plan, seen)
+    )
     place = store.Store(cache_folder() / "cells" / dispatch.arithmetic())
     place.put(next(e.job.key for e in planned if e.kind == "dense"), {})
     assert (cells(plan).steps, cells(plan).runs, cells(plan).cached) == (5 * T, 5, T)

@@ -19,7 +19,7 @@ from lthbench.cli import main
 from lthbench.errors import LthbenchError, MethodError, ResourceError, TaskError, UsageError
 from lthbench.evaluation import pipeline
 from lthbench.evaluation.pipeline import Evaluated, evaluate
-from lthbench.evaluation.scoring import Part, Plan
+from lthbench.evaluation.plan import Part, Plan
 from lthbench.io.paths import canonical_json
 from lthbench.protocol import datasets
 from lthbench.protocol.task import Suite, load_suite, load_task

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from lthbench.errors import NotApplicable
-from lthbench.evaluation.search.session import read_ticket
 from lthbench.method.source import baseline_names, load_method
 from lthbench.networks.state import State
 from lthbench.protocol import datasets
 from lthbench.protocol.datasets import Examples, Inputs, Search
 from lthbench.protocol.task import Ladder, Task, load_task, task_names
 from lthbench.tickets import masks
+from lthbench.tickets.ticket_files import read_ticket
 from lthbench.training.job import Job, Result
 from tests import tiny
 from tests.searching import search

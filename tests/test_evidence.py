@@ -29,7 +29,7 @@ from lthbench.leaderboard.bundle.build import pack
 from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.protocol.task import Network
-from lthbench.tickets import masks as mask_arithmetic
+from lthbench.tickets import overlap
 from tests.accepted import board, entry_of
 from tests.strategies import mask_pairs, moderate
 from tests.submitted import DIGITS, METHOD, finished, house, records_of
@@ -78,7 +78,7 @@ def test_the_excess_is_that_of_the_masks_module(pair: tuple[dict[str, Tensor], .
     """Exact fractions there, matrices of floats here: one definition."""
     a, b = ({n: np.asarray(m) for n, m in masks.items()} for masks in pair)
     theta = {n: np.zeros(m.shape, np.float32) for n, m in a.items()}
-    ours, exact = found([a], [b], [theta]), mask_arithmetic.overlap(*pair)
+    ours, exact = found([a], [b], [theta]), overlap.overlap(*pair)
     rows = [(overlap_nulls.pooled([layer]), exact.tensors[layer.name]) for layer in ours.layers]
     for table, figures_ in [*rows, (ours.excess, exact.pooled)]:
         if figures_.excess is None:

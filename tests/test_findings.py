@@ -10,12 +10,12 @@ from statistics import mean
 import pytest
 
 from lthbench import evaluate
-from lthbench.evaluation.search.session import read_ticket
 from lthbench.method.source import load_method
 from lthbench.networks import families
 from lthbench.protocol.task import load_task
 from lthbench.records import aggregate, metrics
 from lthbench.records.schema import Record
+from lthbench.tickets.ticket_files import read_ticket
 from lthbench.training.engines import plain
 from lthbench.training.job import Evaluation, Job
 from tests.searching import search

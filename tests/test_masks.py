@@ -21,21 +21,20 @@ from torch import Tensor
 
 from lthbench.errors import TicketError
 from lthbench.tickets import masks as masks_module
+from lthbench.tickets.allocation import Rule, layer_counts
 from lthbench.tickets.masks import (
-    Rule,
     counts,
     density,
     digest,
     keep_top,
     kept,
-    layer_counts,
     nested,
-    overlap,
     pack,
     target_count,
     total,
     unpack,
 )
+from lthbench.tickets.overlap import overlap
 from tests import strategies
 from tests.strategies import moderate
 

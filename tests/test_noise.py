@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 
 from lthbench.errors import RecordError
-from lthbench.evaluation.search import session
 from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.protocol import datasets
 from lthbench.protocol.task import load_task
 from lthbench.records import aggregate
 from lthbench.records.reference import _noise, build
-from lthbench.tickets import controls, masks
+from lthbench.tickets import controls, masks, ticket_files
 from lthbench.tools import noise_floor
 from lthbench.training.dispatch import Means
 from tests.records import synthetic_record
@@ -61,7 +60,7 @@ def test_floors_are_measured_on_every_rung(kind: str, tmp_path: Path, cache: Pat
         strict=True,
     ):
         entry = {"density": rung, "kept": masks.kept(chosen), "start": 0, "origin": "init"}
-        session.write_ticket(tmp_path, entry, chosen, {})
+        ticket_files.write_ticket(tmp_path, entry, chosen, {})
     found, sizes = asyncio.run(noise_floor.scored(task, 0, tmp_path, 0, Means(), draws=3))
     assert set(found) == {"held_out", "test"}
     for part, rungs in found.items():

@@ -23,7 +23,7 @@ from lthbench.leaderboard.analysis.power import Run, World, apart, needed, power
 from lthbench.leaderboard.board import ranks
 from lthbench.leaderboard.board.standings import standings
 from lthbench.protocol.task import load_task
-from lthbench.records import metrics
+from lthbench.records import intervals
 from tests.boards import LITE, Method, board_of, board_record, entry_of
 from tests.records import synthetic_record
 from tests.strategies import moderate
@@ -71,7 +71,7 @@ def test_several_tasks_are_averaged_as_boards_average_them(seed: int, sizes: lis
     tasks = [drawn(seed + at, 3, size, [1.0]) for at, size in enumerate(sizes)]
     mean, variance, freedom = power._paired(tasks)
     for at, (a, b) in enumerate(combinations(range(3), 2)):
-        interval = metrics.suite_interval([values[a] - values[b] for values in tasks])
+        interval = intervals.suite_interval([values[a] - values[b] for values in tasks])
         assert mean[at] == pytest.approx(interval.mean)
         reach = reference.t.ppf(0.975, freedom[at]) * np.sqrt(variance[at])
         assert interval.high == pytest.approx(interval.mean + reach)

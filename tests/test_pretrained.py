@@ -19,7 +19,7 @@ from lthbench.leaderboard.bundle.build import pack
 from lthbench.leaderboard.verification.verify import verify
 from lthbench.records import pretrained
 from lthbench.records.schema import Arrival, Cell, Record, build, file_bytes
-from lthbench.report import tables
+from lthbench.report import remarks
 from tests import submitted
 from tests.forged import Forger
 from tests.records import synthetic_record
@@ -120,7 +120,7 @@ def test_a_pretrained_ticket_is_a_reference(honest: Record) -> None:
         assert {"ticket", "shuffled", "reinit", "reinit-signs"} == {c.kind for c in beside}
     assert {c.division for c, _ in tickets(honest, FREE)} == {"open"}
     assert honest.aggregates["division"] == "reference"
-    (remark,) = [r for r in tables.remarks(honest) if r.name == "Pretrained"]
+    (remark,) = [r for r in remarks.remarks(honest) if r.name == "Pretrained"]
     assert remark.warns and remark.text.startswith("4 of 6 tickets arrive trained already")
 
 

@@ -20,7 +20,7 @@ import pytest
 from lthbench.cli import progress
 from lthbench.cli.progress import Told, seconds_left, shown, steps_left
 from lthbench.evaluation import workload
-from lthbench.evaluation.scoring import Part, Plan
+from lthbench.evaluation.plan import Part, Plan
 from lthbench.evaluation.search.child_process import Limits
 from lthbench.evaluation.search.run import find
 from lthbench.evaluation.workload import clock, guessed_step, scoring_steps

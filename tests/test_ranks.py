@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lthbench import seeds
 from lthbench.leaderboard.board import ranks
-from lthbench.records import metrics
+from lthbench.records import intervals
 
 Board = dict[str, list[list[float]]]
 Pair = tuple[str, str]
@@ -149,8 +149,8 @@ def test_the_statistic_is_the_suites_difference_in_its_standard_errors() -> None
     """That of `suite_interval`: half its width, at its own degrees of freedom."""
     board = drawn(2, 3, 1.0)
     differences = [np.array(a) - np.array(b) for a, b in zip(*board.values(), strict=True)]
-    _, low, high = metrics.suite_bounds(differences, 0.95)
-    mean = metrics.suite_interval(differences).mean
+    _, low, high = intervals.suite_bounds(differences, 0.95)
+    mean = intervals.suite_interval(differences).mean
     squared = float(ranks._squared(np.concatenate(differences)[None], (5, 5, 5))[0])
     errors = [float(task.std(ddof=1) / np.sqrt(5)) for task in differences]
     error = np.sqrt(sum(e**2 for e in errors)) / 3

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lthbench.errors import RecordError
-from lthbench.evaluation.scoring import _kept_counts
+from lthbench.evaluation.experiment import _kept_counts
 from lthbench.io.paths import canonical_json
 from lthbench.records import aggregate
 from lthbench.records import schema as records

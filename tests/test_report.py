@@ -13,7 +13,7 @@ import pytest
 from lthbench.errors import RecordError, ResourceError
 from lthbench.io.paths import PACKAGE
 from lthbench.records.schema import Record, build, read_record, write_record
-from lthbench.report import html, tables
+from lthbench.report import answers, figures, html, tables
 from tests.records import as_table, synthetic_record
 
 SPARSEST = 0.8**23
@@ -168,7 +168,7 @@ def test_every_table_stands_on_the_page(kwargs: dict[str, Any]) -> None:
     for table in tables.tables(record):
         expected = [list(table.head), *map(list, table.rows)]
         assert expected in found.tables
-    texts = [text for a in tables.answers(record) for text in (a.question, a.name, a.value)]
+    texts = [text for a in answers.answers(record) for text in (a.question, a.name, a.value)]
     places = [found.text.index(text) for text in texts if text]
     assert max(places) < found.text.index("Ticket against dense and the controls:")
 
@@ -219,7 +219,7 @@ def test_the_sparsest_is_at_the_right() -> None:
     assert axis["ticktext"] == ["51.2", "21.0", "8.59", "3.52", "1.44", "0.59"]
     long = synthetic_record(task={"ladder": [0.8**n for n in range(1, 19)]}, controls="one rung")
     named = page(long).data["task0-density"]["layout"]["xaxis"]["ticktext"]
-    assert len(named) <= html.TICKS
+    assert len(named) <= figures.TICKS
     assert named[-1] == "1.80"
 
 

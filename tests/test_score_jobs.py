@@ -18,9 +18,10 @@ import pytest
 import torch
 
 from lthbench.errors import DataError
-from lthbench.evaluation import scoring
-from lthbench.evaluation.scoring import ATTEMPTS, COMPRESSED, ORDER, Entry, Plan, Seen, planned, see
-from lthbench.evaluation.search import session
+from lthbench.evaluation import experiment, scoring, trainings
+from lthbench.evaluation.experiment import COMPRESSED, ORDER, Entry, Seen, planned
+from lthbench.evaluation.plan import Plan
+from lthbench.evaluation.scoring import ATTEMPTS, see
 from lthbench.evaluation.search.session import Search
 from lthbench.method.source import load_method
 from lthbench.networks import families
@@ -291,8 +292,8 @@ def test_a_rewound_control_is_another_seed_at_that_step(digits: Task, tmp_path: 
     reinit = of(entries(digits, tmp_path, ALL, "origins", origin="rewind"), "reinit", 0.2)
     other = SEED + 10_000
     theta = families.initial(digits.network, digits.network.depth, other)
-    job = session.training(digits, other, theta, None, 12)
-    train = {other: session.examples(digits, datasets.search(digits, other).train)}
+    job = trainings.training(digits, other, theta, None, 12)
+    train = {other: trainings.examples(digits, datasets.search(digits, other).train)}
 
     async def end() -> State | None:
         async for _, result in Here().results([job], train, None):
@@ -330,7 +331,7 @@ def test_scoring_has_an_order_of_its_own(digits: Task, sums: Task, tmp_path: Pat
         size = len(see(task, (SEED,), ALL).train[SEED].y)
         for entry in (of(chosen, "dense", 1.0), of(chosen, "ticket", task.ladder.trained[0])):
             job = entry.job
-            ours = session.training(task, SEED, job.start, job.masks, job.until)
+            ours = trainings.training(task, SEED, job.start, job.masks, job.until)
             assert ours.order != job.order
             assert ours.key != job.key
             rows = [
@@ -397,7 +398,7 @@ def test_every_kind_of_start_is_drawn_again(
     first = asyncio.run(planned(digits, searches, tmp_path, Here(), ONE, seen))
     failing = of(first, kind, 0.2)
     starts = {e.place: e.job.start for e in first if e.kind == "ticket"}
-    drawn = asyncio.run(scoring.drawn_again(digits, failing, starts, Here(), seen))
+    drawn = asyncio.run(experiment.drawn_again(digits, failing, starts, Here(), seen))
     assert drawn is not None
     assert drawn.attempt == 1
     assert drawn.job.start.step == failing.job.start.step
@@ -411,7 +412,7 @@ def test_the_rest_has_no_other_draw(kind: str, digits: Task, tmp_path: Path) -> 
     dense, ticket = entries(digits, tmp_path)[:2]
     failing = {"dense": dense, "ticket": ticket, "untrained": ticket}[kind]
     failing = Entry(failing.job, kind, failing.density, 1, failing.table)
-    assert asyncio.run(scoring.drawn_again(digits, failing, {}, Here(), seen)) is None
+    assert asyncio.run(experiment.drawn_again(digits, failing, {}, Here(), seen)) is None
 
 
 def test_a_failed_dense_run_and_ticket_are_tried_once(digits: Task, tmp_path: Path,
@@ -505,7 +506,7 @@ KEPT = [
     ("dense", 1, ("train", "held_out", "test"), 20),
     ("ticket", 1, ("train", "held_out", "test"), 20),
     ("erk", 1, ("train", "held_out", "test"), 20),
-    ("shuffled", 1, ("train", "held_out", "test"), scoring.LAST_COUNTS),
+    ("shuffled", 1, ("train", "held_out", "test"), experiment.LAST_COUNTS),
     ("ticket", 8, ("train", "held_out", "test"), 1),
 ]
 
@@ -519,12 +520,12 @@ def test_what_is_kept_of_a_curve(
     curve = list(range(20))
     counts = {"train": curve, "held_out": curve, "test": curve}
     entry: Any = SimpleNamespace(kind=kind, schedule=schedule)
-    kept = scoring._kept_counts(counts, entry)
+    kept = experiment._kept_counts(counts, entry)
     assert tuple(kept) == parts
     assert kept["held_out"] == curve[-held:]
     assert kept["train"] == (curve if held == 20 and kind != "erk" else curve[-1:])
     assert kept["test"] == (curve if schedule == 1 else curve[-1:])
-    alone = scoring._kept_counts({"held_out": curve}, entry)
+    alone = experiment._kept_counts({"held_out": curve}, entry)
     assert alone["held_out"] == (curve if schedule == 1 else curve[-1:])
 
 

@@ -41,8 +41,9 @@ from lthbench.leaderboard.site.pages.protocol import protocols
 from lthbench.leaderboard.site.render import POLICY, text_rows
 from lthbench.leaderboard.site.serve import serve
 from lthbench.protocol.task import load_task
+from lthbench.records import intervals
 from lthbench.records.schema import build as build_record
-from lthbench.report.tables import decimals
+from lthbench.report.formats import decimals
 from tests.boards import Method, board_record, entry_of, reference_of
 from tests.sites import TASKS, add, few_draws, site_board
 
@@ -639,9 +640,7 @@ def test_the_speed_script_measures(capsys: pytest.CaptureFixture[str], tmp_path:
 def scored(values: Sequence[float]) -> Any:
     from dataclasses import asdict
 
-    from lthbench.records import metrics
-
-    return {**asdict(metrics.t_interval(values)), "values": list(values)}
+    return {**asdict(intervals.t_interval(values)), "values": list(values)}
 
 
 class Stub:

@@ -18,7 +18,7 @@ import pytest
 from lthbench.leaderboard.board import entries as board_entries
 from lthbench.leaderboard.site.build import build
 from lthbench.leaderboard.site.serve import serve
-from lthbench.records import metrics
+from lthbench.records import intervals
 from tests.browsers import WAIT, chromium, launched
 from tests.sites import HOSTILE_NAME, few_draws, site_board
 
@@ -452,7 +452,7 @@ def test_how_do_i_add_mine(browser: Browser, site: Path) -> None:
 
 
 def differences(a: Sequence[float], b: Sequence[float]) -> str:
-    found = metrics.paired_interval(a, b)
+    found = intervals.paired_interval(a, b)
     assert found.low is not None and found.high is not None
     texts = [f"{value:+.3f}".replace("-", "−") for value in (found.mean, found.low, found.high)]
     return f"{texts[0]} [{texts[1]}, {texts[2]}]"

@@ -26,7 +26,7 @@ from lthbench.leaderboard.board.standings import (
     standings,
 )
 from lthbench.protocol.task import load_suite
-from lthbench.records import metrics
+from lthbench.records import intervals
 from lthbench.records.schema import Record, build, record_digest
 from tests.boards import (
     CARRYING,
@@ -154,7 +154,7 @@ def test_a_suites_score_is_the_mean_of_its_tasks_retention(board: Board) -> None
             values = [row.tasks[task].values for task in LITE]
             assert row.score is not None
             assert row.score.mean == pytest.approx(sum(map(sum, values)) / 15)
-            told = metrics.suite_interval(values)
+            told = intervals.suite_interval(values)
             assert row.score.low in (told.low, None)
             assert row.score.n == 15
             assert row.cost == pytest.approx(row.tasks[LITE[0]].cost)
@@ -327,7 +327,7 @@ def test_equal_values_have_no_interval() -> None:
     table["sizes"] = {seed: table["sizes"]["0"] for seed in table["sizes"]}
     alike = entry_of(build(table), 99)
     told = [row.tasks[LITE[0]] for row in found([alike]).rows]
-    assert told and all(metrics.alike(on.values) for on in told)
+    assert told and all(intervals.alike(on.values) for on in told)
     assert all(on.score and on.score.low is None and on.score.n == 5 for on in told)
 
 
@@ -348,7 +348,7 @@ def test_a_task_without_retention_is_told_in_points_and_never_averaged() -> None
     assert on.what == "above erk" and not on.ranked
     assert list(on.values) == other.record.aggregates["above_erk"]["values"]
     retentions = [e.record.aggregates["retention"]["values"] for e in (mine[0], mine[2])]
-    assert row.score == metrics.suite_interval(retentions)
+    assert row.score == intervals.suite_interval(retentions)
 
 
 # Suites

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import stats as oracle
 
-from lthbench.records import metrics
+from lthbench.records import intervals, metrics
 
 SIX = [0.8**n for n in (3, 7, 11, 15, 19, 23)]
 numbers = st.integers(-1000, 1000).map(lambda count: count / 1000)
@@ -21,7 +21,7 @@ ladders = st.lists(st.integers(1, 1000), min_size=1, max_size=8, unique=True).ma
 )
 
 
-def bounds(interval: metrics.Interval) -> list[float | None]:
+def bounds(interval: intervals.Interval) -> list[float | None]:
     return [interval.mean, interval.low, interval.high]
 
 
@@ -32,7 +32,7 @@ def bounds(interval: metrics.Interval) -> list[float | None]:
 def test_t_interval_is_scipys(values: list[float], level: float) -> None:
     assume(len(set(values)) > 1)
     expected = oracle.ttest_1samp(values, 0).confidence_interval(level)
-    interval = metrics.t_interval(values, level)
+    interval = intervals.t_interval(values, level)
     assert interval.n == len(values)
     assert bounds(interval) == pytest.approx(
         [np.mean(values), expected.low, expected.high], abs=1e-12
@@ -41,31 +41,33 @@ def test_t_interval_is_scipys(values: list[float], level: float) -> None:
 
 def test_t_interval_by_hand() -> None:
     # s.d. 1, s.e. 1 / sqrt 3, t_2(.975) = 4.302653
-    assert bounds(metrics.t_interval([1, 2, 3])) == pytest.approx(
+    assert bounds(intervals.t_interval([1, 2, 3])) == pytest.approx(
         [2, 2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5], abs=1e-6
     )
 
 
 @pytest.mark.parametrize("values", [[0.97], [0.97, 0.98]])
 def test_one_or_two_seeds_have_no_interval(values: list[float]) -> None:
-    assert metrics.t_interval(values) == metrics.Interval(np.mean(values), None, None, len(values))
-    assert metrics.one_sided(values) == (None, None)
-    assert metrics.suite_interval([values, [0, 1, 2]]).low is None
+    assert intervals.t_interval(values) == intervals.Interval(
+        np.mean(values), None, None, len(values)
+    )
+    assert intervals.one_sided(values) == (None, None)
+    assert intervals.suite_interval([values, [0, 1, 2]]).low is None
     assert metrics.identity_gap(values, np.zeros(len(values))).p is None
 
 
 @given(numbers, st.integers(3, 10))
 def test_equal_values_have_width_zero_to_the_last_bit(value: float, n: int) -> None:
-    assert metrics.t_interval([value] * n) == metrics.Interval(value, value, value, n)
-    assert metrics.one_sided([value] * n) == (value, value)
+    assert intervals.t_interval([value] * n) == intervals.Interval(value, value, value, n)
+    assert intervals.one_sided([value] * n) == (value, value)
 
 
 @given(seed_values, numbers, st.floats(0.001, 1000), st.randoms())
 def test_t_interval_follows_shift_and_scale_and_ignores_order(values, shift, scale, random) -> None:
-    interval = metrics.t_interval(values)
+    interval = intervals.t_interval(values)
     moved = random.sample([scale * value + shift for value in values], len(values))
     expected = [scale * bound + shift for bound in bounds(interval)]
-    assert bounds(metrics.t_interval(moved)) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert bounds(intervals.t_interval(moved)) == pytest.approx(expected, rel=1e-9, abs=1e-9)
     assert interval.low <= interval.mean <= interval.high
 
 
@@ -74,7 +76,7 @@ def test_paired_interval_is_scipys_paired_test(pairs: list[tuple[float, float]])
     first, second = np.array(pairs).T
     assume(np.ptp(first - second) > 1e-6)
     expected = oracle.ttest_rel(first, second).confidence_interval()
-    interval = metrics.paired_interval(first, second)
+    interval = intervals.paired_interval(first, second)
     assert bounds(interval)[1:] == pytest.approx([expected.low, expected.high], abs=1e-12)
 
 
@@ -83,12 +85,12 @@ def test_each_one_sided_bound_is_scipys_at_alpha(values: list[float], alpha: flo
     assume(len(set(values)) > 1)
     lower = oracle.ttest_1samp(values, 0, alternative="greater").confidence_interval(1 - alpha).low
     upper = oracle.ttest_1samp(values, 0, alternative="less").confidence_interval(1 - alpha).high
-    assert metrics.one_sided(values, alpha) == pytest.approx((lower, upper), abs=1e-12)
+    assert intervals.one_sided(values, alpha) == pytest.approx((lower, upper), abs=1e-12)
 
 
 def test_binomial_se_by_hand() -> None:
-    assert metrics.binomial_se(0.9, 10_000) == pytest.approx(0.003)
-    assert metrics.binomial_se(1, 7) == 0
+    assert intervals.binomial_se(0.9, 10_000) == pytest.approx(0.003)
+    assert intervals.binomial_se(1, 7) == 0
 
 
 @given(st.lists(seed_values, min_size=2, max_size=2))
@@ -97,7 +99,7 @@ def test_suite_of_two_is_half_of_welchs_sum(tasks: list[list[float]]) -> None:
     a, b = (np.array(task) for task in tasks)
     assume(np.ptp(a) > 0 and np.ptp(b) > 0)
     welch = oracle.ttest_ind(a, -b, equal_var=False).confidence_interval()
-    interval = metrics.suite_interval([a, b])
+    interval = intervals.suite_interval([a, b])
     expected = [(a.mean() + b.mean()) / 2, welch.low / 2, welch.high / 2]
     assert bounds(interval) == pytest.approx(expected, rel=1e-9, abs=1e-9)
     assert interval.n == a.size + b.size
@@ -105,43 +107,47 @@ def test_suite_of_two_is_half_of_welchs_sum(tasks: list[list[float]]) -> None:
 
 @given(seed_values)
 def test_suite_of_one_task_is_the_task(values: list[float]) -> None:
-    expected = bounds(metrics.t_interval(values))
-    assert bounds(metrics.suite_interval([values])) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    expected = bounds(intervals.t_interval(values))
+    assert bounds(intervals.suite_interval([values])) == pytest.approx(
+        expected, rel=1e-9, abs=1e-12
+    )
 
 
 @given(seed_values, numbers)
 def test_task_without_variance_only_moves_and_halves(values: list[float], value: float) -> None:
-    expected = [(bound + value) / 2 for bound in bounds(metrics.t_interval(values))]
-    interval = metrics.suite_interval([values, [value] * 4])
+    expected = [(bound + value) / 2 for bound in bounds(intervals.t_interval(values))]
+    interval = intervals.suite_interval([values, [value] * 4])
     assert bounds(interval) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 def test_suite_without_any_variance_has_width_zero() -> None:
-    assert metrics.suite_interval([[0.5] * 3, [1.0] * 5]) == metrics.Interval(0.75, 0.75, 0.75, 8)
+    assert intervals.suite_interval([[0.5] * 3, [1.0] * 5]) == intervals.Interval(
+        0.75, 0.75, 0.75, 8
+    )
 
 
 def test_suite_of_tiny_variances_does_not_underflow() -> None:
     tasks = [np.array([0, 1, 2]), np.array([1, 0, 5])]
-    expected = [1e-120 * bound for bound in bounds(metrics.suite_interval(tasks))]
-    actual = bounds(metrics.suite_interval([1e-120 * task for task in tasks]))
+    expected = [1e-120 * bound for bound in bounds(intervals.suite_interval(tasks))]
+    actual = bounds(intervals.suite_interval([1e-120 * task for task in tasks]))
     assert actual == pytest.approx(expected, rel=1e-9, abs=0)
 
 
 @given(st.lists(seed_values, min_size=1, max_size=5), st.floats(0.01, 100), numbers, st.randoms())
 def test_suite_follows_shift_and_scale_and_ignores_order(tasks, scale, shift, random) -> None:
-    expected = [scale * bound + shift for bound in bounds(metrics.suite_interval(tasks))]
+    expected = [scale * bound + shift for bound in bounds(intervals.suite_interval(tasks))]
     moved = [[scale * value + shift for value in task] for task in tasks]
     shuffled = random.sample([random.sample(task, len(task)) for task in moved], len(tasks))
-    assert bounds(metrics.suite_interval(shuffled)) == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    assert bounds(intervals.suite_interval(shuffled)) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
 @given(hnp.arrays(float, (4, 2, 5), elements=numbers))
 def test_many_boards_at_once_are_one_board_each(values: np.ndarray) -> None:
-    means = np.array(metrics.mean_bounds(values[:, 0], 0.95))
-    suites = np.array(metrics.suite_bounds([values[:, 0], values[:, 1]], 0.95))
+    means = np.array(intervals.mean_bounds(values[:, 0], 0.95))
+    suites = np.array(intervals.suite_bounds([values[:, 0], values[:, 1]], 0.95))
     for k, board in enumerate(values):
-        assert means[:, k] == pytest.approx(bounds(metrics.t_interval(board[0])), abs=1e-12)
-        assert suites[:, k] == pytest.approx(bounds(metrics.suite_interval(board)), abs=1e-12)
+        assert means[:, k] == pytest.approx(bounds(intervals.t_interval(board[0])), abs=1e-12)
+        assert suites[:, k] == pytest.approx(bounds(intervals.suite_interval(board)), abs=1e-12)
 
 
 # Area
@@ -414,7 +420,7 @@ def test_iterations_to_match_by_hand() -> None:
     result = metrics.iterations_to_match([100, 200, None], [300, 400, 900], 1000)
     assert result.mean == pytest.approx(1300 / 3)
     assert (result.reached, result.n) == (2, 3)
-    assert result.difference == metrics.t_interval([-200, -200, 100])
+    assert result.difference == intervals.t_interval([-200, -200, 100])
 
 
 def test_steps_after_the_schedule_are_censored() -> None:
@@ -425,7 +431,7 @@ def test_steps_after_the_schedule_are_censored() -> None:
 
 def test_nobody_arrives() -> None:
     result = metrics.iterations_to_match([None] * 3, [None] * 3, 1000)
-    expected = metrics.Interval(0, 0, 0, 3)
+    expected = intervals.Interval(0, 0, 0, 3)
     assert result == metrics.IterationsToMatch(1000, expected, 0, 3)
 
 
@@ -461,8 +467,8 @@ def test_identity_gap_is_scipys_paired_test(pairs: list[tuple[float, float]]) ->
     gap = metrics.identity_gap(ticket, control)
     expected = oracle.ttest_rel(ticket, control, alternative="greater").pvalue
     assert gap.p == pytest.approx(expected, rel=1e-6, abs=1e-12)
-    assert gap.interval == metrics.paired_interval(ticket, control)
-    assert (gap.p < 0.05) == (metrics.one_sided(ticket - control)[0] > 0)
+    assert gap.interval == intervals.paired_interval(ticket, control)
+    assert (gap.p < 0.05) == (intervals.one_sided(ticket - control)[0] > 0)
 
 
 @pytest.mark.parametrize(("control", "p"), [(0.4, 0), (0.5, 1), (0.6, 1)])
@@ -473,7 +479,7 @@ def test_identity_gap_without_variance(control: float, p: float) -> None:
 
 
 def gap_with(p: float | None) -> metrics.Gap:
-    return metrics.Gap(metrics.Interval(0.1, None, None, 5), p)
+    return metrics.Gap(intervals.Interval(0.1, None, None, 5), p)
 
 
 @pytest.mark.parametrize(
@@ -505,10 +511,10 @@ def test_missing_control_is_not_available() -> None:
 @pytest.mark.parametrize(
     ("name", "call"),
     [
-        (r"values\[1\]", lambda x: metrics.t_interval([0, x, 0])),
-        (r"values\[1\]", lambda x: metrics.one_sided([0, x, 0])),
-        (r"second\[1\]", lambda x: metrics.paired_interval([0, 1], [0, x])),
-        (r"tasks\[1\]\[0\]", lambda x: metrics.suite_interval([[0], [x]])),
+        (r"values\[1\]", lambda x: intervals.t_interval([0, x, 0])),
+        (r"values\[1\]", lambda x: intervals.one_sided([0, x, 0])),
+        (r"second\[1\]", lambda x: intervals.paired_interval([0, 1], [0, x])),
+        (r"tasks\[1\]\[0\]", lambda x: intervals.suite_interval([[0], [x]])),
         (r"densities\[0\]", lambda x: metrics.log_density_weights([x, 0.1])),
         (r"scores\[1, 0\]", lambda x: metrics.loss_points([0.9] * 2, [[0.9], [x]], [1])),
         (r"dense\[0\]", lambda x: metrics.loss_points([x], [[0.9]], [1])),
@@ -535,18 +541,18 @@ def test_non_finite_values_are_refused_by_name(name: str, call, bad: float) -> N
 @pytest.mark.parametrize(
     ("message", "call"),
     [
-        ("values: shape", lambda: metrics.t_interval([])),
-        ("values: shape", lambda: metrics.t_interval([[1, 2, 3]])),
-        ("tasks: is empty", lambda: metrics.suite_interval([])),
-        ("level: ", lambda: metrics.t_interval([1, 2, 3], 95)),
-        ("alpha: ", lambda: metrics.one_sided([1, 2, 3], 0)),
-        ("3 and 2 seeds", lambda: metrics.paired_interval([1, 2, 3], [1, 2])),
+        ("values: shape", lambda: intervals.t_interval([])),
+        ("values: shape", lambda: intervals.t_interval([[1, 2, 3]])),
+        ("tasks: is empty", lambda: intervals.suite_interval([])),
+        ("level: ", lambda: intervals.t_interval([1, 2, 3], 95)),
+        ("alpha: ", lambda: intervals.one_sided([1, 2, 3], 0)),
+        ("3 and 2 seeds", lambda: intervals.paired_interval([1, 2, 3], [1, 2])),
         ("2, needs one for each of 3", lambda: metrics.area([0, 1], [1, 2, 3])),
         ("strictly increase", lambda: metrics.area([0, 1], [2, 2])),
         ("strictly increase", lambda: metrics.area([0, 1], [0, 2])),
         ("fractions, not points", lambda: metrics.area([0, 97], [1, 2])),
-        ("n: is 0", lambda: metrics.binomial_se(0.5, 0)),
-        ("fractions, not points", lambda: metrics.binomial_se(98, 100)),
+        ("n: is 0", lambda: intervals.binomial_se(0.5, 0)),
+        ("fractions, not points", lambda: intervals.binomial_se(98, 100)),
         ("densities: .* fall", lambda: metrics.log_density_weights([0.1, 0.2])),
         ("densities: .* fall", lambda: metrics.log_density_weights([0.1, 0.1])),
         ("densities: .* fall", lambda: metrics.log_density_weights([0.1, 0])),

@@ -18,8 +18,8 @@ import pytest
 from lthbench.cli.main import main
 from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageError
 from lthbench.evaluation import environment
-from lthbench.evaluation.pipeline import parts_of
-from lthbench.evaluation.scoring import Part
+from lthbench.evaluation.options import parts_of
+from lthbench.evaluation.plan import Part
 from lthbench.io.paths import canonical_json, digest
 from lthbench.leaderboard.bundle import archive, build
 from lthbench.leaderboard.submission import branch

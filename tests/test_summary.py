@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench.records import aggregate, metrics
+from lthbench.records import aggregate, intervals
 from lthbench.records.schema import Record, build
-from lthbench.report import summary, tables
+from lthbench.report import summary, terminal
 from tests.records import ACCURACY, AREA, synthetic_record
 from tests.strategies import moderate
 
@@ -64,7 +64,7 @@ def made(
 def test_a_ticket_that_keeps_denses_accuracy() -> None:
     record = made()
     apart = record.aggregates["rungs"][1]
-    found = metrics.paired_interval(apart["ticket"]["values"], apart["erk"]["values"])
+    found = intervals.paired_interval(apart["ticket"]["values"], apart["erk"]["values"])
     low, high = (f"{100 * end:.1f}" for end in (found.low or 0, found.high or 0))
     assert low != high
     assert summary.sentence(record) == (
@@ -245,7 +245,7 @@ def test_every_record_has_one_sentence(
 def test_the_sentence_is_first_in_every_form() -> None:
     records = [made(), grokking(20, 40)]
     assert summary.text(records).startswith("imp keeps dense's accuracy down to 8.6 %")
-    assert max(map(len, summary.text(records).splitlines())) <= tables.WIDTH
+    assert max(map(len, summary.text(records).splitlines())) <= terminal.WIDTH
     assert summary.text(records, "markdown").count("\n\n") == 1
     latex = summary.text(records, "latex").splitlines()
     assert len(latex) == 2 and all(line.startswith("% imp ") for line in latex)

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 
 from lthbench.records import aggregate, metrics
 from lthbench.records.schema import Record, build, read_record, write_record
-from lthbench.report import tables
+from lthbench.report import answers, formats, remarks, speed, tables, terms
+from lthbench.report import latex as latex_module
+from lthbench.report import markdown as markdown_module
+from lthbench.report import terminal as terminal_module
 from lthbench.report.html import as_json
 from tests.records import ACCURACY, synthetic_record
 
@@ -73,16 +76,16 @@ def line(text: str, start: str) -> str:
     ],
 )
 def test_numbers(value: float, digits: int, signed: bool, text: str) -> None:
-    assert tables.number(value, digits, signed=signed) == text
+    assert formats.number(value, digits, signed=signed) == text
 
 
 def test_densities_have_three_figures() -> None:
-    shown = [tables.percent(d) for d in (1.0, 0.512, 0.2097152, 0.0999, 0.0859, 0.0059, 0.9997)]
+    shown = [formats.percent(d) for d in (1.0, 0.512, 0.2097152, 0.0999, 0.0859, 0.0059, 0.9997)]
     assert shown == ["100", "51.2", "21.0", "9.99", "8.59", "0.59", "100"]
 
 
 def test_probabilities() -> None:
-    assert [tables.probability(p) for p in (None, 0.0004, 0.0312, 1.0)] == [
+    assert [formats.probability(p) for p in (None, 0.0004, 0.0312, 1.0)] == [
         "n/a",
         "<.001",
         ".031",
@@ -96,7 +99,7 @@ def test_an_estimate_by_its_number_of_seeds() -> None:
     two = {"mean": 0.975, "low": None, "high": None, "n": 2, "values": [0.97, 0.98]}
     five = {"mean": 0.98, "low": 0.97, "high": 0.99, "n": 5, "values": [0.98] * 5}
     alike = {"mean": 0.67, "low": None, "high": None, "n": 3, "values": [0.67] * 3}
-    assert [tables.estimate(found, 1) for found in (None, one, two, five, alike)] == [
+    assert [formats.estimate(found, 1) for found in (None, one, two, five, alike)] == [
         "n/a",
         "98.0",
         "97.0 / 98.0",
@@ -106,9 +109,9 @@ def test_an_estimate_by_its_number_of_seeds() -> None:
 
 
 def test_foreign_text_is_made_harmless() -> None:
-    shown = tables.plain("a\u202eb\nc\x1b[31m\ud800 \u2066")
+    shown = formats.plain("a\u202eb\nc\x1b[31m\ud800 \u2066")
     assert shown == "a<U+202E>b c<U+001B>[31m<U+D800> <U+2066>"
-    assert len(tables.plain("x" * 1000)) == 200
+    assert len(formats.plain("x" * 1000)) == 200
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,7 @@ def test_foreign_text_is_made_harmless() -> None:
     ids=ascii,
 )
 def test_what_cannot_be_seen_is_shown(hidden: str) -> None:
-    assert tables.plain(f"i{hidden}mp") == f"i<U+{ord(hidden):04X}>mp"
+    assert formats.plain(f"i{hidden}mp") == f"i<U+{ord(hidden):04X}>mp"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +138,7 @@ def test_what_cannot_be_seen_is_shown(hidden: str) -> None:
     ],
 )
 def test_letters_that_pass_for_others_are_shown(text: str, shown: str) -> None:
-    assert tables.plain(text) == shown
+    assert formats.plain(text) == shown
 
 
 @pytest.mark.parametrize(
@@ -148,7 +151,7 @@ def test_letters_that_pass_for_others_are_shown(text: str, shown: str) -> None:
     ],
 )  # fmt: skip
 def test_names_of_every_script_stay_as_they_are(text: str) -> None:
-    assert tables.plain(text) == text
+    assert formats.plain(text) == text
 
 
 SPECIAL = '\\{}&%$#_~^<>|"'
@@ -163,34 +166,35 @@ def test_nothing_acts_in_latex_once_it_is_normalised() -> None:
         or set(unicodedata.normalize("NFKD", c)) & set(SPECIAL)
     ]
     assert len(alike) > 24
-    known = sorted({*tables.LATEX.values()}, key=len, reverse=True)
+    known = sorted({*latex_module.LATEX.values()}, key=len, reverse=True)
     for character in (*alike, *SPECIAL):
-        said = tables.tex(f"a{character}b")
+        said = latex_module.tex(f"a{character}b")
         assert unicodedata.normalize("NFKC", said) == said and said.isascii()
         for escaped in known:
             said = said.replace(escaped, "")
         assert not set(said) & set(SPECIAL), (character, said)
-        assert tables.only_ascii(f"a{character}b").isascii()
+        assert latex_module.only_ascii(f"a{character}b").isascii()
 
 
 @given(st.text(max_size=40))
 def test_any_text_is_latex_that_does_nothing(text: str) -> None:
-    said = tables.tex(tables.plain(text))
+    said = latex_module.tex(formats.plain(text))
     assert said.isascii() and said.isprintable()
-    for escaped in sorted({*tables.LATEX.values()}, key=len, reverse=True):
+    for escaped in sorted({*latex_module.LATEX.values()}, key=len, reverse=True):
         said = said.replace(escaped, "")
     assert not set(said) & set(SPECIAL)
 
 
 def test_latex_says_no_more_and_no_less() -> None:
     """No letter is dropped where another word would be left, and no stroke where none is."""
-    assert tables.tex("Čech naïve I\u0307") == "Cech naive I"
-    assert tables.tex("e\u0301") == "e"
-    assert tables.tex("李") == r"\textless{}U+674E\textgreater{}"
+    assert latex_module.tex("Čech naïve I\u0307") == "Cech naive I"
+    assert latex_module.tex("e\u0301") == "e"
+    assert latex_module.tex("李") == r"\textless{}U+674E\textgreater{}"
     assert (
-        tables.tex("a≠b ½") == r"a\textless{}U+2260\textgreater{}b \textless{}U+00BD\textgreater{}"
+        latex_module.tex("a≠b ½")
+        == r"a\textless{}U+2260\textgreater{}b \textless{}U+00BD\textgreater{}"
     )
-    assert tables.only_ascii("0.5 ± 0.1 − 2\u00a0≥ …李") == "0.5 +- 0.1 - 2 >= ...<U+674E>"
+    assert latex_module.only_ascii("0.5 ± 0.1 − 2\u00a0≥ …李") == "0.5 +- 0.1 - 2 >= ...<U+674E>"
 
 
 # The terminal's table
@@ -198,14 +202,14 @@ def test_latex_says_no_more_and_no_less() -> None:
 
 def test_the_terminal_fits(record: Record) -> None:
     """100 columns, and characters that old code pages have."""
-    text = tables.terminal(record)
+    text = terminal_module.terminal(record)
     assert max(map(len, text.splitlines())) <= 100
     text.encode("cp1252")
 
 
 def test_a_narrow_terminal_gets_the_same_columns(record: Record) -> None:
     """Columns that do not fit go on below; nothing is lost."""
-    wide, narrow = tables.terminal(record), tables.terminal(record, 60)
+    wide, narrow = terminal_module.terminal(record), terminal_module.terminal(record, 60)
     grids = [row for row in narrow.splitlines() if re.match(r"\s+[\d.]+  ", row)]
     assert max(map(len, grids)) <= 60
     numbers = r"[+-]?\d+\.\d\d? ±\d+\.\d+"
@@ -213,7 +217,7 @@ def test_a_narrow_terminal_gets_the_same_columns(record: Record) -> None:
 
 
 def test_the_answers_come_in_order() -> None:
-    text = tables.terminal(synthetic_record())
+    text = terminal_module.terminal(synthetic_record())
     order = ["How good", "Against dense", "Against controls", "  density", "At what cost"]
     order += ["Division", "Seeds", "Machine", "Reference"]
     places = [re.search(f"^{start}", text, re.MULTILINE) for start in order]
@@ -224,7 +228,7 @@ def test_the_answers_come_in_order() -> None:
 
 def test_the_answers_are_the_records() -> None:
     record = synthetic_record()
-    found, text = record.aggregates, tables.terminal(record)
+    found, text = record.aggregates, terminal_module.terminal(record)
     retention, loss = found["retention"], found["loss"]
     good = line(text, "How good")
     assert f"retention {retention['mean']:.2f} [{retention['low']:.2f}" in good
@@ -257,7 +261,7 @@ def test_the_accuracy_is_the_cells() -> None:
 
 
 def test_two_seeds_show_both_values_and_no_interval() -> None:
-    text = tables.terminal(synthetic_record(**RECORDS["no-reference"]))
+    text = terminal_module.terminal(synthetic_record(**RECORDS["no-reference"]))
     assert "±" not in text
     assert " / " in line(text, "How good")
     assert "needs 3 seeds" in line(text, "Against dense")
@@ -275,17 +279,17 @@ def test_what_is_not_available_is_no_zero() -> None:
 
 
 def test_development_seeds_are_not_for_publication() -> None:
-    text = tables.terminal(synthetic_record(final=False))
+    text = terminal_module.terminal(synthetic_record(final=False))
     assert "development seeds 1000 to 1004, held-out part: not for publication" in text
-    assert "published seeds 0 to 4, test split" in tables.terminal(synthetic_record())
+    assert "published seeds 0 to 4, test split" in terminal_module.terminal(synthetic_record())
 
 
 def test_the_machine_and_the_reference() -> None:
     record = synthetic_record(final=False)
-    assert "reproduces the reference" in line(tables.terminal(record), "Machine")
+    assert "reproduces the reference" in line(terminal_module.terminal(record), "Machine")
     frozen = json.loads(as_json(record))["reference"]
     frozen |= {"provisional": True, "dense": [0.9, 0.9001, 0.9002, 0.9001]}
-    moved = tables.terminal(rebuilt(record, reference=frozen))
+    moved = terminal_module.terminal(rebuilt(record, reference=frozen))
     assert "does not reproduce the reference" in line(moved, "Machine")
     assert "provisional: 4 dense seeds" in line(moved, "Reference")
 
@@ -293,7 +297,7 @@ def test_the_machine_and_the_reference() -> None:
 def test_failures_are_told_with_their_reason() -> None:
     bad = {("ticket", SPARSEST, 1): ("missing", "the budget\nwas spent"),
            ("reinit", 0.8**3, 0): ("diverged", "loss is nan")}  # fmt: skip
-    text = tables.terminal(synthetic_record(bad=bad))
+    text = terminal_module.terminal(synthetic_record(bad=bad))
     assert "1 of 30 tickets missing or failed" in line(text, "Incomplete")
     assert "ticket, 0.59 % density, seed 1: missing: the budget was spent" in text
     assert "reinit, 51.2 % density, seed 0: diverged: loss is nan" in text
@@ -301,13 +305,13 @@ def test_failures_are_told_with_their_reason() -> None:
 
 def test_controls_that_were_drawn_again_are_counted() -> None:
     record = synthetic_record()
-    assert "Drawn again" not in tables.terminal(record)
+    assert "Drawn again" not in terminal_module.terminal(record)
     cells = json.loads(as_json(record))["cells"]
     for cell in cells:
         if (cell["kind"], cell["density"], cell["seed"]) == ("shuffled", SPARSEST, 1):
             draws = [{"masks": digit * 64, "weights": cell["weights"]} for digit in "ab"]
             cell.update(attempt=2, failed_draws=draws)
-    said = line(tables.terminal(rebuilt(record, cells=cells)), "Drawn again")
+    said = line(terminal_module.terminal(rebuilt(record, cells=cells)), "Drawn again")
     assert (
         "2 draws of 1 controls diverged before (shuffled, 0.59 % density, seed 1: draw 3)" in said
     )
@@ -315,9 +319,9 @@ def test_controls_that_were_drawn_again_are_counted() -> None:
 
 def test_many_failures_are_counted() -> None:
     record = synthetic_record(**RECORDS["no-ticket"])
-    text = tables.terminal(record)
-    assert text.count("\nFailed") == tables.LISTED
-    assert f"{len(tables.failures(record)) - tables.LISTED} more" in text
+    text = terminal_module.terminal(record)
+    assert text.count("\nFailed") == remarks.LISTED
+    assert f"{len(remarks.failures(record)) - remarks.LISTED} more" in text
 
 
 def test_a_collapsed_ticket_is_told() -> None:
@@ -326,7 +330,7 @@ def test_a_collapsed_ticket_is_told() -> None:
     for cell in cells:
         if (cell["kind"], cell["density"], cell["seed"]) == ("ticket", SPARSEST, 0):
             cell["effective"] = cell["effective_nodes"] = 0
-    text = tables.terminal(rebuilt(record, cells=cells))
+    text = terminal_module.terminal(rebuilt(record, cells=cells))
     assert "1 at 0.59 % density: no path is left" in line(text, "Collapsed")
 
 
@@ -334,14 +338,14 @@ def test_a_failed_search_is_told() -> None:
     record = synthetic_record()
     searches = json.loads(as_json(record))["searches"]
     searches[2] |= {"status": "failed", "reason": "method.py:7: ZeroDivisionError"}
-    text = tables.terminal(rebuilt(record, searches=searches))
+    text = terminal_module.terminal(rebuilt(record, searches=searches))
     assert "search of seed 2: method.py:7: ZeroDivisionError" in text
 
 
 @pytest.mark.parametrize("division", ["init", "rewind", "open", "reference"])
 def test_the_division_is_told(division: Any) -> None:
-    text = line(tables.terminal(synthetic_record(division=division)), "Division")
-    assert text == f"Division {tables.BOARDS[division]}"
+    text = line(terminal_module.terminal(synthetic_record(division=division)), "Division")
+    assert text == f"Division {terms.BOARDS[division]}"
 
 
 # Arithmetic tasks
@@ -362,7 +366,7 @@ def test_arithmetic_tells_areas() -> None:
 
 def test_arithmetic_tells_step_and_delay() -> None:
     record = synthetic_record(kind="area")
-    (table,) = tables.speed(record)
+    (table,) = speed.speed(record)
     assert table.head[1:3] == ("memorising step", "generalising step")
     found = record.aggregates["speed"]["grokking"]["1"]
     row = table.rows[0]
@@ -373,14 +377,14 @@ def test_arithmetic_tells_step_and_delay() -> None:
 
 def test_what_was_there_at_the_first_evaluation_came_by_it() -> None:
     record = synthetic_record(kind="area", task={"every": 100})
-    row = tables._grokking(record, grokking([400] * 5, [400] * 5)).rows[0]
+    row = speed._grokking(record, grokking([400] * 5, [400] * 5)).rows[0]
     assert row[1:3] == ("≤ 100 (5/5)", "400 (5/5)")
     assert row[4] == "≥ 300 (5/5)"
-    two = tables._grokking(record, grokking([400, None], [400, 500])).rows
+    two = speed._grokking(record, grokking([400, None], [400, 500])).rows
     assert two[1][1:] == ("≤ 100 / ≤ 100", "400 / > 1,000", "≥ 1.41", "≥ 300 / > 900")
     one = grokking([400, 100], [400, 500])
     one["0.134218"]["memorised"]["steps"] = [200, 100]
-    rows = tables._grokking(record, one).rows
+    rows = speed._grokking(record, one).rows
     assert rows[1][1:3] == ("200 / ≤ 100", "400 / ≤ 100")
     assert rows[1][4] == "300 / 0"  # of the helper's; neither is a bound
 
@@ -403,13 +407,17 @@ def test_where_there_is_no_retention_the_word_is_not_said(
     record = weak(kind=kind, seeds=seeds, reference=reference, controls=controls)
     above = record.aggregates["above_erk"]
     assert record.aggregates["retention"] is None
-    (good, *_) = tables.answers(record)
+    (good, *_) = answers.answers(record)
     assert good.name == "ticket − erk"
     first = f"{above['mean'] if seeds > 2 else above['values'][0]:+.2f}".replace("-", "−")
     assert good.value.startswith(first)
     some = controls == "one rung" and not reference
     assert good.notes[0].startswith("mean over the rungs at" if some else "mean over the ladder")
-    for text in (tables.terminal(record), tables.markdown(record), tables.latex(record)):
+    for text in (
+        terminal_module.terminal(record),
+        markdown_module.markdown(record),
+        latex_module.latex(record),
+    ):
         assert "etention" not in text
         assert "not ranked here" not in text
 
@@ -418,17 +426,17 @@ def test_without_reference_and_controls_the_sparsest_rung_is_told() -> None:
     table = synthetic_record(reference=False).model_dump(mode="json")
     table["cells"] = [cell for cell in table["cells"] if cell["kind"] != "erk"]
     record = build(table)
-    (good, *_) = tables.answers(record)
-    assert good.name == f"at {tables.percent(SPARSEST)} % density"
+    (good, *_) = answers.answers(record)
+    assert good.name == f"at {formats.percent(SPARSEST)} % density"
     assert good.notes == (
         "there is neither a frozen reference nor an erk control to set the ladder against",
     )
-    assert "etention" not in tables.terminal(record)
+    assert "etention" not in terminal_module.terminal(record)
 
 
 def test_fewer_seeds_than_a_ranked_suite_has_are_incomplete() -> None:
     def told(**given: Any) -> str:
-        return " ".join(tables.terminal(synthetic_record(**given)).split())
+        return " ".join(terminal_module.terminal(synthetic_record(**given)).split())
 
     assert "Incomplete 3 of the task's 5 published seeds" in told(seeds=3)
     assert "Incomplete" not in told()
@@ -444,28 +452,30 @@ def test_a_record_reads_the_same_from_its_file(
     """A file has its keys in the order of their letters, tables theirs by density."""
     record = synthetic_record(kind=kind)
     write_record(tmp_path / "record.json", record)
-    assert tables.terminal(read_record(tmp_path / "record.json")) == tables.terminal(record)
+    assert terminal_module.terminal(
+        read_record(tmp_path / "record.json")
+    ) == terminal_module.terminal(record)
 
 
 def test_what_never_came_is_told_as_more_than_t() -> None:
     """None of five, some, all; a difference of what was cut off says which way it errs."""
     record = synthetic_record(kind="area")
-    rows = {row[0]: row for row in tables._grokking(record, grokking([None] * 5, [400] * 5)).rows}
+    rows = {row[0]: row for row in speed._grokking(record, grokking([None] * 5, [400] * 5)).rows}
     assert rows["13.4"][1:] == ("100 (5/5)", "> 1,000 (0/5)", "≥ 2.50", "> 900 (0/5)")
     some = [400, 400, 400, 400, None]
-    rows = {row[0]: row for row in tables._grokking(record, grokking(some, [400] * 5)).rows}
+    rows = {row[0]: row for row in speed._grokking(record, grokking(some, [400] * 5)).rows}
     assert rows["13.4"][2:] == ("≥ 520 (4/5)", "≥ 1.20 [0.72, 2.00]", "≥ 420 (4/5)")
-    rows = {row[0]: row for row in tables._grokking(record, grokking([400] * 5, some)).rows}
+    rows = {row[0]: row for row in speed._grokking(record, grokking([400] * 5, some)).rows}
     assert rows["dense"][2] == "≥ 520 (4/5)"
     assert rows["13.4"][2:] == ("400 (5/5)", "≤ 0.83 [0.50, 1.38]", "300 (5/5)")
-    rows = {row[0]: row for row in tables._grokking(record, grokking(some, some)).rows}
+    rows = {row[0]: row for row in speed._grokking(record, grokking(some, some)).rows}
     assert rows["13.4"][3] == "≈ 1.00"
-    nobody = tables._grokking(record, grokking([None] * 5, [None] * 5)).rows
-    assert nobody[1][3] == tables.NA
-    two = tables._grokking(record, grokking([400, None], [400, 500])).rows
+    nobody = speed._grokking(record, grokking([None] * 5, [None] * 5)).rows
+    assert nobody[1][3] == formats.NA
+    two = speed._grokking(record, grokking([400, None], [400, 500])).rows
     assert two[1][1:] == ("100 / 100", "400 / > 1,000", "≥ 1.41", "300 / > 900")
-    text = tables._text(tables._grokking(record, grokking(some, some)), 100)
-    assert ">= 520 (4/5)" in text.translate(tables.TERMINAL)
+    text = terminal_module._text(speed._grokking(record, grokking(some, some)), 100)
+    assert ">= 520 (4/5)" in text.translate(terminal_module.TERMINAL)
 
 
 def grokking(ticket: Sequence[int | None], dense: Sequence[int | None]) -> dict[str, Any]:
@@ -487,12 +497,12 @@ def grokking(ticket: Sequence[int | None], dense: Sequence[int | None]) -> dict[
 
 def test_steps_and_schedules() -> None:
     constant = synthetic_record(task={"schedule": "constant"})
-    (steps,) = tables.speed(constant)
+    (steps,) = speed.speed(constant)
     assert len(steps.rows) == 6
-    (compressed,) = tables.speed(synthetic_record())
+    (compressed,) = speed.speed(synthetic_record())
     found = synthetic_record().aggregates["speed"]["compressed"]["ticket"]
     assert compressed.rows[0] == ("ticket", f"T/{found} = {12000 // found:,} steps")
-    assert list(tables.speed(synthetic_record(reference=False))) == []
+    assert list(speed.speed(synthetic_record(reference=False))) == []
 
 
 # Markdown and LaTeX
@@ -500,14 +510,14 @@ def test_steps_and_schedules() -> None:
 
 def test_markdown_tables_are_whole(record: Record) -> None:
     """As many cells as heads in every row."""
-    text = tables.markdown(record)
+    text = markdown_module.markdown(record)
     grids = [row for row in text.splitlines() if row.startswith("|")]
     for table in tables.tables(record):
         assert sum(len(re.findall(r"(?<!\\)\|", g)) == len(table.head) + 1 for g in grids) >= 2
 
 
 def test_latex_is_plain_and_balanced(record: Record) -> None:
-    text = tables.latex(record)
+    text = latex_module.latex(record)
     text.encode("ascii")
     bare = re.sub(r"\\[\\{}%&$#_]", "", text)
     assert bare.count("{") == bare.count("}")
@@ -525,7 +535,7 @@ def test_latex_is_plain_and_balanced(record: Record) -> None:
 
 
 def test_latex_has_intervals() -> None:
-    text = tables.latex(synthetic_record())
+    text = latex_module.latex(synthetic_record())
     assert len(re.findall(r"\d\.\d\d \$\\pm\$\d", text)) > 36
 
 
@@ -533,12 +543,12 @@ def test_foreign_text_in_every_format() -> None:
     """A name or a reason breaks no table, and sends nothing to a terminal."""
     bad = {("ticket", SPARSEST, 1): ("missing", HOSTILE)}
     record = synthetic_record(bad=bad, task={"name": HOSTILE})
-    terminal = tables.terminal(record)
+    terminal = terminal_module.terminal(record)
     assert not re.search(r"[\x00-\x09\x0b-\x1f\u202a-\u202e\u2066-\u2069]", terminal)
-    markdown = tables.markdown(record)
+    markdown = markdown_module.markdown(record)
     assert "<" not in markdown
     assert "\\|" in markdown
-    latex = tables.latex(record)
+    latex = latex_module.latex(record)
     latex.encode("ascii")
     bare = re.sub(r"\\[\\{}%&$#_]", "", latex)
     assert bare.count("{") == bare.count("}")

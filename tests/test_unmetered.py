@@ -13,7 +13,8 @@ import pytest
 from lthbench.evaluation import pipeline
 from lthbench.evaluation.search import run
 from lthbench.evaluation.search.child_process import ChildProcess, Limits, computed
-from lthbench.evaluation.search.session import Search, examples
+from lthbench.evaluation.search.session import Search
+from lthbench.evaluation.trainings import examples
 from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.site.pages import entry
 from lthbench.method import pace
@@ -22,7 +23,7 @@ from lthbench.protocol import datasets
 from lthbench.protocol.task import load_task
 from lthbench.records import unmetered
 from lthbench.records.schema import Record, build, comparable, file_bytes
-from lthbench.report import tables
+from lthbench.report import remarks
 from lthbench.training.executors.local import Here
 from tests.records import synthetic_record as record
 
@@ -83,7 +84,7 @@ def test_a_search_that_trains_on_kept_batches_is(cache: Path, tmp_path: Path) ->
     assert search.cost < 0.05 and 8 < search.own.seconds < 20
     (told,) = unmetered.told_of(made)
     assert f"seed {SEED}" in told and "its cost is not all it did" in told
-    (remark,) = [one for one in tables.remarks(made) if one.name == "Unmetered"]
+    (remark,) = [one for one in remarks.remarks(made) if one.name == "Unmetered"]
     assert remark.warns and remark.text == told
 
 

@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from lthbench.errors import MethodError
-from lthbench.evaluation import scoring
-from lthbench.evaluation.scoring import Plan, planned, see
+from lthbench.evaluation import experiment, trainings
+from lthbench.evaluation.experiment import planned
+from lthbench.evaluation.plan import Plan
+from lthbench.evaluation.scoring import see
 from lthbench.evaluation.search import session
 from lthbench.method import child
 from lthbench.method.source import load_method
@@ -26,7 +28,7 @@ from lthbench.protocol.task import Task, load_task
 from lthbench.records import aggregate
 from lthbench.records.aggregate import division
 from lthbench.records.schema import Record, build
-from lthbench.report import html, tables
+from lthbench.report import figures, html, latex, tables, terminal
 from lthbench.tickets import masks
 from lthbench.tickets.ticket import Ticket, origin
 from lthbench.training import batch_norm
@@ -199,7 +201,7 @@ def test_what_is_run_for_untrained_tickets(digits: Task, tmp_path: Path) -> None
 
 def test_a_rung_that_was_not_yielded_scores_chance(digits: Task, tmp_path: Path) -> None:
     searches = [found(digits, tmp_path, 1)]
-    missing = scoring._missing(digits, searches, {})
+    missing = experiment._missing(digits, searches, {})
     densities = digits.ladder.untrained
     wanted = {(kind, d, SEED, 1) for kind in ("ticket", "untrained") for d in densities}
     assert set(missing) == wanted
@@ -209,9 +211,13 @@ def test_a_rung_that_was_not_yielded_scores_chance(digits: Task, tmp_path: Path)
 def test_one_kind_of_ticket_at_every_seed(digits: Task, tmp_path: Path) -> None:
     one = found(digits, tmp_path, 1)
     other = session.Search(1001, "ok", "", 0.0, 0.0, ({"trained": True, "density": 0.5},))
-    assert scoring.untrained([one]) and not scoring.untrained([other]) and not scoring.untrained([])
+    assert (
+        experiment.untrained([one])
+        and not experiment.untrained([other])
+        and not experiment.untrained([])
+    )
     with pytest.raises(MethodError, match="trained tickets at seed 1001, untrained ones at seed 1"):
-        scoring.untrained([one, other])
+        experiment.untrained([one, other])
 
 
 # --- scores ----------------------------------------------------------------------------------
@@ -272,19 +278,19 @@ def test_a_failed_untrained_run_scores_chance() -> None:
     assert rung["ticket"]["values"][0] == 0.1
     assert rung["random"] is None and rung["above_random"] is None and rung["p"] is None
     assert not record.aggregates["complete"]
-    assert "1 of 60 tickets missing" in tables.terminal(record)
+    assert "1 of 60 tickets missing" in terminal.terminal(record)
 
 
 # --- what a reader sees ----------------------------------------------------------------------
 
 
 def test_the_first_screen_says_how_good_against_what() -> None:
-    text = " ".join(tables.terminal(untrained_record()).split())
+    text = " ".join(terminal.terminal(untrained_record()).split())
     assert "How good at 32.8 % density 82.00 ±1.96 % accuracy on the test split" in text
     assert "the rung best on the held-out part" in text
     assert "points above a random mask, both untrained; p <.001" in text
     assert "untrained tickets, which have a board of their own" in text
-    development = tables.terminal(untrained_record(2, final=False))
+    development = terminal.terminal(untrained_record(2, final=False))
     assert "which is shown here too" in " ".join(development.split())
 
 
@@ -303,8 +309,8 @@ def test_the_page_and_latex_hold_them_too(tmp_path: Path) -> None:
     page = html.html(tmp_path, [record])
     assert "Ticket as it stands" in page
     assert "beside a random mask at theta_0" in page
-    assert "Ticket as it stands" in tables.latex(record)
-    assert [f.name for f in html.figures(record)][:2] == ["untrained", "density"]
+    assert "Ticket as it stands" in latex.latex(record)
+    assert [f.name for f in figures.figures(record)][:2] == ["untrained", "density"]
 
 
 # --- baselines -------------------------------------------------------------------------------
@@ -368,7 +374,7 @@ def test_edge_popup_is_well_above_chance_untrained() -> None:
     task = load_task("mlp-digits")
     datasets.prepare(task, download=False, test=False)
     search = datasets.search(task, SEED)
-    train, held_out = (session.examples(task, part) for part in (search.train, search.held_out))
+    train, held_out = (trainings.examples(task, part) for part in (search.train, search.held_out))
     with small.problem(task, train) as problem:
         find = own("edge_popup")(problem, length=0.1)
         tickets = [next(find) for _ in range(3)]

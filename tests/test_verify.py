@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lthbench.errors import CheckFailed, RecordError, ResourceError, UsageError
-from lthbench.evaluation import pipeline
+from lthbench.evaluation import machine
 from lthbench.evaluation.search import sandbox
 from lthbench.evaluation.search.sandbox import Bounds
 from lthbench.io import paths
@@ -335,7 +335,7 @@ def test_other_bits_on_one_class_of_machine_are_shown(
     assert not [f for f in done.findings if "not equal" in f.what]  # of another class, all of it
     assert ": 0 of " in done.text()
 
-    here_ = pipeline.environment() | {"engine": own["engine"]}
+    here_ = machine.environment() | {"engine": own["engine"]}
     forger.record["environment"] = here_ | {"lthbench": "claimed 0.9"}
     forger.record["environments"] = {"1": own}
     done = verify(str(forger.made(tmp_path / "two.zip")), 2, beacon=BEACON, workers=0, cells=99)

@@ -27,7 +27,7 @@ from torch.nn.utils import prune
 import lthbench
 from lthbench.cli import main
 from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageError
-from lthbench.evaluation.search import session
+from lthbench.evaluation import trainings
 from lthbench.io import paths
 from lthbench.leaderboard import tickets
 from lthbench.leaderboard.board import entries
@@ -40,6 +40,7 @@ from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.protocol import datasets
 from lthbench.protocol.task import load_task
+from lthbench.tickets import ticket_files
 from tests import commands
 from tests.accepted import board, entry_of, tell
 from tests.submitted import DIGITS, MODADD, finished, house, records_of
@@ -733,7 +734,9 @@ def test_a_ticket_is_the_one_that_was_evaluated(number: int, known: str) -> None
     """Its masks, and its weights bit by bit; of free ones the pruned entries are zero."""
     density = RUNGS[number]
     ticket = tickets.load_ticket(known, seed=1, density=density)
-    header, masks, weights = session.read_ticket(house().out / DIGITS / "tickets/seed1", density)
+    header, masks, weights = ticket_files.read_ticket(
+        house().out / DIGITS / "tickets/seed1", density
+    )
     assert (ticket.task, ticket.seed, ticket.density) == (DIGITS, 1, density)
     assert (ticket.origin, ticket.start, ticket.trained) == (header["origin"], 0, True)
     assert ticket.origin == ("init", "signs", "free")[number]
@@ -760,7 +763,7 @@ def test_a_ticket_is_pruned_trained_and_read_by_torch(task: str, share: Path) ->
         assert torch.equal(getattr(layer, f"{parameter}_mask"), mask.float())
         assert torch.equal(getattr(layer, parameter), ticket.state_dict[name] * mask)
     protocol = load_task(task)
-    train = session.examples(protocol, datasets.search(protocol, 0).train)
+    train = trainings.examples(protocol, datasets.search(protocol, 0).train)
     x, y = train.inputs(slice(None)), train.labels(slice(None))
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-2)
     losses = []
@@ -823,7 +826,7 @@ def test_a_later_step_is_trained_here(
     file.write_bytes(pack(out, records_of(out)))
     for density, origin in zip(RUNGS, ("rewind", "signs", "rewind"), strict=True):
         ticket = tickets.load_ticket(file, seed=0, density=density)
-        _, masks, weights = session.read_ticket(out / DIGITS / "tickets/seed0", density)
+        _, masks, weights = ticket_files.read_ticket(out / DIGITS / "tickets/seed0", density)
         assert (ticket.origin, ticket.start, ticket.note) == (origin, 12, "")
         for name, tensor in ticket.state_dict.items():
             kept = masks.get(name, torch.ones_like(tensor, dtype=torch.bool))

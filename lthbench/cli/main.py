@@ -15,6 +15,9 @@ from lthbench.cli import dev, leaderboard
 from lthbench.cli.leaderboard import Debug
 from lthbench.errors import CheckFailed, DataError, LthbenchError, UsageError, nearest
 from lthbench.io import streams, system_errors
+from lthbench.report import formats, terminal
+from lthbench.report import latex as latex_module
+from lthbench.report import markdown as markdown_module
 from lthbench.training.executors.environment import without_compiler
 
 if TYPE_CHECKING:
@@ -120,9 +123,9 @@ def evaluate(
     # A mistake is told before torch takes its seconds.
     loaded = _named(method, settings, suite, task, final)
     from lthbench.cli import progress
+    from lthbench.evaluation.options import parts_of
     from lthbench.evaluation.pipeline import evaluate as run
-    from lthbench.evaluation.pipeline import parts_of
-    from lthbench.report import summary, tables
+    from lthbench.report import summary
     from lthbench.report.html import write_report
 
     only = _numbers(only_seeds)
@@ -158,10 +161,10 @@ def evaluate(
         )
     typer.echo(summary.text(done.records))
     for record in done.records:
-        typer.echo(tables.terminal(record))
+        typer.echo(terminal.terminal(record))
         typer.echo()
     for name, reason in done.left_out:
-        typer.echo(f"{name}: left out: {tables.plain(reason)}")
+        typer.echo(f"{name}: left out: {formats.plain(reason)}")
     for line in told.sums():
         typer.echo(line)
     path = write_report(done.out, done.records)
@@ -182,7 +185,7 @@ def merge(
 ) -> None:
     """Join evaluations of one method on disjoint seeds, made by --only-seeds, into one."""
     from lthbench.leaderboard.submission.merge import merge as run
-    from lthbench.report.tables import plain
+    from lthbench.report.formats import plain
 
     records = run(paths, out)
     for record in records:
@@ -349,7 +352,7 @@ def report(
     """Print the tables of an evaluation again, in another form, or write its report.html."""
     from lthbench.records.schema import read_records
     from lthbench.report import html as page
-    from lthbench.report import summary, tables
+    from lthbench.report import summary
 
     if latex + markdown + json + html > 1:
         raise UsageError("--latex, --markdown, --json and --html exclude each other")
@@ -363,7 +366,11 @@ def report(
         for record in records:
             typer.echo(page.as_json(record).rstrip("\n"))
         return
-    forms = {"latex": tables.latex, "markdown": tables.markdown, "terminal": tables.terminal}
+    forms = {
+        "latex": latex_module.latex,
+        "markdown": markdown_module.markdown,
+        "terminal": terminal.terminal,
+    }
     form = "latex" if latex else "markdown" if markdown else "terminal"
     typer.echo(summary.text(records, form))
     for record in records:

@@ -8,15 +8,15 @@ from typing import Any
 
 from torch import Tensor
 
-from lthbench.evaluation import scoring
-from lthbench.evaluation.scoring import Seen
-from lthbench.evaluation.search import session
+from lthbench.evaluation import experiment, scoring
+from lthbench.evaluation.experiment import Seen
 from lthbench.evaluation.search.session import Search
 from lthbench.networks.state import State
 from lthbench.protocol.task import Task
 from lthbench.records import pretrained
 from lthbench.records.aggregate import division
 from lthbench.records.pretrained import Kept
+from lthbench.tickets import ticket_files
 from lthbench.training.executors.local import Executor
 
 Given = tuple[State, Mapping[str, Tensor]]  # a ticket's weights and masks
@@ -32,7 +32,7 @@ async def read(
     must not look untrained for want of them.
     """
     entries = [
-        scoring.entry_of(task, "untrained", density, seed, start, chosen, seen, until=start.step)
+        experiment.entry_of(task, "untrained", density, seed, start, chosen, seen, until=start.step)
         for (seed, density), (start, chosen) in tickets.items()
     ]
     right: dict[At, int] = {}
@@ -73,10 +73,10 @@ async def judged(
         folder: of the evaluation of this task.
     """
     tickets: dict[At, Given] = {}
-    for search in () if scoring.untrained(searches) else searches:
+    for search in () if experiment.untrained(searches) else searches:
         for density in (r["density"] for r in search.rungs if r["origin"] == "free"):
             held = folder / "tickets" / f"seed{search.seed}"
-            header, chosen, stored = session.read_ticket(held, density)
+            header, chosen, stored = ticket_files.read_ticket(held, density)
             tickets[search.seed, density] = State(stored, header["start"]), chosen
     if not tickets:
         return list(cells), None

@@ -137,3 +137,6 @@ def _place(folder: Path, run: StoredRun) -> Path:
 def trained_by(folder: Path) -> Mapping[str, Any]:
     """Which protocol the cells of OUT/<task> follow, and by what they were trained."""
     return read_json(folder / TRAINED)
+
+
+SOURCE = "method.py"

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import platform
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from math import inf
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast, get_args
+from typing import Any, Protocol, TypeVar, cast
 
-from lthbench.errors import MethodError, NotApplicable, ResourceError, UsageError, nearest
-from lthbench.evaluation import arrivals, scoring
+from lthbench.errors import NotApplicable, UsageError, nearest
+from lthbench.evaluation import arrivals, experiment, scoring
 from lthbench.evaluation import environment as environments
-from lthbench.evaluation.layout import ANSWERS, CLAIM, TRAINED, gather
-from lthbench.evaluation.scoring import Part, Plan
+from lthbench.evaluation.layout import ANSWERS, gather
+from lthbench.evaluation.machine import environment
+from lthbench.evaluation.options import asked
+from lthbench.evaluation.output import claim, claim_task, lock
+from lthbench.evaluation.plan import Part, Plan
 from lthbench.evaluation.search import run
 from lthbench.evaluation.search.child_process import ChildProcess, Limits, StartChild
 from lthbench.evaluation.search.remote_child import Children
@@ -28,31 +28,22 @@ from lthbench.evaluation.search.session import Search
 from lthbench.evaluation.search.transfer_hook import hand_over
 from lthbench.evaluation.transfer import carry, has_depths
 from lthbench.io.paths import canonical_json, sweep, write_whole
-from lthbench.method import publishable
-from lthbench.method.source import Method, load_method
+from lthbench.method.source import Method
 from lthbench.protocol import datasets
-from lthbench.protocol.task import Controls, Suite, Task, load_suite, suite_names
+from lthbench.protocol.task import Task
 from lthbench.records import reference
 from lthbench.records.reference import Reference
 from lthbench.records.schema import Record, build, write_record
-from lthbench.tickets.sizes import load_sound
 from lthbench.training.dispatch import (
-    HERE,
     VERSIONS,
     Means,
-    arithmetic,
-    device_told,
     engine_for,
-    means_of,
 )
 from lthbench.training.executors import local, ray_connection
 from lthbench.training.executors.cluster import Cluster
 from lthbench.training.executors.local import Executor
 
-DEVELOPMENT, PUBLISHED = 1000, 0  # the first seed of each kind
 R = TypeVar("R")
-LIBRARIES = ("torch", "numpy", "scipy")
-SOURCE = "method.py"
 
 
 class Progress(Protocol):
@@ -86,16 +77,6 @@ class Evaluated:
     records: tuple[Record, ...]
     out: Path
     left_out: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A method, the tasks that it is run on, and by what."""
-
-    method: Method
-    parts: tuple[Part, ...]
-    workers: int
-    means: Means
 
 
 @dataclass(frozen=True)
@@ -196,110 +177,6 @@ def _on_nodes(executor: str, address: str | None, workers: int | None) -> bool:
     return executor == "ray"
 
 
-def asked(
-    method: str,
-    suite: str | None,
-    tasks: Sequence[str],
-    seeds: int | None,
-    final: bool,
-    options: Mapping[str, Any] | None,
-    workers: int | None,
-    device: str | None = None,
-    engine: str | None = None,
-    here: bool = True,
-    *,
-    only_seeds: Sequence[int] | None = None,
-    controls: str | None = None,
-    transfer: bool | None = None,
-    direct: bool = False,
-) -> Asked:
-    """What the arguments that `evaluate` and `estimate` share come to; UsageError for mistakes."""
-    if workers is not None and workers < 0:
-        raise UsageError(f"--workers {workers}: 0 or more")
-    loaded = load_method(method, {name: str(value) for name, value in (options or {}).items()})
-    if final:  # what would be refused when it is submitted, after days
-        publishable.check(loaded)
-    parts = parts_of(
-        suite, tasks, seeds, final, only_seeds=only_seeds, controls=controls, transfer=transfer,
-        direct=direct,
-    )  # fmt: skip
-    means = means_of(device, engine, here=here)
-    if engine and not any(engine_for(means, part.task.network) == engine for part in parts):
-        names = ", ".join(part.task.name for part in parts)
-        raise UsageError(
-            f"--engine {engine}: trains none of {names} on {means.device}; leave it out"
-        )
-    crew = local.default_workers(means) if workers is None else workers
-    return Asked(loaded, parts, crew, means)
-
-
-def parts_of(
-    suite: str | None,
-    tasks: Sequence[str],
-    seeds: int | None,
-    final: bool,
-    *,
-    only_seeds: Sequence[int] | None = None,
-    controls: str | None = None,
-    transfer: bool | None = None,
-    direct: bool = False,
-) -> tuple[Part, ...]:
-    """The tasks that arguments name, with their seeds and what is scored.
-
-    Raises:
-        UsageError: for arguments that are mistaken, or do not go together.
-    """
-    if suite and tasks:
-        raise UsageError("--suite and --task exclude each other; name one of them")
-    chosen = load_suite(suite) if suite else suite_for(tasks, final)
-    if seeds is not None and seeds < 1:
-        raise UsageError(f"--seeds {seeds}: at least 1")
-    rungs = _controls(chosen.controls if controls is None else controls)
-    listed = tuple(load_sound(name) for name in tuple(tasks) or chosen.tasks)
-    parts = []
-    for task in listed:
-        moved = (task.name in chosen.transfer if transfer is None else transfer) or direct
-        plan = Plan(final, rungs, chosen.compressed, moved, direct)
-        parts.append(Part(task, _seeds(task, final, seeds or chosen.seeds, only_seeds), plan))
-    return tuple(parts)
-
-
-def _controls(name: str) -> Controls:
-    known: tuple[Controls, ...] = get_args(Controls)
-    for controls in known:
-        if name == controls:
-            return controls
-    raise UsageError(f"--controls {name}: {', '.join(known)}{nearest(name, known)}")
-
-
-def _seeds(
-    task: Task, final: bool, count: int | None, only: Sequence[int] | None
-) -> tuple[int, ...]:
-    """The published or development seeds of a task, or some of them; UsageError for others."""
-    first = PUBLISHED if final else DEVELOPMENT
-    every = range(first, first + (count or task.seeds))
-    strange = [seed for seed in only or () if seed not in every]
-    if strange or (only is not None and not only):
-        raise UsageError(
-            f"--only-seeds {strange[0] if strange else 'of none'}: {task.name} has "
-            f"{every[0]}-{every[-1]} here; --seeds gives it another number"
-        )
-    return tuple(every) if only is None else tuple(sorted(set(only)))
-
-
-def suite_for(tasks: Sequence[str], final: bool) -> Suite:
-    """The suite whose seeds and extras hold where none is named: quick's, or for a final run of a
-    task those of the ranked suite that it is in; in none, its own seeds with every control."""
-    quick = load_suite("quick")
-    if not (final and tasks):
-        return quick
-    for suite in map(load_suite, suite_names()):
-        if suite.ranked and set(tasks) <= set(suite.tasks):
-            return suite
-    everything = {"controls": "all", "compressed": True, "seeds": None}
-    return quick.model_copy(update=everything)
-
-
 def _outside_a_loop(run: Coroutine[Any, Any, R]) -> R:
     """Run to the end; from a notebook, whose own loop is busy, in a thread beside it."""
     try:
@@ -323,9 +200,9 @@ async def _all(
         if part.plan.transfer:
             has_depths(part.task)
     final = any(part.plan.final for part in parts)
-    with _locked(out):
+    with lock(out):
         sweep(out)
-        _claim(out, method, final)
+        claim(out, method, final)
         progress.plan(parts, how.workers)
         searching: Executor
         scorers: Executor
@@ -376,14 +253,14 @@ async def one(
     """
     task, seeds, plan = part.task, part.seeds, part.plan
     folder = out / task.name
-    _claim_task(folder, task, how.means)
+    claim_task(folder, task, how.means)
     frozen = reference.load_reference(task)
     progress.begin(task)
     began = time.monotonic()
     searches = await _find(method, seeds, how, progress, searching, task, folder)
     found = time.monotonic()
     progress.found(task)
-    if scoring.untrained(searches):  # nothing is carried
+    if experiment.untrained(searches):  # nothing is carried
         progress.carry(task, "planned", 0.0, False)
     seen = scoring.see(task, seeds, plan, how.means)
     cells = await scoring.score(
@@ -497,11 +374,11 @@ def _record(
     cells: list[dict[str, Any]],
     arrived: list[dict[str, Any]] | None,
     moved: dict[str, Any] | None,
-    seen: scoring.Seen,
+    seen: experiment.Seen,
     frozen: Reference | None,
     times: Mapping[str, float],
 ) -> Record:
-    ladder = task.ladder.untrained if scoring.untrained(searches) else task.ladder.trained
+    ladder = task.ladder.untrained if experiment.untrained(searches) else task.ladder.trained
     table = {
         "method": {
             "name": method.name,
@@ -520,14 +397,14 @@ def _record(
             "steps": task.recipe.steps,
             "every": task.score.every,
             "seeds": task.seeds,
-            "weights": scoring.weights_total(task),
+            "weights": experiment.weights_total(task),
             "ladder": list(ladder),
         },
         "final": plan.final,
         "shown": plan.shown,
         "seeds": list(seeds),
         "controls": plan.controls,
-        "fingerprints": scoring.fingerprints(task),
+        "fingerprints": experiment.fingerprints(task),
         "sizes": seen.sizes(),
         "cells": cells,
         "searches": [search.entry() for search in searches],
@@ -538,85 +415,3 @@ def _record(
         "times": {**times, "search_seconds": sum(s.seconds for s in searches)},
     }
     return build(table)
-
-
-def environment(means: Means = HERE) -> dict[str, str]:
-    """What may move a figure by a bit: versions, device, processor, threads."""
-    versions = {name: version(name) for name in LIBRARIES}
-    return {
-        "lthbench": version("lthbench"),
-        "python": platform.python_version(),
-        **versions,
-        "system": f"{platform.system()} {platform.machine()}",
-        "processor": _processor(),
-        "arithmetic": arithmetic(means),
-        "device": device_told(means),
-        "threads": "1",
-    }
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()[:120] or "unknown"
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0][:120] if names else platform.machine()
-
-
-def _locked(out: Path) -> AbstractContextManager[Any]:
-    """The folder's lock, or an error at once: two evaluations would overwrite each other."""
-    from filelock import FileLock, Timeout
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / "lock")
-        return lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ResourceError(
-            f"{out}: another evaluation is using this folder; wait for it or give --out"
-        ) from error
-    except OSError as error:
-        raise ResourceError(f"{out}: {error.strerror}; choose another folder with --out") from error
-
-
-def _claim(out: Path, method: Method, final: bool) -> None:
-    """One method, one set of options, one kind of seeds a folder."""
-    path = out / CLAIM
-    mine = {
-        "name": method.name,
-        "method": method.digest,
-        "options": dict(method.options),
-        "final": final,
-    }
-    _agree(path, mine, "--out another folder, or remove this one")
-    write_whole(out / SOURCE, method.source.encode())  # what a submission's bundle holds
-
-
-def _claim_task(folder: Path, task: Task, means: Means) -> None:
-    trains = VERSIONS[engine_for(means, task.network)]
-    mine = {"task": task.digest, "arithmetic": arithmetic(means), "engine": trains}
-    _agree(folder / TRAINED, mine, "give --out another folder")
-
-
-def _agree(path: Path, mine: dict[str, Any], step: str) -> None:
-    """Write the claim, or refuse where the folder belongs to something else."""
-    if not path.is_file():
-        write_whole(path, canonical_json(mine))
-        return
-    try:
-        theirs = json.loads(path.read_bytes())
-        if theirs == mine:
-            return
-        key = next(k for k in mine if theirs.get(k) != mine[k])
-    except (ValueError, AttributeError, StopIteration) as error:
-        raise ResourceError(
-            f"{path}: damaged; remove {path.parent} and run the same command again"
-        ) from error
-    old, new = _short(theirs.get(key)), _short(mine[key])
-    raise MethodError(f"{path.parent}: holds results of {key} {old}, not {new}; {step}")
-
-
-def _short(value: Any) -> str:
-    return value[:12] if isinstance(value, str) else json.dumps(value, sort_keys=True)[:60]

@@ -6,101 +6,40 @@ stream, so that ticket, controls and dense are paired.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
-from lthbench.errors import MethodError, RecordError
-from lthbench.evaluation.search import session
+from lthbench.evaluation import trainings
+from lthbench.evaluation.experiment import (
+    Entry,
+    Place,
+    Seen,
+    _cell_order,
+    _missing,
+    cell_of,
+    drawn_again,
+    last_of,
+    planned,
+)
+from lthbench.evaluation.plan import Plan
 from lthbench.evaluation.search.session import Search
 from lthbench.io import messages, store
 from lthbench.io.paths import cache
-from lthbench.networks import families
-from lthbench.networks.state import State
 from lthbench.protocol import datasets, test_split
-from lthbench.protocol.task import Controls, Task, controlled
-from lthbench.records.aggregate import REINITS, UNTRAINED, division
-from lthbench.tickets import controls, masks
-from lthbench.tickets.sketch import sketch
-from lthbench.training.batch_norm import BATCHES
-from lthbench.training.dispatch import HERE, VERSIONS, Means, arithmetic, engine_for
+from lthbench.protocol.task import Task
+from lthbench.training.dispatch import HERE, Means, arithmetic
 from lthbench.training.executors.local import Executor
 from lthbench.training.job import Evaluation, Examples, Job, Result
 
-ORDER = ("score/data",)
-COMPRESSED = (8, 4, 2)
-LAST_COUNTS = 5
-MEASURES = 2  # raised when more is kept of a scored run: those of before are trained again
 ATTEMPTS = 3  # a failed control or dense run is drawn again, twice at most
 # The same for every method: run once, kept in the cache.
 SHARED = ("dense", "random", "erk", "untrained_random")
 
-Masks = Mapping[str, Tensor]
-Place = tuple[str, float, int, int]  # kind, density, seed, schedule
 Note = Callable[[str, float, bool], None]  # what ran, its steps, and whether it was trained now
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is scored beside the tickets, and on which examples."""
-
-    final: bool = False
-    controls: Controls = "all"
-    compressed: bool = True
-    transfer: bool = True
-    direct: bool = False  # transfer's tickets beside tickets that were found at the target
-
-    @property
-    def shown(self) -> Literal["held_out", "test"]:
-        return "test" if self.final else "held_out"
-
-
-@dataclass(frozen=True)
-class Part:
-    """One task of an evaluation: on which seeds, and what is scored beside its tickets."""
-
-    task: Task
-    seeds: tuple[int, ...]
-    plan: Plan
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One cell to be: its training, and what a record says of it beside the counts."""
-
-    job: Job
-    kind: str
-    density: float
-    schedule: int
-    table: Mapping[str, Any] = field(default_factory=dict)
-    attempt: int = 0
-    failed: tuple[Mapping[str, str], ...] = ()  # masks and start weights of the draws before
-
-    @property
-    def place(self) -> Place:
-        return self.kind, self.density, self.job.seed, self.schedule
-
-
-@dataclass(frozen=True)
-class Seen:
-    """The examples of every seed, to train on and to count on, and by what networks are trained."""
-
-    train: Mapping[int, Examples]
-    sets: Mapping[int, Mapping[str, Examples]]
-    means: Means = HERE
-
-    def sizes(self) -> dict[str, dict[str, int]]:
-        """How many examples each set has, by seed."""
-        return {str(s): {p: len(e.y) for p, e in sets.items()} for s, sets in self.sets.items()}
-
-
-def last_of(task: Task) -> tuple[str, ...]:
-    """The sets that a run is counted on at its end alone: when it memorises is told of arithmetic
-    tasks only, how well it fits of every task."""
-    return ("train",) if task.score.kind == "accuracy" else ()
 
 
 def see(task: Task, seeds: Sequence[int], plan: Plan, means: Means = HERE) -> Seen:
@@ -109,7 +48,7 @@ def see(task: Task, seeds: Sequence[int], plan: Plan, means: Means = HERE) -> Se
     known: dict[str, Examples] = {}  # MNIST is the same for every seed: hold it once
 
     def one(arrays: datasets.Examples) -> Examples:
-        examples = session.examples(task, arrays)
+        examples = trainings.examples(task, arrays)
         return known.setdefault(examples.digest, examples)
 
     for seed in seeds:
@@ -227,399 +166,3 @@ def _read(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Result:
     correct = messages.under("correct", tensors)
     facts = {name: header[name] for name in ("status", "reason", "seconds", "distance")}
     return Result(None, correct, **facts)
-
-
-async def planned(
-    task: Task,
-    searches: Sequence[Search],
-    folder: Path,
-    executor: Executor,
-    plan: Plan,
-    seen: Seen,
-) -> list[Entry]:
-    """The list of cells of a task; trains other seeds to step k where a control starts there."""
-    entries: list[Entry] = []
-    ladder = task.ladder.untrained if untrained(searches) else task.ladder.trained
-    for search in searches:
-        theta = families.initial(task.network, task.network.depth, search.seed)
-        entries.append(entry_of(task, "dense", 1.0, search.seed, theta, None, seen))
-        found = {rung["density"]: rung for rung in search.rungs}
-        for density in (d for d in ladder if d in found):
-            entries += await _rung(task, search.seed, density, folder, executor, plan, seen)
-        if untrained(searches):
-            entries += _random_untrained(task, search.seed, theta, seen)
-            continue
-        entries += unlearned(task, search.seed, theta, plan, seen)
-        if plan.compressed and task.score.compressed_density:
-            entries += _compressed(task, entries, search.seed, seen)
-    return entries
-
-
-def untrained(searches: Sequence[Search]) -> bool:
-    """Whether tickets are scored as they stand: at every seed of a method, or at none."""
-    kinds = {rung["trained"]: search.seed for search in searches for rung in search.rungs}
-    if len(kinds) > 1:
-        raise MethodError(
-            f"trained tickets at seed {kinds[True]}, untrained ones at seed {kinds[False]}; "
-            "a method yields one kind"
-        )
-    return False in kinds
-
-
-async def _rung(
-    task: Task,
-    seed: int,
-    density: float,
-    folder: Path,
-    executor: Executor,
-    plan: Plan,
-    seen: Seen,
-) -> list[Entry]:
-    """The ticket of one rung with its shuffled control and those whose weights are drawn anew."""
-    header, chosen, stored = session.read_ticket(folder / "tickets" / f"seed{seed}", density)
-    theta = families.initial(task.network, task.network.depth, seed)
-    start = State(stored, header["start"]) if stored else theta
-    table = {"origin": header["origin"], "start": header["start"]}
-    entries = []
-    if not header["trained"]:
-        entries.append(
-            entry_of(task, "untrained", density, seed, start, chosen, seen, table, until=start.step)
-        )
-    entries.append(entry_of(task, "ticket", density, seed, start, chosen, seen, table))
-    ladder = task.ladder.trained if header["trained"] else task.ladder.untrained
-    if density not in controlled(ladder, plan.controls):
-        return entries
-    shuffled, own = controls.shuffled(chosen, seed)
-    entries.append(
-        entry_of(
-            task, "shuffled", density, seed, start, shuffled, seen, {**table, "own_shuffle": own}
-        )
-    )
-    kinds = REINITS if header["trained"] else REINITS[:1]
-    anew = await _reinits(task, kinds, header["origin"], seed, start, chosen, executor, seen, 0)
-    for kind, fresh in anew.items():
-        entries.append(entry_of(task, kind, density, seed, fresh, chosen, seen, table))
-    return entries
-
-
-async def _reinits(
-    task: Task,
-    kinds: Sequence[str],
-    origin: str,
-    seed: int,
-    start: State,
-    chosen: Masks,
-    executor: Executor | None,
-    seen: Seen,
-    attempt: int,
-) -> dict[str, State]:
-    """Where controls start whose weights are drawn anew, by kind; none of a ticket that has none.
-
-    Protocol, section 7.
-    """
-    if origin == "final":
-        return {}
-    other: State | None = None
-    if origin == "rewind" or (origin == "transferred" and start.step):
-        seed_of_it = seed + 10_000 * (attempt + 1)  # a seed that is no other run's
-        assert executor is not None
-        other = await early(task, seed_of_it, start.step, executor, seen.means)
-        if other is None:
-            return {}
-    return {
-        kind: reinitialised(task, kind, origin, seed, start, chosen, attempt, other)
-        for kind in kinds
-    }
-
-
-async def early(task: Task, seed: int, step: int, executor: Executor, means: Means) -> State | None:
-    """theta_k, a seed's dense run up to step k on the stream of the search; None if it diverged."""
-    theta = families.initial(task.network, task.network.depth, seed)
-    job = session.training(task, seed, theta, None, step, means=means)
-    train = {seed: session.examples(task, datasets.search(task, seed).train)}
-    async for _, result in executor.results([job], train, None):
-        return result.state
-    return None
-
-
-def reinitialised(
-    task: Task,
-    kind: str,
-    origin: str,
-    seed: int,
-    start: State,
-    chosen: Masks,
-    attempt: int,
-    other: State | None = None,
-) -> State:
-    """Where a control starts whose weights are drawn anew under a ticket's own masks.
-
-    "reinit": of a ticket at theta_0 another draw of theta_0, at theta_k another seed's theta_k; of
-    one with weights of its own (origins signs and free) the same magnitudes with fresh signs, all
-    else the ticket's. "reinit-signs": the ticket's signs, and the magnitudes that reinit has; of a
-    ticket with weights of its own those of another draw of theta_0, scaled to the ticket's norm in
-    each tensor, all else the ticket's. Other draws have a stream for each of the two kinds; in
-    arithmetic tasks, and of a scaled theta_0, they have the ticket's norms.
-
-    Args:
-        start: the ticket's; of weights of its own only the kept entries matter.
-        other: another seed's theta_k, of a ticket at theta_k.
-    """
-    own, signed = origin in ("signs", "free"), kind == "reinit-signs"
-    if own and not signed:
-        drawn = controls.fresh_signs(start.tensors(), chosen, chosen, seed, attempt=attempt)
-        return State(drawn, start.step)
-    rescale = own or origin == "scaled"
-    fresh = other or another(task, seed, start, chosen, kind, attempt, rescale=rescale)
-    if not signed:
-        return fresh
-    tensors = fresh.tensors()
-    if own:
-        tensors = start.tensors() | {name: tensors[name] for name in chosen}
-    signed_anew = controls.fresh_magnitudes(start.tensors(), tensors, chosen, chosen)
-    return State(signed_anew, start.step)
-
-
-def another(
-    task: Task,
-    seed: int,
-    start: State,
-    chosen: Masks,
-    kind: str,
-    attempt: int,
-    *,
-    rescale: bool = False,
-) -> State:
-    """Another draw of theta_0 for a control, in arithmetic tasks with the kept norms of `start`."""
-    depth = task.network.depth
-    fresh = families.initial(task.network, depth, seed, "control", kind, str(attempt))
-    if task.score.kind == "area" or rescale:  # scale alone moves grokking
-        tensors = controls.rescaled(fresh.tensors(), start.tensors(), chosen, list(chosen))
-        return State(tensors, 0)
-    return fresh
-
-
-def unlearned(task: Task, seed: int, theta: State, plan: Plan, seen: Seen) -> list[Entry]:
-    """The random and ERK controls of every controlled rung: masks that nothing was learned for."""
-    shapes = families.shapes(task.network, task.network.depth)
-    rungs = controlled(task.ladder.trained, plan.controls)
-    entries = []
-    for kind, rule in (("random", "uniform"), ("erk", "erk")):
-        ladder = controls.random_masks(shapes, list(task.ladder.trained), seed, rule)  # type: ignore[arg-type]
-        for density, chosen in zip(task.ladder.trained, ladder, strict=True):
-            if density in rungs:
-                entries.append(entry_of(task, kind, density, seed, theta, chosen, seen))
-    return entries
-
-
-def _random_untrained(task: Task, seed: int, theta: State, seen: Seen) -> list[Entry]:
-    """A random mask at theta_0, read as it stands, on every rung of the untrained ladder."""
-    shapes = families.shapes(task.network, task.network.depth)
-    ladder = task.ladder.untrained
-    drawn = controls.random_masks(shapes, ladder, seed, "uniform")
-    return [
-        entry_of(task, "untrained_random", density, seed, theta, chosen, seen, until=0)
-        for density, chosen in zip(ladder, drawn, strict=True)
-    ]
-
-
-def _compressed(task: Task, entries: Iterable[Entry], seed: int, seen: Seen) -> list[Entry]:
-    """The whole schedule in T/8, T/4 and T/2, on one rung, for ticket, dense and reinit.
-
-    A rewound ticket enters it at its step k: k counts along the whole lineage.
-    """
-    wanted = {("dense", 1.0), ("ticket", task.score.compressed_density)}
-    wanted.add(("reinit", task.score.compressed_density))
-    chosen = [e for e in entries if e.job.seed == seed and (e.kind, e.density) in wanted]
-    return [
-        entry_of(
-            task, e.kind, e.density, seed, e.job.start, e.job.masks, seen, e.table, schedule=factor
-        )
-        for e in chosen
-        for factor in COMPRESSED
-        if e.job.start.step < task.recipe.steps // factor
-    ]
-
-
-def entry_of(
-    task: Task,
-    kind: str,
-    density: float,
-    seed: int,
-    start: State,
-    chosen: Masks | None,
-    seen: Seen,
-    table: Mapping[str, Any] | None = None,
-    *,
-    schedule: int = 1,
-    until: int | None = None,
-    attempt: int = 0,
-) -> Entry:
-    """One cell: its training on the scoring stream and the facts of its masks."""
-    recipe = task.recipe.compressed(schedule) if schedule > 1 else task.recipe
-    norm_batches = BATCHES if kind in UNTRAINED else 0
-    by = engine_for(seen.means, task.network)
-    until = recipe.steps if until is None else until
-    facts = {"origin": "init", "start": 0, "own_shuffle": (), **(table or {})}
-    total = families.prunable_weights(task.network, task.network.depth)
-    facts |= {"masks": None, "kept": total, "effective": None, "layers": {}, "total": total}
-    facts |= {"effective_nodes": None, "sketch": None}
-    if chosen is not None:
-        facts |= {"masks": masks.digest(chosen), "kept": masks.kept(chosen)}
-    if chosen is not None and kind in ("ticket", "untrained") and schedule == 1:
-        alive = families.effective(task.network, task.network.depth, dict(chosen))
-        facts |= {"effective": masks.kept(alive), "layers": masks.counts(chosen)}
-        facts["effective_nodes"] = families.effective_nodes(alive)
-        if kind == "ticket":
-            facts["sketch"] = sketch({name: mask.numpy() for name, mask in chosen.items()})
-    forward = families.sparse_flops(task.network, task.network.depth, chosen or {})
-    examples = recipe.batch_size(len(seen.train[seed].y)) * (until - start.step)
-    facts |= {"flops_inference": forward, "flops_training": 3 * forward * examples}
-    facts["weights"] = start.digest
-    key = store.key(
-        data_and_network=task.training_digest,
-        recipe=recipe.canonical(),
-        depth=task.network.depth,
-        seed=seed,
-        start=facts["weights"],
-        masks=facts["masks"],
-        until=until,
-        order=list(ORDER),
-        counted=[sorted(seen.sets[seed]), len(task.grid)],
-        measures=MEASURES,
-        engine=VERSIONS[by],
-        device=seen.means.kind,
-        **({"norm_batches": norm_batches} if norm_batches else {}),
-    )
-    depth = task.network.depth
-    job = Job(task.network, depth, start, chosen, recipe, until, seed, ORDER, key, norm_batches, by)
-    return Entry(job, kind, density, schedule, facts, attempt)
-
-
-async def drawn_again(
-    task: Task, entry: Entry, starts: Mapping[Place, State], executor: Executor, seen: Seen
-) -> Entry | None:
-    """The same control from its next draw; None where there is none, as of a dense run."""
-    attempt, job = entry.attempt + 1, entry.job
-    if job.masks is None:
-        return None
-    start: State | None = job.start
-    chosen = job.masks
-    if entry.kind == "shuffled":
-        chosen, _ = controls.shuffled(chosen, job.seed, attempt=attempt)
-    elif entry.kind in ("random", "erk", "untrained_random"):
-        shapes = families.shapes(task.network, task.network.depth)
-        rule: Any = "erk" if entry.kind == "erk" else "uniform"
-        (chosen,) = controls.random_masks(shapes, [entry.density], job.seed, rule, attempt=attempt)
-    elif entry.kind in REINITS:
-        own = starts["ticket", entry.density, job.seed, 1]
-        kind, origin = entry.kind, entry.table["origin"]
-        anew = await _reinits(task, (kind,), origin, job.seed, own, chosen, executor, seen, attempt)
-        start = anew.get(kind)
-    else:
-        return None
-    if start is None:
-        return None
-    key = store.key(again=job.key, attempt=attempt)
-    facts = {**entry.table, "masks": masks.digest(chosen), "weights": start.digest}
-    return replace(
-        entry, job=replace(job, start=start, masks=chosen, key=key), table=facts, attempt=attempt
-    )
-
-
-def cell_of(entry: Entry, result: Result) -> dict[str, Any]:
-    """A cell of the record, and under "key" where its answers are stored."""
-    facts = entry.table
-    counts = {part: [int(c) for c in values] for part, values in result.correct.items()}
-    return {
-        "seed": entry.job.seed,
-        "kind": entry.kind,
-        "density": entry.density,
-        "schedule": entry.schedule,
-        "requested": round(entry.density * facts["total"]),
-        "kept": facts["kept"],
-        "effective": facts["effective"],
-        "effective_nodes": facts["effective_nodes"],
-        "flops_inference": facts["flops_inference"],
-        "flops_training": facts["flops_training"],
-        "distance": None if result.distance is None else float(f"{result.distance:.6g}"),
-        "layers": facts["layers"],
-        "masks": facts["masks"],
-        "sketch": facts["sketch"],
-        "weights": facts["weights"],
-        "origin": facts["origin"],
-        "start": facts["start"],
-        "division": division(facts.get("source") or facts["origin"], facts["start"]),
-        "correct": _kept_counts(counts, entry),
-        "status": result.status,
-        "reason": result.reason[:400],
-        "attempt": entry.attempt,
-        "failed_draws": list(entry.failed),
-        "own_shuffle": list(facts["own_shuffle"]),
-        "key": entry.job.key,
-    }
-
-
-def _kept_counts(counts: dict[str, list[int]], entry: Entry) -> dict[str, list[int]]:
-    """What a record keeps, under 300 kB: whole curves where a score needs them, else the end.
-
-    The training curve tells when a run memorised, for dense and tickets. The reference needs the
-    held-out curves of erk and of direct tickets too. A compressed run is judged by its end alone.
-    """
-    if entry.schedule > 1:
-        return {part: curve[-1:] for part, curve in counts.items()}
-    subject = entry.kind in ("dense", "ticket", "untrained")
-    kept = {p: curve if subject or p != "train" else curve[-1:] for p, curve in counts.items()}
-    if "test" in kept and not subject and entry.kind not in ("erk", "direct"):
-        kept["held_out"] = kept["held_out"][-LAST_COUNTS:]
-    return kept
-
-
-def _missing(
-    task: Task, searches: Sequence[Search], cells: Mapping[Place, Any]
-) -> dict[Place, dict[str, Any]]:
-    """A cell with its reason for every rung that a search did not yield: it scores chance."""
-    as_they_stand = untrained(searches)
-    ladder = task.ladder.untrained if as_they_stand else task.ladder.trained
-    missing = {}
-    for search in searches:
-        why = search.reason or "find_tickets did not yield this rung"
-        for kind in ("ticket", "untrained") if as_they_stand else ("ticket",):
-            for density in ladder:
-                place = (kind, density, search.seed, 1)
-                if place not in cells:
-                    missing[place] = missing_cell(task, kind, density, search.seed, why)
-    return missing
-
-
-def missing_cell(task: Task, kind: str, density: float, seed: int, why: str) -> dict[str, Any]:
-    """The cell of a ticket that there is none of."""
-    theta = families.initial(task.network, task.network.depth, seed)
-    return {
-        "seed": seed, "kind": kind, "density": density, "schedule": 1,
-        "requested": round(density * weights_total(task)), "kept": 0, "effective": None,
-        "effective_nodes": None, "flops_inference": None, "flops_training": None, "distance": None,
-        "layers": {}, "masks": None, "weights": theta.digest, "origin": "init", "start": 0,
-        "division": "init", "correct": {}, "status": "missing", "reason": why[:400],
-        "attempt": 0, "own_shuffle": [],
-    }  # fmt: skip
-
-
-def _cell_order(item: tuple[Place, Any]) -> tuple[int, float, str, int]:
-    (kind, density, seed, schedule), _ = item
-    return seed, -density, kind, schedule
-
-
-def fingerprints(task: Task) -> dict[str, str]:
-    """What the record says of the data: fingerprints, or for generated data the generator's key."""
-    if task.data.fingerprints:
-        return dict(task.data.fingerprints)
-    return {"generated": store.key(data=task.data.canonical())}
-
-
-def weights_total(task: Task) -> int:
-    """N, the number of prunable weights."""
-    total = families.prunable_weights(task.network, task.network.depth)
-    if not total:
-        raise RecordError(f"{task.name}: no prunable weights")
-    return total

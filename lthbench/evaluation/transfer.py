@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lthbench.errors import NotApplicable, TicketError
-from lthbench.evaluation import scoring
-from lthbench.evaluation.scoring import Entry, Seen
-from lthbench.evaluation.search import session
+from lthbench.evaluation import experiment, scoring, starts
+from lthbench.evaluation.experiment import Entry, Seen
 from lthbench.evaluation.search.session import Search
 from lthbench.evaluation.search.transfer_hook import Wanted, folder_of
 from lthbench.networks import families
@@ -24,7 +23,7 @@ from lthbench.networks.blocks import level
 from lthbench.networks.state import State
 from lthbench.protocol.task import Ladder, Task
 from lthbench.records.transfer_score import PARTS
-from lthbench.tickets import controls, elastic
+from lthbench.tickets import controls, elastic, ticket_files
 from lthbench.tickets.ticket import Ticket
 from lthbench.training.executors.local import Executor
 
@@ -95,10 +94,10 @@ async def carry(
         "densities": list(moved.densities),
         "rule": "own" if handing else "elastic",
         "reason": "",
-        "sizes": {str(d): scoring.weights_total(at_depth(task, d)) for d in moved.targets},
+        "sizes": {str(d): experiment.weights_total(at_depth(task, d)) for d in moved.targets},
         "cells": [],
     }
-    if scoring.untrained(searches):
+    if experiment.untrained(searches):
         return result | {"reason": "untrained tickets are not carried"}
     home, begin = folder, source(task)
     if begin is not task:
@@ -149,7 +148,7 @@ async def carry(
         seed, depth = entry.job.seed, entry.job.depth
         target = at_depth(task, depth)
         if entry.kind not in PARTS:
-            return await scoring.drawn_again(target, entry, {}, executor, seen)
+            return await experiment.drawn_again(target, entry, {}, executor, seen)
         parts = part_entries(target, seed, *parted[seed, depth], seen, entry.attempt + 1)
         return next(part for part in parts if part.kind == entry.kind)
 
@@ -174,7 +173,7 @@ async def _scored(
         task, waiting, folder, executor, seen, again, note
     ):
         told = {"depth": entry.job.depth, "source": entry.table.get("source", "")}
-        cells[_place(entry)] = scoring.cell_of(entry, result) | told
+        cells[_place(entry)] = experiment.cell_of(entry, result) | told
     return [cells[place] for place in sorted(cells)]
 
 
@@ -213,7 +212,7 @@ def _not_found(target: Task, search: Search) -> list[dict[str, Any]]:
 
 
 def _missing(target: Task, density: float, seed: int, why: str) -> dict[str, Any]:
-    cell = scoring.missing_cell(target, "carried", density, seed, why)
+    cell = experiment.missing_cell(target, "carried", density, seed, why)
     return cell | {"depth": target.network.depth, "source": ""}
 
 
@@ -228,7 +227,7 @@ def carry_elastically(begin: Task, target: Task, now: Wanted) -> tuple[Ticket, T
 def _handed(now: Wanted, home: Path, search: Search) -> tuple[Ticket, Told]:
     """The same as the method's own rule left it."""
     place = folder_of(home, now.depth, search.seed)
-    header, chosen, weights = session.read_ticket(place, now.density)
+    header, chosen, weights = ticket_files.read_ticket(place, now.density)
     source = now.origin if header["origin"] == "transferred" else ""
     told = {"origin": header["origin"], "start": header["start"], "source": source}
     return Ticket(chosen, header["start"], weights or None), told
@@ -242,7 +241,7 @@ def part_entries(
     weights = ticket.weights or families.initial(target.network, depth, seed).tensors()
     # The target's own theta_0 has the source's values wherever names and shapes agree.
     start = State(weights, told["start"])
-    fresh = scoring.another(target, seed, start, ticket.masks, "mask-only", attempt).tensors()
+    fresh = starts.another(target, seed, start, ticket.masks, "mask-only", attempt).tensors()
     parts = elastic.parts(replace(ticket, weights=weights), fresh, seed, attempt=attempt)
     own: Told = {"origin": "init", "start": 0}
     return [
@@ -267,7 +266,7 @@ def _found(search: Search, densities: Sequence[float]) -> list[float]:
 
 def _ticket(task: Task, seed: int, home: Path, density: float) -> tuple[Ticket, State, str]:
     """A stored ticket, the state that it starts from, and its origin."""
-    header, chosen, stored = session.read_ticket(home / "tickets" / f"seed{seed}", density)
+    header, chosen, stored = ticket_files.read_ticket(home / "tickets" / f"seed{seed}", density)
     k = header["start"]
     theta = families.initial(task.network, task.network.depth, seed)
     return Ticket(chosen, k), State(stored, k) if stored else theta, header["origin"]
@@ -288,7 +287,7 @@ def entry_at_depth(
         start = families.initial(target.network, target.network.depth, seed)
     else:
         start = State(ticket.weights, told["start"])
-    return scoring.entry_of(
+    return experiment.entry_of(
         target, kind, density, seed, start, ticket.masks, seen, told, attempt=attempt
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lthbench.errors import RecordError, UsageError
+from lthbench.evaluation import trainings
 from lthbench.io.paths import canonical_json, write_whole
 from lthbench.leaderboard.board import entries
 from lthbench.leaderboard.board.entries import Entry
@@ -19,7 +20,7 @@ from lthbench.leaderboard.bundle.archive import Bundle
 from lthbench.leaderboard.downloads.fetch import bundle_of
 from lthbench.protocol.task import Task, load_task
 from lthbench.records.schema import Cell, Record
-from lthbench.report import tables
+from lthbench.report import formats, terms
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -123,10 +124,10 @@ class Fetched:
 
     def text(self) -> str:
         """What is printed."""
-        rungs = ", ".join(tables.percent(density) for density in self.densities)
+        rungs = ", ".join(formats.percent(density) for density in self.densities)
         lines = [
             f"{self.id}: {self.tickets} tickets in {self.folder}",
-            f"seeds {tables.listing(self.seeds)}; densities {rungs} %; README.md tells their form",
+            f"seeds {terms.listing(self.seeds)}; densities {rungs} %; README.md tells their form",
             *(f"Note: {note}" for note in self.notes),
         ]
         return "\n".join(lines)
@@ -239,7 +240,7 @@ def _allowed(entry: Entry) -> tuple[str, ...]:
     """What must be said of an entry whose tickets are asked for; a retracted one is refused."""
     if entry.state == "retracted":
         whys = [str(line.get("why", "")) for line in entry.lines if line["act"] == "retract"]
-        why = tables.plain(": ".join(["", *whys[-1:]]))
+        why = formats.plain(": ".join(["", *whys[-1:]]))
         raise RecordError(f"{entry.id}: was retracted{why}; its tickets are not given out")
     if entry.state == "listed":
         raise RecordError(f"{entry.id}: is not accepted yet; see `lthbench leaderboard`")
@@ -263,7 +264,7 @@ def _rung(
     """The rung of a seed that is meant."""
     rungs = [at for of, at in places if of == seed]
     if not rungs:
-        seeds = tables.listing(sorted({of for of, _ in places}))
+        seeds = terms.listing(sorted({of for of, _ in places}))
         raise UsageError(f"{name}: no ticket of seed {seed}; there are seeds {seeds}")
     if density is None:
         return min(rungs)
@@ -359,16 +360,15 @@ class _Zoo:
 
 
 def _trained(task: Task, seed: int, k: int) -> State:
-    from lthbench.evaluation.search import session
     from lthbench.networks import families
     from lthbench.protocol import datasets
     from lthbench.training import dispatch
     from lthbench.training.job import as_in_a_worker
 
     datasets.prepare(task, download=False, test=False)
-    train = session.examples(task, datasets.search(task, seed).train)
+    train = trainings.examples(task, datasets.search(task, seed).train)
     theta = families.initial(task.network, task.network.depth, seed)
-    job = session.training(task, seed, theta, None, k)
+    job = trainings.training(task, seed, theta, None, k)
     with as_in_a_worker():
         ((_, result),) = dispatch.run([job], {seed: train})
     if result.state is None:

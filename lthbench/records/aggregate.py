@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from lthbench.protocol.task import PUBLISHED, grid
-from lthbench.records import metrics, transfer_score
-from lthbench.records.metrics import FloatArray, Gap, Interval
+from lthbench.records import intervals, metrics, transfer_score
+from lthbench.records.intervals import FloatArray, Interval
+from lthbench.records.metrics import Gap
 
 VERSION = 6
 LAST = 5  # evaluations averaged where a recipe ends at a constant rate
@@ -287,7 +288,7 @@ def _matching_is_told(record: Table, cells: Cells) -> bool:
     """Whether there is all that a matching density needs: dense runs, a margin, three seeds."""
     judged = record["reference"] is not None and not is_untrained(record)
     return (
-        judged and _dense(record, cells) is not None and len(record["seeds"]) >= metrics.MIN_SEEDS
+        judged and _dense(record, cells) is not None and len(record["seeds"]) >= intervals.MIN_SEEDS
     )
 
 
@@ -412,7 +413,7 @@ def _reproduces(record: Table, cells: Cells) -> bool | None:
     reference, dense = record["reference"], _dense(record, cells)
     if reference is None or dense is None or record["final"] or len(reference["dense"]) < 3:
         return None
-    return metrics.predicted(dense, reference["dense"], level=0.99)
+    return intervals.predicted(dense, reference["dense"], level=0.99)
 
 
 def _division(record: Table) -> str | None:
@@ -490,7 +491,7 @@ def _of_unequal(interval: Interval) -> Interval:
     """Without bounds if all values are equal: that tells no spread."""
     if interval.low is None or interval.high is None:
         return interval
-    if not metrics.alike((interval.low, interval.high)):
+    if not intervals.alike((interval.low, interval.high)):
         return interval
     return Interval(interval.mean, None, None, interval.n)
 
@@ -503,4 +504,4 @@ def interval(values: Sequence[float] | None) -> dict[str, Any] | None:
     """Mean, interval and the values themselves."""
     if values is None or not len(values):
         return None
-    return {**_plain(_of_unequal(metrics.t_interval(values))), "values": list(values)}
+    return {**_plain(_of_unequal(intervals.t_interval(values))), "values": list(values)}

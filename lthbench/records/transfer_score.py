@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lthbench.records import metrics
+from lthbench.records import intervals
 
 Table = Mapping[str, Any]
 Score = Callable[[Table], float]  # of one cell, 0 to 1
@@ -104,7 +104,7 @@ def _gain(above: Points | None, places: Sequence[tuple[int, float]], record: Tab
     both = [(at, seed) for at, seed in enumerate(record["seeds"]) if seed < len(theirs)]
     if both:
         ours, theirs = ours[[at for at, _ in both]], theirs[[seed for _, seed in both]]
-    whole = metrics.t_interval(theirs)
+    whole = intervals.t_interval(theirs)
     if whole.low is None or whole.low <= GAIN:
         return None
     return float(ours.mean() / whole.mean)

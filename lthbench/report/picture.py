@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lthbench.io.paths import write_whole
 from lthbench.records.schema import Record, read_record
-from lthbench.report.tables import measure
+from lthbench.report.formats import measure
 
 WIDTH, HEIGHT = 720, 360
 LEFT, RIGHT, TOP, BOTTOM = 64, 130, 44, 52  # margins; the right one holds the names

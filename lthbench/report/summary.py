@@ -9,18 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lthbench.records import aggregate, metrics
+from lthbench.records import aggregate, intervals, metrics
 from lthbench.records.schema import Record
-from lthbench.report import tables
-from lthbench.report.tables import (
-    interval,
-    is_area,
-    is_untrained,
-    matching_available,
-    measure,
-    number,
-    plain,
-)
+from lthbench.report import latex, markdown, terminal
+from lthbench.report.formats import interval, is_area, measure, number, plain
+from lthbench.report.terms import is_untrained, matching_available
 
 Rung = Mapping[str, Any]
 DIGITS = 1  # of points and percent
@@ -45,11 +38,13 @@ def text(records: Sequence[Record], form: str = "terminal") -> str:
     """
     said = [sentence(record) for record in records]
     if form == "latex":
-        return "\n".join(f"% {tables.only_ascii(one)}" for one in said) + "\n"
+        return "\n".join(f"% {latex.only_ascii(one)}" for one in said) + "\n"
     if form == "markdown":
-        return "\n\n".join(map(tables.md, said)) + "\n"
+        return "\n\n".join(map(markdown.md, said)) + "\n"
     return (
-        "\n".join(tables.wrapped(one, tables.WIDTH) for one in said).translate(tables.TERMINAL)
+        "\n".join(terminal.wrapped(one, terminal.WIDTH) for one in said).translate(
+            terminal.TERMINAL
+        )
         + "\n"
     )
 
@@ -143,13 +138,13 @@ def _identity(rungs: Sequence[Rung], at: Rung | None) -> str:
     rung = at if at in tested else tested[-1]
     where = f"at {_percent(rung['density'])} %"
     above = {
-        kind: p < metrics.ALPHA
+        kind: p < intervals.ALPHA
         for kind in ("reinit", "shuffled")
         if (p := _p(rung[f"gap_{kind}"])) is not None
     }
     if all(above.values()) and len(above) == 2:
         between = metrics.identity_gap(rung["reinit"]["values"], rung["shuffled"]["values"])
-        ordered = between is not None and between.p is not None and between.p < metrics.ALPHA
+        ordered = between is not None and between.p is not None and between.p < intervals.ALPHA
         return f"ticket above reinit {'above' if ordered else 'and'} shuffled {where}"
     yes = [kind for kind, is_above in above.items() if is_above]
     no = [kind for kind, is_above in above.items() if not is_above]
@@ -187,7 +182,7 @@ def _apart(record: Record | None, found: Mapping[str, Any], what: str, where: st
     """
     values, mean = found["values"], found["mean"]
     place = f" {where}" if where else ""
-    if found["low"] is None and len(values) < metrics.MIN_SEEDS:
+    if found["low"] is None and len(values) < intervals.MIN_SEEDS:
         return f"{_signed(record, found)} from {what}{place}"
     low, high = (mean, mean) if found["low"] is None else (found["low"], found["high"])
     if low <= 0 <= high:
@@ -202,7 +197,7 @@ def _apart(record: Record | None, found: Mapping[str, Any], what: str, where: st
 
 def _signed(record: Record | None, found: Mapping[str, Any]) -> str:
     """A difference with its sign and interval; each value of fewer than three seeds."""
-    few = found["low"] is None and len(found["values"]) < metrics.MIN_SEEDS
+    few = found["low"] is None and len(found["values"]) < intervals.MIN_SEEDS
     shown, digits = found["values"] if few else [found["mean"]], _digits(found["mean"])
     text = " / ".join(number(100 * value, digits, signed=True) for value in shown)
     return f"{text} {_unit(record)} {interval(found, digits, 100)}".rstrip()
@@ -224,7 +219,7 @@ def _points(value: float) -> str:
 def _level(found: Mapping[str, Any]) -> str:
     """A mean in percent with its interval; the values of fewer seeds."""
     if found["low"] is None:
-        values = found["values"][:1] if metrics.alike(found["values"]) else found["values"]
+        values = found["values"][:1] if intervals.alike(found["values"]) else found["values"]
         return " / ".join(_points(value) for value in values)
     return f"{_points(found['mean'])} [{_points(found['low'])}, {_points(found['high'])}]"
 

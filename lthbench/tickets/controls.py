@@ -17,7 +17,8 @@ from torch import Tensor
 
 from lthbench.errors import TicketError
 from lthbench.seeds import generator
-from lthbench.tickets.masks import Masks, Rule, Shapes, counts, keep_top, layer_counts
+from lthbench.tickets.allocation import Rule, layer_counts
+from lthbench.tickets.masks import Masks, Shapes, counts, keep_top
 
 __all__ = ["fresh_magnitudes", "fresh_signs", "random_masks", "rescaled", "shuffled"]
 

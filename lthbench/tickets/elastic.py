@@ -23,7 +23,8 @@ from lthbench.networks.blocks import Level
 from lthbench.networks.state import State
 from lthbench.seeds import generator
 from lthbench.tickets import ticket as tickets
-from lthbench.tickets.masks import Masks, counts, keep_top, largest_remainder, target_count, total
+from lthbench.tickets.allocation import largest_remainder
+from lthbench.tickets.masks import Masks, counts, keep_top, target_count, total
 from lthbench.tickets.ticket import Ticket
 
 Order: TypeAlias = Literal["append", "interpolate"]

@@ -12,8 +12,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -22,30 +21,8 @@ from torch import Tensor
 
 from lthbench.errors import TicketError
 
-__all__ = [
-    "Masks",
-    "Overlap",
-    "OverlapFigures",
-    "Rule",
-    "Shapes",
-    "counts",
-    "density",
-    "digest",
-    "keep_top",
-    "kept",
-    "largest_remainder",
-    "layer_counts",
-    "nested",
-    "overlap",
-    "pack",
-    "target_count",
-    "total",
-    "unpack",
-]
-
 Masks: TypeAlias = Mapping[str, Tensor]
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
-Rule: TypeAlias = Literal["uniform", "erk"]
 
 _Bools: TypeAlias = NDArray[np.bool_]
 _Ranks: TypeAlias = NDArray[np.uint64]
@@ -221,61 +198,6 @@ def _float64(name: str, scores: Tensor) -> NDArray[np.float64]:
 # --- counts for each tensor ----------------------------------------------------------------
 
 
-def layer_counts(shapes: Shapes, density: float, rule: Rule) -> dict[str, int]:
-    """Share ``target_count(density, N)`` kept entries out among tensors, exactly.
-
-    ``uniform``: every tensor at the same density. ``erk`` (Erdos-Renyi kernel; Evci et al. 2020,
-    "Rigging the lottery", as in jaxpruner's ``sparsity_distributions``): a tensor's density is
-    proportional to sum(shape) / prod(shape); tensors that would exceed 1 are dense and the rest
-    is rescaled, until none does. A 0-d tensor counts as one of shape (1,).
-
-    Fractions of an entry go by largest remainder, equal remainders by name; the arithmetic is
-    exact. Returns counts in the order of ``shapes``, 0 <= count <= size. Raises TicketError for
-    a density outside (0, 1] and an unknown rule.
-    """
-    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
-    wanted = target_count(density, sum(sizes.values()))
-    if rule == "uniform":
-        quotas = {name: Fraction(density) * size for name, size in sizes.items()}
-    elif rule == "erk":
-        quotas = _erk_quotas(shapes, sizes, Fraction(density))
-    else:
-        raise TicketError(f"layer_counts: unknown rule {rule!r}; the rules are uniform and erk")
-    return largest_remainder(quotas, wanted)
-
-
-def _erk_quotas(shapes: Shapes, sizes: Mapping[str, int], density: Fraction) -> dict[str, Fraction]:
-    """Return how many entries each tensor would keep if entries were divisible."""
-    # density * size is proportional to raw density * size = sum(shape), so no division is needed.
-    weights = {name: sum(shape) if shape else 1 for name, shape in shapes.items()}
-    wanted = density * sum(sizes.values())
-    dense = {name for name, size in sizes.items() if size == 0}
-    while True:
-        rest = [name for name in shapes if name not in dense]
-        budget = wanted - sum(sizes[name] for name in dense)
-        scale = budget / max(1, sum(weights[name] for name in rest))
-        # A tensor found too full stays so: making it dense leaves more for each of the others.
-        overfull = {name for name in rest if weights[name] * scale > sizes[name]}
-        if not overfull:
-            return {
-                name: Fraction(sizes[name]) if name in dense else weights[name] * scale
-                for name in shapes
-            }
-        dense |= overfull
-
-
-def largest_remainder(quotas: Mapping[str, Fraction], wanted: int) -> dict[str, int]:
-    """Round quotas to whole numbers that sum to ``wanted``, which is their rounded sum.
-
-    Equal remainders go by name.
-    """
-    floors = {name: math.floor(quota) for name, quota in quotas.items()}
-    by_remainder = sorted(quotas, key=lambda name: (floors[name] - quotas[name], name))
-    for name in by_remainder[: wanted - sum(floors.values())]:
-        floors[name] += 1
-    return floors
-
-
 # --- counting and comparing ----------------------------------------------------------------
 
 
@@ -312,105 +234,6 @@ def nested(inner: Masks, outer: Masks) -> bool:
     _require_bool(inner)
     _require_bool(outer)
     return not any(bool((_flat(inner[name]) & ~_flat(outer[name])).any()) for name in inner)
-
-
-@dataclass(frozen=True)
-class OverlapFigures:
-    """How far two masks keep the same entries, against chance with the same counts.
-
-    Counts are entries; None stands where a figure has no value (nothing kept, no freedom left).
-
-    - ``size``, ``kept_a``, ``kept_b``, ``intersection``: what was counted.
-    - ``expected``, ``deviation``: mean and standard deviation of the intersection when each
-      tensor's kept entries are drawn at random (hypergeometric, tensors independent).
-    - ``jaccard``: J = intersection / union, in [0, 1].
-    - ``chance``: J0 = expected / (kept_a + kept_b - expected), a ratio of expectations: the mean
-      of J lies above it by a term that vanishes as the tensors grow.
-    - ``limit``: Jmax, the highest J that the counts allow: min / max of the two counts in one
-      tensor, sum of minima / sum of maxima pooled.
-    - ``excess``: (J - J0) / (Jmax - J0): 0 at chance, 1 for nested masks.
-    - ``z``: (intersection - expected) / deviation.
-    """
-
-    size: int
-    kept_a: int
-    kept_b: int
-    intersection: int
-    expected: float
-    deviation: float
-    jaccard: float | None
-    chance: float | None
-    limit: float | None
-    excess: float | None
-    z: float | None
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """The overlap of two masks: ``tensors`` one by one, sorted by name, and ``pooled``."""
-
-    tensors: Mapping[str, OverlapFigures]
-    pooled: OverlapFigures
-
-
-def overlap(a: Masks, b: Masks) -> Overlap:
-    """Compare which entries two masks of the same names and shapes keep.
-
-    The pooled chance sums the tensors' own expectations: with pooled counts any two methods with
-    similar layer densities would look alike. Raises TicketError for names or shapes that differ.
-    """
-    _require_alike(a, b, "a", "b")
-    kept_a, kept_b = counts(a), counts(b)
-    both = {name: int(np.count_nonzero(_flat(a[name]) & _flat(b[name]))) for name in sorted(a)}
-    tables = {name: (a[name].numel(), kept_a[name], kept_b[name], both[name]) for name in both}
-    return Overlap(
-        tensors={name: _overlap_figures([table]) for name, table in tables.items()},
-        pooled=_overlap_figures(list(tables.values())),
-    )
-
-
-def _overlap_figures(tables: Sequence[tuple[int, int, int, int]]) -> OverlapFigures:
-    """Return the figures of tensors together, each (size, kept in a, kept in b, in both)."""
-    size, first, second, both = (sum(column) for column in zip(*tables, strict=True))
-    # Fractions: no rounding decides whether a figure that has no value is found to have none.
-    expected = sum((Fraction(k * m, n) for n, k, m, _ in tables if n), start=Fraction(0))
-    variance = sum((_hypergeometric_variance(n, k, m) for n, k, m, _ in tables), start=Fraction(0))
-    most = sum(min(k, m) for _, k, m, _ in tables)
-    jaccard = _ratio(Fraction(both), first + second - both)
-    chance = _ratio(expected, first + second - expected)
-    limit = _ratio(Fraction(most), first + second - most)
-    excess = None
-    if jaccard is not None and chance is not None and limit is not None:
-        excess = _ratio(jaccard - chance, limit - chance)
-    deviation = math.sqrt(variance)
-    return OverlapFigures(
-        size=size,
-        kept_a=first,
-        kept_b=second,
-        intersection=both,
-        expected=float(expected),
-        deviation=deviation,
-        jaccard=_float(jaccard),
-        chance=_float(chance),
-        limit=_float(limit),
-        excess=_float(excess),
-        z=float(both - expected) / deviation if variance else None,
-    )
-
-
-def _hypergeometric_variance(size: int, first: int, second: int) -> Fraction:
-    """Return the variance of the intersection of two random subsets of a set of ``size``."""
-    if size < 2:
-        return Fraction(0)
-    return Fraction(first * second * (size - first) * (size - second), size * size * (size - 1))
-
-
-def _ratio(numerator: Fraction, denominator: Fraction | int) -> Fraction | None:
-    return Fraction(numerator / denominator) if denominator else None
-
-
-def _float(value: Fraction | None) -> float | None:
-    return None if value is None else float(value)
 
 
 # --- files ---------------------------------------------------------------------------------

@@ -29,8 +29,8 @@ import torch
 from torch import Tensor, nn
 
 from lthbench.errors import ResourceError, UsageError
-from lthbench.evaluation.pipeline import environment
-from lthbench.evaluation.search import session
+from lthbench.evaluation import trainings
+from lthbench.evaluation.machine import environment
 from lthbench.networks import families
 from lthbench.protocol import datasets
 from lthbench.protocol.task import IMAGES, Task, load_suite, task_names
@@ -293,7 +293,7 @@ def drawn(task: Task, device: str = "cpu", count: int | None = None) -> Examples
     very large or `count` says otherwise.
     """
     if task.data.source == "modular-addition":
-        found = session.examples(task, datasets.search(task, 0).train)
+        found = trainings.examples(task, datasets.search(task, 0).train)
         return found.to(device)
     shape = _shape(task)
     known = EXAMPLES[task.data.source]

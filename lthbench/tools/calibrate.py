@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from lthbench.evaluation.search import session
+from lthbench.evaluation import trainings
 from lthbench.networks import families
 from lthbench.protocol import datasets
 from lthbench.protocol.task import Recipe, Task, grid
@@ -61,8 +61,10 @@ async def calibrate(
     executor = local.local(workers)
     figures: dict[str, list[float]] = {}
     searches = {seed: datasets.search(task, seed) for seed in seeds}
-    train = {seed: session.examples(task, s.train) for seed, s in searches.items()}
-    held = {seed: {"held_out": session.examples(task, s.held_out)} for seed, s in searches.items()}
+    train = {seed: trainings.examples(task, s.train) for seed, s in searches.items()}
+    held = {
+        seed: {"held_out": trainings.examples(task, s.held_out)} for seed, s in searches.items()
+    }
     depth = task.network.depth
     try:
         for name, recipe in variants(task.recipe).items():

@@ -23,9 +23,10 @@ import psutil
 import torch
 
 from lthbench.errors import MethodError, NotApplicable
-from lthbench.evaluation import scoring, workload
-from lthbench.evaluation.pipeline import asked
-from lthbench.evaluation.scoring import Entry, Part, Plan, Seen
+from lthbench.evaluation import experiment, scoring, workload
+from lthbench.evaluation.experiment import Entry, Seen
+from lthbench.evaluation.options import asked
+from lthbench.evaluation.plan import Part, Plan
 from lthbench.evaluation.search.child_process import Limits
 from lthbench.evaluation.search.session import Search
 from lthbench.evaluation.transfer import CHEAP
@@ -37,7 +38,7 @@ from lthbench.protocol import datasets
 from lthbench.protocol.task import Task
 from lthbench.records import reference
 from lthbench.records.reference import Reference
-from lthbench.report import tables
+from lthbench.report import formats
 from lthbench.tickets import controls
 from lthbench.tools.rehearsal import Dry, Rehearsal, density, rehearse, weighted
 from lthbench.training.dispatch import Means, arithmetic, engine_for
@@ -196,7 +197,7 @@ class Estimate:
             for row in self.rows
             if row.cached_steps
         ]
-        notes += [f"{name}: left out: {tables.plain(reason)}" for name, reason in self.left_out]
+        notes += [f"{name}: left out: {formats.plain(reason)}" for name, reason in self.left_out]
         if all(row.gpu_measured for row in self.rows):
             return [
                 *notes,
@@ -339,7 +340,7 @@ async def _pace(
     """Time a worker's step, evaluation and job, with every worker at work."""
 
     def looks_at(steps: int) -> Evaluation:
-        return Evaluation(seen.sets, tuple(range(1, steps + 1)), scoring.last_of(task))
+        return Evaluation(seen.sets, tuple(range(1, steps + 1)), experiment.last_of(task))
 
     async def timed(dense: float, evaluated: bool) -> tuple[Spent, Spent]:
         """A run of a few steps, and each of the steps that follow."""
@@ -360,7 +361,7 @@ async def _pace(
     found = {dense: await timed(dense, False) for dense in densities}
     base, step = found[middle]
     looks = (await timed(middle, True))[1] - step
-    at_end = scoring.last_of(task)
+    at_end = experiment.last_of(task)
     known = sum(len(some.y) for name, some in seen.sets[seed].items() if name not in at_end)
     fit = sum(len(seen.sets[seed][name].y) for name in at_end) / known
     share = (known + (_tested(task, seed, seen) if plan.final else 0)) / known
@@ -471,7 +472,7 @@ async def _row(
             cells = Cells({_middle(task): steps}, steps / task.recipe.steps, 0.0, Spent(0.0, 0.0))
         else:
             bounded, cells = "", await _cells(task, seeds, found, folder, plan, seen)
-    if plan.transfer and not scoring.untrained([found.search]):
+    if plan.transfer and not experiment.untrained([found.search]):
         frozen = reference.load_reference(task) if plan.final else None
         cells = _with_transfer(task, seeds, found, cells, frozen)
     jobs = found.trainings + found.accuracies
@@ -544,11 +545,11 @@ async def _cells(
         sets = {seed: {**own, "test": own["held_out"]} for seed, own in seen.sets.items()}
         seen = replace(seen, sets=sets)
     dry, began = Dry(task), (time.process_time(), time.monotonic())
-    first = await scoring.planned(task, [found.search], folder, dry, plan, seen)
+    first = await experiment.planned(task, [found.search], folder, dry, plan, seen)
     planning = Spent(time.process_time() - began[0], time.monotonic() - began[1])
     others = [replace(found.search, seed=seed, rungs=()) for seed in seeds[1:]]
-    shared = await scoring.planned(task, others, folder, Dry(task), plan, seen)
-    if scoring.untrained([found.search]):  # seeds without rungs stand here as trained ones
+    shared = await experiment.planned(task, others, folder, Dry(task), plan, seen)
+    if experiment.untrained([found.search]):  # seeds without rungs stand here as trained ones
         kinds = {entry.place[:2] + entry.place[3:] for entry in first}
         shared = [e for e in shared if e.place[:2] + e.place[3:] in kinds]
     frozen = reference.load_reference(task) if plan.final else None

@@ -21,8 +21,7 @@ import torch
 
 from lthbench import seeds
 from lthbench.errors import ResourceError
-from lthbench.evaluation import scoring, transfer
-from lthbench.evaluation.search import session
+from lthbench.evaluation import experiment, plan, scoring, transfer
 from lthbench.io.paths import canonical_json, write_whole
 from lthbench.networks import families
 from lthbench.networks.state import State
@@ -31,6 +30,7 @@ from lthbench.protocol.task import Task, load_task
 from lthbench.records import aggregate, metrics
 from lthbench.records.reference import FLOOR_DRAWS, Noise
 from lthbench.records.schema import read_record
+from lthbench.tickets import ticket_files
 from lthbench.training.dispatch import Means, engine_for, means_of
 from lthbench.training.executors import local
 from lthbench.training.job import Evaluation, Job
@@ -95,18 +95,28 @@ async def scored(
 
     Raises ResourceError where one diverges: noise that decides that has no standard deviation.
     """
-    seen = scoring.see(task, [seed], scoring.Plan(final=True), means)
+    seen = scoring.see(task, [seed], plan.Plan(final=True), means)
     counted = {part: seen.sets[seed][part] for part in PARTS}  # the training part has no floor
     depth, steps = task.network.depth, task.recipe.steps
     theta = families.initial(task.network, depth, seed)
     jobs, by = [], engine_for(means, task.network)
     for rung in task.ladder.trained:
-        header, masks, stored = session.read_ticket(tickets, rung)
+        header, masks, stored = ticket_files.read_ticket(tickets, rung)
         start = State(stored, header["start"]) if stored else theta
         for draw in range(draws):
             moved = nudged(start, seed, draw)
             key = f"{rung!r} {draw}"
-            what = task.network, depth, moved, masks, task.recipe, steps, seed, scoring.ORDER, key
+            what = (
+                task.network,
+                depth,
+                moved,
+                masks,
+                task.recipe,
+                steps,
+                seed,
+                experiment.ORDER,
+                key,
+            )
             jobs.append(Job(*what, engine=by))
     executor = local.local(workers, means)
     looks = Evaluation({seed: counted}, task.grid)

@@ -16,14 +16,15 @@ from pathlib import Path
 import torch
 
 from lthbench.errors import ResourceError
-from lthbench.evaluation import scoring
-from lthbench.evaluation.search import run, session
+from lthbench.evaluation import starts, trainings
+from lthbench.evaluation.search import run
 from lthbench.evaluation.search.child_process import Limits
 from lthbench.method.source import load_method
 from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.protocol import datasets
 from lthbench.protocol.task import Recipe, Task
+from lthbench.tickets import ticket_files
 from lthbench.tickets.masks import Masks
 from lthbench.tickets.sizes import load_sound
 from lthbench.training.batch_norm import BATCHES
@@ -70,10 +71,10 @@ async def measured(task: Task, seed: int, executor: Executor, folder: Path) -> f
     (done,) = await run.find(load_method("imp"), rung, (seed,), folder, executor, limits=limits)
     if done.status != "ok":
         raise ResourceError(f"{task.name}: IMP of seed {seed} failed: {done.reason}")
-    header, masks, _ = session.read_ticket(folder / "tickets" / f"seed{seed}", DENSITY)
+    header, masks, _ = ticket_files.read_ticket(folder / "tickets" / f"seed{seed}", DENSITY)
     start: State | None = families.initial(task.network, task.network.depth, seed)
     if header["start"]:
-        start = await scoring.early(rung, seed, header["start"], executor, HERE)
+        start = await starts.early(rung, seed, header["start"], executor, HERE)
     if start is None:
         raise ResourceError(f"{task.name}: the dense run of seed {seed} diverged before step k")
     return await instability(task, seed, start, masks, executor)
@@ -84,8 +85,8 @@ async def instability(
 ) -> float:
     """The barrier between two trainings of one subnetwork that differ in the order of the data."""
     search = datasets.search(task, seed)
-    train = {seed: session.examples(task, search.train)}
-    held = session.examples(task, search.held_out)
+    train = {seed: trainings.examples(task, search.train)}
+    held = trainings.examples(task, search.held_out)
     steps = task.recipe.steps
     jobs = [
         _job(task, seed, start, masks, steps, order, str(at)) for at, order in enumerate(ORDERS)

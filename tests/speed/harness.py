@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor, nn
 
-from lthbench.evaluation.search import session
+from lthbench.evaluation import trainings
 from lthbench.io.paths import data_folder
 from lthbench.networks import families
 from lthbench.networks.state import State
@@ -76,7 +76,7 @@ def prepared(name: str, steps: int) -> Case:
 def _examples(task: Task) -> tuple[Examples, Examples]:
     datasets.prepare(task, download=False, test=False)
     search = datasets.search(task, 0)
-    return session.examples(task, search.train), session.examples(task, search.held_out)
+    return trainings.examples(task, search.train), trainings.examples(task, search.held_out)
 
 
 def _drawn(task: Task) -> tuple[Examples, Examples]:

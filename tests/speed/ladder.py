@@ -25,12 +25,12 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
-from lthbench.evaluation.search import session
+from lthbench.evaluation import trainings
 from lthbench.networks import families
 from lthbench.protocol import datasets
 from lthbench.protocol.task import Task, load_task
 from lthbench.records.schema import Record, read_record
-from lthbench.tickets import controls
+from lthbench.tickets import controls, ticket_files
 from lthbench.tickets.masks import Masks
 from lthbench.tools import bench
 from lthbench.training import dispatch
@@ -79,7 +79,7 @@ def theirs(task: Task, steps: int, threads: Sequence[int]) -> dict[str, float]:
 
 def rungs(task: Task, out: Path, seed: int, count: int) -> list[list[str]]:
     """Rows of the sparse half: our model-steps a second there, and the dense limit."""
-    train = session.examples(task, datasets.search(task, seed).train)
+    train = trainings.examples(task, datasets.search(task, seed).train)
     ladder = task.ladder.trained
     sparse = ladder[len(ladder) // 2 :]
     shapes = families.shapes(task.network, task.network.depth)
@@ -87,7 +87,7 @@ def rungs(task: Task, out: Path, seed: int, count: int) -> list[list[str]]:
     limit = 1 / bench.together_at_most(task, count, SECONDS).products
     rows = []
     for density, erk in zip(sparse, random, strict=True):
-        _, found, _ = session.read_ticket(out / task.name / "tickets" / f"seed{seed}", density)
+        _, found, _ = ticket_files.read_ticket(out / task.name / "tickets" / f"seed{seed}", density)
         ticket, control = (_rate(task, masks, train, count) for masks in (found, erk))
         shares = f"{ticket / limit:.2f}", f"{control / limit:.2f}"
         rates = f"{ticket:,.0f}", shares[0], f"{control:,.0f}", shares[1], f"{limit:,.0f}"

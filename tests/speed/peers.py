@@ -31,7 +31,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from lthbench.evaluation.search import session
+from lthbench.evaluation import trainings
 from lthbench.io.paths import data_folder
 from lthbench.networks import families
 from lthbench.protocol import datasets
@@ -368,7 +368,7 @@ def prepared(task: Task, device: str, steps: int, density: float = DENSITY) -> C
 def _examples(task: Task) -> tuple[Examples, Examples]:
     datasets.prepare(task, download=False, test=False)
     search = datasets.search(task, SEED)
-    return session.examples(task, search.train), session.examples(task, search.held_out)
+    return trainings.examples(task, search.train), trainings.examples(task, search.held_out)
 
 
 def _noise(task: Task) -> tuple[Examples, Examples]:

@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lthbench.errors import BadCall, MethodError, ResourceError, TicketError
+from lthbench.errors import BadCall, MethodError, TicketError
+from lthbench.evaluation.trainings import examples, training
 from lthbench.io import messages, store
-from lthbench.io.paths import sweep, write_whole
+from lthbench.io.paths import sweep
 from lthbench.io.store import Log, Store
 from lthbench.method.meter import PASSES, Meter, work_of
 from lthbench.networks import families
@@ -25,9 +26,10 @@ from lthbench.protocol import datasets
 from lthbench.protocol.task import Task
 from lthbench.tickets import masks, ticket
 from lthbench.tickets.ticket import Ticket
-from lthbench.training.dispatch import HERE, VERSIONS, Means, engine_for
+from lthbench.tickets.ticket_files import write_ticket
+from lthbench.training.dispatch import HERE, Means
 from lthbench.training.executors.local import Executor
-from lthbench.training.job import Evaluation, Examples, Job
+from lthbench.training.job import Evaluation, Examples
 
 Note = Callable[[int, str, float, bool], None]
 SNAPSHOT_SECONDS = 60.0
@@ -197,17 +199,6 @@ def _depth(task: Task, seed: int, number: int) -> Depth:
     return Depth(number, theta, families.shapes(spec, number), weight)
 
 
-def examples(task: Task, arrays: datasets.Examples) -> Examples:
-    """Arrays as an engine takes them, with the task's scale."""
-    return Examples(
-        torch.from_numpy(arrays.x),
-        torch.from_numpy(arrays.y),
-        task.data.scale,
-        task.data.shift,
-        task.data.source == "modular-addition",
-    )
-
-
 async def answer(
     op: Any,
     header: dict[str, Any],
@@ -282,36 +273,6 @@ async def _train(
     note(state.seed, "train", until - start.step, ran)
     state.trained.append(job.key)
     return stored
-
-
-def training(
-    task: Task,
-    seed: int,
-    start: State,
-    chosen: Mapping[str, Tensor] | None,
-    until: int,
-    order: int = 0,
-    depth: int | None = None,
-    means: Means = HERE,
-) -> Job:
-    """A training of the search: its data order is a stream of the seed, the masks and `order`."""
-    by = engine_for(means, task.network)
-    depth = task.network.depth if depth is None else depth
-    masked = masks.digest(chosen) if chosen is not None else "dense"
-    key = store.key(
-        data_and_network=task.training_digest,
-        recipe=task.recipe.canonical(),
-        depth=depth,
-        seed=seed,
-        start=start.digest,
-        masks=masked,
-        until=until,
-        order=order,
-        engine=VERSIONS[by],
-        device=means.kind,
-    )
-    names = ("data", masked, str(order))
-    return Job(task.network, depth, start, chosen, task.recipe, until, seed, names, key, engine=by)
 
 
 def _check_training(
@@ -454,37 +415,3 @@ async def _ticket(
     state.rungs.append(entry)
     note(state.seed, f"ticket {density!r}", 0, True)
     return {}, {}
-
-
-def write_ticket(
-    folder: Path,
-    entry: Mapping[str, Any],
-    chosen: Mapping[str, Tensor],
-    weights: Mapping[str, Tensor],
-) -> None:
-    """Write a ticket's file whole; no weights where they are theta_0."""
-    bits, shapes = masks.pack(chosen)
-    content = messages.prefixed("mask", bits) | messages.prefixed("weight", weights)
-    write_whole(
-        folder / rung_name(entry["density"]), messages.dumps({**entry, "shapes": shapes}, content)
-    )
-
-
-def rung_name(density: float) -> str:
-    """The file name of a rung: its density in millionths, so that names sort like densities."""
-    return f"{round(density * 1e6):07d}.safetensors"
-
-
-def read_ticket(
-    folder: Path, density: float
-) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
-    """Header, masks and stored weights of a ticket file."""
-    path = folder / rung_name(density)
-    try:
-        header, tensors = messages.loads(path.read_bytes())
-        chosen = masks.unpack(messages.under("mask", tensors), header["shapes"])
-    except (OSError, messages.WireError, KeyError, ValueError) as error:
-        raise ResourceError(
-            f"{path}: damaged or gone; delete {folder} and run the same command again"
-        ) from error
-    return header, chosen, messages.under("weight", tensors)

@@ -26,7 +26,7 @@ from lthbench.networks import families
 from lthbench.networks.blocks import level
 from lthbench.networks.state import State, digest
 from lthbench.protocol.task import Task
-from lthbench.tickets import elastic, masks, ticket
+from lthbench.tickets import elastic, masks, ticket, ticket_files
 from lthbench.tickets.ticket import Ticket
 from lthbench.training.dispatch import HERE, Means
 from lthbench.training.executors.local import Executor
@@ -170,4 +170,4 @@ def _keep(
         "cost": state.meter.spent,
     }
     kept: Mapping[str, Tensor] = {} if origin == "init" else start
-    session.write_ticket(folder_of(home, now.depth, state.seed), entry, chosen, kept)
+    ticket_files.write_ticket(folder_of(home, now.depth, state.seed), entry, chosen, kept)

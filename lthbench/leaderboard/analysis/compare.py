@@ -14,11 +14,12 @@ from lthbench.errors import RecordError
 from lthbench.leaderboard.analysis.comparison import Comparison, OnTask, Rung
 from lthbench.leaderboard.analysis.inputs import Masks, Side, side
 from lthbench.leaderboard.board import entries, ranks
-from lthbench.records import aggregate, metrics
-from lthbench.records.metrics import Interval, Matching
+from lthbench.records import aggregate, intervals
+from lthbench.records.intervals import Interval
+from lthbench.records.metrics import Matching
 from lthbench.records.schema import Record
-from lthbench.report import tables
-from lthbench.report.tables import NA, plain
+from lthbench.report import formats, terms
+from lthbench.report.formats import NA, plain
 
 __all__ = ["Comparison", "Side", "compare", "of", "side"]
 
@@ -67,11 +68,11 @@ def _on_task(name: str, a: Side, b: Side) -> OnTask:
     seeds = tuple(seed for seed in first.seeds if seed in second.seeds)
     if not seeds or first.shown != second.shown:
         raise RecordError(
-            f"{name}: {a.name} has seeds {tables.listing(first.seeds)} on the {first.shown} set, "
-            f"{b.name} {tables.listing(second.seeds)} on the {second.shown} set; compare two "
+            f"{name}: {a.name} has seeds {terms.listing(first.seeds)} on the {first.shown} set, "
+            f"{b.name} {terms.listing(second.seeds)} on the {second.shown} set; compare two "
             "development runs or two final ones"
         )
-    both = tables.is_untrained(first), tables.is_untrained(second)
+    both = terms.is_untrained(first), terms.is_untrained(second)
     warnings = [*_warnings(first, second)]
     if both[0] != both[1]:
         only = a.name if both[0] else b.name
@@ -86,7 +87,7 @@ def _on_task(name: str, a: Side, b: Side) -> OnTask:
         task=name,
         seeds=seeds,
         shown=first.shown,
-        measure="accuracy" if kind == "untrained" else tables.measure(first),
+        measure="accuracy" if kind == "untrained" else formats.measure(first),
         rungs=rungs,
         what=what,
         headline=(_t(three[0]), _t(three[1]), _t(three[2])) if three else None,
@@ -173,11 +174,11 @@ def _score(table: Mapping[str, Any], cell: Mapping[str, Any] | None) -> float:
 
 def _overlap(masks: Sequence[Masks], seeds: Sequence[int], density: float) -> Interval | None:
     """The pooled excess over chance, one value a seed; None if there is none to tell."""
-    from lthbench.tickets.masks import overlap
+    from lthbench.tickets.overlap import overlap
 
     found = [overlap(*(read(seed, density) for read in masks)).pooled.excess for seed in seeds]
     told = [value for value in found if value is not None]
-    return metrics.t_interval(told) if told else None
+    return intervals.t_interval(told) if told else None
 
 
 def _headline(
@@ -208,8 +209,8 @@ def _p(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> float | No
 
 def _t(values: Sequence[float]) -> Interval:
     """t over seeds; no bounds where all are alike, which tells no spread."""
-    found = metrics.t_interval(values)
-    return Interval(found.mean, None, None, found.n) if metrics.alike(values) else found
+    found = intervals.t_interval(values)
+    return Interval(found.mean, None, None, found.n) if intervals.alike(values) else found
 
 
 def _matching(record: Record) -> Matching:
@@ -227,4 +228,4 @@ def _suite(told: Sequence[OnTask]) -> tuple[Interval | None, float | None]:
     if len(values) < 2:
         return None, None
     nothing = [[0.0] * len(row) for row in values]
-    return metrics.suite_interval(values), _p(values, nothing)
+    return intervals.suite_interval(values), _p(values, nothing)

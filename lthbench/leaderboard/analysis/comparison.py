@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from lthbench.io.paths import canonical_json
-from lthbench.records.metrics import Interval, Matching
-from lthbench.report import tables
-from lthbench.report.tables import NA, WIDTH, Table, number, percent, plain
+from lthbench.records.intervals import Interval
+from lthbench.records.metrics import Matching
+from lthbench.report import formats, terminal, terms
+from lthbench.report.formats import NA, number, percent, plain
+from lthbench.report.table import Table
+from lthbench.report.terminal import WIDTH
 
 NAME = 24  # characters of a name in a column
 TOO_FEW = "too few seeds for a test"
@@ -92,14 +95,14 @@ def _text(found: Comparison) -> str:
     if found.difference is not None:
         names = ", ".join(plain(task.task) for task in found.tasks if task.counts)
         what = f"{_signed(found.difference, 2, 1)}, {_p_text(found.p)}"
-        blocks.append(tables.wrapped(f"Mean retention over {names}: {what}", WIDTH))
+        blocks.append(terminal.wrapped(f"Mean retention over {names}: {what}", WIDTH))
     blocks += [_grid(_headlines(found)), _grid(_rest(found))]
     blocks += [_task_text(task) for task in found.tasks]
     for who in dict.fromkeys(found.alone.values()):
         names = ", ".join(plain(name) for name, one in found.alone.items() if one == who)
-        blocks.append(tables.wrapped(f"Only {plain(who, 60)} has {names}.", WIDTH))
-    blocks.append(tables.wrapped(READING, WIDTH))
-    return "\n\n".join(blocks).translate(tables.TERMINAL)
+        blocks.append(terminal.wrapped(f"Only {plain(who, 60)} has {names}.", WIDTH))
+    blocks.append(terminal.wrapped(READING, WIDTH))
+    return "\n\n".join(blocks).translate(terminal.TERMINAL)
 
 
 READING = (
@@ -126,7 +129,7 @@ def _headlines(found: Comparison) -> Table:
                 _value(one, digits, scale),
                 _value(other, digits, scale),
                 _signed(apart, digits, scale),
-                "too few" if task.p is None else tables.probability(task.p),
+                "too few" if task.p is None else formats.probability(task.p),
             )
         what = HEADLINES.get(task.what, NA)
         rows.append((plain(task.task, NAME), what, *cells))
@@ -155,8 +158,8 @@ def _cost(cost: float | None) -> str:
 def _task_text(task: OnTask) -> str:
     unit = f"{task.measure}, %"
     count = len(task.seeds)
-    seeds = f"seed{'' if count == 1 else 's'} {tables.listing(task.seeds)}"
-    lines = [f"{plain(task.task)}, {seeds}, {tables.SHOWN[task.shown]}: {unit}"]
+    seeds = f"seed{'' if count == 1 else 's'} {terms.listing(task.seeds)}"
+    lines = [f"{plain(task.task)}, {seeds}, {terms.SHOWN[task.shown]}: {unit}"]
     head = ["density, %", "A", "B", "A - B", *([] if task.overlap else ["overlap"])]
     rows = []
     for rung in task.rungs:
@@ -170,9 +173,9 @@ def _task_text(task: OnTask) -> str:
         lines.append("No rung that both ladders have.")
     lines += [f"Overlap: {task.overlap}."] if task.overlap else []
     if task.division[0] != task.division[1]:
-        boards = [tables.BOARDS[name].split(":")[0] if name else NA for name in task.division]
+        boards = [terms.BOARDS[name].split(":")[0] if name else NA for name in task.division]
         lines.append(f"Division: A {boards[0]}, B {boards[1]}.")
-    lines += [tables.wrapped(f"Note: {warning}.", WIDTH) for warning in task.warnings]
+    lines += [terminal.wrapped(f"Note: {warning}.", WIDTH) for warning in task.warnings]
     return "\n".join(lines)
 
 
@@ -199,11 +202,11 @@ def _value(found: Interval, digits: int, scale: float) -> str:
 
 def _signed(found: Interval, digits: int, scale: float) -> str:
     text = number(scale * found.mean, digits, signed=True)
-    return f"{text} {tables.interval(asdict(found), digits, scale, signed=True)}".strip()
+    return f"{text} {formats.interval(asdict(found), digits, scale, signed=True)}".strip()
 
 
 def _p_text(p: float | None) -> str:
-    return TOO_FEW if p is None else f"p {tables.probability(p)}"
+    return TOO_FEW if p is None else f"p {formats.probability(p)}"
 
 
 def _matched(matching: Matching) -> str:

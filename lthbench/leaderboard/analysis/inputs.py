@@ -14,6 +14,7 @@ from lthbench.leaderboard.board.entries import Board, Entry
 from lthbench.leaderboard.board.standings import contenders
 from lthbench.leaderboard.bundle import archive
 from lthbench.records.schema import Record, read_record, read_records, record_digest
+from lthbench.tickets import ticket_files
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,10 +81,9 @@ def _of_tickets(home: Path, record: Record) -> Masks:
     digests = {(c.seed, c.density): c.masks for c in record.cells if c.kind == "ticket"}
 
     def read(seed: int, density: float) -> dict[str, Tensor]:
-        from lthbench.evaluation.search import session
         from lthbench.tickets import masks
 
-        _, found, _ = session.read_ticket(home / f"seed{seed}", density)
+        _, found, _ = ticket_files.read_ticket(home / f"seed{seed}", density)
         if masks.digest(found) != digests[seed, density]:
             raise RecordError(
                 f"{home}/seed{seed}: the ticket at density {density:.4g} is not the record's; "

@@ -32,9 +32,10 @@ from lthbench.leaderboard.board import entries, ranks
 from lthbench.leaderboard.board.entries import State
 from lthbench.leaderboard.board.standings import Standing, published, standings
 from lthbench.protocol.task import load_suite, load_task
-from lthbench.records import aggregate, metrics
+from lthbench.records import aggregate, intervals
 from lthbench.records.schema import Record, read_record
-from lthbench.report import tables
+from lthbench.report import formats, terminal
+from lthbench.report.table import Table
 
 FloatArray = NDArray[np.float64]
 SEEDS = (3, 5, 10)  # numbers of seeds that are foreseen
@@ -115,7 +116,7 @@ def power(name: str, runs: Sequence[Run]) -> Power | None:
     if not 2 <= len(methods) <= MANY:
         return None
     known = [_values([there[task, method] for method in methods]) for task in tasks]
-    if min(values.shape[1] for values in known) < metrics.MIN_SEEDS:
+    if min(values.shape[1] for values in known) < intervals.MIN_SEEDS:
         return None
     own = [there[task, methods[0]].own for task in tasks]
     worlds = [World.of(values) for values in known]
@@ -244,7 +245,7 @@ def needed(name: str, worlds: Sequence[World], difference: float) -> int | None:
     their spreads are not alike. It is found where it exceeds what the largest statistic of all
     pairs exceeds in 5 % of draws without any difference. None: more than 100.
     """
-    low, high = metrics.MIN_SEEDS, MOST
+    low, high = intervals.MIN_SEEDS, MOST
     if _found(name, worlds, high, difference) < WANTED:
         return None
     while low < high:
@@ -384,14 +385,14 @@ def _run(
 # What is told
 
 
-def table(found: Iterable[Power], caption: str) -> tables.Table:
+def table(found: Iterable[Power], caption: str) -> Table:
     """A row a task, and one for all together."""
     head = (
         *("of", "methods", "seeds", "pairs apart", "with own seeds"),
         *(f"with {n}" for n in SEEDS),
         *(f"seeds for {d:g}" for d in DIFFERENCES),
     )
-    return tables.Table(caption, head, tuple(map(_row, found)), _note())
+    return Table(caption, head, tuple(map(_row, found)), _note())
 
 
 def _row(each: Power) -> tuple[str, ...]:
@@ -403,7 +404,7 @@ def _row(each: Power) -> tuple[str, ...]:
         str(low) if low == high else f"{low} to {high}",
         f"{each.apart} of {each.pairs}",
         *(f"{100 * count / each.pairs:.0f} %" for count in counts),
-        *(_seeds(each.needed[d]) if each.needed else tables.NA for d in DIFFERENCES),
+        *(_seeds(each.needed[d]) if each.needed else formats.NA for d in DIFFERENCES),
     )
 
 
@@ -425,15 +426,17 @@ def text(found: Sequence[Power], suite: str) -> str:
     from tabulate import tabulate
 
     if not found:
-        return f"{suite}: fewer than two methods with {metrics.MIN_SEEDS} seeds in common on a task"
+        return (
+            f"{suite}: fewer than two methods with {intervals.MIN_SEEDS} seeds in common on a task"
+        )
     made = table(found, "")
-    head = [tables.stacked(name) for name in made.head]
+    head = [terminal.stacked(name) for name in made.head]
     align = ("left", *("right",) * (len(head) - 1))
     grid = tabulate(made.rows, head, disable_numparse=True, colalign=align)
     named = ", ".join(dict.fromkeys(method for each in found for method in each.methods))
     lines = (
-        tables.wrapped(made.note, tables.WIDTH),
-        tables.wrapped(f"Methods: {named}.", tables.WIDTH),
+        terminal.wrapped(made.note, terminal.WIDTH),
+        terminal.wrapped(f"Methods: {named}.", terminal.WIDTH),
     )
     return "\n".join([f"What suite {suite} can tell", "", grid, "", *lines])
 

@@ -11,7 +11,7 @@ from lthbench.io.paths import canonical_json
 from lthbench.leaderboard.analysis import verdicts
 from lthbench.leaderboard.analysis.schema import LayerRow, Rung, Saved
 from lthbench.leaderboard.analysis.verdicts import Estimate, Verdict
-from lthbench.report.tables import NA, number, percent, plain, probability
+from lthbench.report.formats import NA, number, percent, plain, probability
 
 WIDTH = 100
 NULLS = (

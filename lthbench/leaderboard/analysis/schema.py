@@ -16,7 +16,7 @@ from lthbench.leaderboard.analysis import verdicts
 from lthbench.leaderboard.analysis.overlap_nulls import Floats, over_other_seeds
 from lthbench.leaderboard.analysis.verdicts import Estimate, Of, Text, Verdict
 from lthbench.protocol.task import Strict
-from lthbench.records import metrics
+from lthbench.records import intervals, metrics
 from lthbench.records.schema import Hex, Short
 
 ALL_PAIRINGS = 7  # seeds up to which every pairing is tried
@@ -166,7 +166,7 @@ def by_chance_of_pairing(table: Floats) -> float | None:
         dice = seeds.generator(0, "evidence", "pairings", n)
         pairings, least = dice.permuted(np.tile(rows, (DRAWN_PAIRINGS, 1)), axis=1), 1
     overlap = table[rows, pairings].mean(axis=1)
-    reached = int((overlap >= np.diag(table).mean() - metrics.TIE).sum())
+    reached = int((overlap >= np.diag(table).mean() - intervals.TIE).sum())
     return (reached + least) / (len(pairings) + least)
 
 

@@ -14,6 +14,7 @@ from lthbench.leaderboard.bundle import archive, ticket_member
 from lthbench.leaderboard.bundle.archive import Bundle
 from lthbench.leaderboard.tickets import opened as opened_bundle
 from lthbench.records.schema import Record, read_records, record_digest
+from lthbench.tickets import ticket_files
 
 Place = tuple[int, float]  # seed and density
 Read = Callable[[Place], dict[str, Bools]]
@@ -86,14 +87,13 @@ def _from_bundle(found: Bundle, task: str) -> Read:
 
 
 def _of_folder(out: Path, record: Record, board: Board) -> Tickets:
-    from lthbench.evaluation.search import session
 
     home = (out if out.name == record.task.name else out / record.task.name) / "tickets"
     digests = _digests(record)
 
     def read(place: Place) -> dict[str, Bools]:
         seed, density = place
-        _, found, _ = session.read_ticket(home / f"seed{seed}", density)
+        _, found, _ = ticket_files.read_ticket(home / f"seed{seed}", density)
         masks: dict[str, Bools] = {name: mask.numpy() for name, mask in found.items()}
         if ticket_member.mask_digest(masks) != digests[place]:
             raise RecordError(

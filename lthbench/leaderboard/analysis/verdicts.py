@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from lthbench.protocol.task import Strict
-from lthbench.records import metrics
+from lthbench.records import intervals, metrics
 from lthbench.records.schema import Record, Short
 
 RULES_VERSION = 2
@@ -79,7 +79,11 @@ SAME = Rule(
     "seeds and same start, each averaged over the shared rungs by their share of the ladder in "
     "log density. Supported: both lower bounds are above the first threshold. Refuted: an upper "
     "bound is below the second. Else undecided.",
-    thresholds={"supported above": SAME_ABOVE, "refuted below": SAME_BELOW, "alpha": metrics.ALPHA},
+    thresholds={
+        "supported above": SAME_ABOVE,
+        "refuted below": SAME_BELOW,
+        "alpha": intervals.ALPHA,
+    },
 )
 ALREADY = Rule(
     name="already there at initialisation",
@@ -87,7 +91,7 @@ ALREADY = Rule(
     text="Read off the accuracy of the untrained ticket, on the rung best on the held-out part, "
     "less dense accuracy, paired by seed. Supported: the lower bound is above minus the task's "
     "margin. Refuted: the upper bound is below it. Else undecided.",
-    thresholds={"margins": 1.0, "alpha": metrics.ALPHA},
+    thresholds={"margins": 1.0, "alpha": intervals.ALPHA},
 )
 IDENTITY = Rule(
     name="identity matters",
@@ -96,7 +100,7 @@ IDENTITY = Rule(
     "averaged over the rungs that have both by their share of the ladder in log density. "
     "Supported: both lower bounds are above zero at alpha. "
     "Refuted: an upper bound is below the task's margin. Else undecided.",
-    thresholds={"above": 0.0, "margins": 1.0, "alpha": metrics.ALPHA},
+    thresholds={"above": 0.0, "margins": 1.0, "alpha": intervals.ALPHA},
 )
 TANGENT = Rule(
     name="tangent",
@@ -104,7 +108,7 @@ TANGENT = Rule(
     text="Read off the accuracy of linearised training less dense accuracy, paired by seed. "
     "Supported: the lower bound is above minus the task's margin. Refuted: the upper bound is "
     "more than the threshold's number of margins below dense. Else undecided.",
-    thresholds={"margins": 1.0, "refuted margins": TANGENT_MARGINS, "alpha": metrics.ALPHA},
+    thresholds={"margins": 1.0, "refuted margins": TANGENT_MARGINS, "alpha": intervals.ALPHA},
 )
 
 
@@ -117,8 +121,8 @@ def estimate(values: Sequence[float], p: float | None = None) -> Estimate | None
     """Mean over seeds with its bounds; None where a seed has no value."""
     if not len(values) or not np.isfinite(values).all():
         return None
-    whole = metrics.t_interval(values)
-    lower, upper = metrics.one_sided(values)
+    whole = intervals.t_interval(values)
+    lower, upper = intervals.one_sided(values)
     return Estimate(
         mean=whole.mean,
         low=whole.low,
@@ -216,7 +220,7 @@ def _judged(
 
 
 def _above(value: float | None, bound: float | None) -> bool:
-    return value is not None and bound is not None and value - bound > metrics.TIE
+    return value is not None and bound is not None and value - bound > intervals.TIE
 
 
 # Of one entry

@@ -14,9 +14,9 @@ from typing import TypeAlias
 import numpy as np
 
 from lthbench.leaderboard.board.entries import Entry
-from lthbench.records.metrics import FloatArray
+from lthbench.records.intervals import FloatArray
 from lthbench.records.schema import Record
-from lthbench.report.tables import percent, plain
+from lthbench.report.formats import percent, plain
 from lthbench.tickets.sketch import PARTS, jaccard, unpacked
 
 NEAR = 0.9  # of the possible overlap above chance

@@ -21,7 +21,7 @@ from lthbench.leaderboard.board import reproduction
 from lthbench.leaderboard.board.sampling import PARTS, Drawn, candidates, draw, part_of, place
 from lthbench.protocol.task import Task
 from lthbench.records import aggregate
-from lthbench.records.metrics import FloatArray
+from lthbench.records.intervals import FloatArray
 from lthbench.records.reference import FLOOR_DRAWS, Noise, Reference
 from lthbench.records.schema import Carried, Record
 

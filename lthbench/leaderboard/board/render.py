@@ -17,10 +17,12 @@ from lthbench.leaderboard.board import entries, ranks
 from lthbench.leaderboard.board.entries import Board, Entry
 from lthbench.leaderboard.board.standings import RANKED_LEVEL, OnTask, Row, Standing, standings
 from lthbench.protocol.task import load_suite, suite_names
-from lthbench.records import metrics
-from lthbench.records.metrics import Interval
-from lthbench.report import tables
-from lthbench.report.tables import NA, WIDTH, Table, number, percent, plain
+from lthbench.records import intervals
+from lthbench.records.intervals import Interval
+from lthbench.report import formats, latex, markdown, terminal, terms
+from lthbench.report.formats import NA, number, percent, plain
+from lthbench.report.table import Table
+from lthbench.report.terminal import WIDTH
 
 LEVELS = ("reported", "artefacts", "retrained", "reproduced")
 NAME = 32  # characters of a name that a column shows
@@ -177,7 +179,7 @@ def _ranked(rows: Sequence[Row], standing: Standing, names: Mapping[str, str]) -
                 _score(row.score, standing),
                 _cost(row.cost),
                 level_of(counted(row)),
-                *((tables.BOARDS[row.division],) if division else ()),
+                *((terms.BOARDS[row.division],) if division else ()),
             )
             for row in rows
         ),
@@ -312,7 +314,7 @@ def _level(entry: Entry) -> str:
 
 
 def _rank(rank: tuple[int, int] | None) -> str:
-    return DASH if rank is None else tables.ranks_left(rank)
+    return DASH if rank is None else formats.ranks_left(rank)
 
 
 def _score_head(standing: Standing) -> str:
@@ -327,14 +329,14 @@ def _score(score: Interval | None, standing: Standing) -> str:
 
 
 def _interval(score: Interval, digits: int, scale: float) -> str:
-    spread = tables.interval(asdict(score), digits, scale)
-    if not spread and score.n >= metrics.MIN_SEEDS:
+    spread = formats.interval(asdict(score), digits, scale)
+    if not spread and score.n >= intervals.MIN_SEEDS:
         spread = f"(all {score.n})"
     return f"{number(scale * score.mean, digits)} {spread}".strip()
 
 
 def _cost(cost: float | None) -> str:
-    return NA if cost is None else tables.cost_text(cost)
+    return NA if cost is None else formats.cost_text(cost)
 
 
 def _mean(on: OnTask) -> float:
@@ -427,16 +429,16 @@ def _terminal(said: Sequence[Part]) -> str:
     blocks = []
     for part in said:
         lines = [part.heading, "=" * len(part.heading) if part.depth == 1 else ""]
-        lines += [tables.wrapped(line.replace("`", ""), WIDTH) for line in part.lines]
+        lines += [terminal.wrapped(line.replace("`", ""), WIDTH) for line in part.lines]
         blocks.append("\n".join(line for line in lines if line))
         for table in part.tables:
             grid = _grid(table, "simple", str)
-            note = [tables.wrapped(table.note, WIDTH)] if table.note else []
+            note = [terminal.wrapped(table.note, WIDTH)] if table.note else []
             blocks.append("\n".join([f"{table.caption}:", grid, *note]))
     return "\n\n".join(blocks).translate(TERMINAL) + "\n"
 
 
-TERMINAL = {**tables.TERMINAL, ord("–"): "-"}
+TERMINAL = {**terminal.TERMINAL, ord("–"): "-"}
 
 
 def _grid(table: Table, form: str, cell: Callable[[str], str]) -> str:
@@ -454,12 +456,12 @@ def _grid(table: Table, form: str, cell: Callable[[str], str]) -> str:
 def _markdown(said: Sequence[Part]) -> str:
     blocks = []
     for part in said:
-        blocks.append(f"{'#' * (part.depth + 1)} {tables.md(part.heading)}")
-        blocks += [tables.md(line).replace(r"\`", "`") for line in part.lines]
+        blocks.append(f"{'#' * (part.depth + 1)} {markdown.md(part.heading)}")
+        blocks += [markdown.md(line).replace(r"\`", "`") for line in part.lines]
         for table in part.tables:
-            blocks.append(f"**{tables.md(table.caption)}**")
-            blocks.append(_grid(table, "pipe", tables.md))
-            blocks += [tables.md(table.note)] if table.note else []
+            blocks.append(f"**{markdown.md(table.caption)}**")
+            blocks.append(_grid(table, "pipe", markdown.md))
+            blocks += [markdown.md(table.note)] if table.note else []
     return "\n\n".join(blocks) + "\n"
 
 
@@ -470,15 +472,15 @@ def _latex(said: Sequence[Part]) -> str:
         text = ". ".join((part.heading, *part.lines[:1])).rstrip(".") + "."
         if not part.tables:
             above = " ".join(part.lines) if part.depth == 1 else above
-            blocks.append(f"% {tables.only_ascii(text)}")
+            blocks.append(f"% {latex.only_ascii(text)}")
             continue
         lines = [r"\begin{table}[p]", r"\centering", r"\scriptsize", r"\setlength{\tabcolsep}{3pt}"]
-        lines.append(rf"\caption{{{tables.tex(f'{text} {above}'.strip().replace('`', ''))}}}")
+        lines.append(rf"\caption{{{latex.tex(f'{text} {above}'.strip().replace('`', ''))}}}")
         above = ""
         for table in part.tables:
-            lines += [r"\par\medskip", tables.tex(table.caption) + r".\par\smallskip"]
-            lines.append(_grid(table, "latex_raw", tables.tex))
-            lines += [r"\par\smallskip " + tables.tex(table.note)] if table.note else []
+            lines += [r"\par\medskip", latex.tex(table.caption) + r".\par\smallskip"]
+            lines.append(_grid(table, "latex_raw", latex.tex))
+            lines += [r"\par\smallskip " + latex.tex(table.note)] if table.note else []
         blocks.append("\n".join([*lines, r"\end{table}"]))
     return "\n\n".join(blocks) + "\n"
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lthbench.io.paths import canonical_json, digest
-from lthbench.records import aggregate, metrics
+from lthbench.records import aggregate, intervals
 from lthbench.records.reference import Reference
 from lthbench.records.schema import Record
 
@@ -101,7 +101,7 @@ def spread_of(record: Record, reference: Reference | None) -> float | None:
     if told := record.aggregates.get("untrained"):
         (row,) = [row for row in told["rungs"] if row["density"] == told["headline"]]
         size = min(sizes["test"] for sizes in record.sizes.values())
-        error = metrics.binomial_se(float(row["ticket"]["mean"]), size)
+        error = intervals.binomial_se(float(row["ticket"]["mean"]), size)
         return max(error, float(statistics.stdev(row["random"]["values"])))
     points = max(statistics.stdev(values.loss_imp), statistics.stdev(values.loss_random))
     found = aggregate.headline(record.aggregates)

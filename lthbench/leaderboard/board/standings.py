@@ -14,11 +14,12 @@ from lthbench.io.paths import canonical_json
 from lthbench.leaderboard.board import copies, ranks
 from lthbench.leaderboard.board.entries import Board, Entry
 from lthbench.protocol.task import Suite, load_suite, suite_names
-from lthbench.records import aggregate, metrics
-from lthbench.records.metrics import Interval, Matching
+from lthbench.records import aggregate, intervals, metrics
+from lthbench.records.intervals import Interval
+from lthbench.records.metrics import Matching
 from lthbench.records.reference import Reference
 from lthbench.records.schema import Record
-from lthbench.report import tables
+from lthbench.report import terms
 
 RANKED_LEVEL = 2
 DIVISIONS = ("init", "rewind", "open", "reference")  # from the strictest on
@@ -153,7 +154,7 @@ def contenders(entries: Iterable[Entry], references: Mapping[str, Reference]) ->
     strange = stale(entries, references)
     for entry in entries:
         record = entry.record
-        kind = tables.is_untrained(record), entry.digest in strange
+        kind = terms.is_untrained(record), entry.digest in strange
         key = (record.method.name, record.method.digest, *kind)
         task, gaps = record.task.name, found.setdefault(key, [])
         free = [held for held in gaps if task not in held]
@@ -293,7 +294,7 @@ def _row(
     costs = [task.cost for task in counted if task.cost is not None]
     row = Row(
         contender=contender,
-        score=_of_unequal(metrics.suite_interval(values), values) if whole else None,
+        score=_of_unequal(intervals.suite_interval(values), values) if whole else None,
         rank=None,
         why_unranked="",
         same=next((same[t.entry.digest] for t in counted if t.entry.digest in same), ""),
@@ -315,7 +316,7 @@ def _on_task(entry: Entry, ranked: bool, differ: bool, contender: Contender) -> 
     cost, matching = found.get("cost"), found.get("matching") or {}
     return OnTask(
         entry=entry,
-        score=_of_unequal(metrics.t_interval(values), [values]) if values else None,
+        score=_of_unequal(intervals.t_interval(values), [values]) if values else None,
         what=told["what"] if told else "",
         values=values,
         headline=headline,
@@ -330,7 +331,7 @@ def _on_task(entry: Entry, ranked: bool, differ: bool, contender: Contender) -> 
 
 def _of_unequal(found: Interval, tasks: Sequence[Sequence[float]]) -> Interval:
     """Without bounds if on no task any seed differs: that tells no spread."""
-    alike = all(metrics.alike(values) for values in tasks)
+    alike = all(intervals.alike(values) for values in tasks)
     return Interval(found.mean, None, None, found.n) if alike else found
 
 

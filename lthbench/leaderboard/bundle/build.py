@@ -18,12 +18,12 @@ from lthbench.evaluation.layout import (
     read_stored,
     stored_runs,
 )
-from lthbench.evaluation.search import session
 from lthbench.io import canonical_tensors, messages
 from lthbench.io.paths import canonical_json, digest
 from lthbench.leaderboard.bundle import archive, start_weights, ticket_member
 from lthbench.protocol.task import Task, load_task
 from lthbench.records.schema import Record, file_bytes
+from lthbench.tickets import ticket_files
 
 BUNDLE = "bundle.zip"  # OUT/…, as `lthbench submit` leaves it
 
@@ -102,7 +102,7 @@ def _of_task(folder: Path, record: Record) -> Iterator[tuple[str, bytes]]:
 
 
 def _ticket(folder: Path, task: Task, seed: int, density: float) -> bytes:
-    header, masks, weights = session.read_ticket(folder / "tickets" / f"seed{seed}", density)
+    header, masks, weights = ticket_files.read_ticket(folder / "tickets" / f"seed{seed}", density)
     stored = start_weights.stored_of(task, seed, header, masks, weights)
     return ticket_member.dumps(header, {name: mask.numpy() for name, mask in masks.items()}, stored)
 

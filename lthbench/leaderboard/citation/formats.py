@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 from lthbench.leaderboard.citation.works import Author, Work
-from lthbench.report.tables import LATEX, plain
+from lthbench.report.formats import plain
+from lthbench.report.latex import LATEX
 
 LIMIT = 1600  # characters of one field
 # BibTeX counts braces, escaped ones too, so these must not be there at all.

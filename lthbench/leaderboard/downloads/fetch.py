@@ -22,7 +22,7 @@ from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.downloads.connections import Https, Reach
 from lthbench.leaderboard.downloads.deadlines import Deadline
 from lthbench.records.schema import BUNDLE_LIMIT, BundleEntry
-from lthbench.report.tables import plain
+from lthbench.report.formats import plain
 
 TIMEOUT = 30.0  # seconds without a byte
 LONGEST = 1800.0  # seconds for all addresses together, whatever they do

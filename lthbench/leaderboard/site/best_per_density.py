@@ -8,14 +8,15 @@ from typing import Any, Final
 
 from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.site.labels import RANKED_LEVEL, many
-from lthbench.records import aggregate, metrics
-from lthbench.records.metrics import Interval
+from lthbench.records import aggregate, intervals
+from lthbench.records.intervals import Interval
 from lthbench.records.schema import Record
-from lthbench.report.tables import is_untrained, probability
+from lthbench.report.formats import probability
+from lthbench.report.terms import is_untrained
 
 LEAST_TESTED: Final = 8  # seeds: the exact test of fewer cannot tell one entry from several others
 MOST_TESTED: Final = 16  # seeds whose flips are all listed
-ALPHA: Final = metrics.ALPHA
+ALPHA: Final = intervals.ALPHA
 DIVISIONS: Final = {
     "init": ("init",),
     "early": ("init", "rewind"),
@@ -76,7 +77,7 @@ def rungs_of(record: Record) -> Sequence[Any]:
 def _best(density: float, scored: list[tuple[Entry, Any]]) -> Best:
     ordered = sorted(scored, key=lambda pair: (-pair[1]["mean"], pair[0].id))
     top = ordered[0]
-    alike = [e for e, found in ordered if found["mean"] >= top[1]["mean"] - metrics.TIE]
+    alike = [e for e, found in ordered if found["mean"] >= top[1]["mean"] - intervals.TIE]
     others = ordered[len(alike) :]
     second = others[0] if others else None
     difference = _paired(top, second) if second else None
@@ -95,8 +96,8 @@ def _common(a: tuple[Entry, Any], b: tuple[Entry, Any]) -> tuple[list[float], li
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Interval:
     """Mean difference over seeds; no bounds where all are alike, which tells no spread."""
-    found = metrics.paired_interval(first, second)
-    alike = metrics.alike([one - other for one, other in zip(first, second, strict=True)])
+    found = intervals.paired_interval(first, second)
+    alike = intervals.alike([one - other for one, other in zip(first, second, strict=True)])
     return Interval(found.mean, None, None, found.n) if alike else found
 
 
@@ -141,7 +142,7 @@ def _by_intervals(
 def _two_sided(first: Sequence[float], second: Sequence[float]) -> float:
     if len(first) > MOST_TESTED:
         first, second = first[:MOST_TESTED], second[:MOST_TESTED]
-    return min(1.0, 2 * min(metrics.sign_flip(first, second), metrics.sign_flip(second, first)))
+    return min(1.0, 2 * min(intervals.sign_flip(first, second), intervals.sign_flip(second, first)))
 
 
 def _holm(p: Sequence[float]) -> list[float]:

@@ -9,8 +9,8 @@ from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.site import best_per_density
 from lthbench.leaderboard.site.labels import DIVISIONS
 from lthbench.records.reference import Reference
-from lthbench.report.html import Figure, density_axis, layout
-from lthbench.report.tables import interval, is_area, measure, plain
+from lthbench.report.figures import Figure, density_axis, layout
+from lthbench.report.formats import interval, is_area, measure, plain
 
 # Seen on white and on near-black alike, so that a figure need not be drawn again for a theme.
 COLOURS = (

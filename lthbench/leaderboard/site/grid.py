@@ -8,8 +8,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from lthbench.records.metrics import Interval
-from lthbench.report.tables import NA, estimate, interval, number
+from lthbench.records.intervals import Interval
+from lthbench.report.formats import NA, estimate, interval, number
 
 NOTHING = Markup("")
 

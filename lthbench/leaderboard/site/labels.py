@@ -8,7 +8,7 @@ from typing import Final
 
 from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.board.render import NOT_ACCEPTED, accepted
-from lthbench.report.tables import plain
+from lthbench.report.formats import plain
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lthbench.leaderboard.site.labels import BOARDS, DIVISIONS, level, many
+from lthbench.report.formats import NA
 from lthbench.report.html import embedded
-from lthbench.report.tables import NA
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -36,7 +36,7 @@ from lthbench.records.schema import (
 )
 
 if TYPE_CHECKING:
-    from lthbench.evaluation.scoring import Part
+    from lthbench.evaluation.plan import Part
 
 LARGE = 25 * 10**6  # bytes; the bundles of the suite lite are smaller
 RECORDS = Path("submission", "records")  # OUT/…

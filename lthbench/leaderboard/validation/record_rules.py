@@ -17,7 +17,7 @@ from lthbench.leaderboard.validation.claims import NEXT, Known
 from lthbench.protocol.task import Task, controlled
 from lthbench.records import pretrained
 from lthbench.records.aggregate import REINITS, UNTRAINED
-from lthbench.records.metrics import TIE
+from lthbench.records.intervals import TIE
 from lthbench.records.reference import Reference
 from lthbench.records.schema import Cell, Record
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lthbench.errors import RecordError, TicketError
 from lthbench.evaluation import arrivals, scoring
-from lthbench.evaluation.scoring import Plan
+from lthbench.evaluation.plan import Plan
 from lthbench.leaderboard.board import copies
 from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.board.sampling import Drawn, drawn
@@ -27,7 +27,7 @@ from lthbench.protocol.task import Task
 from lthbench.records import pretrained
 from lthbench.records.aggregate import REINITS
 from lthbench.records.schema import Cell, Record
-from lthbench.tickets import masks, ticket
+from lthbench.tickets import masks, overlap, ticket
 from lthbench.tickets.sketch import sketch
 from lthbench.tickets.ticket import Ticket
 from lthbench.training.executors import local
@@ -304,7 +304,7 @@ def _indices(
         other = archive.read(path)
         places = archive.tickets(other, task.name) if task.name in other.tasks else ()
         found = {
-            place: masks.overlap(tickets[place].masks, held(other, task, *place).masks)
+            place: overlap.overlap(tickets[place].masks, held(other, task, *place).masks)
             for place in places
             if place in tickets
         }

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lthbench.evaluation import scoring
+from lthbench.evaluation import starts
 from lthbench.leaderboard.bundle import archive
 from lthbench.leaderboard.bundle.archive import Bundle
 from lthbench.leaderboard.bundle.start_weights import start_of
@@ -95,6 +95,6 @@ def reinit_start(
     """
     if ticket.step and other is None and ticket.origin not in ("signs", "free"):
         return None
-    return scoring.reinitialised(
+    return starts.reinitialised(
         task, kind, ticket.origin, ticket.seed, start, ticket.masks, attempt, other
     )

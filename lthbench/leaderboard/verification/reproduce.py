@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from lthbench.errors import BudgetExceeded, LthbenchError, MethodError, RecordError, TicketError
-from lthbench.evaluation import scoring
-from lthbench.evaluation.pipeline import environment
-from lthbench.evaluation.scoring import Plan
+from lthbench.evaluation import experiment, scoring
+from lthbench.evaluation.experiment import unlearned
+from lthbench.evaluation.machine import environment
+from lthbench.evaluation.plan import Plan
 from lthbench.evaluation.search import run, sandbox, session
 from lthbench.evaluation.search.child_process import Limits, StartChild
 from lthbench.evaluation.search.sandbox import Bounds
@@ -43,6 +44,7 @@ from lthbench.protocol.task import Task
 from lthbench.records import aggregate, unmetered
 from lthbench.records.reference import Reference
 from lthbench.records.schema import Record, build
+from lthbench.tickets import ticket_files
 from lthbench.training.dispatch import HERE, Means
 from lthbench.training.executors import local
 
@@ -129,7 +131,9 @@ def _repeated(
     shares: dict[int, list[float]] = {}
     equal = True
     for density in sorted({rung for of, rung in known if of == seed}, reverse=True):
-        _, new, _ = session.read_ticket(folder / task.name / "tickets" / f"seed{seed}", density)
+        _, new, _ = ticket_files.read_ticket(
+            folder / task.name / "tickets" / f"seed{seed}", density
+        )
         kept = sum(int(mask.sum()) for mask in new.values())
         for other in sorted({of for of, rung in known if rung == density}):
             _, old, _ = archive.ticket(bundle, task.name, other, density)
@@ -219,25 +223,25 @@ async def _scored(
     """Train and test the tickets, by processes that the search never saw."""
     plan = Plan(final=True)
     seen = scoring.see(task, [s.seed for s in searches], plan, means)
-    untrained = scoring.untrained(searches)
+    untrained = experiment.untrained(searches)
     told = aggregate.headline(record.aggregates)
     entries = []
     for search in searches:
         theta = families.initial(task.network, task.network.depth, search.seed)
         if not untrained:  # losses are paired with the same seed's dense run
-            entries.append(scoring.entry_of(task, "dense", 1.0, search.seed, theta, None, seen))
+            entries.append(experiment.entry_of(task, "dense", 1.0, search.seed, theta, None, seen))
         if told and told["what"] == "above erk":
-            entries += scoring.unlearned(task, search.seed, theta, plan, seen)
+            entries += unlearned(task, search.seed, theta, plan, seen)
         for rung in search.rungs:
             density = rung["density"]
             held = folder / "tickets" / f"seed{search.seed}"
-            header, chosen, stored = session.read_ticket(held, density)
+            header, chosen, stored = ticket_files.read_ticket(held, density)
             begin = State(stored, header["start"]) if stored else theta
             table = {"origin": header["origin"], "start": header["start"]}
             what: dict[str, Any] = {"until": begin.step} if untrained else {}
             kind = "untrained" if untrained else "ticket"
             entries.append(
-                scoring.entry_of(
+                experiment.entry_of(
                     task, kind, density, search.seed, begin, chosen, seen, table, **what
                 )
             )
@@ -245,7 +249,7 @@ async def _scored(
     try:
         cells = []
         async for entry, result, _ in scoring.score_cells(task, entries, folder, executor, seen):
-            cells.append(scoring.cell_of(entry, result))
+            cells.append(experiment.cell_of(entry, result))
             say(f"{task.name}: {len(cells)} of {len(entries)} cells of new tickets trained")
     finally:
         await executor.close()
@@ -259,7 +263,7 @@ def _record(
     reference: Reference | None,
     searches: Sequence[Search],
     cells: Sequence[dict[str, Any]],
-    seen: scoring.Seen,
+    seen: experiment.Seen,
     means: Means,
 ) -> Record:
     """The published record's head over the fresh cells, against the same frozen reference."""

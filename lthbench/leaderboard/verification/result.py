@@ -10,7 +10,7 @@ from typing import Any
 
 from lthbench.errors import CheckFailed
 from lthbench.io.paths import canonical_json, write_whole
-from lthbench.report.tables import plain
+from lthbench.report.formats import plain
 
 LEVELS = ("reported", "artefacts", "retrained", "reproduced")
 Say = Callable[[str], None]  # is told what was done, for whoever waits

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from lthbench.errors import ResourceError
-from lthbench.evaluation.pipeline import environment
+from lthbench.evaluation.machine import environment
 from lthbench.io.paths import cache, canonical_json
 from lthbench.leaderboard.board.criteria import Again, Judged, alike, floors, judge
 from lthbench.leaderboard.board.sampling import Drawn, candidates, draw, place

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lthbench.errors import LthbenchError, RecordError
-from lthbench.evaluation import scoring, transfer
-from lthbench.evaluation.scoring import Entry, Plan, Seen
+from lthbench.evaluation import experiment, scoring, starts, transfer
+from lthbench.evaluation.experiment import Entry, Seen
+from lthbench.evaluation.plan import Plan
 from lthbench.evaluation.search.transfer_hook import Wanted
 from lthbench.io.paths import canonical_json, write_whole
 from lthbench.leaderboard.board.sampling import CARRIED
@@ -69,7 +70,7 @@ async def trained(request: dict[str, Any], folder: Path) -> list[dict[str, Any]]
             async for entry, result, _ in scoring.score_cells(
                 task, entries, folder, executor, seen
             ):
-                cell = scoring.cell_of(entry, result)
+                cell = experiment.cell_of(entry, result)
                 if depth:
                     cell |= {"depth": depth, "source": entry.table.get("source", "")}
                 done[asked[*entry.place, entry.attempt]] = {
@@ -87,10 +88,10 @@ async def _entry(bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen:
     theta = families.initial(task.network, task.network.depth, seed)
     until = 0 if kind in UNTRAINED else None
     if kind == "dense":
-        return scoring.entry_of(task, kind, density, seed, theta, None, seen, schedule=schedule)
+        return experiment.entry_of(task, kind, density, seed, theta, None, seen, schedule=schedule)
     if kind in RULES:
         chosen = masks_of(task, kind, density, seed, attempt, None)
-        entry = scoring.entry_of(task, kind, density, seed, theta, chosen, seen, until=until)
+        entry = experiment.entry_of(task, kind, density, seed, theta, chosen, seen, until=until)
         return replace(entry, attempt=attempt)
     ticket = held(bundle, task, seed, density)
     start = ticket.start or await _late(task, ticket, executor, seen)
@@ -103,7 +104,7 @@ async def _entry(bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen:
         assert fresh is not None
         start = fresh
     table = {"origin": ticket.origin, "start": ticket.step}
-    entry = scoring.entry_of(
+    entry = experiment.entry_of(
         task, kind, density, seed, start, chosen, seen, table, until=until, schedule=schedule
     )
     return replace(entry, attempt=attempt)
@@ -145,7 +146,7 @@ async def _late(task: Task, ticket: Held, executor: Executor, seen: Seen) -> Sta
 
 async def _theta(task: Task, seed: int, step: int, executor: Executor, seen: Seen) -> State:
     """The first steps of a seed's dense run, on the stream of the search."""
-    theta = await scoring.early(task, seed, step, executor, seen.means)
+    theta = await starts.early(task, seed, step, executor, seen.means)
     if theta is not None:
         return theta
     raise RecordError(f"{task.name}: the dense run of seed {seed} diverged before step {step}")

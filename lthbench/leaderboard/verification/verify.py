@@ -159,7 +159,7 @@ def _levels(
     say: Say,
 ) -> tuple[tuple[Finding, ...], dict[str, dict[str, Any]]]:
     """Levels 1 and above, task by task, and what the ledger holds of them."""
-    from lthbench.evaluation.pipeline import environment
+    from lthbench.evaluation.machine import environment
     from lthbench.leaderboard.verification import artefacts, retrain
     from lthbench.records.reference import load_reference
 

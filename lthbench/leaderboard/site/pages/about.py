@@ -10,9 +10,10 @@ from lthbench.leaderboard.citation import cite
 from lthbench.leaderboard.site import best_per_density
 from lthbench.leaderboard.site.labels import BOARDS, LEVELS, NO_LEVEL, lines
 from lthbench.protocol.task import Suite, load_suite, numbers_of_seeds, suite_names
-from lthbench.records import aggregate, metrics, pretrained, schema
+from lthbench.records import aggregate, intervals, metrics, pretrained, schema
 from lthbench.records.reference import PROVISIONAL_BELOW
-from lthbench.report.tables import Table, number
+from lthbench.report.formats import number
+from lthbench.report.table import Table
 
 MEGABYTE = 2**20
 
@@ -24,7 +25,7 @@ def page() -> dict[str, Any]:
         "suites": _suites([load_suite(name) for name in suite_names()]),
         "limits": _limits(),
         "rules": {
-            "alpha": f"{metrics.ALPHA:g}",
+            "alpha": f"{intervals.ALPHA:g}",
             "margin_cap": number(100 * metrics.MARGIN_CAP, 1),
             "rankable": number(metrics.RANKABLE_POINTS, 0),
             "errors": number(metrics.RANKABLE_ERRORS, 0),
@@ -35,7 +36,7 @@ def page() -> dict[str, Any]:
             "drawn_of_many": f"{ranks.DRAWN_OF_MANY:,}",
             "ranked_level": RANKED_LEVEL,
             "tested": best_per_density.LEAST_TESTED,
-            "least": metrics.MIN_SEEDS,
+            "least": intervals.MIN_SEEDS,
             "frozen": PROVISIONAL_BELOW,
             "scorer": aggregate.VERSION,
             "alike": f"{pretrained.ALIKE:g}",

@@ -13,7 +13,7 @@ from lthbench.leaderboard.board.entries import Board, Entry
 from lthbench.leaderboard.board.standings import Row, Standing
 from lthbench.leaderboard.site.labels import LEVELS
 from lthbench.leaderboard.site.pages.plan import Planned, entry_path, record_path
-from lthbench.records.metrics import Interval
+from lthbench.records.intervals import Interval
 from lthbench.records.schema import Record
 
 BASE = "api/v1"

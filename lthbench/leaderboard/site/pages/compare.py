@@ -11,8 +11,9 @@ from lthbench.leaderboard.site import best_per_density
 from lthbench.leaderboard.site.grid import Column, Grid, GridCell, GridRow, cost, missing
 from lthbench.leaderboard.site.labels import DIVISIONS, level_of
 from lthbench.leaderboard.site.pages import task_tables
-from lthbench.records import metrics
-from lthbench.report.tables import NA, decimals, interval, is_untrained, number, percent, plain
+from lthbench.records import intervals
+from lthbench.report.formats import NA, decimals, interval, number, percent, plain
+from lthbench.report.terms import is_untrained
 
 ALL_PAIRS = 6  # entries up to which every pair is written out
 AGAINST = 30  # pairs with the best that are written out otherwise
@@ -46,7 +47,8 @@ def page(name: str, entries: Sequence[Entry], overlaps: Mapping[str, Any]) -> di
         "pairs_title": "Every pair" if every else f"{first}, the best, and others",
         "note": (
             "Differences are taken seed by seed, over the seeds that both have, with a 95 % t "
-            f"interval from {metrics.MIN_SEEDS} seeds on, none where all are alike; p is the exact "
+            f"interval from {intervals.MIN_SEEDS} seeds on, none where all are alike; p is the "
+            "exact "
             f"two-sided test by flipping signs, from {best_per_density.LEAST_TESTED} seeds on, of "
             "this pair "
             "alone: the boards adjust theirs for all pairs."
@@ -70,8 +72,8 @@ def _data(
         "rungs": [[_key(d), percent(d)] for d in densities],
         "scored": "retention" if by == "retention" else "points above erk",
         "digits": max((decimals(e.record) for e in entries), default=2),
-        "least": metrics.MIN_SEEDS,
-        "tie": metrics.TIE,
+        "least": intervals.MIN_SEEDS,
+        "tie": intervals.TIE,
         "tested": best_per_density.LEAST_TESTED,
         "t": _quantiles(max((len(e.record.seeds) for e in entries), default=2)),
         "entries": {e.id: _values(e, names, by) for e in entries},
@@ -154,10 +156,10 @@ def _pairs(pairs: Sequence[tuple[Entry, Entry]], names: Mapping[str, str], by: s
 
 def _unknown(seeds: int) -> str:
     """Why differences have no interval."""
-    return f"{NA}: {'too few seeds' if seeds < metrics.MIN_SEEDS else f'all {seeds} are alike'}"
+    return f"{NA}: {'too few seeds' if seeds < intervals.MIN_SEEDS else f'all {seeds} are alike'}"
 
 
-def _difference(first: Entry, second: Entry, by: str) -> metrics.Interval | None:
+def _difference(first: Entry, second: Entry, by: str) -> intervals.Interval | None:
     a, b = (
         dict(zip(e.record.seeds, found["values"], strict=True))
         for e in (first, second)

@@ -24,7 +24,7 @@ from lthbench.leaderboard.site.pages import task_tables
 from lthbench.leaderboard.site.pages.protocol import Protocol
 from lthbench.leaderboard.site.pages.task import certain_cell
 from lthbench.records.aggregate import headline
-from lthbench.report.tables import NA, number, percent, plain
+from lthbench.report.formats import NA, number, percent, plain
 
 ASKED = 5  # %, the density that the first page answers for
 

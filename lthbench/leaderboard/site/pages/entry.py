@@ -11,22 +11,14 @@ from lthbench.leaderboard.site.charts import COLOURS
 from lthbench.leaderboard.site.labels import LEVELS, STATES, level_of
 from lthbench.records import aggregate
 from lthbench.records.schema import Carried, Cell, Record
-from lthbench.report import html, summary
-from lthbench.report.html import Figure, density_axis, layout
-from lthbench.report.tables import (
-    NA,
-    Remark,
-    Table,
-    answers,
-    decimals,
-    is_area,
-    is_untrained,
-    number,
-    percent,
-    plain,
-    remarks,
-    tables,
-)
+from lthbench.report import figures, html, summary
+from lthbench.report.answers import answers
+from lthbench.report.figures import Figure, density_axis, layout
+from lthbench.report.formats import NA, decimals, is_area, number, percent, plain
+from lthbench.report.remarks import Remark, remarks
+from lthbench.report.table import Table
+from lthbench.report.tables import tables
+from lthbench.report.terms import is_untrained
 
 SHOWN_OF_REPORT = 8  # facts of a verification's report that the page repeats
 SHOWN_ALIKE = 5  # entries whose masks an entry shares
@@ -58,7 +50,7 @@ def page(
     """
     record = entry.record
     said = (*remarks(record), *_alike(alike))
-    training = html.training(record)
+    training = figures.training(record)
     return {
         "id": entry.id,
         "slug": record.task.name,
@@ -74,7 +66,7 @@ def page(
         "warnings": (*(r for r in said if r.warns and r.name != "Failed"), *_unmetered(entry)),
         "remarks_of": said,
         "described": html.described(record),
-        "figures": tuple(html.figures(record)),
+        "figures": tuple(figures.figures(record)),
         "tables": tables(record),
         "training": (training, of_traces(training, decimals(record))),
         "layers": _layers(record, sizes),

@@ -23,8 +23,9 @@ from lthbench.leaderboard.analysis.verdicts import Estimate, Verdict
 from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.site import charts
 from lthbench.leaderboard.site.grid import Column, Grid, GridCell, GridRow, missing
-from lthbench.report.html import Figure, density_axis, layout
-from lthbench.report.tables import Table, percent, plain
+from lthbench.report.figures import Figure, density_axis, layout
+from lthbench.report.formats import percent, plain
+from lthbench.report.table import Table
 
 __all__ = ["Saved", "load", "overlaps", "page", "pair", "path"]
 

@@ -28,7 +28,7 @@ from lthbench.leaderboard.site.labels import BOARDS, DIVISIONS, LEVELS, RANKED_L
 from lthbench.leaderboard.site.pages import entries as entries_page
 from lthbench.leaderboard.site.pages import task_tables
 from lthbench.leaderboard.site.pages.protocol import Protocol
-from lthbench.report.tables import NA, number, percent, plain, probability, ranks_left
+from lthbench.report.formats import NA, number, percent, plain, probability, ranks_left
 
 FIRST = 60  # rows of the main board on the first page
 OTHERS = 10  # rows of every other board there

@@ -19,7 +19,7 @@ from lthbench.leaderboard.site.pages import task as task_page
 from lthbench.leaderboard.site.pages.protocol import Protocol
 from lthbench.leaderboard.site.render import TEMPLATES, Page, render
 from lthbench.protocol.task import load_suite
-from lthbench.report.tables import plain
+from lthbench.report.formats import plain
 
 BRAND = "lthbench leaderboard"
 

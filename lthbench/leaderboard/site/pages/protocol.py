@@ -8,7 +8,8 @@ from typing import Any
 
 from lthbench.io.paths import shipped
 from lthbench.protocol.task import Suite, Task, load_suite, load_task, suite_names, task_names
-from lthbench.report.tables import Table, number, percent
+from lthbench.report.formats import number, percent
+from lthbench.report.table import Table
 
 TITLES = {
     "data": "Data", "network": "Network", "recipe": "Training recipe", "score": "What is scored",

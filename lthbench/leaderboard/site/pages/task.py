@@ -16,8 +16,9 @@ from lthbench.leaderboard.site.pages import task_tables
 from lthbench.leaderboard.site.pages.protocol import Protocol
 from lthbench.leaderboard.site.pages.task_tables import entry_names, front, link, score_cell
 from lthbench.records.reference import Reference
-from lthbench.report.html import Figure
-from lthbench.report.tables import interval, is_untrained, measure, number, percent, plain
+from lthbench.report.figures import Figure
+from lthbench.report.formats import interval, measure, number, percent, plain
+from lthbench.report.terms import is_untrained
 
 CERTAIN = {"yes": "yes", "no": "no", "open": "cannot be told"}
 FEW = 3  # names that are given where several entries are alike

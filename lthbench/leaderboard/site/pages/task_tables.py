@@ -23,16 +23,8 @@ from lthbench.leaderboard.site.grid import (
     missing,
 )
 from lthbench.leaderboard.site.labels import DIVISIONS, level_of
-from lthbench.report.tables import (
-    NA,
-    decimals,
-    is_untrained,
-    measure,
-    number,
-    percent,
-    plain,
-    score,
-)
+from lthbench.report.formats import NA, decimals, measure, number, percent, plain, score
+from lthbench.report.terms import is_untrained
 
 
 def by_score(entries: Sequence[Entry]) -> list[Entry]:

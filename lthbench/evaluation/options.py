@@ -1,0 +1,132 @@
+"""What a user asks for: tasks, seeds, and what is done of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from lthbench.errors import UsageError, nearest
+from lthbench.evaluation.plan import Part, Plan
+from lthbench.method import publishable
+from lthbench.method.source import Method, load_method
+from lthbench.protocol.task import Controls, Suite, Task, load_suite, suite_names
+from lthbench.tickets.sizes import load_sound
+from lthbench.training.dispatch import Means, engine_for, means_of
+from lthbench.training.executors import local
+
+DEVELOPMENT, PUBLISHED = 1000, 0  # the first seed of each kind
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A method, the tasks that it is run on, and by what."""
+
+    method: Method
+    parts: tuple[Part, ...]
+    workers: int
+    means: Means
+
+
+def asked(
+    method: str,
+    suite: str | None,
+    tasks: Sequence[str],
+    seeds: int | None,
+    final: bool,
+    options: Mapping[str, Any] | None,
+    workers: int | None,
+    device: str | None = None,
+    engine: str | None = None,
+    here: bool = True,
+    *,
+    only_seeds: Sequence[int] | None = None,
+    controls: str | None = None,
+    transfer: bool | None = None,
+    direct: bool = False,
+) -> Asked:
+    """What the arguments that `evaluate` and `estimate` share come to; UsageError for mistakes."""
+    if workers is not None and workers < 0:
+        raise UsageError(f"--workers {workers}: 0 or more")
+    loaded = load_method(method, {name: str(value) for name, value in (options or {}).items()})
+    if final:  # what would be refused when it is submitted, after days
+        publishable.check(loaded)
+    parts = parts_of(
+        suite, tasks, seeds, final, only_seeds=only_seeds, controls=controls, transfer=transfer,
+        direct=direct,
+    )  # fmt: skip
+    means = means_of(device, engine, here=here)
+    if engine and not any(engine_for(means, part.task.network) == engine for part in parts):
+        names = ", ".join(part.task.name for part in parts)
+        raise UsageError(
+            f"--engine {engine}: trains none of {names} on {means.device}; leave it out"
+        )
+    crew = local.default_workers(means) if workers is None else workers
+    return Asked(loaded, parts, crew, means)
+
+
+def parts_of(
+    suite: str | None,
+    tasks: Sequence[str],
+    seeds: int | None,
+    final: bool,
+    *,
+    only_seeds: Sequence[int] | None = None,
+    controls: str | None = None,
+    transfer: bool | None = None,
+    direct: bool = False,
+) -> tuple[Part, ...]:
+    """The tasks that arguments name, with their seeds and what is scored.
+
+    Raises:
+        UsageError: for arguments that are mistaken, or do not go together.
+    """
+    if suite and tasks:
+        raise UsageError("--suite and --task exclude each other; name one of them")
+    chosen = load_suite(suite) if suite else suite_for(tasks, final)
+    if seeds is not None and seeds < 1:
+        raise UsageError(f"--seeds {seeds}: at least 1")
+    rungs = _controls(chosen.controls if controls is None else controls)
+    listed = tuple(load_sound(name) for name in tuple(tasks) or chosen.tasks)
+    parts = []
+    for task in listed:
+        moved = (task.name in chosen.transfer if transfer is None else transfer) or direct
+        plan = Plan(final, rungs, chosen.compressed, moved, direct)
+        parts.append(Part(task, _seeds(task, final, seeds or chosen.seeds, only_seeds), plan))
+    return tuple(parts)
+
+
+def _controls(name: str) -> Controls:
+    known: tuple[Controls, ...] = get_args(Controls)
+    for controls in known:
+        if name == controls:
+            return controls
+    raise UsageError(f"--controls {name}: {', '.join(known)}{nearest(name, known)}")
+
+
+def _seeds(
+    task: Task, final: bool, count: int | None, only: Sequence[int] | None
+) -> tuple[int, ...]:
+    """The published or development seeds of a task, or some of them; UsageError for others."""
+    first = PUBLISHED if final else DEVELOPMENT
+    every = range(first, first + (count or task.seeds))
+    strange = [seed for seed in only or () if seed not in every]
+    if strange or (only is not None and not only):
+        raise UsageError(
+            f"--only-seeds {strange[0] if strange else 'of none'}: {task.name} has "
+            f"{every[0]}-{every[-1]} here; --seeds gives it another number"
+        )
+    return tuple(every) if only is None else tuple(sorted(set(only)))
+
+
+def suite_for(tasks: Sequence[str], final: bool) -> Suite:
+    """The suite whose seeds and extras hold where none is named: quick's, or for a final run of a
+    task those of the ranked suite that it is in; in none, its own seeds with every control."""
+    quick = load_suite("quick")
+    if not (final and tasks):
+        return quick
+    for suite in map(load_suite, suite_names()):
+        if suite.ranked and set(tasks) <= set(suite.tasks):
+            return suite
+    everything = {"controls": "all", "compressed": True, "seeds": None}
+    return quick.model_copy(update=everything)

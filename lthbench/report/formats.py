@@ -1,0 +1,129 @@
+"""Numbers as text, rounded by what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lthbench.io import visible_text
+from lthbench.records import aggregate, intervals
+from lthbench.records.schema import Record
+
+NA = "n/a"
+
+
+LINES = str.maketrans("\n\r\t", "   ")
+
+
+Found = Mapping[str, Any] | None  # a mean with its interval, as aggregates hold it
+
+
+def plain(text: str, limit: int = 200) -> str:
+    """Text of others on one line; what is hidden or disguised in it is made visible."""
+    shown = " ".join(visible_text.visible(text.translate(LINES)).split())
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def number(value: float, digits: int, *, signed: bool = False) -> str:
+    """A number with a fixed count of decimals, a real minus, and no negative zero."""
+    text = f"{value:+,.{digits}f}" if signed else f"{value:,.{digits}f}"
+    if not text.strip("+-0."):
+        return text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def percent(density: float) -> str:
+    """A density as a table shows it: 51.2 %, 8.59 %."""
+    value = 100 * density
+    return f"{value:.0f}" if value >= 99.95 else f"{value:.{1 if value >= 9.995 else 2}f}"
+
+
+def probability(p: float | None) -> str:
+    """A p value as papers print it: .031, <.001."""
+    if p is None:
+        return NA
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def estimate(
+    found: Found, digits: int, scale: float = 100, *, signed: bool = False, brackets: bool = False
+) -> str:
+    """Mean with its interval; both values of two seeds; the value of one, or of all alike."""
+    if found is None:
+        return NA
+    if found["low"] is None:
+        values = found.get("values") or [found["mean"]]
+        if len(values) >= intervals.MIN_SEEDS and intervals.alike(values):
+            return f"{number(scale * values[0], digits, signed=signed)} (all {len(values)})"
+        return " / ".join(number(scale * value, digits, signed=signed) for value in values)
+    mean = number(scale * found["mean"], digits, signed=signed)
+    if brackets:
+        return f"{mean} {interval(found, digits, scale, signed=signed)}"
+    return f"{mean} ±{number(scale * (found['high'] - found['low']) / 2, digits)}"
+
+
+def interval(
+    found: Mapping[str, Any], digits: int, scale: float = 1, *, signed: bool = False
+) -> str:
+    """The interval alone, in brackets; nothing where there are too few seeds for one."""
+    if found["low"] is None:
+        return ""
+    low, high = (number(scale * found[end], digits, signed=signed) for end in ("low", "high"))
+    return f"[{low}, {high}]"
+
+
+def ranks_left(rank: tuple[int, int]) -> str:
+    """A rank as the interval that is left open, where only one is too: no bare number is a rank."""
+    return f"{rank[0]}–{rank[1]}"
+
+
+def is_area(record: Record) -> bool:
+    """Whether a run's score is its accuracy averaged over log step, not accuracy at T."""
+    return record.task.kind == "area"
+
+
+def measure(record: Record) -> str:
+    """What a run's score is called."""
+    return "area" if is_area(record) else "accuracy"
+
+
+def decimals(record: Record) -> int:
+    """Decimals of a percentage: one where a set has under 1,000 examples."""
+    smallest = min(sets[record.shown] for sets in record.sizes.values())
+    return 2 if smallest >= 1000 else 1
+
+
+def score(record: Record, found: Found) -> str:
+    """A rung's score: percent with its interval."""
+    return estimate(found, decimals(record))
+
+
+def difference(record: Record, found: Found) -> str:
+    """A paired difference: points with its interval."""
+    return estimate(found, decimals(record), signed=True)
+
+
+def gap(record: Record, rung: Mapping[str, Any], control: str) -> str:
+    """Ticket minus control, paired; both differences of two seeds."""
+    found = rung[aggregate.gap_name(control)]
+    if found is None:
+        return NA
+    pairs = zip(rung["ticket"]["values"], rung[control]["values"], strict=True)
+    return difference(record, {**found, "values": [a - b for a, b in pairs]})
+
+
+def cost_text(mean: float) -> str:
+    """A search cost in dense trainings; what is hardly any is no zero."""
+    return "<0.01" if 0 < mean < 0.005 else number(mean, _cost_digits(mean))
+
+
+def _cost_digits(mean: float) -> int:
+    return 1 if mean >= 9.95 or mean == 0 else 2
+
+
+def ratio(found: Mapping[str, Any]) -> str:
+    """A difference of log2 steps as the ratio of the steps, with its interval."""
+    ends = {
+        key: None if found[key] is None else 2.0 ** found[key] for key in ("mean", "low", "high")
+    }
+    return f"{number(ends['mean'] or 0.0, 2)} {interval(ends, 2)}".rstrip()

@@ -1,0 +1,144 @@
+"""Tables of how soon a run is where it is going."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from lthbench.records import intervals
+from lthbench.records.schema import Record
+from lthbench.report.formats import NA, estimate, number, percent, ratio
+from lthbench.report.table import Table
+from lthbench.report.terms import set_of
+
+
+def speed(record: Record) -> Iterable[Table]:
+    """How soon a ticket gets there, by the kind of the task."""
+    found = record.aggregates["speed"]
+    if found.get("grokking"):
+        yield _grokking(record, found["grokking"])
+    if found.get("steps"):
+        yield _steps(record, found["steps"])
+    if found.get("compressed"):
+        yield _compressed(record, found["compressed"])
+
+
+def _arrival(found: Mapping[str, Any]) -> str:
+    return f"{number(found['mean'], 0)} ({found['reached']}/{found['n']})"
+
+
+def _later(found: Mapping[str, Any]) -> str:
+    return estimate(found["difference"], 0, 1, signed=True)
+
+
+def _grokking(record: Record, found: Mapping[str, Any]) -> Table:
+    rows = []
+    dense = found.get("1")
+    for density, row in _down(found):
+        name = "dense" if float(density) == 1 else percent(float(density))
+        if row is None:
+            rows.append((name, NA, NA, NA, NA))
+            continue
+        later = "" if name == "dense" else _grokked_later(row, dense)
+        memorised, generalised = (
+            _early(record, row[what]) for what in ("memorised", "generalised")
+        )
+        # What memorised by the first evaluation, and generalised later, waited for longer.
+        pairs = zip(memorised, generalised, row["memorised"]["steps"], strict=True)
+        later_than = [first and not second for first, second, step in pairs if step is not None]
+        told = (
+            _by_seed(record, row["memorised"], "≤ ", memorised),
+            _by_seed(record, row["generalised"], "≤ ", generalised),
+        )
+        delay = _by_seed(record, row["delay"], "≥ ", later_than)
+        rows.append((name, *told, later, delay))
+    head = (
+        *("density, %", "memorising step", "generalising step"),
+        *("of dense's step", "delay, steps"),
+    )
+    level, steps = f"{100 * record.task.threshold:g} %", f"{record.task.steps:,}"
+    caption = f"When a run memorises and when it generalises: {level} accuracy, sustained"
+    note = (
+        f"Memorising: on the training examples; generalising: on the {set_of(record)}. >: never by "
+        f"T = {steps}. ≥, ≤, ≈: restricted means, in which T stands for a run that never did, and "
+        f"{record.task.every:,} for one that had by the first evaluation; in brackets the seeds "
+        "that did. Of dense's step: the ratio of generalising steps, their geometric mean. "
+        "Delay: over the seeds that memorised."
+    )
+    return Table(caption, head, tuple(rows), note)
+
+
+def _down(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Rows by density, densest first: a record's file has them by the letters of their names."""
+    return sorted(found.items(), key=lambda row: -float(row[0]))
+
+
+def _early(record: Record, found: Mapping[str, Any]) -> list[bool]:
+    """Of each seed, whether it had arrived by the first evaluation: at a step that nobody saw."""
+    return [step == record.task.every for step in found["steps"]]
+
+
+def _by_seed(
+    record: Record, found: Mapping[str, Any] | None, sign: str, bounds: Sequence[bool]
+) -> str:
+    """A mean step with the seeds that arrived; each seed's own where there are too few to sum up.
+
+    Nobody arrived: more than the least at which a run ended; some did: at least the mean.
+
+    Args:
+        sign: "≤ " or "≥ ", of steps that are bounds themselves.
+        bounds: which of them are, in the order of the seeds.
+    """
+    if found is None:
+        return NA
+    reached, n, arrived = found["reached"], found["n"], found["steps"]
+    last = found.get("values") or [record.task.steps] * n
+    if n < intervals.MIN_SEEDS:
+        pairs = zip(arrived, last, strict=True)
+        return " / ".join(
+            f"> {number(end, 0)}" if step is None else f"{sign if bound else ''}{number(step, 0)}"
+            for (step, end), bound in zip(pairs, bounds, strict=True)
+        )
+    if not reached:
+        return f"> {number(min(last), 0)} (0/{n})"
+    bound, cut = sign if any(bounds) else "", "≥ " if reached < n else ""
+    mark = "≈ " if {bound, cut} == {"≤ ", "≥ "} else bound or cut
+    return f"{mark}{number(found['mean'], 0)} ({reached}/{n})"
+
+
+def _grokked_later(row: Mapping[str, Any], dense: Mapping[str, Any] | None) -> str:
+    """Generalising step of a ticket over dense's; marked where runs were cut off at T."""
+    ours = row["generalised"]
+    theirs = dense["generalised"] if dense else ours
+    if not ours["reached"] and not theirs["reached"]:
+        return NA
+    cut = ours["reached"] < ours["n"], theirs["reached"] < theirs["n"]
+    mark = {(True, False): "≥ ", (False, True): "≤ ", (True, True): "≈ "}.get(cut, "")
+    return mark + ratio(ours["log2_difference"])
+
+
+def _steps(record: Record, found: Mapping[str, Any]) -> Table:
+    rows = [
+        (percent(float(density)), *((NA, NA) if row is None else (_arrival(row), _later(row))))
+        for density, row in _down(found)
+    ]
+    head = ("density, %", "steps to match", "−\u00a0dense, steps")
+    note = (
+        f"Restricted means: T = {record.task.steps:,} where a seed never did; in brackets the "
+        "seeds that did. Steps count from the initial weights."
+    )
+    return Table("Steps until dense's level, less the margin, is held", head, tuple(rows), note)
+
+
+def _compressed(record: Record, found: Mapping[str, Any]) -> Table:
+    def schedule(divisor: int | None) -> str:
+        if divisor is None:
+            return "none"
+        steps = f"{record.task.steps // divisor:,}"
+        return f"T = {steps} steps" if divisor == 1 else f"T/{divisor} = {steps} steps"
+
+    names = [name for name in ("ticket", "dense", "reinit") if name in found]
+    rows = tuple((name, schedule(found[name])) for name in names)
+    rung = percent(found["density"])
+    caption = f"Shortest whole schedule that still matches dense at T, at {rung} % density"
+    return Table(caption, ("network", "schedule"), rows)

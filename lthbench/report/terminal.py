@@ -1,0 +1,123 @@
+"""Tables in a terminal."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lthbench.records.schema import Record
+from lthbench.report.answers import Answer, answers
+from lthbench.report.remarks import LISTED, Remark, remarks
+from lthbench.report.table import Table
+from lthbench.report.tables import CONTROLS, _scored
+from lthbench.report.terms import title
+
+WIDTH = 100  # columns of a terminal that tables are made for
+
+
+def terminal(record: Record, width: int = WIDTH) -> str:
+    """What `lthbench evaluate` prints; characters that every code page of a terminal has."""
+    good, dense, controls, cost = answers(record)
+    # One control more would not fit beside the others; its gap stands in the table of gaps.
+    first, *others = _scored(record, [kind for kind in CONTROLS if kind != "reinit-signs"])
+    lines = [title(record), ""]
+    lines += [_line(answer, width) for answer in (good, dense, controls)]
+    lines += ["", _text(first, width), ""]
+    lines += [_text(table, width) + "\n" for table in others]
+    lines += [_line(cost, width)]
+    lines += [_hung(remark.name, remark.text, width) for remark in shortened(remarks(record))]
+    return "\n".join(lines).translate(TERMINAL) + "\n"
+
+
+TERMINAL = str.maketrans({"−": "-", "…": "...", "\u00a0": " ", "≈": "~"})
+
+
+WIDER = str.maketrans({"≥": ">=", "≤": "<="})  # replaced before lines are broken
+
+
+UNBREAKABLE = re.compile(r"(?<=\d) %")
+
+
+HANG = 18
+
+
+PADDING = 2  # that tabulate adds to a column's head
+
+
+def _line(answer: Answer, width: int) -> str:
+    figure = f"{answer.name} {answer.value} {answer.spread}".strip()
+    return _hung(answer.question, "; ".join((figure, *answer.notes)), width)
+
+
+def _hung(name: str, text: str, width: int) -> str:
+    return wrapped(text, max(width, HANG + 20), f"{name:<{HANG}}", " " * HANG)
+
+
+def wrapped(text: str, width: int, first: str = "", others: str = "") -> str:
+    """Text on lines of a width; a number stays with its percent sign."""
+    return textwrap.fill(
+        UNBREAKABLE.sub("\u00a0%", text),
+        width,
+        initial_indent=first,
+        subsequent_indent=others,
+        break_on_hyphens=False,
+    )
+
+
+def shortened(found: Sequence[Remark]) -> list[Remark]:
+    """Remarks with no more failures than a reader takes in."""
+    failed = [remark for remark in found if remark.name == "Failed"]
+    kept = [remark for remark in found if remark.name != "Failed"] + failed[:LISTED]
+    if len(failed) > LISTED:
+        more = f"{len(failed) - LISTED} more; report.html lists them all"
+        kept.append(Remark("", more, warns=True))
+    return kept
+
+
+def _text(table: Table, width: int) -> str:
+    """Caption, grid and note; a grid that is too wide goes on below, its first column repeated."""
+    rows = tuple(tuple(text.translate(WIDER) for text in row) for row in table.rows)
+    table = replace(table, rows=rows, note=table.note.translate(WIDER))
+    parts = [wrapped(table.caption, width)]
+    parts += [_grid(table.head, table.rows, columns) for columns in _fitting(table, width)]
+    parts += [wrapped(table.note, width)] if table.note else []
+    return "\n".join(parts)
+
+
+def _fitting(table: Table, width: int) -> list[list[int]]:
+    """Which columns go side by side; each group starts with the first."""
+    widths = []
+    for column, head in enumerate(table.head):
+        heads = [len(line) + PADDING for line in stacked(head).split("\n")]
+        widths.append(max(*heads, *(len(row[column]) for row in table.rows)))
+    groups, used = [[0]], widths[0]
+    for column in range(1, len(widths)):
+        if used + 2 + widths[column] > width and len(groups[-1]) > 1:
+            groups.append([0])
+            used = widths[0]
+        groups[-1].append(column)
+        used += 2 + widths[column]
+    return groups
+
+
+def stacked(head: str) -> str:
+    """A column's head on the two lines that take least room."""
+    words = head.split(" ")
+    if len(head) <= 8 or len(words) == 1:
+        return head
+    cuts = [(" ".join(words[:i]), " ".join(words[i:])) for i in range(1, len(words))]
+    return "\n".join(min(cuts, key=lambda lines: max(map(len, lines))))
+
+
+def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int]) -> str:
+    from tabulate import tabulate
+
+    return tabulate(
+        [[row[column] for column in columns] for row in rows],
+        [stacked(head[column]) for column in columns],
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=["right"] * len(columns),
+    )
