@@ -1,1 +1,1 @@
-"""What several entries say together: comparisons, evidence, power."""
+"""Joint analysis of several entries: comparisons, evidence, power."""

@@ -1,9 +1,9 @@
-"""Hidden units in another order are the same network: how far masks agree up to such an order.
+"""Agreement of masks up to a permutation of hidden units, which leaves the network the same.
 
-The units of B are permuted, one group of a network after the other, so that it keeps as many of A's
-weights as possible (an assignment problem a group). A permutation that is fitted always adds
-overlap, to pairs of masks that have nothing in common too: the excess that it leaves means
-something only against pairs of other seeds, matched in the same way.
+The units of B are permuted, one group of the network after another, to keep as many of A's weights
+as possible (one assignment problem per group). A fitted permutation always adds overlap, even for
+masks with nothing in common, so the remaining excess is only meaningful relative to pairs of other
+seeds matched in the same way.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from lthbench.leaderboard.analysis.overlap_nulls import Floats, Masks
 from lthbench.protocol.task import Network
 
-SWEEPS = 2  # over all groups, from the input to the output
+SWEEPS = 2  # over all groups, from input to output
 Shapes = dict[str, tuple[int, ...]]
 Array = NDArray[np.float32]
 
 
 class Side(NamedTuple):
-    """One side of a group of units: an axis of a tensor that is seen in a shape."""
+    """One side of a group of units: an axis of a tensor viewed in a given shape."""
 
     name: str
     shape: tuple[int, ...]
@@ -35,10 +35,10 @@ Group = tuple[Side, ...]  # what one permutation of units moves
 
 
 def groups(spec: Network, shapes: Shapes) -> tuple[Group, ...]:
-    """The groups of units whose order is free, from the input to the output.
+    """Return the groups of units whose order is free, from input to output.
 
-    Of networks with a residual stream only the units inside a block: those of its MLP, or between
-    its two convolutions.
+    In networks with a residual stream, only the units inside a block are free: those of its MLP, or
+    those between its two convolutions.
     """
     names = list(shapes)
     if spec.family == "mlp":
@@ -48,7 +48,7 @@ def groups(spec: Network, shapes: Shapes) -> tuple[Group, ...]:
     if spec.family == "pair-mlp":
         embed, first, *_ = names
         units = shapes[embed][1]
-        # Both places of the first layer read one table.
+        # Both positions of the first layer read one table.
         read = Side(first, (shapes[first][0], shapes[first][1] // units, units), 2)
         chain = (_joined(shapes, a, b) for a, b in pairwise(names[1:]))
         return (Side(embed, shapes[embed], 1), read), *chain
@@ -59,13 +59,15 @@ def groups(spec: Network, shapes: Shapes) -> tuple[Group, ...]:
 
 
 def whole(spec: Network) -> bool:
-    """Whether every hidden unit is in a group."""
+    """Return whether every hidden unit is in a group."""
     return spec.family in ("mlp", "conv", "pair-mlp")
 
 
 def _joined(shapes: Shapes, before: str, after: str) -> Group:
-    """The units that one tensor makes and the next one reads; after a flattening each is read at
-    several places."""
+    """Return the group of units that one tensor produces and the next one reads.
+
+    After a flattening, each unit is read at several positions.
+    """
     units = shapes[before][0]
     rows, reads, *rest = shapes[after]
     read = (rows, units, reads // units, *rest)
@@ -73,9 +75,9 @@ def _joined(shapes: Shapes, before: str, after: str) -> Group:
 
 
 def matched(a: Sequence[Masks], b: Sequence[Masks], found: Sequence[Group]) -> Floats:
-    """The weights that each A and each B have in common once B's units are in A's order.
+    """Count the weights that each A and each B have in common once B's units are in A's order.
 
-    [seeds of A, seeds of B]; the same whichever of the two is called A.
+    The result is [seeds of A, seeds of B], and symmetric in A and B.
     """
     from lthbench.training.job import as_in_a_worker
 
@@ -116,13 +118,13 @@ def _matched(a: dict[str, Array], b: dict[str, Array], found: Sequence[Group]) -
 
 
 def _units(masks: dict[str, Array], side: Side) -> Array:
-    """A tensor with one row a unit."""
+    """Return a tensor with one row per unit."""
     seen = np.moveaxis(masks[side.name].reshape(side.shape), side.axis, 0)
     return np.ascontiguousarray(seen.reshape(len(seen), -1))
 
 
 def _common(a: Array, b: Array) -> Array:
-    """The weights that each unit of A has in common with each of B."""
+    """Count the weights that each unit of A has in common with each unit of B."""
     import torch
 
     product: Array = (torch.from_numpy(a) @ torch.from_numpy(b).T).numpy()

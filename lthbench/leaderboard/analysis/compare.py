@@ -1,7 +1,7 @@
-"""Two methods side by side, seed by seed: `lthbench compare A B`.
+"""Paired comparison of two methods, seed by seed: `lthbench compare A B`.
 
-The harness draws seeds and streams, so what two records share is compared in pairs. Records of two
-versions of a protocol are never compared. Definitions: protocol, section 10.
+The harness chooses seeds and streams, so what two records share is compared in pairs. Records of
+different protocol versions are never compared. Definitions: protocol, section 10.
 """
 
 from __future__ import annotations
@@ -31,19 +31,20 @@ def compare(a: str, b: str) -> Comparison:
     """Compare two methods on the tasks and seeds that both have.
 
     Args:
-        a, b: an entry or a method of the board, a record's or a bundle's file, or the folder of an
-            evaluation.
+        a: An entry or method of the board, the file of a record or bundle, or an evaluation's
+            folder.
+        b: The other method, in any of the same forms.
 
     Raises:
-        RecordError: for what is none of these, nothing that both have, or two versions of a
-            protocol.
+        RecordError: If an argument is none of these, if the two have nothing in common, or if their
+            protocol versions differ.
     """
     board = cache(entries.load)
     return of(side(a, board), side(b, board))
 
 
 def of(first: Side, second: Side) -> Comparison:
-    """Compare two sides that were read already; raises as `compare` does."""
+    """Compare two sides that have already been read; raises as `compare` does."""
     shared = [name for name in first.records if name in second.records]
     if not shared:
         raise RecordError(
@@ -103,7 +104,7 @@ def _on_task(name: str, a: Side, b: Side) -> OnTask:
 
 
 def _warnings(a: Record, b: Record) -> list[str]:
-    """What differs besides the methods."""
+    """List what differs besides the methods."""
     found = []
     digests = [record.reference.digest if record.reference else "" for record in (a, b)]
     if digests[0] != digests[1]:
@@ -125,7 +126,7 @@ def _warnings(a: Record, b: Record) -> list[str]:
 
 
 def _ran_with(record: Record, key: str) -> str:
-    """What a record's environment says under a key, of each seed where they differ."""
+    """Return a record's environment under a key, per seed where the seeds differ."""
     told = {record.environment_of(seed).get(key, NA) for seed in record.seeds}
     return ", ".join(plain(value, 40) for value in sorted(told))
 
@@ -137,7 +138,7 @@ def _option(record: Record, key: str) -> str:
 def _rungs(
     a: Record, b: Record, seeds: Sequence[int], kind: str, masks: Sequence[Masks]
 ) -> tuple[tuple[Rung, ...], str]:
-    """The rungs that both ladders have, and why overlaps are not told."""
+    """Return the rungs that both ladders have, and why overlaps are not reported."""
     tables_ = [record.model_dump(mode="json", exclude={"aggregates"}) for record in (a, b)]
     cells = [
         {(c["seed"], c["density"]): c for c in table["cells"] if _is(c, kind)} for table in tables_
@@ -173,7 +174,7 @@ def _score(table: Mapping[str, Any], cell: Mapping[str, Any] | None) -> float:
 
 
 def _overlap(masks: Sequence[Masks], seeds: Sequence[int], density: float) -> Interval | None:
-    """The pooled excess over chance, one value a seed; None if there is none to tell."""
+    """Return the pooled excess over chance, one value per seed; None if there is none to report."""
     from lthbench.tickets.overlap import overlap
 
     found = [overlap(*(read(seed, density) for read in masks)).pooled.excess for seed in seeds]
@@ -184,7 +185,7 @@ def _overlap(masks: Sequence[Masks], seeds: Sequence[int], density: float) -> In
 def _headline(
     a: Record, b: Record, seeds: Sequence[int], untrained: tuple[bool, bool]
 ) -> tuple[str, tuple[list[float], list[float]] | None]:
-    """What is compared first, one value a seed of each; None where either has none."""
+    """Return the leading quantity, one value per seed of each; None where either has none."""
     if untrained[0] != untrained[1]:
         return "", None
     found = [aggregate.headline(record.aggregates) for record in (a, b)]
@@ -202,13 +203,13 @@ def _headline(
 
 
 def _p(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> float | None:
-    """Two-sided by sign flips; None of too few units, or where a task has one seed."""
+    """Return the two-sided sign-flip p; None with too few units, or where a task has one seed."""
     units, fewest = sum(map(len, a)), min(map(len, a))
     return ranks.sign_flips(a, b) if units >= TESTED_FROM and fewest > 1 else None
 
 
 def _t(values: Sequence[float]) -> Interval:
-    """t over seeds; no bounds where all are alike, which tells no spread."""
+    """Return the t interval over seeds, without bounds where all values are equal."""
     found = intervals.t_interval(values)
     return Interval(found.mean, None, None, found.n) if intervals.alike(values) else found
 
@@ -223,7 +224,7 @@ def _cost(record: Record) -> float | None:
 
 
 def _suite(told: Sequence[OnTask]) -> tuple[Interval | None, float | None]:
-    """The difference of mean retention over the shared tasks that may be ranked, and its p."""
+    """Return the difference of mean retention over the shared rankable tasks, and its p."""
     values = [task.values for task in told if task.headline and task.counts]
     if len(values) < 2:
         return None, None

@@ -1,4 +1,4 @@
-"""What a comparison came to, and how it is printed."""
+"""The result of a comparison, and how it is printed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOO_FEW = "too few seeds for a test"
 
 @dataclass(frozen=True)
 class Rung:
-    """One density: scores' paired difference (of fractions), and the masks' excess overlap."""
+    """One density: the paired difference of scores (fractions) and the masks' excess overlap."""
 
     density: float
     a: float
@@ -34,16 +34,18 @@ class OnTask:
     """Two records of one task.
 
     Attributes:
-        seeds: those that both hold.
-        measure: what a rung's score is called: "accuracy" or "area".
-        what: what the headline is: "retention", "above erk" (points), or of untrained tickets
-            "accuracy"; "" where the two have no kind in common.
-        headline: of a, of b, and their paired difference; None where either has none.
-        counts: whether the headline is a retention, so that it counts for the suite.
-        p: two-sided, by sign flips; None below eight seeds.
-        matching, cost, division: of a and of b.
-        overlap: "" where the rungs tell it, else why they do not.
-        warnings: what makes the two less than comparable.
+        seeds: Seeds that both records hold.
+        measure: What a rung's score is called: "accuracy" or "area".
+        what: What the headline is: "retention", "above erk" (points), or "accuracy" for untrained
+            tickets; "" where the two have no kind in common.
+        headline: Of a, of b, and their paired difference; None where either has none.
+        counts: Whether the headline is a retention, so that it counts for the suite.
+        p: Two-sided, by sign flips; None below eight seeds.
+        matching: Of a and of b.
+        cost: Of a and of b.
+        division: Of a and of b.
+        overlap: "" where the rungs report it, otherwise why they do not.
+        warnings: What limits the comparability of the two.
     """
 
     task: str
@@ -68,9 +70,9 @@ class Comparison:
     """What two methods have in common, compared.
 
     Attributes:
-        difference: of the mean retention over the shared tasks that may be ranked; None of one.
-        p: of "no difference", two-sided, by sign flips of all (task, seed) pairs.
-        alone: tasks that only one of the two has.
+        difference: Of the mean retention over the shared rankable tasks; None with only one task.
+        p: Of "no difference", two-sided, by sign flips of all (task, seed) pairs.
+        alone: Tasks that only one of the two has.
     """
 
     a: str
@@ -81,11 +83,11 @@ class Comparison:
     alone: Mapping[str, str]
 
     def text(self) -> str:
-        """What is printed."""
+        """Return the printed text."""
         return _text(self)
 
     def json(self) -> str:
-        """Every figure, one line."""
+        """Return every figure as one line of JSON."""
         return canonical_json(asdict(self)).decode().rstrip("\n")
 
 
@@ -193,7 +195,7 @@ def _grid(table: Table) -> str:
 
 
 def _value(found: Interval, digits: int, scale: float) -> str:
-    """A mean with half the width of its interval."""
+    """Format a mean with the half-width of its interval."""
     text = number(scale * found.mean, digits)
     if found.low is None or found.high is None:
         return text

@@ -1,4 +1,4 @@
-"""What two methods' tickets say about the conjecture that they find the same subnetworks."""
+"""What two methods' tickets say about the conjecture that both find the same subnetworks."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ __all__ = ["RULES_VERSION", "Evidence", "Rule", "Saved", "evidence", "load", "ru
 def evidence(
     a: str | Path, b: str | Path, *, save: bool = False, home: Path | None = None
 ) -> Evidence:
-    """Overlaps, nulls and verdicts of two methods on every task that both have tickets of.
+    """Compute overlaps, nulls and verdicts on every task for which both methods have tickets.
 
     Args:
-        a, b: each an entry of the board, the file of a bundle, or an evaluation's folder.
-        save: keep it for the site, under `home` or leaderboard/evidence; of entries alone.
+        a: An entry of the board, the file of a bundle, or an evaluation's folder.
+        b: The other method, in any of the same forms.
+        save: Whether to keep the result for the site; only possible for entries.
+        home: Where to save; leaderboard/evidence by default.
 
     Raises:
-        RecordError: if one is none of these, its tickets are not those of its record, or the two
-            have no task in common.
-        UsageError: with save, for what is no entry of the board.
+        RecordError: If an argument is none of these, its tickets are not those of its record, or
+            the two have no task in common.
+        UsageError: If `save` is set for something that is not an entry of the board.
     """
     from lthbench.leaderboard.analysis import measure, sources
     from lthbench.leaderboard.board import entries

@@ -1,7 +1,7 @@
-"""What evidence is kept as: one JSON for a pair of entries on a task, computed again when read.
+"""Saved evidence: one JSON file per pair of entries and task, recomputed when read.
 
-A file holds what was measured (tables of overlaps by pair of seeds, differences by seed) and all
-that follows from it. Reading one computes that again and refuses a number that was edited.
+A file holds the measurements (tables of overlaps by pair of seeds, differences by seed) and
+everything that follows from them. Reading recomputes the latter and rejects edited numbers.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from lthbench.leaderboard.analysis import schema, verdicts
 from lthbench.leaderboard.analysis.schema import Saved, Side
 from lthbench.leaderboard.analysis.verdicts import Estimate
 
-SIZE_LIMIT = 2**20  # bytes of a file that is read at all
+SIZE_LIMIT = 2**20  # maximum bytes of a file
 
 
 def folder() -> Path:
-    """Where saved evidence lies."""
+    """Return the folder of saved evidence."""
     return shipped("leaderboard") / "evidence"
 
 
 def write(saved: Saved, home: Path) -> Path:
-    """Write one file whole, and say where."""
+    """Write one file atomically and return its path."""
     path = home / saved.file
     write_whole(path, canonical_json(saved.model_dump(mode="json")))
     return path
 
 
 def load(home: Path | None = None) -> tuple[Saved, ...]:
-    """All saved evidence by task, then by the names of the pair; none where there is no folder.
+    """Read all saved evidence, by task and then by the names of the pair; empty without a folder.
 
     Raises:
-        RecordError: naming the file and the place of what does not fit.
+        RecordError: If something does not fit; names the file and the place in it.
     """
     home = folder() if home is None else home
     return tuple(read(path) for path in sorted(home.glob("*/*.json")))
 
 
 def read(path: Path) -> Saved:
-    """One file, checked: its form, its place, and that every figure follows from the measured ones.
+    """Read one file; check its form, its path, and that every figure follows from the measurements.
 
     Raises:
-        RecordError: naming the file and the place of what does not fit.
+        RecordError: If something does not fit; names the file and the place in it.
     """
     again = "save it again with `lthbench evidence A B --save`"
     try:
@@ -76,7 +76,7 @@ def read(path: Path) -> Saved:
 
 
 def _check(path: Path, saved: Saved, again: str) -> None:
-    """Compute again what follows from the tables and the values by seed."""
+    """Recompute what follows from the tables and the values by seed."""
     try:
         computed = _again(saved).model_dump(mode="json")
     except (ValueError, ArithmeticError, IndexError) as error:

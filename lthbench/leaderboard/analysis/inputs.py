@@ -1,4 +1,4 @@
-"""What the arguments of `lthbench compare` name: records, and masks where they are at hand."""
+"""Resolution of the arguments of `lthbench compare`: records, and masks where available."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Masks = Callable[[int, float], "dict[str, Tensor]"]  # by seed and density
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two: its records by task, and how its masks are read, where they are at hand."""
+    """One of the two sides: its records by task, and how to read its masks where available."""
 
     name: str
     records: Mapping[str, Record]
@@ -32,13 +32,14 @@ class Side:
 
 
 def side(name: str, board: Callable[[], Board] | None = None) -> Side:
-    """What an argument of `lthbench compare` names.
+    """Resolve an argument of `lthbench compare`.
 
     Args:
-        board: gives the board, which is read only if it is needed; the shipped one by default.
+        name: An entry or method of the board, a file, or an evaluation's folder.
+        board: Returns the board, read only if needed; the shipped one by default.
 
     Raises:
-        RecordError: if it names nothing.
+        RecordError: If `name` matches nothing.
     """
     board, path = board or entries.load, Path(name)
     if path.is_dir():
@@ -58,7 +59,7 @@ def side(name: str, board: Callable[[], Board] | None = None) -> Side:
 
 
 def _of_file(path: Path, board: Callable[[], Board]) -> Side:
-    """A record's file: an entry of the board, or one that lies in an evaluation's folder."""
+    """Resolve a record's file: an entry of the board, or a record in an evaluation's folder."""
     record = read_record(path)
     if path.name == "record.json":
         return _of_folder(path.parent.parent, [record])
@@ -115,7 +116,7 @@ def _of_entries(name: str, chosen: Sequence[Entry]) -> Side:
 
 
 def _at_hand(entry: Entry) -> archive.Bundle | None:
-    """An entry's bundle if it lies on this machine: nothing is fetched for a comparison."""
+    """Return an entry's bundle if it is on this machine; comparisons download nothing."""
     named = entry.record.bundle
     if named is None:
         return None
@@ -133,6 +134,6 @@ def _one(record: Record) -> str:
 
 
 def _name(records: Mapping[str, Record]) -> str:
-    """One record's entry, or a method with the digest of its source."""
+    """Return the record's entry, or the method with the digest of its source."""
     first, *others = records.values()
     return f"{first.method.name}--{first.method.digest[:8]}" if others else _one(first)

@@ -1,4 +1,4 @@
-"""From two methods' masks on one task to the figures of a pair: what is kept, and what is not."""
+"""Measurements of a pair from two methods' masks on one task, and what cannot be measured."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Pair = tuple[Tickets, Tickets]
 
 
 def pairs(a: Mapping[str, Tickets], b: Mapping[str, Tickets]) -> tuple[tuple[Pair, ...], str]:
-    """The tickets on each task that both have, in the order of their names; what was left out."""
+    """Return the tickets on each shared task, in order of name, and what was left out."""
     found, left_out = [], []
     for name in sorted(a.keys() & b.keys()):
         first, second = sorted((a[name], b[name]), key=lambda side: side.id)
@@ -48,10 +48,10 @@ def pairs(a: Mapping[str, Tickets], b: Mapping[str, Tickets]) -> tuple[tuple[Pai
 
 
 def of_pair(a: Tickets, b: Tickets) -> Saved:
-    """Everything that two methods' tickets and records say on one task.
+    """Measure everything that two methods' tickets and records say on one task.
 
     Raises:
-        RecordError: if the task is not the one of this version, or masks do not fit its network.
+        RecordError: If the task is not the one of this version, or masks do not fit its network.
     """
     protocol = _protocol(a)
     common = a.places & b.places
@@ -102,7 +102,7 @@ def _protocol(side: Tickets) -> Task:
 def _fitting(
     side: Tickets, seed: int, density: float, shapes: Mapping[str, tuple[int, ...]]
 ) -> Masks:
-    """One ticket's masks in the order of the network."""
+    """Return one ticket's masks in the order of the network."""
     found = side.masks((seed, density))
     if {name: mask.shape for name, mask in found.items()} != shapes:
         raise RecordError(
@@ -113,7 +113,7 @@ def _fitting(
 
 
 def _matched(found: Overlaps, common: Floats) -> Floats:
-    """The excess with the hidden units in the best order; counts are those of the layers still."""
+    """Return the excess with hidden units in the best order; the layers' counts stay the same."""
     expected, most, sums = (together(found.layers, of) for of in ("expected", "most", "sums"))
     return excess(common, expected, most, sums)
 
@@ -151,7 +151,7 @@ def _row(layer: Layer) -> LayerRow:
 
 
 def _mean(values: Floats) -> float | None:
-    """None where a seed has no value."""
+    """Return the mean; None where a seed has no value."""
     return float(values.mean()) if np.isfinite(values).all() else None
 
 
@@ -179,7 +179,7 @@ def _matching(protocol: Task, any_groups: bool) -> str:
 
 
 def not_measured(protocol: Task) -> tuple[Missing, ...]:
-    """What the conjecture also speaks of, and why tickets and records do not tell it."""
+    """List further evidence the conjecture calls for, and why tickets and records lack it."""
     no_weights = "a bundle holds masks and starts, no final weights; nothing was trained here"
     rows = [
         ("sign agreement of final weights", no_weights),

@@ -1,9 +1,9 @@
 """How far the masks of two methods keep the same weights, against three nulls.
 
-At one density, seeds of A by seeds of B: a table a layer. The excess of a pair of masks is
-e = (J - J0) / (Jmax - J0), with J their Jaccard index, J0 its value at the expected intersection
-and Jmax = min / max of the two counts: 0 at the null, at most 1. Which intersection is expected is
-what the nulls differ in.
+At one density there is one table per layer, seeds of A by seeds of B. The excess of a pair of masks
+is e = (J - J0) / (Jmax - J0), where J is their Jaccard index, J0 its value at the expected
+intersection and Jmax = min / max of the two counts: 0 at the null, at most 1. The nulls differ in
+the expected intersection.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Masks = Mapping[str, Bools]
 Floats32 = NDArray[np.float32]
 Weights = Mapping[str, Floats32]
 
-# Ten strata of |theta_0| in each layer, cut at these quantiles of the kept entries: close at the
-# lower end, where one stratum holds all the small weights that nobody keeps.
+# Ten strata of |theta_0| in each layer, cut at these quantiles of the kept entries: finer at the
+# lower end, where otherwise one stratum would hold all the small weights that nobody keeps.
 CUTS = (0.01, 0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.75, 0.9)
 EXACT = 2**24  # counts below it are exact in float32
-NONE = 1e-12  # a room between J0 and Jmax below this is none
-LEAST_ROOM = 0.03  # above the other nulls: what is left of less tells nothing
+NONE = 1e-12  # treat a smaller gap between J0 and Jmax as none
+LEAST_ROOM = 0.03  # for the other nulls: a smaller remaining gap is uninformative
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,11 @@ class Layer:
     """Counts of one layer: kept in A and in B by seed, in both by pair of seeds.
 
     Attributes:
-        a, b: [seeds].
-        both: [seeds of A, seeds of B].
-        stratified: [seeds], the intersection that is expected of a seed's own pair if the kept
-            entries were drawn at random within each stratum of its |theta_0|.
+        a: [seeds], kept in A.
+        b: [seeds], kept in B.
+        both: [seeds of A, seeds of B], kept in both.
+        stratified: [seeds], the expected intersection of a seed's own pair if the kept entries were
+            drawn at random within each stratum of its |theta_0|.
     """
 
     name: str
@@ -55,7 +56,7 @@ class Layer:
 
     @cached_property
     def most(self) -> Floats:
-        """The highest intersections that the counts allow."""
+        """The largest intersections that the counts allow."""
         return np.minimum.outer(self.a, self.b)
 
     @cached_property
@@ -77,9 +78,9 @@ class Overlaps:
     """The overlap of two methods at one density; NaN where there is nothing to overlap.
 
     Attributes:
-        excess: [seeds of A, seeds of B] over the hypergeometric null, layers pooled.
-        same_start: [seeds] over the null of the same start, layers pooled.
-        profile: [seeds] how far the two profiles of layer densities are apart.
+        excess: [seeds of A, seeds of B], over the hypergeometric null, layers pooled.
+        same_start: [seeds], over the null of the same start, layers pooled.
+        profile: [seeds], the distance between the two profiles of layer densities.
     """
 
     layers: tuple[Layer, ...]
@@ -92,6 +93,8 @@ def overlaps(a: Sequence[Masks], b: Sequence[Masks], thetas: Sequence[Weights]) 
     """Compare the masks of the same seeds, in one order.
 
     Args:
+        a: Masks of the first method, one item per seed.
+        b: Masks of the second method, one item per seed.
         thetas: theta_0 of each seed.
     """
     layers = tuple(
@@ -102,12 +105,12 @@ def overlaps(a: Sequence[Masks], b: Sequence[Masks], thetas: Sequence[Weights]) 
 
 
 def strata_of(a: Bools, b: Bools, theta: Floats32) -> NDArray[np.int64]:
-    """The stratum of each entry of a layer, by the size of its initial weight; all are flat.
+    """Return the stratum of each entry of a layer, by the size of its initial weight; all flat.
 
     The cuts are quantiles of |theta_0| among the entries that A or B keeps. Ten parts of equal size
-    would do for dense masks alone: those of 2 % lie in the uppermost tenth, within which two
-    methods that look at nothing but size would agree by .6 (simulated, with noise of .15 standard
-    deviations); here they agree by .02 at most.
+    would suit dense masks only: masks of 2 % lie in the top tenth, within which two methods that
+    look only at magnitude would agree by .6 (simulated, with noise of .15 standard deviations);
+    here they agree by .02 at most.
     """
     sizes = np.abs(theta)
     kept = np.concatenate([sizes[a], sizes[b]])
@@ -118,7 +121,7 @@ def strata_of(a: Bools, b: Bools, theta: Floats32) -> NDArray[np.int64]:
 
 
 def _stratified(a: Bools, b: Bools, theta: Floats32) -> float:
-    """The intersection that is expected if both keep at random within each stratum."""
+    """Return the expected intersection if both keep at random within each stratum."""
     strata = strata_of(a, b, theta)
     counts = [
         np.bincount(strata[chosen], minlength=len(CUTS) + 1).astype(np.float64)
@@ -145,9 +148,17 @@ def _layer(name: str, a: Sequence[Bools], b: Sequence[Bools], thetas: Sequence[F
 def excess(
     both: Floats, expected: Floats, most: Floats, sums: Floats, least_room: float = NONE
 ) -> Floats:
-    """e of intersections, of those that are expected, of the most that the counts allow.
+    """Return the excess e for arrays of intersections.
 
-    sums: kept in A plus kept in B. NaN where nothing is kept, or J0 is too near to Jmax.
+    Args:
+        both: Observed intersections.
+        expected: Intersections expected under the null.
+        most: The largest intersections that the counts allow.
+        sums: Kept in A plus kept in B.
+        least_room: Smallest usable gap between J0 and Jmax.
+
+    Returns:
+        The excess; NaN where nothing is kept, or J0 is too close to Jmax.
     """
 
     def jaccard(common: Floats) -> Floats:
@@ -159,32 +170,37 @@ def excess(
 
 
 def pooled(layers: Sequence[Layer]) -> Floats:
-    """The excess of all layers together, over the sum of their own expectations."""
+    """Return the excess of all layers together, relative to the sum of their expectations."""
     names = ("both", "expected", "most", "sums")
     both, expected, most, sums = (together(layers, of) for of in names)
     return excess(both, expected, most, sums)
 
 
 def pooled_same_start(layers: Sequence[Layer]) -> Floats:
-    """The excess of each seed's own pair over the null of the same start, [seeds]."""
+    """Return the excess of each seed's own pair over the null of the same start, [seeds]."""
     own = [np.diag(together(layers, of)) for of in ("both", "most", "sums")]
     return excess(own[0], together(layers, "stratified"), own[1], own[2], LEAST_ROOM)
 
 
 def together(layers: Sequence[Layer], of: str) -> Floats:
-    """A figure of all layers together, by the name it has in one."""
+    """Sum a figure over all layers, by its name in one layer."""
     total: Floats = np.sum([getattr(layer, of) for layer in layers], axis=0)
     return total
 
 
 def over_other_seeds(table: Floats) -> Floats:
-    """What each seed's own pair has beyond other seeds' pairs, as a share of what is left to 1.
+    """Return how far each own pair exceeds other seeds' pairs, as a share of what is left to 1.
 
-    table: [n, n] excesses of A's seeds by B's. A seed's value is its own cell less what its row
-    and its column have elsewhere, plus the mean of all cells off the diagonal, over 1 less that
-    mean: what only this A has in common with this B, whatever each shares with everyone. The mean
-    over seeds is (mean on the diagonal - mean off it) / (1 - mean off it). NaN for one seed, and
-    where other seeds' masks are the same already.
+    A seed's value is its own cell minus the means of the rest of its row and column, plus the mean
+    of all off-diagonal cells, divided by 1 minus that mean: what only this A shares with this B,
+    beyond what each shares with everyone. The mean over seeds is
+    (mean on the diagonal - mean off it) / (1 - mean off it).
+
+    Args:
+        table: [n, n] excesses, A's seeds by B's.
+
+    Returns:
+        [n]; NaN for one seed, and where other seeds' masks are already the same.
     """
     n = len(table)
     if n < 2:
@@ -197,7 +213,7 @@ def over_other_seeds(table: Floats) -> Floats:
 
 
 def _profile(layers: Sequence[Layer]) -> Floats:
-    """Total variation between the two shares of kept weights by layer, [seeds].
+    """Return the total variation between the two shares of kept weights by layer, [seeds].
 
     0: the same share of the kept weights lies in each layer; 1: no layer holds weights of both.
     """

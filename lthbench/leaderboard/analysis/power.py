@@ -1,17 +1,17 @@
-"""What records can tell: how many pairs of methods a task or a suite separates, at how many seeds.
+"""Statistical power of records: how many pairs of methods are separable, at how many seeds.
 
 A parametric bootstrap (protocol, section 10.3). The unit is the seed: on each task a method's
-values are its mean in the records plus a residual, and the residuals of all methods on one seed are
-one Gaussian vector with the covariance that they have in the records, for methods are paired by
-seed. Data for n seeds are n such vectors a task, and go through the test of the boards: step-down
-max-T over sign flips of (task, seed) units at .05. The means are taken as they were estimated, so
-that pairs which only noise parts count for a little too much.
+values are its mean in the records plus a residual, and the residuals of all methods on one seed
+form one Gaussian vector with the covariance observed in the records, since methods are paired by
+seed. Data for n seeds are n such vectors per task, and go through the test of the boards: step-down
+max-T over sign flips of (task, seed) units at .05. The estimated means are taken as true, so pairs
+that only noise separates count slightly too much.
 
-n units have 2^(n-1) flips that differ, so that below eight nothing, or hardly anything, can reach
-.05 by sign flips. There Holm's step-down over paired t statistics (Welch-Satterthwaite over several
-tasks) is used, which holds whatever the covariance. A max-T whose null is bootstrapped from the
-few seeds themselves does not: with ten methods alike it finds a difference in 11 % of trials at
-three seeds, and in 6 to 10 % at five, because residuals of so few seeds span too few dimensions.
+With n units there are 2^(n-1) distinct flips, so below eight units almost nothing can reach .05 by
+sign flips. There, Holm's step-down over paired t statistics (Welch-Satterthwaite over several
+tasks) is used, which is valid under any covariance. A max-T whose null is bootstrapped from the few
+seeds themselves is not: with ten equal methods it finds a difference in 11 % of trials at three
+seeds, and in 6 to 10 % at five, because residuals of so few seeds span too few dimensions.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from lthbench.report import formats, terminal
 from lthbench.report.table import Table
 
 FloatArray = NDArray[np.float64]
-SEEDS = (3, 5, 10)  # numbers of seeds that are foreseen
+SEEDS = (3, 5, 10)  # numbers of seeds considered
 DIFFERENCES = (0.05, 0.1, 0.2)  # of retention
-WANTED = 0.8  # probability of finding one
+WANTED = 0.8  # probability of detecting one
 LEAST_FLIPPED = 8  # units from which sign flips are used
-SIMULATED, LEAST = 200, 20  # draws of a whole board; at least, where it has many pairs
-ALL_PAIRS = 4_500  # of all draws together, beyond the least
-FLIPS = 1_999  # of each draw, where not all are tried
-DRAWN = 1_000  # draws from which the seeds that a difference takes follow
-MOST = 100  # seeds that are tried
-MANY = 40  # methods above which nothing is told: pairs grow as their square
+SIMULATED, LEAST = 200, 20  # minimum draws of a whole board, for boards with many pairs
+ALL_PAIRS = 4_500  # of all draws together, above the minimum
+FLIPS = 1_999  # per draw, where not all are enumerated
+DRAWN = 1_000  # draws for estimating the seeds that a difference requires
+MOST = 100  # largest number of seeds tried
+MANY = 40  # methods above which nothing is reported, since pairs grow quadratically
 TINY = float(np.finfo(np.float64).tiny)
 
 
@@ -57,8 +57,8 @@ class Run:
 
     Attributes:
         what: "retention", or "above erk", which is ticket - erk in points.
-        values: one a seed, by seed.
-        own: how many published seeds the task has.
+        values: One value per seed, by seed.
+        own: Number of published seeds of the task.
     """
 
     task: str
@@ -70,20 +70,20 @@ class Run:
 
 @dataclass(frozen=True)
 class Power:
-    """What one task, or a suite's tasks together, can tell.
+    """What one task, or a suite's tasks together, can resolve.
 
     Attributes:
-        name: of the task or the suite.
-        what: whose differences are told: "retention" or "above erk".
-        tasks: those that count.
-        methods: those that have values on each of them.
-        seeds: seeds in the records that these methods share, for each task.
-        pairs: of methods.
-        apart: pairs that the records themselves separate.
-        expected: pairs that are separated on average, by the number of seeds of each task.
-        own: the same at each task's number of published seeds.
-        needed: by difference of retention, the seeds of each task at which the average pair
-            is found with probability .8; None: more than 100. Empty for other headlines.
+        name: Name of the task or the suite.
+        what: The compared quantity: "retention" or "above erk".
+        tasks: Tasks that count.
+        methods: Methods with values on each of them.
+        seeds: Seeds in the records that these methods share, for each task.
+        pairs: Number of pairs of methods.
+        apart: Pairs that the records themselves separate.
+        expected: Pairs separated on average, by the number of seeds of each task.
+        own: The same at each task's number of published seeds.
+        needed: By difference of retention, the seeds of each task at which the average pair
+            is detected with probability .8; None: more than 100. Empty for other headlines.
     """
 
     name: str
@@ -99,12 +99,16 @@ class Power:
 
 
 def power(name: str, runs: Sequence[Run]) -> Power | None:
-    """What the methods' values on one or several tasks can tell; None of fewer than two methods,
-    more than 40, or fewer than three seeds in common.
+    """Estimate what the methods' values on one or several tasks can resolve.
 
     Args:
-        name: of the task or the suite, which names the random stream too.
-        runs: one for each task and method, all of one headline; others' tasks are left out.
+        name: Name of the task or the suite, which also names the random stream.
+        runs: One run for each task and method, all of one headline; methods missing from a task are
+            left out.
+
+    Returns:
+        The power; None with fewer than two or more than 40 methods, or with fewer than three seeds
+        in common.
     """
     tasks = tuple(dict.fromkeys(run.task for run in runs))
     there = {(run.task, run.method): run for run in runs}
@@ -136,27 +140,30 @@ def power(name: str, runs: Sequence[Run]) -> Power | None:
 
 
 def _values(runs: Sequence[Run]) -> FloatArray:
-    """Values (methods, seeds) on the seeds that all have."""
+    """Return values (methods, seeds) on the seeds that all have."""
     shared = sorted(set.intersection(*(set(run.values) for run in runs)))
     return np.array([[run.values[seed] for seed in shared] for run in runs], dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class World:
-    """One task as the records estimate it: means (methods,), and residuals (seeds, methods) over
-    the root of seeds - 1, whose products are the covariance."""
+    """One task as estimated from the records.
+
+    Holds means (methods,) and residuals (seeds, methods) divided by the root of seeds - 1, whose
+    products are the covariance.
+    """
 
     means: FloatArray
     residuals: FloatArray
 
     @classmethod
     def of(cls, values: FloatArray) -> World:
-        """From values (methods, seeds)."""
+        """Estimate a world from values (methods, seeds)."""
         means = values.mean(axis=1)
         return cls(means, (values - means[:, None]).T / np.sqrt(values.shape[1] - 1))
 
     def draw(self, generator: np.random.Generator, draws: int, count: int) -> FloatArray:
-        """Residuals (draws, methods, count) of that many new seeds."""
+        """Draw residuals (draws, methods, count) of `count` new seeds."""
         normal = generator.standard_normal((draws, count, len(self.residuals)))
         return np.swapaxes(normal @ self.residuals, 1, 2)
 
@@ -165,10 +172,10 @@ class World:
 
 
 def apart(tasks: Sequence[FloatArray]) -> NDArray[np.bool_]:
-    """Which pairs of methods differ at .05, adjusted for all pairs; in the order of triu_indices.
+    """Test which pairs of methods differ at .05, adjusted for all pairs, in order of triu_indices.
 
     Args:
-        tasks: for each task values (methods, seeds), of the same methods.
+        tasks: Values (methods, seeds) of each task, for the same methods.
     """
     sizes = tuple(values.shape[1] for values in tasks)
     if sum(sizes) >= LEAST_FLIPPED:
@@ -180,15 +187,15 @@ def apart(tasks: Sequence[FloatArray]) -> NDArray[np.bool_]:
 
 @lru_cache(maxsize=4)
 def _flips(units: int) -> FloatArray:
-    """The same flips for every draw, as for all pairs of a board."""
+    """Return the same flips for every draw, as for all pairs of a board."""
     return ranks.signs(units, FLIPS)
 
 
 def _paired(tasks: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Mean difference, its variance and its degrees of freedom, (…, pairs), over tasks' means.
+    """Return mean difference, variance and degrees of freedom, (…, pairs), of the means over tasks.
 
     Args:
-        tasks: values (…, methods, seeds).
+        tasks: Values (…, methods, seeds).
     """
     first, second = np.triu_indices(tasks[0].shape[-2], 1)
     mean, variance, spread = np.zeros(()), np.zeros(()), np.zeros(())
@@ -207,7 +214,10 @@ def _paired(tasks: Sequence[FloatArray]) -> tuple[FloatArray, FloatArray, FloatA
 
 
 def _two_sided(mean: FloatArray, variance: FloatArray, freedom: FloatArray) -> FloatArray:
-    """p of a t statistic. Where nothing varies freedom is 0 over 0: 1 stands for it."""
+    """Return the two-sided p of a t statistic.
+
+    Where nothing varies, freedom is 0 / 0, and 1 is used instead.
+    """
     from scipy import special
 
     t = np.abs(mean) / np.sqrt(variance)
@@ -215,7 +225,7 @@ def _two_sided(mean: FloatArray, variance: FloatArray, freedom: FloatArray) -> F
 
 
 def _holm(p: FloatArray) -> FloatArray:
-    """Adjusted p of each pair, by Holm's step-down (1979)."""
+    """Adjust the p of each pair by Holm's step-down (1979)."""
     order = np.argsort(p)
     found = np.empty_like(p)
     found[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
@@ -226,7 +236,7 @@ def _holm(p: FloatArray) -> FloatArray:
 
 
 def _expected(name: str, worlds: Sequence[World], counts: Sequence[int]) -> float:
-    """How many pairs are apart on average, with so many seeds of each task."""
+    """Return how many pairs are separated on average, with `counts` seeds of each task."""
     generator = streams.generator(0, "power", name, *counts)
     methods = len(worlds[0].means)
     draws = min(SIMULATED, max(LEAST, ALL_PAIRS // (methods * (methods - 1) // 2)))
@@ -239,11 +249,12 @@ def _expected(name: str, worlds: Sequence[World], counts: Sequence[int]) -> floa
 
 
 def needed(name: str, worlds: Sequence[World], difference: float) -> int | None:
-    """The fewest seeds of each task at which a difference is found with probability .8.
+    """Return the fewest seeds of each task at which a difference is detected with probability .8.
 
-    One pair differs by it in the mean over tasks, no other pair does; averaged over all pairs, for
-    their spreads are not alike. It is found where it exceeds what the largest statistic of all
-    pairs exceeds in 5 % of draws without any difference. None: more than 100.
+    One pair differs by this amount in the mean over tasks, and no other pair does; the result is
+    averaged over all pairs, since their spreads differ. A difference is detected if it exceeds the
+    value that the largest statistic of all pairs exceeds in 5 % of draws without any difference.
+    None: more than 100.
     """
     low, high = intervals.MIN_SEEDS, MOST
     if _found(name, worlds, high, difference) < WANTED:
@@ -258,7 +269,7 @@ def needed(name: str, worlds: Sequence[World], difference: float) -> int | None:
 
 
 def _found(name: str, worlds: Sequence[World], count: int, difference: float) -> float:
-    """The probability that a difference of one pair is found with so many seeds of each task."""
+    """Return the probability of detecting one pair's difference with `count` seeds per task."""
     generator = streams.generator(0, "power", name, "needed", count)
     drawn = [world.draw(generator, DRAWN, count) for world in worlds]
     mean, variance, freedom = _paired(drawn)
@@ -275,15 +286,16 @@ def _found(name: str, worlds: Sequence[World], count: int, difference: float) ->
 def of_suite(
     suite: str, baselines: Sequence[str] = (), folders: Sequence[Path] = ()
 ) -> tuple[Power, ...]:
-    """What each task of a suite can tell, and then all together.
+    """Estimate the power of each task of a suite, and then of all together.
 
     Args:
-        baselines: methods by name; all trained ones but references by default.
-        folders: of records, or of evaluations (final or not); the leaderboard by default.
+        suite: Name of the suite.
+        baselines: Methods by name; all trained ones except references by default.
+        folders: Folders of records or of evaluations (final or not); the leaderboard by default.
 
     Raises:
-        UsageError: for a method of which there is no record.
-        RecordError: for records that do not go together.
+        UsageError: If a method has no record.
+        RecordError: If the records do not belong together.
     """
     tasks = load_suite(suite).tasks
     runs = _of_folders(folders, tasks, baselines) if folders else _of_board(suite)
@@ -295,7 +307,7 @@ def of_suite(
 
 
 def powers(suite: str, tasks: Sequence[str], runs: Sequence[Run]) -> tuple[Power, ...]:
-    """What each task can tell, and, where there are several of retention, all of these together."""
+    """Estimate the power of each task, and, with several retention tasks, of these together."""
     by_task = {task: [run for run in runs if run.task == task] for task in tasks}
     found = [(task, power(task, mine)) for task, mine in by_task.items() if mine]
     told = [each for _, each in found if each]
@@ -307,7 +319,7 @@ def powers(suite: str, tasks: Sequence[str], runs: Sequence[Run]) -> tuple[Power
 
 
 def of_standings(found: Sequence[Standing], suite: str) -> tuple[Power, ...]:
-    """What the accepted records of a suite's board can tell, those with all published seeds."""
+    """Estimate the power of a suite's accepted records that have all published seeds."""
     return powers(suite, load_suite(suite).tasks, _of_rows(found, suite, ("accepted",)))
 
 
@@ -318,7 +330,7 @@ def _of_board(suite: str) -> list[Run]:
 
 
 def _of_rows(found: Sequence[Standing], suite: str, states: Sequence[State]) -> list[Run]:
-    """The entries of the widest board that are no references and of the board's protocol."""
+    """Return runs of the widest board's non-reference entries under the board's protocol."""
     rows = [
         row
         for standing in found
@@ -342,7 +354,7 @@ def _of_rows(found: Sequence[Standing], suite: str, states: Sequence[State]) -> 
 def _of_folders(
     folders: Sequence[Path], tasks: Sequence[str], baselines: Sequence[str]
 ) -> list[Run]:
-    """Runs of every record that lies in a folder: a leaderboard's, or evaluations'."""
+    """Return runs of every record in the folders, of a leaderboard or of evaluations."""
     runs: dict[tuple[str, str], tuple[Run, Path]] = {}
     for path in [path for folder in folders for path in _files(folder)]:
         record = read_record(path)
@@ -364,7 +376,7 @@ def _of_folders(
 
 
 def _files(folder: Path) -> list[Path]:
-    """The records of a folder: `record.json` of evaluations, or a board's `TASK/NAME--….json`."""
+    """Return a folder's records: `record.json` of evaluations, or a board's `TASK/NAME--….json`."""
     found = sorted({*folder.rglob("record.json"), *folder.glob("*/*--*.json")})
     if not found:
         raise UsageError(f"--records {folder}: no record in it")
@@ -374,7 +386,7 @@ def _files(folder: Path) -> list[Path]:
 def _run(
     record: Record, name: str, seeds: Sequence[int], aggregates: Mapping[str, Any]
 ) -> Run | None:
-    """A record's headline by seed; None where it has none, or its tickets are untrained."""
+    """Return a record's headline by seed; None without one, or for untrained tickets."""
     told = aggregate.headline(aggregates)
     if told is None or told["what"] == "accuracy":
         return None
@@ -382,11 +394,11 @@ def _run(
     return Run(record.task.name, name, told["what"], by_seed, record.task.seeds)
 
 
-# What is told
+# Output
 
 
 def table(found: Iterable[Power], caption: str) -> Table:
-    """A row a task, and one for all together."""
+    """Build a table with one row per task, and one for all together."""
     head = (
         *("of", "methods", "seeds", "pairs apart", "with own seeds"),
         *(f"with {n}" for n in SEEDS),
@@ -422,7 +434,7 @@ def _note() -> str:
 
 
 def text(found: Sequence[Power], suite: str) -> str:
-    """What the command line prints."""
+    """Return the text that the command line prints."""
     from tabulate import tabulate
 
     if not found:
@@ -442,5 +454,5 @@ def text(found: Sequence[Power], suite: str) -> str:
 
 
 def as_json(found: Sequence[Power]) -> str:
-    """Every figure, one line."""
+    """Return every figure as one line of JSON."""
     return json.dumps([asdict(each) for each in found], sort_keys=True)

@@ -1,4 +1,4 @@
-"""Evidence as a terminal shows it."""
+"""Evidence as shown in a terminal."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Evidence:
     """The evidence of two methods, task by task.
 
     Attributes:
-        left_out: what the two do not have in common, in words.
-        written: the files that it was saved in.
+        left_out: What the two do not have in common, in words.
+        written: The files in which the evidence was saved.
     """
 
     tasks: tuple[Saved, ...]
@@ -47,7 +47,7 @@ class Evidence:
     written: tuple[Path, ...] = ()
 
     def text(self) -> str:
-        """What `lthbench evidence A B` prints."""
+        """Return what `lthbench evidence A B` prints."""
         parts = ["\n".join(_lines(found)) for found in self.tasks]
         if self.left_out:
             parts.append(_wrapped(f"Left out: {plain(self.left_out, 1000)}"))
@@ -55,7 +55,7 @@ class Evidence:
         return "\n\n".join(parts).replace("−", "-").replace("…", "...")
 
     def json(self) -> str:
-        """All figures, one line."""
+        """Return all figures as one line of JSON."""
         table = {
             "tasks": [found.model_dump(mode="json") for found in self.tasks],
             "left_out": self.left_out,
@@ -86,7 +86,7 @@ def _lines(found: Saved) -> Iterator[str]:
 
 
 def _told(verdict: Verdict) -> str:
-    """Rule, result, figures with their intervals, thresholds."""
+    """Format a verdict: rule, result, figures with their intervals, thresholds."""
     (rule,) = [rule for rule in verdicts.rules() if rule.name == verdict.rule]
     of = {"pair": "A and B", "a": "A", "b": "B"}[verdict.of]
     figures = "; ".join(
@@ -99,7 +99,7 @@ def _told(verdict: Verdict) -> str:
 
 
 def estimate(found: Estimate | None, digits: int = 2, *, interval: bool = False) -> str:
-    """A mean with its interval; the values where there are too few seeds for one."""
+    """Format a mean with its interval, or the values where seeds are too few for one."""
     if found is None:
         return NA
     if found.low is None or found.high is None:
@@ -111,7 +111,7 @@ def estimate(found: Estimate | None, digits: int = 2, *, interval: bool = False)
 
 
 def rung_cells(rung: Rung) -> tuple[str, ...]:
-    """A rung's row under `RUNG_HEAD`."""
+    """Format a rung's row under `RUNG_HEAD`."""
     found = rung.excess
     return (
         percent(rung.density),
@@ -128,7 +128,7 @@ def rung_cells(rung: Rung) -> tuple[str, ...]:
 
 
 def layer_cells(row: LayerRow) -> tuple[str, ...]:
-    """A layer's row under `LAYER_HEAD`."""
+    """Format a layer's row under `LAYER_HEAD`."""
     figures = (row.ratio, row.chance, row.other_seeds, row.same_start)
     return (
         plain(row.name),
@@ -141,7 +141,7 @@ def layer_cells(row: LayerRow) -> tuple[str, ...]:
 
 
 def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; a head stands on two lines where it has more than one word."""
+    """Format a table; heads of more than one word take two lines."""
     from tabulate import tabulate
 
     heads = ["\n".join(textwrap.wrap(text, max(10, len(text) // 2 + 2))) for text in head]

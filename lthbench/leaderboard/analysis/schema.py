@@ -1,4 +1,4 @@
-"""The evidence of two entries on a task: what was measured, and all that follows from it."""
+"""The evidence of two entries on a task: the measurements, and all that follows from them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lthbench.protocol.task import Strict
 from lthbench.records import intervals, metrics
 from lthbench.records.schema import Hex, Short
 
-ALL_PAIRINGS = 7  # seeds up to which every pairing is tried
+ALL_PAIRINGS = 7  # seeds up to which every pairing is enumerated
 DRAWN_PAIRINGS = 9_999
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,80}$")]
-Cell = Annotated[float, Field(ge=-1e9, le=1.000001)] | None  # an excess; no value: full or empty
+Cell = Annotated[float, Field(ge=-1e9, le=1.000001)] | None  # an excess; None: full or empty masks
 Row = tuple[Cell, ...]
 Table = tuple[Row, ...]
 
@@ -31,10 +31,10 @@ class Excess(Strict):
     """The excess overlap over each null; None where it has no value.
 
     Attributes:
-        chance: over the hypergeometric null.
-        other_seeds: over the overlap of A's masks of one seed with B's of another.
-        same_start: over the hypergeometric null within ten strata of |theta_0|.
-        matched: as `other_seeds`, with the hidden units brought into the best order in every pair.
+        chance: Over the hypergeometric null.
+        other_seeds: Over the overlap of A's masks of one seed with B's of another.
+        same_start: Over the hypergeometric null within ten strata of |theta_0|.
+        matched: As `other_seeds`, with hidden units brought into the best order in every pair.
     """
 
     chance: Estimate | None
@@ -47,8 +47,8 @@ class LayerRow(Strict):
     """One layer, means over seeds; descriptive.
 
     Attributes:
-        ratio: kept by both over what is expected by chance.
-        z: over chance, all seeds together.
+        ratio: Kept by both, relative to the chance expectation.
+        z: Over chance, all seeds together.
     """
 
     name: Short
@@ -66,11 +66,11 @@ class Rung(Strict):
     """One density.
 
     Attributes:
-        table: the excess over chance of A's masks of each seed (rows) and B's (columns).
-        matched_table: the same with the hidden units in the best order; None: not matched.
-        same_start: over that null, one value a seed.
-        profile: total variation between the two shares of kept weights by layer.
-        verdict: the rule on the pair, on this rung alone; rungs are not adjusted for one another.
+        table: The excess over chance of A's masks of each seed (rows) and B's (columns).
+        matched_table: The same with the hidden units in the best order; None: not matched.
+        same_start: Over that null, one value per seed.
+        profile: Total variation between the two shares of kept weights by layer.
+        verdict: The rule applied to the pair on this rung alone; not adjusted across rungs.
     """
 
     density: Annotated[float, Field(gt=0, le=1)]
@@ -85,7 +85,7 @@ class Rung(Strict):
 
 
 class Ladder(Strict):
-    """The mean over the rungs of all shared seeds, by their share of the ladder in log density."""
+    """The mean over the rungs of all shared seeds, weighted by log density."""
 
     densities: tuple[float, ...]
     excess: Excess
@@ -93,12 +93,14 @@ class Ladder(Strict):
 
 
 class Side(Strict):
-    """One of the two entries, and what its own verdicts are read off.
+    """One of the two entries, and the values that its own verdicts are based on.
 
     Attributes:
-        id: of the entry; of what is none, its method and the first 8 of its record's digest.
-        record: the digest of its record.
-        untrained, shuffled, reinit: differences by seed, as the rules take them.
+        id: Of the entry; otherwise the method and the first 8 digits of its record's digest.
+        record: The digest of its record.
+        untrained: Differences by seed, as the rules take them.
+        shuffled: Differences by seed, as the rules take them.
+        reinit: Differences by seed, as the rules take them.
     """
 
     id: Id
@@ -112,7 +114,7 @@ class Side(Strict):
 
 
 class Missing(Strict):
-    """Evidence that was asked for and cannot be had from tickets and records."""
+    """Evidence that tickets and records cannot provide."""
 
     what: Short
     why: Text
@@ -122,10 +124,10 @@ class Saved(Strict):
     """The evidence of two entries on one task.
 
     Attributes:
-        rules: the version of the rules that the verdicts follow.
-        seeds: in common.
-        matching: which hidden units were brought into the best order; "" for none.
-        verdicts: on the pair first, then on a, then on b.
+        rules: The version of the rules that the verdicts follow.
+        seeds: Seeds in common.
+        matching: Which hidden units were brought into the best order; "" for none.
+        verdicts: On the pair first, then on a, then on b.
     """
 
     schema_version: Literal[1]
@@ -143,17 +145,17 @@ class Saved(Strict):
 
     @property
     def file(self) -> Path:
-        """Where it lies under leaderboard/evidence."""
+        """Path of the file under leaderboard/evidence."""
         return Path(self.task) / f"{self.a.id}--{self.b.id}.json"
 
 
-# What follows from what was measured
+# What follows from the measurements
 
 
 def by_chance_of_pairing(table: Floats) -> float | None:
-    """The share of pairings of A's seeds with B's that overlap as much as equal seeds do.
+    """Return the share of pairings of A's seeds with B's that overlap as much as equal seeds do.
 
-    Exact for up to 7 seeds, else of 9,999 drawn ones with the one that was observed.
+    Exact for up to 7 seeds; otherwise from 9,999 random pairings plus the observed one.
     """
     n = len(table)
     if n < 2 or not np.isfinite(table).all():
@@ -176,7 +178,7 @@ def excess_of(
     same_start: Sequence[Floats],
     weights: Floats,
 ) -> Excess:
-    """The figures of rungs of the same seeds together; of one rung with weight 1."""
+    """Combine the figures of rungs of the same seeds; a single rung has weight 1."""
 
     def mean(values: Sequence[Floats]) -> Floats:
         return np.asarray(weights @ np.array(values), dtype=np.float64)
@@ -206,7 +208,7 @@ def rung_of(
     profile: Estimate | None,
     layers: tuple[LayerRow, ...],
 ) -> Rung:
-    """A rung from what was measured on it."""
+    """Build a rung from its measurements."""
     found = excess_of(
         [_floats(table)],
         None if matched is None else [_floats(matched)],
@@ -235,7 +237,7 @@ def build(
     rungs: Sequence[Rung],
     not_measured: Sequence[Missing],
 ) -> Saved:
-    """A file from its rungs: the mean over the ladder and the verdicts follow."""
+    """Build a file from its rungs; the ladder mean and the verdicts follow."""
     ladder = _ladder([rung for rung in rungs if rung.seeds == of_seeds and _whole(rung)])
     pair = verdicts.same_subnetwork(ladder.excess.other_seeds, ladder.excess.same_start)
     named: tuple[tuple[Side, Of], ...] = ((sides[0], "a"), (sides[1], "b"))
@@ -257,7 +259,7 @@ def build(
 
 
 def _whole(rung: Rung) -> bool:
-    """Whether a rung has every figure that is averaged; full and empty masks have none."""
+    """Return whether a rung has every averaged figure; full and empty masks have none."""
     return rung.excess.other_seeds is not None and rung.excess.same_start is not None
 
 
@@ -289,10 +291,10 @@ def _verdicts(side: Side, of: Of) -> tuple[Verdict, ...]:
 
 
 def _floats(values: Table | Row) -> Floats:
-    """As numbers; None is NaN."""
+    """Convert to an array; None becomes NaN."""
     return np.array(values, dtype=np.float64)
 
 
 def listed(values: Floats) -> Row:
-    """As JSON holds them; NaN is None."""
+    """Convert to JSON values; NaN becomes None."""
     return tuple(None if math.isnan(value) else float(value) for value in values)

@@ -1,4 +1,4 @@
-"""Where masks come from: an entry's bundle, a bundle's file, or an evaluation's folder."""
+"""Sources of masks: an entry's bundle, a bundle's file, or an evaluation's folder."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Tickets:
     """One method's tickets on one task.
 
     Attributes:
-        id: of the entry; of what is none, the method and the first 8 of its record's digest.
-        digest: of the record.
-        entry: whether it is an entry of the board.
-        places: seed and density of every ticket.
-        masks: reads one ticket's masks.
+        id: Of the entry; otherwise the method and the first 8 digits of its record's digest.
+        digest: Digest of the record.
+        entry: Whether it is an entry of the board.
+        places: Seed and density of every ticket.
+        masks: Reads one ticket's masks.
     """
 
     id: str
@@ -41,14 +41,14 @@ class Tickets:
 
 
 def tickets(name: str, board: Callable[[], Board]) -> dict[str, Tickets]:
-    """By task what an argument of `lthbench evidence` names.
+    """Resolve an argument of `lthbench evidence` to tickets by task.
 
     Args:
-        name: an entry, the file of a bundle or of an entry's record, or an evaluation's folder.
-        board: gives the board, which is read only if it is needed.
+        name: An entry, the file of a bundle or of an entry's record, or an evaluation's folder.
+        board: Returns the board, read only if needed.
 
     Raises:
-        RecordError: for what is none of these, and for tickets that are not the record's.
+        RecordError: If `name` is none of these, or the tickets are not those of the record.
     """
     path = Path(name)
     if path.is_dir():
@@ -106,7 +106,7 @@ def _of_folder(out: Path, record: Record, board: Board) -> Tickets:
 
 
 def _digests(record: Record) -> Mapping[Place, str | None]:
-    """The digest of the masks of every ticket that a record tells of."""
+    """Return the digest of the masks of every ticket in a record."""
     return {
         (cell.seed, cell.density): cell.masks
         for cell in record.cells
@@ -115,7 +115,7 @@ def _digests(record: Record) -> Mapping[Place, str | None]:
 
 
 def _named(record: Record, board: Board, places: frozenset[Place], read: Read) -> Tickets:
-    """Tickets under the name of the entry whose record this is, or under a name of their own."""
+    """Return tickets under the name of the entry that has this record, or under their own name."""
     plain = record_digest(record.model_copy(update={"bundle": None}))
     for entry in board.entries:
         same = entry.record.method == record.method and entry.record.task == record.task

@@ -1,7 +1,7 @@
 """The verdicts on the conjecture: named rules with their thresholds, each a pure function.
 
-A rule is never changed once there are data that it judges: a better one gets a new version, and
-what an older one said stays in the file that it was saved in.
+A rule never changes once there are data that it judges: a better rule gets a new version, and
+verdicts of older versions remain in the files in which they were saved.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Text = Annotated[str, Field(max_length=1000)]
 
 
 class Rule(Strict):
-    """A verdict's name, what it asks, how it is decided, and the numbers in it."""
+    """A verdict's name, its question, how it is decided, and its thresholds."""
 
     name: Short
     question: Text
@@ -40,10 +40,12 @@ class Estimate(Strict):
     """A mean over seeds.
 
     Attributes:
-        low, high: of the two-sided 95 % interval; None below three seeds.
-        lower, upper: one-sided bounds at .05 each, which the rules read.
-        values: one a seed.
-        p: of an exact permutation, one-sided, that it is not above zero; None: there is none.
+        low: Lower end of the two-sided 95 % interval; None below three seeds.
+        high: Upper end of the same interval.
+        lower: One-sided lower bound at .05, which the rules read.
+        upper: One-sided upper bound at .05, which the rules read.
+        values: One value per seed.
+        p: One-sided p of an exact permutation test of "not above zero"; None: not computed.
     """
 
     mean: float
@@ -56,14 +58,14 @@ class Estimate(Strict):
 
 
 class Figure(Strict):
-    """A number that a verdict was read off, by name."""
+    """A named number on which a verdict is based."""
 
     name: Short
     estimate: Estimate
 
 
 class Verdict(Strict):
-    """What a rule says of a pair, or of one of the two entries."""
+    """The result of a rule for a pair, or for one of the two entries."""
 
     rule: Short
     of: Of
@@ -113,12 +115,12 @@ TANGENT = Rule(
 
 
 def rules() -> tuple[Rule, ...]:
-    """Every rule of this version, in the order in which they are told."""
+    """Return every rule of this version, in reporting order."""
     return SAME, ALREADY, IDENTITY, TANGENT
 
 
 def estimate(values: Sequence[float], p: float | None = None) -> Estimate | None:
-    """Mean over seeds with its bounds; None where a seed has no value."""
+    """Return the mean over seeds with its bounds; None where a seed has no value."""
     if not len(values) or not np.isfinite(values).all():
         return None
     whole = intervals.t_interval(values)
@@ -135,7 +137,7 @@ def estimate(values: Sequence[float], p: float | None = None) -> Estimate | None
 
 
 def same_subnetwork(other_seeds: Estimate | None, same_start: Estimate | None) -> Verdict:
-    """Whether two methods' masks have more in common than seeds and starts explain."""
+    """Decide whether two methods' masks share more than seeds and starts explain."""
     named = {"over other seeds": other_seeds, "over the same start": same_start}
 
     def decide(found: Sequence[Estimate]) -> Result:
@@ -147,20 +149,24 @@ def same_subnetwork(other_seeds: Estimate | None, same_start: Estimate | None) -
 
 
 def already_there(difference: Estimate | None, margin: float | None, of: Of) -> Verdict:
-    """Whether untrained tickets are non-inferior to dense.
+    """Decide whether untrained tickets are non-inferior to dense.
 
     Args:
-        difference: of the untrained ticket's accuracy from dense's; None for trained tickets.
+        difference: Untrained ticket's accuracy minus dense's; None for trained tickets.
+        margin: The non-inferiority margin; None if unknown.
+        of: Which entry the verdict is on.
     """
     why = "the tickets are trained ones" if difference is None else "no frozen reference"
     return _non_inferior(ALREADY, of, difference, margin, 1.0, why)
 
 
 def tangent(difference: Estimate | None, margin: float | None, of: Of) -> Verdict:
-    """Whether linearised training is as good as dense.
+    """Decide whether linearised training is as good as dense.
 
     Args:
-        difference: of linearised training's accuracy from dense's; None: not measured.
+        difference: Linearised training's accuracy minus dense's; None: not measured.
+        margin: The non-inferiority margin; None if unknown.
+        of: Which entry the verdict is on.
     """
     why = "no record holds the accuracy of linearised training"
     return _non_inferior(TANGENT, of, difference, margin, TANGENT_MARGINS, why)
@@ -172,7 +178,7 @@ def identity_matters(
     margin: float | None,
     of: Of,
 ) -> Verdict:
-    """Whether tickets are above both controls."""
+    """Decide whether tickets are above both controls."""
     named = {"ticket - shuffled": shuffled, "ticket - reinit": reinit}
 
     def decide(found: Sequence[Estimate]) -> Result:
@@ -227,7 +233,7 @@ def _above(value: float | None, bound: float | None) -> bool:
 
 
 def untrained(record: Record) -> Estimate | None:
-    """The headline of untrained tickets less dense, by seed."""
+    """Return the headline of untrained tickets minus dense, by seed."""
     found = record.aggregates.get("untrained")
     if found is None:
         return None
@@ -236,7 +242,7 @@ def untrained(record: Record) -> Estimate | None:
 
 
 def gaps(record: Record) -> tuple[Estimate | None, Estimate | None]:
-    """Ticket less each control by seed, averaged over the rungs that have both controls."""
+    """Return ticket minus each control by seed, averaged over the rungs that have both controls."""
     kinds = ("ticket", "shuffled", "reinit")
     rungs = [row for row in record.aggregates["rungs"] if all(row[kind] for kind in kinds)]
     if not rungs:
