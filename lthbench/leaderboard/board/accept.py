@@ -1,7 +1,7 @@
 """The only writer of the ledger: accepts records, their levels, challenges and retractions.
 
-Run on the main branch alone, by who keeps the board: each record is validated again, each report
-compared with the ledger and with the record, and the ledger is written whole or not at all.
+Run on the main branch only, by the board's maintainers. Each record is validated again, each report
+is compared with the ledger and the record, and the ledger is written atomically or not at all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lthbench.records.reference import load_reference
 from lthbench.records.schema import Record, parse_record, read_bytes
 
 BRANCH = "main"
-REPORT_LIMIT = 2**22  # bytes of a report's file
+REPORT_LIMIT = 2**22  # maximum bytes of a report's file
 NAMED = re.compile(r"(?:.*--)?([0-9a-f]{8,64})(?:\.json)?")
 
 
@@ -40,21 +40,24 @@ def accept(
     challenge: str | None = None,
     why: str | None = None,
 ) -> list[str]:
-    """Take up what is named, in this order: records, reports of `lthbench verify`, a retraction.
+    """Accept records, then reports of `lthbench verify`, then a challenge or retraction.
 
     Args:
-        paths: records' files in the leaderboard's folder; of a challenge, the record that refutes.
-        supersedes: the entry whose place the one record takes.
-        verified: reports; of a challenge, the one that refutes.
-        retract, challenge: an entry, with `why`.
+        paths: Record files in the leaderboard's folder; for a challenge, the record that refutes.
+        supersedes: The entry that the one record replaces.
+        verified: Reports; for a challenge, the one that refutes.
+        retract: An entry to retract.
+        challenge: An entry to challenge.
+        why: The reason for a retraction or challenge.
 
     Returns:
-        One line for each line of the ledger that was written.
+        One line for each line written to the ledger.
 
     Raises:
-        UsageError: for arguments that cannot be meant together, or another branch than main.
-        RecordError: for a record or report that is not taken; then nothing is written.
-        ResourceError: where git does not answer, or another is writing the ledger; neither then.
+        UsageError: If the arguments conflict, or the branch is not main.
+        RecordError: If a record or report is rejected; then nothing is written.
+        ResourceError: If git does not answer, or another process is writing the ledger; then
+            nothing is written.
     """
     _check_usage(paths, supersedes, verified, retract, challenge, why)
     folder = shipped("leaderboard")
@@ -99,7 +102,7 @@ def _check_usage(
 
 
 def _accepted(ledger: Ledger, folder: Path, path: Path, supersedes: str | None) -> Ledger:
-    """One more record, validated again."""
+    """Add one record, validated again."""
     records = (folder / "records").resolve()
     if records not in path.absolute().resolve().parents:
         raise RecordError(f"{path}: not under {records}; merge its pull request first")
@@ -122,8 +125,8 @@ def _accepted(ledger: Ledger, folder: Path, path: Path, supersedes: str | None) 
             f"{path}: {name}--{same[0][:8]} is on {task}'s board already, of the same source "
             f"and options; add --supersedes {name}--{same[0][:8]} to take its place"
         )
-    # The line's digest may draw the entry's cells: without chance in it, who submits could foresee
-    # the draw, and choose a record that is lucky in it.
+    # The line's digest may decide which of the entry's cells are drawn: without randomness in it, a
+    # submitter could foresee the draw and choose a record that does well in it.
     nonce = secrets.token_hex(32)
     ledger = ledgers.append(ledger, "accept", entry, task, name, nonce=nonce)
     if of is not None:
@@ -132,12 +135,12 @@ def _accepted(ledger: Ledger, folder: Path, path: Path, supersedes: str | None) 
 
 
 def _same_method(one: Record, other: Record) -> bool:
-    """Whether two records of one name are of one method: others may have chosen its name too."""
+    """Return whether two records of one name are of one method: others may use the same name."""
     return (one.method.digest, one.method.options) == (other.method.digest, other.method.options)
 
 
 def _levelled(ledger: Ledger, folder: Path, path: Path) -> Ledger:
-    """The levels that a report tells of."""
+    """Add the levels given in a report."""
     for report in _reports(path):
         entry, standing = _reported(ledger, folder, path, report)
         level = report["level"]
@@ -161,7 +164,7 @@ def _levelled(ledger: Ledger, folder: Path, path: Path) -> Ledger:
 
 
 def _unfounded(record: Record, report: Mapping[str, Any]) -> str | None:
-    """Why a report that says "ok" is not believed; None if its cells say so too."""
+    """Return why an "ok" report is not accepted; None if its cells support it."""
     task = load_task(record.task.name)
     if task.digest != record.task.digest:
         return f"{task.name} has another protocol now"
@@ -176,7 +179,7 @@ def _challenged(
     paths: Sequence[Path],
     verified: Sequence[Path],
 ) -> Ledger:
-    """A challenge by a report that says no, or by another record of the same task."""
+    """Add a challenge by a negative report, or by another record of the same task."""
     entry, standing = _entry(ledger, name)
     by: dict[str, Any]
     if paths:
@@ -197,7 +200,7 @@ def _challenged(
 
 
 def _reports(path: Path) -> list[dict[str, Any]]:
-    """The reports of a file that `lthbench verify --report` wrote, their form checked."""
+    """Read the reports in a file written by `lthbench verify --report`, and check their form."""
     again = "write it by `lthbench verify ENTRY --level N --report FILE`"
     try:
         with path.open("rb") as file:
@@ -219,7 +222,7 @@ def _reports(path: Path) -> list[dict[str, Any]]:
 
 
 def _misfit(report: Mapping[str, Any]) -> str | None:
-    """The first key of a report that is not what it must be."""
+    """Return the first invalid key of a report; None if all are valid."""
 
     def is_hex(value: object) -> bool:
         return isinstance(value, str) and HEX.fullmatch(value) is not None
@@ -239,7 +242,7 @@ def _misfit(report: Mapping[str, Any]) -> str | None:
 def _reported(
     ledger: Ledger, folder: Path, path: Path, report: Mapping[str, Any]
 ) -> tuple[str, Standing]:
-    """The accepted entry that a report is of; RecordError where they do not belong together."""
+    """Return the accepted entry that a report is about; RecordError if they do not match."""
     entry, level = report["entry"], report["level"]
     standing = ledger.entries.get(entry)
     if standing is None:
@@ -262,7 +265,7 @@ def _reported(
 
 
 def _record(folder: Path, entry: str, standing: Standing) -> Record:
-    """An accepted record, as it was accepted."""
+    """Read an accepted record and check that it is unchanged."""
     path = folder / "records" / standing.task / f"{_id(entry, standing)}.json"
     data = read_bytes(path)
     if digest(data) != entry:
@@ -271,7 +274,7 @@ def _record(folder: Path, entry: str, standing: Standing) -> Record:
 
 
 def _entry(ledger: Ledger, name: str) -> tuple[str, Standing]:
-    """The accepted entry of an id, of the first digits of its digest, or of its record's path."""
+    """Return the accepted entry of an id, a prefix of its digest, or the path of its record."""
     match = NAMED.fullmatch(Path(name).name)
     found = [
         (entry, standing)
@@ -320,14 +323,14 @@ def _line_told(line: Mapping[str, Any]) -> str:
 
 
 def _check_place(folder: Path, path: Path, ledger: Ledger) -> None:
-    """That the ledger is main's, goes on from main's last commit, and is on disk as it was read.
+    """Check that the ledger is main's, extends main's last commit, and is unchanged on disk.
 
-    Whatever git does not answer is refused: what it would have told cannot be known.
+    Whatever git does not answer is rejected, since it cannot be verified.
 
     Raises:
-        UsageError: for another branch than main, or a folder that git does not keep.
-        RecordError: for a ledger that was rewritten or cut short.
-        ResourceError: for one that changed meanwhile.
+        UsageError: If the branch is not main, or git does not track the folder.
+        RecordError: If the ledger was rewritten or truncated.
+        ResourceError: If the ledger changed in the meantime.
     """
     branch = _git(folder, "branch", "--show-current").decode(errors="replace").strip()
     if branch != BRANCH:
@@ -335,7 +338,7 @@ def _check_place(folder: Path, path: Path, ledger: Ledger) -> None:
             f"on {shown(branch) or 'no branch'}: records are accepted on {BRANCH} alone; merge the "
             f"pull request, then `git switch {BRANCH}`"
         )
-    if not _git(folder, "ls-tree", "HEAD"):  # what the commit has of this folder
+    if not _git(folder, "ls-tree", "HEAD"):  # this folder in the commit
         raise UsageError(
             f"{folder}: not in {BRANCH}'s last commit; run `lthbench` from a checkout of the "
             "leaderboard's repository"
@@ -353,13 +356,13 @@ def _check_place(folder: Path, path: Path, ledger: Ledger) -> None:
 
 
 def _committed(folder: Path) -> bytes:
-    """The ledger of the last commit; empty if that has none yet."""
+    """Return the ledger of the last commit; empty if that has none yet."""
     row = _git(folder, "ls-tree", "HEAD", "--", LEDGER)
     return _git(folder, "cat-file", "blob", row.split()[2].decode()) if row else b""
 
 
 def _git(folder: Path, *command: str) -> bytes:
-    """What git answers; else nothing is accepted."""
+    """Return git's output; raise an error if it fails."""
     try:
         return git.run(folder, *command)
     except ResourceError as error:
@@ -370,7 +373,7 @@ def _git(folder: Path, *command: str) -> bytes:
 
 @contextmanager
 def _alone(path: Path) -> Iterator[None]:
-    """One writer of a ledger at a time, whoever it is: the lock lies beside the ledger."""
+    """Lock the ledger for one writer at a time, by a lock file beside it."""
     from filelock import FileLock, Timeout
 
     place = path.resolve().with_name(f"{path.name}.lock")

@@ -1,8 +1,8 @@
-"""Which entries have tickets that an earlier entry of their task has, in all or in part.
+"""Entries whose tickets an earlier entry of their task already has, in whole or in part.
 
-Masks alone are compared, seed by seed and rung by rung: equal by their digests, near by their
-sketches. Equal masks at some rungs are honest: one-shot pruning and IMP share a first rung. Beyond
-half of them they are the same tickets, whoever made them. Protocol, section 12.1.
+Only masks are compared, seed by seed and rung by rung: equality by digests, near-equality by
+sketches. Equal masks at some rungs are legitimate: one-shot pruning and IMP share a first rung.
+Beyond half of them, they count as the same tickets, whoever made them. Protocol, section 12.1.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Likeness:
     """What an entry's tickets share with an earlier one's.
 
     Attributes:
-        id: of the earlier entry.
-        cells: how many tickets of one seed and rung both have.
-        equal, near: of how many of them the masks are equal, or differ but in little.
-        rungs: the densities at which any are, densest first.
-        overlap: mean overlap, 0 by chance and 1 for equal masks, of those whose overlap is known;
-            None without any.
+        id: Id of the earlier entry.
+        cells: Number of tickets at the same seed and rung in both.
+        equal: How many of these have equal masks.
+        near: How many of these have masks that differ only slightly.
+        rungs: Densities of equal or near masks, densest first.
+        overlap: Mean overlap, 0 by chance and 1 for equal masks, where known; None without any.
     """
 
     id: str
@@ -52,7 +52,7 @@ class Likeness:
 
     @property
     def text(self) -> str:
-        """One sentence."""
+        """A one-sentence description."""
         rungs = ", ".join(percent(density) for density in self.rungs)
         near = f" and {self.near} nearly" if self.near else ""
         told = f"{self.equal} of {self.cells} masks are equal{near}, at {rungs} % density"
@@ -65,10 +65,10 @@ class Likeness:
 
 
 def likenesses(listed: Iterable[Entry]) -> dict[str, tuple[Likeness, ...]]:
-    """What each entry shares with those that came before it, most first, by its digest.
+    """Return, by digest, what each entry shares with earlier ones, largest share first.
 
-    Entries that share nothing are left out. A retracted entry is no earlier one, nor is one that
-    the same method superseded.
+    Entries that share nothing are left out. Retracted entries do not count as earlier ones, nor do
+    entries superseded by the same method.
     """
     tasks: dict[str, list[tuple[Entry, Tickets]]] = {}
     for entry in sorted(listed, key=order):
@@ -81,7 +81,7 @@ def likenesses(listed: Iterable[Entry]) -> dict[str, tuple[Likeness, ...]]:
         for (entry, mine), places in zip(known, earlier, strict=True):
             others = [known[place] for place in places if _counts(known[place][0], entry)]
             shared = [likeness(other.id, mine, theirs) for other, theirs in others]
-            # The first of the same tickets is whose they are.
+            # The tickets belong to the first entry that has them.
             shared.sort(key=lambda one: 0 if one.same else one.cells - one.equal - one.near + 1)
             if shared and entry.state != "superseded":
                 found[entry.digest] = tuple(shared)
@@ -89,7 +89,7 @@ def likenesses(listed: Iterable[Entry]) -> dict[str, tuple[Likeness, ...]]:
 
 
 def _alike(known: Sequence[Tickets]) -> Iterator[Sequence[int]]:
-    """Of each, the earlier ones that have an equal or near mask: all pairs of a board at once."""
+    """Yield, for each entry, the earlier ones with an equal or near mask."""
     places = sorted({place for held in known for place in held})
     column = {place: n for n, place in enumerate(places)}
     codes: dict[str, int] = {}
@@ -116,11 +116,13 @@ def _alike(known: Sequence[Tickets]) -> Iterator[Sequence[int]]:
 def likeness(
     id: str, mine: Tickets, theirs: Tickets, known: Mapping[Place, float] | None = None
 ) -> Likeness:
-    """What two entries share.
+    """Return what two entries share.
 
     Args:
-        id: of the other entry.
-        known: Jaccard indices where the masks are at hand; else sketches estimate them.
+        id: Id of the other entry.
+        mine: Tickets of this entry.
+        theirs: Tickets of the other entry.
+        known: Jaccard indices where the masks are available; otherwise sketches estimate them.
     """
     both = sorted(mine.keys() & theirs.keys(), key=lambda place: (-place[1], place[0]))
     indices = _estimated(mine, theirs, both) if known is None else known
@@ -136,7 +138,7 @@ def likeness(
 
 
 def tickets(record: Record) -> Tickets:
-    """The masks of a record's tickets; a full mask chooses nothing, and is left out."""
+    """Return the masks of a record's tickets, without full masks, which select nothing."""
     return {
         (cell.seed, cell.density): (cell.masks, cell.sketch)
         for cell in record.cells
@@ -145,7 +147,7 @@ def tickets(record: Record) -> Tickets:
 
 
 def order(entry: Entry) -> tuple[float, str, str]:
-    """Where an entry stands in the ledger's order; what is not accepted comes last."""
+    """Return the sort key of an entry in the ledger's order; unaccepted entries come last."""
     lines = [line["n"] for line in entry.lines if line["act"] == "accept"]
     return (min(lines) if lines else float("inf")), entry.id, entry.record.task.name
 
@@ -156,7 +158,7 @@ def _counts(earlier: Entry, entry: Entry) -> bool:
 
 
 def _estimated(mine: Tickets, theirs: Tickets, places: Sequence[Place]) -> dict[Place, float]:
-    """Jaccard indices by sketches, where both have them."""
+    """Estimate Jaccard indices from sketches, where both have them."""
     known = [at for at in places if mine[at][1] and theirs[at][1]]
     if not known:
         return {}
@@ -165,5 +167,5 @@ def _estimated(mine: Tickets, theirs: Tickets, places: Sequence[Place]) -> dict[
 
 
 def _chance(density: FloatArray) -> FloatArray:
-    """The Jaccard index of masks that are drawn at random at a density."""
+    """Return the expected Jaccard index of random masks at a density."""
     return density / (2 - density)

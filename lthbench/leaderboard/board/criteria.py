@@ -1,7 +1,7 @@
-"""What levels 2 and 3 of a verification test: which cells are drawn, and what is refused.
+"""What levels 2 and 3 of a verification test: which cells are drawn, and what is rejected.
 
-Nothing is trained here. `leaderboard.verification` trains what is drawn and judges it by these
-rules, and the ledger's writer holds a report against them again, so that no report is believed for
+Nothing is trained here. `leaderboard.verification` trains the drawn cells and judges them by these
+rules, and the ledger's writer applies the rules to a report again, so that no report is trusted for
 its own verdict.
 """
 
@@ -25,8 +25,8 @@ from lthbench.records.intervals import FloatArray
 from lthbench.records.reference import FLOOR_DRAWS, Noise, Reference
 from lthbench.records.schema import Carried, Record
 
-SPREAD = 1.41  # of a difference of two scores that have one spread
-BEYOND = 0.0015  # of honest records exceed each limit of level 2 (`python -m tests.level2`)
+SPREAD = 1.41  # of a difference of two scores with equal spread
+BEYOND = 0.0015  # share of honest records above each limit of level 2 (`python -m tests.level2`)
 BEND_LIMIT = 6.0
 SIMULATED = 20_000  # honest records
 PLACE = ("kind", "density", "seed", "schedule", "depth", "attempt")
@@ -40,11 +40,11 @@ SETS = ("test", "held_out")
 
 @dataclass(frozen=True)
 class Floors:
-    """Standard deviations by noise alone, of one rung on one set.
+    """Standard deviations from noise alone, of one rung on one set.
 
     Attributes:
-        score: of the right answers at T, or in area tasks of the area in points.
-        curve: root mean square over the evaluations, in examples.
+        score: Of the correct answers at T; in area tasks, of the area in points.
+        curve: Root mean square over the evaluations, in examples.
     """
 
     score: float
@@ -57,15 +57,15 @@ Known: TypeAlias = Mapping[str, Mapping[Rung, Floors]]  # by set
 
 @dataclass(frozen=True)
 class Again:
-    """A cell that was trained again.
+    """A retrained cell.
 
     Attributes:
-        status, retrained: how the new training ended, and its right answers by set, at those
-            evaluations that a record keeps.
-        equal: whether these are the record's own, which holds no answers of a failed draw.
-        z: by set, the difference of scores (claimed less new) in standard deviations.
-        bend: by set, the root mean square of the curves' difference in standard deviations.
-        rung: whose estimated floor these are in; None where it is the least that there is.
+        status: How the new training ended.
+        retrained: Its correct answers by set, at the evaluations that a record keeps.
+        equal: Whether these are the record's own, which holds no answers of a failed draw.
+        z: By set, the difference of scores (claimed minus new) in standard deviations.
+        bend: By set, the root mean square of the curves' difference in standard deviations.
+        rung: The rung whose estimated floor applies; None for the smallest possible floor.
     """
 
     kind: str
@@ -84,7 +84,7 @@ class Again:
 
 @dataclass(frozen=True)
 class Judged:
-    """The outcome: what was tested, and whether the record holds."""
+    """The outcome: what was tested, and whether the record holds up."""
 
     ok: bool
     what: str
@@ -92,11 +92,10 @@ class Judged:
 
 
 def floors(task: Task, reference: Reference | None) -> Known:
-    """What noise alone does to a task's scores and curves, at its own depth and where tickets are
-    carried to.
+    """Return the noise in a task's scores and curves, at its own depth and at transfer targets.
 
     Raises:
-        RecordError: where it was not measured.
+        RecordError: If the noise was not measured.
     """
     if reference is None or reference.noise is None:
         raise _unmeasured(task.name)
@@ -130,17 +129,17 @@ def _unmeasured(where: str) -> RecordError:
 
 
 def judge(record: Record, pairs: Sequence[tuple[Drawn, Drawn]], known: Known) -> Judged:
-    """Compare claimed cells with their new trainings."""
+    """Compare claimed cells with their retraining."""
     table = _table(record)
     return verdict([_row(table, claimed, new, known) for claimed, new in pairs])
 
 
 def verdict(rows: Sequence[Again]) -> Judged:
-    """Differences of scores and curves, in units of what noise alone makes of them.
+    """Judge differences of scores and curves, in units of the noise.
 
-    In both directions: a lowered claim harms whose source is known. Tickets, carried ones and
-    controls are summed apart: a control that was made worse would pay for a ticket that was made
-    better, and both flatter the submission. Thresholds: protocol, section 12.
+    Both directions count: an understated claim harms a method whose source is public. Tickets,
+    transferred tickets and controls are summed separately, since a worsened control would otherwise
+    offset an improved ticket, and both flatter the submission. Thresholds: protocol, section 12.
     """
     parts = _parts(rows)
     if 0 not in parts:
@@ -170,12 +169,14 @@ def verdict(rows: Sequence[Again]) -> Judged:
 
 
 def statistics_of(z: FloatArray, parts: Ints) -> FloatArray:
-    """What level 2 looks at, (7, records): the largest |z|; of each part, on the test split,
-    |sum(z)| / sqrt(m) and the mean of z squared.
+    """Return the test statistics of level 2, (7, records).
+
+    The largest |z|; then for each part, on the test split, |sum(z)| / sqrt(m) and the mean of z
+    squared.
 
     Args:
-        z: (records, cells, sets), the test split first; NaN where a score is not known.
-        parts: of each cell, which of `PARTS` it is in.
+        z: (records, cells, sets), the test split first; NaN where a score is unknown.
+        parts: Index into `PARTS` for each cell.
     """
     known = np.nan_to_num(z)
     found = [np.abs(known).max(axis=(1, 2))]
@@ -187,17 +188,17 @@ def statistics_of(z: FloatArray, parts: Ints) -> FloatArray:
 
 
 def limits(rows: Sequence[Again]) -> FloatArray:
-    """What each statistic of `statistics_of` exceeds in .15 % of honest records that are retrained
-    on another machine: by simulation, with floors that are estimated as ours are.
+    """Simulate the limits that .15 % of honest records exceed when retrained on another machine.
 
-    The cells of one rung share its floor, and so the error of its estimate.
+    There is one limit per statistic of `statistics_of`, and the floors are estimated as ours are.
+    The cells of one rung share its floor, and thus the error of its estimate.
     """
     dice = seeds.generator(0, "level2")
     known = np.isfinite([_tested(row) for row in rows])
     rungs = {rung: at for at, rung in enumerate({row.rung: None for row in rows})}
     free = FLOOR_DRAWS - 1
     spread = np.sqrt(dice.chisquare(free, (SIMULATED, len(rungs), len(SETS))) / free)
-    if None in rungs:  # the least floor is not estimated
+    if None in rungs:  # the smallest floor is not estimated
         spread[:, rungs[None]] = 1.0
     z = dice.standard_normal((SIMULATED, len(rows), len(SETS)))
     z /= spread[:, [rungs[row.rung] for row in rows]]
@@ -210,17 +211,17 @@ def _tested(row: Again) -> list[float]:
 
 
 def _parts(rows: Sequence[Again]) -> Ints:
-    """Of each row, which of `PARTS` it is in."""
+    """Return the index into `PARTS` for each row."""
     return np.array([part_of(row.kind, row.schedule) for row in rows])
 
 
 def _table(record: Record) -> Table:
-    """What scoring a cell needs of its record."""
+    """Return what scoring a cell needs from its record."""
     return record.model_dump(mode="json", include={"task", "sizes", "cells"})
 
 
 def _row(table: Table, claimed: Drawn, new: Drawn, known: Known) -> Again:
-    """One cell against its new training."""
+    """Compare one cell with its retraining."""
     status: str = "as claimed" if claimed.status == new.status != "ok" else new.status
     if claimed.status != "ok" and new.status == "ok":
         status = f"sound, where the record says {claimed.status}"
@@ -240,7 +241,7 @@ def _row(table: Table, claimed: Drawn, new: Drawn, known: Known) -> Again:
 
 
 def _distance(one: Sequence[int], other: Sequence[int]) -> float:
-    """Root mean square over evaluations; infinite for curves of two lengths."""
+    """Return the root mean square over evaluations; infinite for curves of different lengths."""
     if len(one) != len(other):
         return math.inf
     return math.sqrt(sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) / max(1, len(one)))
@@ -249,10 +250,10 @@ def _distance(one: Sequence[int], other: Sequence[int]) -> float:
 def _floor(
     table: Table, cell: Drawn, known: Mapping[Rung, Floors], part: str
 ) -> tuple[Floors, Rung | None]:
-    """The floor of a cell and whose it is: that of its depth's nearest rung, by ratio; one example
-    and None where none is trained.
+    """Return the floor of a cell and its rung: the nearest rung of its depth, by ratio.
 
-    The rungs of untrained tickets are not the ladder's own, so the nearest stands for them.
+    The rungs of untrained tickets are not the ladder's own, so the nearest rung is used. Where
+    nothing is trained, the floor is one example and the rung None.
     """
     size = table["sizes"][str(cell.seed)][part]
     least = Floors(_unit(table, cell, part) / size, 1.0)
@@ -266,13 +267,13 @@ def _floor(
 
 
 def _unit(table: Table, cell: Drawn, part: str) -> float:
-    """What a score of 1 comes to: examples of a cell that are counted, points of an area."""
+    """Return the value of a score of 1: the cell's counted examples, or points of area."""
     kind = "accuracy" if cell.kind in aggregate.UNTRAINED else table["task"]["kind"]
     return aggregate.unit(kind, table["sizes"][str(cell.seed)][part])
 
 
 def _points(table: Table, cell: Drawn, part: str) -> float | None:
-    """The right answers at T, or the area in points; None of a curve that is kept in part."""
+    """Return the correct answers at T, or the area in points; None for a partially kept curve."""
     try:
         score = aggregate.score_of(table, cell.model_dump(mode="json"), part)
     except ValueError:  # an area needs every evaluation
@@ -281,20 +282,23 @@ def _points(table: Table, cell: Drawn, part: str) -> float | None:
 
 
 def alike(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
-    """Whether two environments give the same bits: class of processor, threads and versions."""
+    """Return whether two environments give the same bits: processor class, threads and versions."""
     return all(one.get(name) == other.get(name) is not None for name in SAME_BITS)
 
 
-# What a report must be
+# Requirements on a report
 
 
 def misfit(
     record: Record, task: Task, reference: Reference | None, report: Mapping[str, Any]
 ) -> str | None:
-    """Why a report of level 2 or 3 that says "ok" does not follow from its entry; None if it does.
+    """Return why an "ok" report of level 2 or 3 does not follow from its entry; None if it does.
 
     Args:
-        report: of this record's bundle, its beacon checked.
+        record: The entry's record.
+        task: The record's task.
+        reference: The task's frozen reference, if any.
+        report: A report on this record's bundle, its beacon already checked.
     """
     try:
         return _retrained_misfit(record, task, reference, report) or (
@@ -307,7 +311,7 @@ def misfit(
 def _retrained_misfit(
     record: Record, task: Task, reference: Reference | None, report: Mapping[str, Any]
 ) -> str | None:
-    """The cells must be those that were drawn, and their curves must lead to the verdict."""
+    """Check that the cells are the drawn ones, and that their curves support the verdict."""
     told = {tuple(row[name] for name in PLACE): row for row in report["cells"]}
     cells = candidates(record, reference)
     wanted = draw(cells, report["bundle"], report["beacon"], len(report["cells"]))

@@ -1,4 +1,4 @@
-"""The entries of a board: the records of a folder, and what the ledger says of each."""
+"""The entries of a board: the records of a folder, and what the ledger says about each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lthbench.records.reference import Reference
 from lthbench.records.schema import Record, parse_record, read_bytes
 
 LEDGER = "ledger.jsonl"
-NAMED = 4  # entries that an error lists
+NAMED = 4  # entries listed in an error
 State = Literal["accepted", "listed", "superseded", "retracted"]
 
 
@@ -32,14 +32,14 @@ class Entry:
     """One record on the board.
 
     Attributes:
-        id: the method's name and the first 8 of the record's digest, as imp--4139c785.
+        id: The method's name and the first 8 digits of the record's digest, as imp--4139c785.
         digest: sha256 of the record's file.
-        file: its path in the leaderboard's folder.
-        level: the highest that the ledger tells; 0 without.
-        state: "listed" where the ledger does not tell of it yet.
-        of: the id of the entry that took its place.
-        challenges: the ledger's lines that challenge it.
-        lines: all lines that tell of it.
+        file: Its path in the leaderboard's folder.
+        level: The highest level in the ledger; 0 without one.
+        state: "listed" where the ledger does not mention it yet.
+        of: The id of the entry that replaced it.
+        challenges: Ledger lines that challenge it.
+        lines: All ledger lines about it.
     """
 
     id: str
@@ -63,10 +63,10 @@ class Board:
 
 
 def load(folder: Path | None = None) -> Board:
-    """The board of a leaderboard's folder, the shipped one by default; everything is checked.
+    """Load and check the board of a leaderboard's folder, the shipped one by default.
 
     Raises:
-        RecordError: a record, the ledger or a reference that does not hold.
+        RecordError: If a record, the ledger or a reference is invalid.
     """
     folder = folder or shipped("leaderboard")
     ledger = ledgers.read(folder / LEDGER)
@@ -91,10 +91,10 @@ def load(folder: Path | None = None) -> Board:
 
 
 def _read(paths: Sequence[Path]) -> Iterator[tuple[Path, Record, str]]:
-    """Every record with the digest of its file; its aggregates are computed again, but once.
+    """Yield every record with the digest of its file; aggregates are checked only once.
 
-    Files whose aggregates were right are remembered by digest, in the cache; where that cannot be
-    read or written, all are computed again.
+    Files with correct aggregates are cached by digest; where the cache cannot be read or written,
+    all aggregates are recomputed.
     """
     known = _remembered()
     files = [(path, read_bytes(path)) for path in paths]
@@ -127,10 +127,10 @@ def _remember(digests: Iterable[str]) -> None:
 
 
 def find(board: Board, name: str) -> Entry:
-    """The entry of an id, of the first 8 or more digits of its digest, or of a record's path.
+    """Return the entry of an id, of 8 or more leading digits of its digest, or of a record's path.
 
     Raises:
-        RecordError: for none, with the nearest name, or for more than one.
+        RecordError: If there is none, naming the nearest one, or more than one.
     """
     found = [entry for entry in board.entries if _is(entry, name)]
     if len(found) == 1:
@@ -165,10 +165,11 @@ def entry_of(
     ledger: Ledger,
     lines: tuple[Mapping[str, Any], ...],
 ) -> Entry:
-    """One entry; `raw` is the digest of its file, `lines` what the ledger tells of it.
+    """Build one entry; `raw` is the digest of its file, `lines` are the ledger lines about it.
 
     Raises:
-        RecordError: for a name that does not follow, or a ledger that tells of another record.
+        RecordError: If the file's name does not follow from the record, or the ledger is about
+            another record.
     """
     check_place(path, record, raw)
     standing = ledger.entries.get(raw)
@@ -196,7 +197,7 @@ def entry_of(
 
 
 def references(folder: Path) -> dict[str, Reference]:
-    """The references of a leaderboard's folder, by task."""
+    """Read the references of a leaderboard's folder, by task."""
     found = {}
     for path in sorted(folder.glob("reference/*.json")):
         try:

@@ -1,8 +1,8 @@
-"""The ledger of a board: one line an act, each with the digest of the line before it.
+"""The ledger of a board: one line per act, each with the digest of the previous line.
 
-What was once accepted stays written: a line that is changed, moved or taken out breaks the chain
-at its place, and each act must be one that the lines before it allow. Lines that are cut off at
-the end leave a whole chain; only an older head (a commit, a beacon) tells of those.
+Accepted entries are permanent: changing, moving or removing a line breaks the chain at that place,
+and each act must be permitted by the lines before it. Lines truncated at the end leave a valid
+chain; only an older head (a commit, a beacon) reveals the loss.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lthbench.io.paths import canonical_json, digest, write_whole
 from lthbench.io.untrusted import shown
 
 Line = Mapping[str, Any]
-NOTHING = "0" * 64  # the digest of no line
+NOTHING = "0" * 64  # digest of the absent first predecessor
 LINE_LIMIT, LEDGER_LIMIT = 2**18, 2**27  # bytes
 WHY_LIMIT = 400  # characters
 LEVELS = (0, 1, 2, 3)
@@ -29,7 +29,7 @@ NAMES = {
     "method": re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,60}"),
 }
 COMMON = ("n", "previous", "act", "entry", "task", "method")
-# Each act's own keys.
+# Keys specific to each act.
 ACTS: Mapping[str, tuple[str, ...]] = {
     "accept": ("nonce",),
     "supersede": ("of",),
@@ -41,7 +41,7 @@ ACTS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Standing:
-    """What the lines so far say of one accepted entry, and at which line it was accepted."""
+    """The state of one accepted entry, and the line at which it was accepted."""
 
     line: int
     task: str
@@ -53,11 +53,11 @@ class Standing:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The lines, and what follows from them.
+    """The lines, and the resulting state.
 
     Attributes:
         head: sha256 of the last line; zeros if there is none.
-        entries: the accepted entries by the digest of their record, in order.
+        entries: The accepted entries by the digest of their record, in order.
     """
 
     lines: tuple[Line, ...] = ()
@@ -65,19 +65,19 @@ class Ledger:
     entries: Mapping[str, Standing] = field(default_factory=dict)
 
     def digests(self) -> tuple[str, ...]:
-        """sha256 of each line, in order: what may serve as a beacon."""
+        """Return the sha256 of each line, in order: the possible beacons."""
         return (*(line["previous"] for line in self.lines[1:]), self.head)[: len(self.lines)]
 
     def of(self, entry: str) -> tuple[Line, ...]:
-        """The lines that tell of an entry, those in which another took its place among them."""
+        """Return the lines about an entry, including those in which another replaced it."""
         return tuple(line for line in self.lines if entry in (line["entry"], line.get("of")))
 
 
 def read(path: Path) -> Ledger:
-    """The ledger from its file, every line and its link checked; a file that is absent is empty.
+    """Read the ledger from its file and check every line and link; a missing file is empty.
 
     Raises:
-        RecordError: naming the first line that is no line, or that does not follow.
+        RecordError: If a line is malformed or does not follow; names the first such line.
     """
     try:
         if path.stat().st_size > LEDGER_LIMIT:
@@ -91,7 +91,7 @@ def read(path: Path) -> Ledger:
 
 
 def parse(data: bytes, place: str = "ledger") -> Ledger:
-    """The ledger from its bytes; `place` is what an error calls it."""
+    """Parse the ledger from bytes; `place` is its name in errors."""
     lines: list[Line] = []
     entries: dict[str, Standing] = {}
     beacons: dict[str, int] = {}  # digest of a line to its number
@@ -114,13 +114,18 @@ def parse(data: bytes, place: str = "ledger") -> Ledger:
 
 
 def append(ledger: Ledger, act: str, entry: str, task: str, method: str, **keys: Any) -> Ledger:
-    """The ledger with one more line; the one given is not changed.
+    """Return the ledger with one more line; the given one is unchanged.
 
     Args:
-        keys: the act's own, see `ACTS`.
+        ledger: The ledger to extend.
+        act: Name of the act, a key of `ACTS`.
+        entry: Digest of the entry's record.
+        task: Name of the entry's task.
+        method: Name of the entry's method.
+        **keys: Keys specific to the act, see `ACTS`.
 
     Raises:
-        RecordError: for an act that does not follow from the lines before.
+        RecordError: If the act does not follow from the previous lines.
     """
     number = len(ledger.lines) + 1
     line = {
@@ -145,17 +150,17 @@ def append(ledger: Ledger, act: str, entry: str, task: str, method: str, **keys:
 
 
 def write(path: Path, ledger: Ledger) -> None:
-    """Write the ledger whole."""
+    """Write the ledger atomically."""
     write_whole(path, text(ledger))
 
 
 def text(ledger: Ledger) -> bytes:
-    """The bytes of a ledger's file."""
+    """Return the bytes of a ledger's file."""
     return b"".join(canonical_json(line) for line in ledger.lines)
 
 
 def _lines(data: bytes) -> Iterator[bytes]:
-    """Lines with their ends, which are newlines and nothing else."""
+    """Yield lines with their ends, which may only be newlines."""
     begin = 0
     while begin < len(data):
         end = data.find(b"\n", begin) + 1 or len(data)
@@ -164,7 +169,7 @@ def _lines(data: bytes) -> Iterator[bytes]:
 
 
 def _line(raw: bytes, where: str) -> Line:
-    """One line, its form alone checked."""
+    """Parse one line; only its form is checked."""
     if len(raw) > LINE_LIMIT:
         raise RecordError(f"{where}: longer than {LINE_LIMIT >> 10} kB; restore the ledger")
     if not raw.endswith(b"\n"):
@@ -210,7 +215,7 @@ def _fits(key: str, value: Any) -> bool:
 def _apply(
     entries: dict[str, Standing], line: Line, beacons: Mapping[str, int], where: str
 ) -> None:
-    """Take up one line; RecordError where the lines before it do not allow it."""
+    """Apply one line; RecordError if the previous lines do not permit it."""
     act, entry, here = line["act"], line["entry"], f"{where} {line['act']}"
     known = entries.get(entry)
     if act == "accept":
@@ -243,7 +248,7 @@ def _apply(
 
 
 def _superseded(entries: dict[str, Standing], line: Line, known: Standing, here: str) -> None:
-    """The older entry hands its place to the younger one; so no chain of them can close."""
+    """Mark the older entry as replaced by the newer one; this way no cycle can form."""
     of = line["of"]
     older = entries.get(of)
     if older is None:

@@ -1,15 +1,15 @@
-"""Ranks as intervals: which contenders of a board differ for certain, by max-T.
+"""Ranks as intervals: which contenders of a board differ significantly, by max-T.
 
-The unit is a (task, seed) pair: the harness draws seeds and streams, so contenders are paired. A
+The unit is a (task, seed) pair: the harness chooses seeds and streams, so contenders are paired. A
 suite's score is the plain mean over tasks of the mean over seeds, and a difference of two scores is
-told in its standard errors, as `stats.suite_interval` computes them. If two contenders were alike,
-the sign of each unit's difference would be a coin; the same coins are thrown for all pairs of a
-board, so that the largest of all statistics knows how they hang together; protocol, section 10.2,
-and Westfall & Young 1993.
+given in its standard errors, as `stats.suite_interval` computes them. If two contenders were equal,
+the sign of each unit's difference would be a coin toss. The same tosses are used for all pairs of a
+board, so that the maximum statistic reflects their dependence; protocol, section 10.2, and
+Westfall & Young 1993.
 
 The statistic is squared, T^2, and its variance is at least `LEAST_VARIANCE` of the mean square: a
-difference that is the same on every seed has a large T, not an infinite one, and none has T = 0.
-Any statistic is fair here, for the coins' throws go through the same one.
+constant difference over seeds has a large but finite T, and no nonzero difference has T = 0. Any
+statistic is valid here, since the flips use the same one.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from lthbench.errors import LthbenchError
 from lthbench.io.paths import cache, canonical_json, digest, write_whole
 
 FloatArray = NDArray[np.float64]
-VERSION = 2  # of what is stored
+VERSION = 2  # of the stored results
 ALPHA = 0.05
 LEAST_UNITS = 10
-ALL_TO = 16  # units up to which every flip is tried
-DRAWN = 100_000  # flips, where not all are tried
-MANY = 100  # contenders above which one step is made, with fewer flips
+ALL_TO = 16  # units up to which every flip is enumerated
+DRAWN = 100_000  # flips, where not all are enumerated
+MANY = 100  # contenders above which a single step is made, with fewer flips
 DRAWN_OF_MANY = 10_000
 LEAST_DRAWN = 399  # so that .05 is a whole number of flips, 19 of them
-TRIED = 5 * 10**9  # statistics of a board that are computed at most, while there are LEAST_DRAWN
+TRIED = 5 * 10**9  # maximum statistics computed for a board, subject to LEAST_DRAWN
 LEAST_VARIANCE = 1e-10
-TIE = 1e-9  # of T^2: closer statistics are one number, rounded twice
-NOTHING = 1e-16  # T^2 below it is 0, rounded: equal means, of which rounding may leave 1e-33
-TOGETHER = 2**24  # bytes of one array that is held
-TILE = 256  # contenders by contenders that are compared at a time
-STORED_FROM = 10**7  # statistics: what takes less is computed again
+TIE = 1e-9  # of T^2: closer statistics are equal up to rounding
+NOTHING = 1e-16  # smaller T^2 is rounded to 0: equal means, for which rounding may leave 1e-33
+TOGETHER = 2**24  # maximum bytes of one array
+TILE = 256  # contenders per side of a tile
+STORED_FROM = 10**7  # statistics; anything cheaper is recomputed
 
 
 @dataclass(frozen=True)
 class Adjusted(Mapping[tuple[str, str], float]):
-    """Adjusted p values by two names, either first; a pair's is found when it is asked for.
+    """Adjusted p values by two names in either order, computed on demand.
 
     Attributes:
-        rows: the place of each name in `units`, in order of rank.
-        table: p by place, of boards that were stepped down; else None.
-        maxima: the largest T^2 of each flip, rising; of boards of one step.
+        rows: Index of each name in `units`, in order of rank.
+        table: p by index, for boards that were stepped down; otherwise None.
+        maxima: The largest T^2 of each flip, ascending; for single-step boards.
     """
 
     rows: Mapping[str, int]
@@ -84,9 +84,10 @@ class Ranked:
     """Rank intervals of a board.
 
     Attributes:
-        entries: best suite score first; those of equal score by name.
-        low, high: the best and the worst rank that is left open to each.
-        p: adjusted, by two names.
+        entries: Best suite score first; equal scores in order of name.
+        low: The best rank that remains possible for each entry.
+        high: The worst rank that remains possible for each entry.
+        p: Adjusted, by two names.
     """
 
     entries: tuple[str, ...]
@@ -96,13 +97,13 @@ class Ranked:
 
 
 def rank(scores: Mapping[str, Sequence[Sequence[float]]]) -> Ranked:
-    """Rank intervals [1 + significantly better, K - significantly worse] at .05 for the board.
+    """Compute rank intervals [1 + significantly better, K - significantly worse] at .05.
 
     Args:
-        scores: by contender, for each task one value a seed; of one shape for all of them.
+        scores: For each contender and task, one value per seed; the same shape for all contenders.
 
     Raises:
-        ValueError: for no contender, fewer than ten units, or shapes that differ.
+        ValueError: If there is no contender, there are fewer than ten units, or shapes differ.
     """
     names, units, sizes = _table(scores)
     if sum(sizes) < LEAST_UNITS:
@@ -113,10 +114,10 @@ def rank(scores: Mapping[str, Sequence[Sequence[float]]]) -> Ranked:
 
 
 def sign_flips(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> float:
-    """Two-sided p of "no difference" for two suites' values: a board of these two alone.
+    """Return the two-sided p of "no difference" for two suites' values: a board of only these two.
 
     Raises:
-        ValueError: for shapes that differ.
+        ValueError: If shapes differ.
     """
     names, units, sizes = _table({"a": first, "b": second})
     return _adjusted(names, units, sizes)["a", "b"]
@@ -125,7 +126,7 @@ def sign_flips(first: Sequence[Sequence[float]], second: Sequence[Sequence[float
 def _table(
     scores: Mapping[str, Sequence[Sequence[float]]],
 ) -> tuple[tuple[str, ...], FloatArray, tuple[int, ...]]:
-    """Names in order, their values (contenders, units), and the units of each task."""
+    """Return names in order, their values (contenders, units), and the units of each task."""
     shapes = {tuple(len(task) for task in tasks) for tasks in scores.values()}
     if len(shapes) != 1:
         raise ValueError(f"{len(scores)} contenders of {len(shapes)} shapes; a board needs one")
@@ -142,7 +143,7 @@ def _table(
 
 
 def _weights(sizes: Sequence[int]) -> FloatArray:
-    """What each unit adds to the suite's mean."""
+    """Return the contribution of each unit to the suite's mean."""
     return np.repeat([1 / (len(sizes) * size) for size in sizes], sizes)
 
 
@@ -150,7 +151,7 @@ def _weights(sizes: Sequence[int]) -> FloatArray:
 
 
 def _factors(sizes: Sequence[int]) -> tuple[FloatArray, FloatArray]:
-    """By task: what squares of values, and what squares of their sum, add to the variance.
+    """Return, by task, the factors of sums of squares and of squared sums in the variance.
 
     The squared s.e. of a sum of task means is sum_k (Q_k - S_k^2 / n_k) / (n_k (n_k - 1)).
     """
@@ -159,7 +160,7 @@ def _factors(sizes: Sequence[int]) -> tuple[FloatArray, FloatArray]:
 
 
 def _squared(differences: FloatArray, sizes: Sequence[int]) -> FloatArray:
-    """T^2 of each row of differences (pairs, units), no sign flipped."""
+    """Return T^2 of each row of differences (pairs, units), with no sign flipped."""
     of_squares, of_sums = _factors(sizes)
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     sums = np.add.reduceat(differences, starts, axis=1)
@@ -168,22 +169,22 @@ def _squared(differences: FloatArray, sizes: Sequence[int]) -> FloatArray:
 
 
 def _ratio(above: FloatArray, below: FloatArray, squares: FloatArray) -> FloatArray:
-    """T^2 with its least variance; 0 where there is no difference at all."""
+    """Return T^2 with the variance bounded below; 0 where there is no difference at all."""
     least = LEAST_VARIANCE * squares + np.finfo(np.float64).tiny
     return np.asarray(above / np.maximum(below, least))
 
 
 def _reached(observed: FloatArray) -> FloatArray:
-    """What a flip's statistic must come to, to count as no smaller than the observed one.
+    """Return the threshold at which a flip's statistic counts as no smaller than the observed one.
 
-    An observed 0 asks for 0, which every flip reaches, one that is rounded to 1e-33 as well; all
-    others ask for more than flips that are 0, rounded, have. So only what is observed is cut off.
+    An observed 0 has threshold 0, which every flip reaches, including a 0 rounded to 1e-33; any
+    other threshold exceeds rounding noise. So only the observed values are cut off.
     """
     return np.where(observed < NOTHING, 0.0, observed * (1 - TIE))
 
 
 def signs(units: int, drawn: int) -> FloatArray:
-    """Signs (flips, units): all of them, the first sign fixed, as T^2 does not see it; or drawn."""
+    """Return signs (flips, units): all with the first sign fixed, since T^2 is even, or random."""
     if units <= ALL_TO and 2 ** (units - 1) <= drawn:
         bits = (np.arange(2 ** (units - 1))[:, None] >> np.arange(units)) & 1
         return np.asarray(1 - 2 * bits[:, ::-1], dtype=np.float64)
@@ -192,12 +193,12 @@ def signs(units: int, drawn: int) -> FloatArray:
 
 
 def _all(flips: FloatArray) -> bool:
-    """Whether these are all flips, the unflipped one among them."""
+    """Return whether these are all flips, including the identity."""
     return bool(len(flips) == 2 ** (flips.shape[1] - 1))
 
 
 def _p(counts: NDArray[np.int64], flips: FloatArray) -> FloatArray:
-    """p from how many flips reach a statistic: of drawn ones (b + 1) / (B + 1)."""
+    """Return p from the number of flips that reach a statistic: (b + 1) / (B + 1) if random."""
     more = 0 if _all(flips) else 1
     return np.asarray((counts + more) / (len(flips) + more), dtype=np.float64)
 
@@ -206,7 +207,7 @@ def _p(counts: NDArray[np.int64], flips: FloatArray) -> FloatArray:
 
 
 def _adjusted(names: Sequence[str], units: FloatArray, sizes: tuple[int, ...]) -> Adjusted:
-    """p values of a board, from its stored result where there is one."""
+    """Return the p values of a board, from its stored result if available."""
     count = len(names)
     pairs = count * (count - 1) // 2
     flips = signs(sum(sizes), _drawn(count))
@@ -228,22 +229,22 @@ def _adjusted(names: Sequence[str], units: FloatArray, sizes: tuple[int, ...]) -
 
 
 def _drawn(count: int) -> int:
-    """How many flips a board of so many contenders gets."""
+    """Return the number of flips for a board with `count` contenders."""
     if count <= MANY:
         return DRAWN
     return min(DRAWN_OF_MANY, max(LEAST_DRAWN, TRIED // (count * (count - 1) // 2)))
 
 
 def step_down(units: FloatArray, sizes: tuple[int, ...], flips: FloatArray) -> FloatArray:
-    """Adjusted p of each pair (in the order of `triu_indices`), by step-down max-T.
+    """Compute the adjusted p of each pair (in `triu_indices` order), by step-down max-T.
 
-    From the largest statistic on, each is held against the maximum over itself and all that are
-    smaller; p never falls on the way (Westfall & Young 1993, algorithm 2.8).
+    From the largest statistic down, each is compared with the maximum over itself and all smaller
+    ones; p never decreases along the way (Westfall & Young 1993, algorithm 2.8).
 
     Args:
-        units: values (contenders, units), task by task.
-        sizes: units of each task.
-        flips: of `signs`.
+        units: Values (contenders, units), task by task.
+        sizes: Units of each task.
+        flips: From `signs`.
     """
     first, second = np.triu_indices(len(units), 1)
     differences = units[first] - units[second]
@@ -253,7 +254,7 @@ def step_down(units: FloatArray, sizes: tuple[int, ...], flips: FloatArray) -> F
     of_squares, of_sums = _factors(sizes)
     task = np.repeat(np.arange(len(sizes)), sizes)
     squares = differences**2 @ of_squares[task]
-    # S_k^2 flips as its products of two units do: a sum over pairs of units of one task.
+    # Flips act on S_k^2 through products of two units: a sum over pairs of units of one task.
     left, right = np.triu_indices(len(task), 1)
     left, right = left[task[left] == task[right]], right[task[left] == task[right]]
     products = 2 * of_sums[task[left]] * differences[:, left] * differences[:, right]
@@ -281,23 +282,23 @@ def _blocks(flips: FloatArray, width: int) -> Iterator[FloatArray]:
 
 
 def _maxima(units: FloatArray, sizes: tuple[int, ...], flips: FloatArray) -> FloatArray:
-    """The largest T^2 over all pairs of each flip, rising."""
+    """Return the largest T^2 over all pairs for each flip, ascending."""
     blocks = list(_blocks(flips, len(units) * (len(sizes) + 2)))
     threads = min(len(blocks), os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool:  # numpy's loops let others run
+    with ThreadPoolExecutor(threads) as pool:  # numpy releases the GIL in its loops
         found = list(pool.map(lambda block: _largest(units, sizes, block), blocks))
     return np.sort(np.concatenate(found))
 
 
 def _largest(units: FloatArray, sizes: tuple[int, ...], flips: FloatArray) -> FloatArray:
-    """The largest T^2 over all pairs of each of a few flips.
+    """Return the largest T^2 over all pairs, for each of a few flips.
 
-    A pair's sums are differences of its contenders' sums, so that what S_k^2 takes from the
-    variance is a squared distance, which one product of two tall matrices gives for all pairs.
+    A pair's sums are differences of its contenders' sums, so the S_k^2 term of the variance is a
+    squared distance, computed for all pairs by one product of two tall matrices.
     """
     tasks = np.repeat(np.arange(len(sizes)), sizes)
     of_squares, of_sums = _factors(sizes)
-    centred = units - units.mean(axis=0)  # keeps the distances' cancellation small
+    centred = units - units.mean(axis=0)  # limits cancellation in the distances
     means = flips @ (centred / np.array(sizes)[tasks]).T
     places = [flips[:, tasks == k] @ centred[:, tasks == k].T for k in range(len(sizes))]
     points = np.stack(places, axis=-1) * np.sqrt(of_sums)  # flips, contenders, tasks
@@ -324,7 +325,7 @@ def _largest(units: FloatArray, sizes: tuple[int, ...], flips: FloatArray) -> Fl
 
 
 def _tiles(count: int) -> Iterator[tuple[slice, slice]]:
-    """Squares of pairs that cover each pair, some of them twice."""
+    """Yield tiles that cover each pair, some of them twice."""
     starts = range(0, count, TILE)
     for a in starts:
         for b in starts:
@@ -333,7 +334,7 @@ def _tiles(count: int) -> Iterator[tuple[slice, slice]]:
 
 
 def _one_step(observed: FloatArray, maxima: FloatArray) -> FloatArray:
-    """p of each statistic against the maximum over all pairs; the flips were drawn."""
+    """Return the p of each statistic against the maximum over all pairs, for random flips."""
     smaller = np.searchsorted(maxima, _reached(observed), side="left")
     return np.asarray((len(maxima) - smaller + 1) / (len(maxima) + 1), dtype=np.float64)
 
@@ -342,7 +343,7 @@ def _one_step(observed: FloatArray, maxima: FloatArray) -> FloatArray:
 
 
 def _intervals(p: Adjusted) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The ranks that are left open; the places of `p` are in order of score."""
+    """Return the ranks that remain possible; the rows of `p` are in order of score."""
     count = len(p.rows)
     better, worse = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     for a, b in _tiles(count):
@@ -361,11 +362,11 @@ def _block_of_p(p: Adjusted, a: slice, b: slice) -> FloatArray:
     return _one_step(found, p.maxima).reshape(differences.shape[:2])
 
 
-# What is stored
+# Stored results
 
 
 def _read(name: str | None, wanted: int) -> FloatArray | None:
-    """A stored result; None if there is none that can be read."""
+    """Return a stored result; None if none can be read."""
     if name is None:
         return None
     try:
@@ -378,7 +379,7 @@ def _read(name: str | None, wanted: int) -> FloatArray | None:
 
 
 def _store(name: str | None, found: FloatArray) -> None:
-    """Keep a result for next time, where the cache can be written."""
+    """Store a result in the cache, if it is writable."""
     if name is not None:
         with suppress(LthbenchError):
             write_whole(cache() / "board" / name, canonical_json(found.tolist()))

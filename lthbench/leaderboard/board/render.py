@@ -1,7 +1,7 @@
 """The boards in a terminal, in Markdown, in LaTeX and as JSON.
 
-What one came for stands first: who may be first, with which score, and is that certain. Figures
-are those of `standings`; here they are only formatted.
+The main question is answered first: who may be first, with which score, and how certain that is.
+Figures come from `standings`; they are only formatted here.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from lthbench.report.table import Table
 from lthbench.report.terminal import WIDTH
 
 LEVELS = ("reported", "artefacts", "retrained", "reproduced")
-NAME = 32  # characters of a name that a column shows
-LISTED = 40  # records that are listed one by one in text
+NAME = 32  # characters of a name shown in a column
+LISTED = 40  # records listed individually in text
 LEFT = ("rank", "method", "record", "task", "level", "division", "not ranked")
 DASH = "-"
-NOT_ACCEPTED = "not accepted"  # a record that the ledger does not tell of has no level
+NOT_ACCEPTED = "not accepted"  # a record that is not in the ledger has no level
 
 
 @dataclass(frozen=True)
 class Part:
-    """A heading, sentences, and tables below them; `rank` is the heading's depth."""
+    """A heading, sentences, and the tables below them; `rank` is the heading's depth."""
 
     heading: str
     depth: int
@@ -43,15 +43,16 @@ class Part:
 
 
 def show(suite: str | None, form: str = "terminal", board: Board | None = None) -> str:
-    """The boards of a suite, or of all that have entries, in one of four forms.
+    """Render the boards of a suite, or of all suites with entries.
 
     Args:
-        form: terminal, json, markdown or latex.
-        board: the shipped one by default.
+        suite: Name of the suite; None for all that have entries.
+        form: One of terminal, json, markdown or latex.
+        board: The board; the shipped one by default.
 
     Raises:
-        TaskError: for a suite that is not there.
-        UsageError: for a suite that is never ranked, or a form that is none.
+        TaskError: If the suite does not exist.
+        UsageError: If the suite is never ranked, or the form is unknown.
     """
     if form not in FORMS:
         raise UsageError(f"form {form!r}: is none of {', '.join(FORMS)}")
@@ -68,12 +69,12 @@ def show(suite: str | None, form: str = "terminal", board: Board | None = None) 
 
 
 def as_json(found: Sequence[Standing]) -> str:
-    """Every figure, one line. p values are left out of boards of more than 100 ranked rows."""
+    """Return all figures as one line of JSON, without p values above 100 ranked rows."""
     return canonical_json([_json_standing(standing) for standing in found]).decode()
 
 
 def parts(board: Board, found: Sequence[Standing], suite: str | None = None) -> list[Part]:
-    """What there is to say, in order."""
+    """Return everything to report, in order."""
     if not any(standing.rows for standing in found):
         where = f"Suite {suite}" if suite else "The leaderboard"
         return [Part(f"{where} has no entries yet", 1, (ADD,))]
@@ -121,9 +122,9 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _names(found: Sequence[Standing]) -> dict[str, str]:
-    """How tables call each contender of a suite: by its name, with its source where it must be.
+    """Return each contender's name for tables, with its source where needed to tell two apart.
 
-    A contender's id looks like an entry's, which other commands take, and is none.
+    A contender's id looks like an entry's id, which other commands accept, but is not one.
     """
     ids = {row.contender.id: row.contender.name for standing in found for row in standing.rows}
     several = {name for name, count in Counter(ids.values()).items() if count > 1}
@@ -149,7 +150,7 @@ def _board(standing: Standing, names: Mapping[str, str]) -> Part:
 
 
 def _verdict(ranked: Sequence[Row], standing: Standing, names: Mapping[str, str]) -> list[str]:
-    """Who may be first, or why nobody is ranked."""
+    """Say who may be first, or why nobody is ranked."""
     if not standing.rows:
         return ["No entries yet."]
     if not ranked:
@@ -207,13 +208,13 @@ REASONS = {"reference": "a reference: final weights"}
 
 
 def why_unranked(row: Row) -> str:
-    """Why a row is not ranked; what is not accepted has no level that could be the reason."""
+    """Say why a row is not ranked; for unaccepted entries, the level is never the reason."""
     unheard = row.why_unranked == "level 0" and not accepted(counted(row))
     return NOT_ACCEPTED if unheard else row.why_unranked
 
 
 def _records(found: Sequence[Standing]) -> Part:
-    """Every record of the suite's contenders, with the id that other commands take."""
+    """List every record of the suite's contenders, with the id that other commands accept."""
     told = {}
     for standing in found:
         for row in standing.rows:
@@ -249,7 +250,7 @@ def _records(found: Sequence[Standing]) -> Part:
 
 
 def _records_caption(found: Iterable[OnTask]) -> str:
-    """What the records' scores are: only what there is."""
+    """Describe the scores of the records, naming only the kinds that occur."""
     kinds = {on.what for on in found}
     said = [word for what, word in SCORED.items() if what in kinds]
     return f"Each record, with its {' or '.join(said) or 'score'}"
@@ -263,7 +264,7 @@ SCORED = {
 
 
 def _private(found: Sequence[Entry]) -> str:
-    """A sentence that names the entries whose bundle was checked, and is not to be had."""
+    """Name, in one sentence, the entries whose bundle was checked but is not available."""
     names = [entry.id for entry in found if is_private(entry)]
     if not names:
         return ""
@@ -280,34 +281,34 @@ def _record_order(item: tuple[str, Row, OnTask]) -> tuple[str, bool, float, str]
 
 
 def level(number: int) -> str:
-    """A level with its word."""
+    """Format a level with its word."""
     return f"{number} {LEVELS[number]}"
 
 
 def counted(row: Row) -> list[Entry]:
-    """The entries that a row's level is the least of: those on ranked tasks, or all."""
+    """Return the entries behind a row's level: those on ranked tasks, or all."""
     ranked = [on.entry for on in row.tasks.values() if on.ranked]
     return ranked or [on.entry for on in row.tasks.values()]
 
 
 def accepted(found: Sequence[Entry]) -> bool:
-    """Whether the ledger tells of all of them."""
+    """Return whether the ledger includes all of the entries."""
     return all(entry.state != "listed" for entry in found)
 
 
 def level_of(found: Sequence[Entry]) -> str:
-    """The least level of entries; what the ledger does not tell of is less than any."""
+    """Return the lowest level of entries; those not in the ledger rank below any level."""
     return level(min(entry.level for entry in found)) if accepted(found) else NOT_ACCEPTED
 
 
 def is_private(entry: Entry) -> bool:
-    """Whether somebody checked the entry's bundle, and the record says of no address to get it."""
+    """Return whether an entry's bundle was checked, but its record gives no address for it."""
     bundle = entry.record.bundle
     return entry.level >= 1 and bundle is not None and not bundle.urls
 
 
 def _level(entry: Entry) -> str:
-    """An entry's level, and whether somebody refutes it."""
+    """Format an entry's level, and whether it is challenged."""
     many = len(entry.challenges)
     times = f", challenged {many} times" if many > 1 else ", challenged" if many else ""
     return f"{level_of([entry])}{times}"
@@ -466,7 +467,7 @@ def _markdown(said: Sequence[Part]) -> str:
 
 
 def _latex(said: Sequence[Part]) -> str:
-    """One `table` a board with plain `tabular`s; what stands above its tables is its caption."""
+    """Format each board as one `table` of plain `tabular`s, captioned by the text above them."""
     blocks, above = [], ""
     for part in said:
         text = ". ".join((part.heading, *part.lines[:1])).rstrip(".") + "."
@@ -489,5 +490,5 @@ FORMS: Mapping[str, Callable[[Sequence[Part]], str]] = {
     "terminal": _terminal,
     "markdown": _markdown,
     "latex": _latex,
-    "json": lambda said: "",  # made of the standings themselves
+    "json": lambda said: "",  # derived from the standings themselves
 }

@@ -1,7 +1,7 @@
-"""What level 3 of a verification tests: the search again, on fresh seeds and on published ones.
+"""What level 3 of a verification tests: the search itself, on fresh seeds and on published ones.
 
 Nothing is searched here. `verification.reproduce` searches and judges by these rules, and the
-ledger's writer holds a report against them again (protocol, section 12).
+ledger's writer applies the rules to a report again (protocol, section 12).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from lthbench.records.reference import Reference
 from lthbench.records.schema import Record
 
 FRESH, REPEATED = 3, 2  # seeds
-FIRST, SPAN = 10**6, 10**9  # fresh seeds are none of the published ones and their controls'
-ERRORS = 3.0  # standard errors of a difference, by the reference's own spread
-CENT = 1.001  # of a claimed cost: what rounding may add
+FIRST, SPAN = 10**6, 10**9  # fresh seeds avoid the published ones and those of their controls
+ERRORS = 3.0  # standard errors of a difference, using the reference's own spread
+CENT = 1.001  # of a claimed cost: tolerance for rounding
 NAMES = {"retention": "retention", "above erk": "points above erk"}  # of trained tickets' headlines
 
 
@@ -29,11 +29,12 @@ class Repeated:
     """A published seed that was searched again.
 
     Attributes:
-        cost: of the new search, in dense trainings.
-        equal: whether every rung keeps the very weights of the published ticket.
-        own, others: the mean share of the kept weights, over rungs, that the published tickets of
-            this seed keep too, and the largest such share of another seed.
-        score: of the new tickets, in the unit of the headline.
+        cost: Of the new search, in dense trainings.
+        equal: Whether every rung keeps exactly the weights of the published ticket.
+        own: Mean share of the kept weights, over rungs, that this seed's published tickets also
+            keep.
+        others: The largest such share for another seed.
+        score: Of the new tickets, in the unit of the headline.
     """
 
     seed: int
@@ -49,8 +50,8 @@ class Reproduced:
     """The outcome: each seed's score as published, on fresh seeds, and searched again.
 
     Attributes:
-        spread: the standard deviation over seeds that the reference tells of.
-        unmetered: what is told of searches that computed more than they were charged for.
+        spread: Standard deviation over seeds, according to the reference.
+        unmetered: Reports of searches that computed more than they were charged for.
     """
 
     ok: bool
@@ -65,20 +66,23 @@ class Reproduced:
 
 
 def fresh_seeds(bundle: str, beacon: str, count: int = FRESH) -> tuple[int, ...]:
-    """Seeds by lot, from sha256 of bundle, beacon and their number."""
+    """Return random seeds, derived from the sha256 of bundle, beacon and index."""
     lots = (digest(canonical_json([bundle, beacon, "seed", n])) for n in range(count))
     return tuple(FIRST + int(lot, 16) % SPAN for lot in lots)
 
 
 def repeated_seeds(seeds: Sequence[int], bundle: str, beacon: str) -> tuple[int, ...]:
-    """The published seeds with the lowest lots."""
+    """Return the published seeds with the smallest draw hashes."""
     ranked = sorted(seeds, key=lambda s: digest(canonical_json([bundle, beacon, "again", s])))
     return tuple(sorted(ranked[:REPEATED]))
 
 
 def score_of(record: Record, published: Record) -> tuple[list[float], str] | None:
-    """One score a seed and its name: retention or what stands for it, or of untrained tickets the
-    accuracy at the rung that the published record shows."""
+    """Return one score per seed, and the name of the score.
+
+    The score is retention or its substitute; for untrained tickets, the accuracy at the rung that
+    the published record shows.
+    """
     told = record.aggregates
     if "untrained" in published.aggregates:
         rung = published.aggregates["untrained"]["headline"]
@@ -89,10 +93,10 @@ def score_of(record: Record, published: Record) -> tuple[list[float], str] | Non
 
 
 def spread_of(record: Record, reference: Reference | None) -> float | None:
-    """How much one seed's score differs from another's, by the reference's IMP and ERK.
+    """Return how much scores differ between seeds, according to the reference's IMP and ERK.
 
-    The claimant's own spread is none of it: whoever gives up on unknown seeds widens that at will.
-    Untrained tickets differ as random masks at theta_0 do, and as the test split allows. None
+    The claimant's own spread is not used, since it can be inflated by giving up on unknown seeds.
+    Untrained tickets vary as random masks at theta_0 do, and with the size of the test split. None
     without a reference.
     """
     if reference is None:
@@ -116,12 +120,11 @@ def judge(
     seeds: Sequence[int],
     repeated: Sequence[Repeated],
 ) -> Reproduced:
-    """Refuse what other seeds do not reach, what the same seeds do not give again, and what costs
-    more than it says.
+    """Reject claims that fail on other seeds, do not recur on the same seeds, or understate cost.
 
-    A search of a published seed must end in the published tickets. On another class of machine it
-    may end in others, which then resemble those of their own seed more than those of any other, and
-    score as well.
+    A repeated search of a published seed must end in the published tickets. On another class of
+    machine it may end in others, which then resemble those of their own seed more than those of any
+    other seed, and score as well.
     """
     claimed, spread = score_of(record, record), spread_of(record, reference)
     assert claimed is not None
@@ -159,7 +162,7 @@ def judge(
 
 
 def misfit(record: Record, reference: Reference | None, report: Mapping[str, Any]) -> str | None:
-    """Why a report's account of a search does not follow from its entry; None if it does."""
+    """Return why a report on a search does not follow from its entry; None if it does."""
     told, claimed = report["reproduced"], score_of(record, record)
     if claimed is None or list(told["published"]) != claimed[0]:
         return "its published scores are not the record's"

@@ -1,4 +1,4 @@
-"""Which cells of a record level 2 trains again: by a lot that nobody knew when it was submitted."""
+"""Random selection of the cells that level 2 retrains, unpredictable at submission."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from lthbench.io.paths import canonical_json, digest
 from lthbench.records.reference import Reference
 from lthbench.records.schema import Carried, Cell, Record
 
-LEAST = 12  # cells, where there are as many
-SHARE, MISSED = 0.2, 0.00001  # forged tickets of which none is drawn, with at most this probability
+LEAST = 12  # cells, if there are that many
+SHARE, MISSED = 0.2, 0.00001  # share of forged tickets; probability that none is drawn
 TICKETS = ("ticket", "untrained")
-PARTS = ("tickets", "carried", "others")  # are drawn and judged apart
+PARTS = ("tickets", "carried", "others")  # drawn and judged separately
 CARRIED = "carried"  # a ticket at another depth
-# A bundle does not hold what these prune.
+# A bundle does not hold the weights that these prune.
 OWN_WEIGHTS = ("transferred", "final", "free", "pretrained")
-FACTORS = ("signs", "scaled")  # a bundle holds one factor of each tensor that keeps a weight
+FACTORS = ("signs", "scaled")  # a bundle holds one factor per tensor that keeps a weight
 
 Drawn: TypeAlias = Cell | Carried
 Place: TypeAlias = tuple[str, float, int, int, int, int]
 
 
 def place(cell: Drawn) -> Place:
-    """What tells a record's draws apart: kind, density, seed, schedule, depth (0: the task's own)
-    and attempt."""
+    """Return the key of a draw in a record.
+
+    It consists of kind, density, seed, schedule, depth (0: the task's own) and attempt.
+    """
     depth = cell.depth if isinstance(cell, Carried) else 0
     return cell.kind, cell.density, cell.seed, cell.schedule, depth, cell.attempt
 
 
 def drawn(cell: Drawn) -> list[Drawn]:
-    """A cell of its own for each draw of a cell: those said to have diverged, then itself."""
+    """Return one cell per draw of a cell: first the diverged draws, then the cell itself."""
     nothing: dict[str, tuple[int, ...]] = dict.fromkeys(cell.correct, ())
     failed: list[Drawn] = [
         cell.model_copy(
@@ -50,11 +52,11 @@ def drawn(cell: Drawn) -> list[Drawn]:
 
 
 def candidates(record: Record, reference: Reference | None) -> list[Drawn]:
-    """The cells that may be drawn: all that a bundle is enough to train again.
+    """Return the cells that may be drawn: all that can be retrained from a bundle.
 
-    Those that are said to have diverged are among them, a control's earlier draws too. The
-    reference's own are not: level 0 holds them against it. Nor is a shuffled ticket with weights
-    of its own, of which the bundle does not hold the weights that its control keeps.
+    They include cells reported as diverged, and a control's earlier draws. The reference's own
+    cells are excluded, since level 0 compares them with the reference. So is a shuffled ticket with
+    weights of its own, since the bundle lacks the weights that its control keeps.
     """
     frozen: set[tuple[str, float, int, int, int]] = set()
     if reference is not None:
@@ -75,11 +77,12 @@ def candidates(record: Record, reference: Reference | None) -> list[Drawn]:
 
 
 def _elsewhere(record: Record) -> list[Drawn]:
-    """The cells at other depths that follow from a bundle: `erk`, which the seed gives, and what
-    the elastic rule makes of a ticket of which it knows the pruned weights as well.
+    """Return the cells at other depths that follow from a bundle.
 
-    A method's own tickets of the target (`direct`) are not in the bundle, nor are those that its
-    own rule carried, nor those that were found at a third depth; they make no rank.
+    These are `erk`, determined by the seed, and tickets transferred by the elastic rule where the
+    pruned weights are known too. Excluded are a method's own tickets for the target (`direct`),
+    those transferred by its own rule, and those found at a third depth: the bundle lacks them, and
+    they do not affect ranks.
     """
     moved = record.transfer
     if moved is None:
@@ -101,10 +104,10 @@ def _elsewhere(record: Record) -> list[Drawn]:
 
 
 def enough(tickets: int) -> int:
-    """How many of so many tickets are drawn: a fifth of them forged are missed at most once in
-    100,000 draws.
+    """Return how many of `tickets` tickets are drawn.
 
-    The probability that no forged one is among n that are drawn is hypergeometric.
+    If a fifth of them are forged, all of these are missed at most once in 100,000 draws. The
+    probability that no forged one is among n drawn tickets is hypergeometric.
     """
     forged = math.ceil(SHARE * tickets)
     for count in range(tickets):
@@ -114,16 +117,21 @@ def enough(tickets: int) -> int:
 
 
 def draw(cells: Sequence[Drawn], bundle: str, beacon: str, least: int = 0) -> list[Drawn]:
-    """The cells with the lowest lots: enough tickets, one of each seed among them, enough of those
-    that were carried to other depths, and half as many others as tickets (dense runs, controls,
-    shortened schedules). Of these up to half are runs that are said to have diverged, as long as
-    there are any: hardly an honest record has one, and who chooses controls needs many.
+    """Return the cells with the smallest draw hashes.
 
-    A cell's lot is the sha256 of bundle, beacon and its own place. Where there are too few of the
-    one, others take their places.
+    They comprise enough tickets, including one of each seed, enough of those transferred to other
+    depths, and half as many others as tickets (dense runs, controls, shortened schedules). Up to
+    half of the others are runs reported as diverged, if there are any: honest records have hardly
+    any, whereas selecting controls takes many.
+
+    A cell's draw hash is the sha256 of bundle, beacon and its own place. Where one group is too
+    small, others fill its places.
 
     Args:
-        least: of all, where the rule draws fewer.
+        cells: The candidates.
+        bundle: Digest of the bundle.
+        beacon: Random value published after the bundle.
+        least: Minimum number of cells in total.
     """
     ranked = sorted(cells, key=lambda cell: lot(bundle, beacon, cell))
     tickets, moved, others = (
@@ -148,12 +156,12 @@ def _order(cell: Drawn) -> tuple[int, int, float, str, int, int]:
 
 
 def part_of(kind: str, schedule: int) -> int:
-    """Which of `PARTS` a cell is judged in."""
+    """Return the member of `PARTS` in which a cell is judged."""
     if schedule == 1 and kind in (*TICKETS, CARRIED):
         return int(kind == CARRIED)
     return len(PARTS) - 1
 
 
 def lot(bundle: str, beacon: str, cell: Drawn) -> str:
-    """What decides whether a cell is drawn."""
+    """Return the hash that decides whether a cell is drawn."""
     return digest(canonical_json([bundle, beacon, *place(cell)]))

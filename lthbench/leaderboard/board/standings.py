@@ -1,7 +1,7 @@
 """The boards of a suite: which entries belong together, their scores, and who may be ranked.
 
-A score depends on a contender's own records and on the frozen references alone, so that a new
-entry moves nobody's score or interval; only ranks look at all contenders of a board at once.
+A score depends only on a contender's own records and on the frozen references, so a new entry
+changes nobody's score or interval; only ranks depend on all contenders of a board.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from lthbench.records.schema import Record
 from lthbench.report import terms
 
 RANKED_LEVEL = 2
-DIVISIONS = ("init", "rewind", "open", "reference")  # from the strictest on
+DIVISIONS = ("init", "rewind", "open", "reference")  # strictest first
 BoardName = Literal["init", "early", "open", "untrained"]
-# The main board first. What each takes, and what it is called.
+# The main board first. The divisions that each accepts, and its title.
 BOARDS: Mapping[BoardName, tuple[str, tuple[str, ...]]] = {
     "early": ("early weights", ("init", "rewind")),
     "init": ("at initialisation", ("init",)),
@@ -35,19 +35,18 @@ BOARDS: Mapping[BoardName, tuple[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class OnTask:
-    """What a contender came to on one task, over the published seeds.
+    """A contender's result on one task, over the published seeds.
 
     Attributes:
-        score: retention, or of untrained tickets the headline's accuracy, or what stands for
-            retention on a task that is not ranked; one value a seed in `values`. None where there
-            is none.
-        what: which of them, as `scores.headline` calls it; "" without a score.
-        headline: the density of the headline, of untrained tickets alone.
-        seeds: how many of the published ones the record holds.
-        published: how many of these the task has.
-        cost: mean search cost, in dense trainings.
-        options: those that another of the contender's records has otherwise, or not at all.
-        ranked: whether the task counts for the suite's score.
+        score: Retention; for untrained tickets, the headline's accuracy; on an unranked task, the
+            substitute for retention. One value per seed in `values`. None if unavailable.
+        what: The kind of score, named as in `scores.headline`; "" without a score.
+        headline: The density of the headline, for untrained tickets only.
+        seeds: Number of published seeds that the record holds.
+        published: Number of published seeds of the task.
+        cost: Mean search cost, in dense trainings.
+        options: Options that differ in, or are missing from, another of the contender's records.
+        ranked: Whether the task counts for the suite's score.
     """
 
     entry: Entry
@@ -65,11 +64,11 @@ class OnTask:
 
 @dataclass(frozen=True)
 class Contender:
-    """One method, by its name and source, with one record a task.
+    """One method, identified by name and source, with one record per task.
 
     Attributes:
-        id: the name and the first 8 of the source's digest; a second one of both ends in .2, one
-            of another protocol or reference in .old.
+        id: The name and the first 8 digits of the source's digest. A second contender with the same
+            name and digest ends in .2, one of another protocol or reference in .old.
     """
 
     id: str
@@ -84,12 +83,13 @@ class Row:
     """A contender on one board.
 
     Attributes:
-        score: of the suite, with its interval; None unless every ranked task is there.
-        rank: the best and the worst rank that are left open; None if unranked.
-        why_unranked: one short clause; "" if ranked.
-        same: the id of the earlier entry whose tickets these are; "" if they are its own.
-        level, division, cost: the least, the most permissive, and the mean of mean search costs,
-            over its tasks that are ranked (over all if none is).
+        score: Of the suite, with its interval; None unless every ranked task is present.
+        rank: The best and the worst possible rank; None if unranked.
+        why_unranked: One short clause; "" if ranked.
+        same: The id of the earlier entry with the same tickets; "" if there is none.
+        level: The lowest level over its ranked tasks (over all tasks if none is ranked).
+        division: The most permissive division over the same tasks.
+        cost: The mean over the same tasks of the mean search costs.
     """
 
     contender: Contender
@@ -108,12 +108,12 @@ class Standing:
     """One board of one suite.
 
     Attributes:
-        tasks: those that are ranked, in the suite's order.
-        left_out: the suite's other tasks, and why each is not ranked.
-        rows: ranked ones by score, then unranked ones, then references; one of another's tickets
-            right beneath it where that is not ranked either.
-        p: adjusted p values between ranked rows, by the ids of their contenders.
-        notes: what a reader must know of the board, a sentence each.
+        tasks: Ranked tasks, in the suite's order.
+        left_out: The suite's other tasks, and why each is not ranked.
+        rows: Ranked rows by score, then unranked ones, then references; a copy of another's tickets
+            directly below the original if that is unranked too.
+        p: Adjusted p values between ranked rows, by the ids of their contenders.
+        notes: What a reader must know about the board, one sentence each.
     """
 
     suite: str
@@ -127,13 +127,13 @@ class Standing:
 
 
 def standings(board: Board, suite: str | None = None) -> tuple[Standing, ...]:
-    """Every board of a suite; by default of all ranked suites that have entries of their own.
+    """Compute every board of a suite; by default of all ranked suites that have their own entries.
 
-    The boards of a suite come with the main one first; that of untrained tickets only where there
-    are any. A suite all of whose entries stand in another one too is left out by default.
+    The main board of a suite comes first; the board of untrained tickets exists only where there
+    are any. By default, a suite is left out if all of its entries are also in another suite.
 
     Raises:
-        TaskError: for a suite that is not there.
+        TaskError: If the suite does not exist.
     """
     suites = [load_suite(suite)] if suite else _with_entries(board)
     alike = copies.likenesses(board.entries)
@@ -143,11 +143,11 @@ def standings(board: Board, suite: str | None = None) -> tuple[Standing, ...]:
 
 
 def contenders(entries: Iterable[Entry], references: Mapping[str, Reference]) -> list[Contender]:
-    """Entries that are one method's, in the order in which the ledger accepted them.
+    """Group the entries of each method, in the order in which the ledger accepted them.
 
-    An entry joins the first contender of its name and source that has no record on its task, one
-    of the same options before others. So the order of acceptance decides, and a later entry fills
-    a gap or begins a contender, and takes nobody's place.
+    An entry joins the first contender of its name and source without a record on its task,
+    preferring one with the same options. Order of acceptance thus decides: a later entry fills a
+    gap or starts a new contender, and never replaces another.
     """
     found: dict[tuple[Any, ...], list[dict[str, Entry]]] = {}
     entries = sorted(entries, key=copies.order)
@@ -167,7 +167,7 @@ def contenders(entries: Iterable[Entry], references: Mapping[str, Reference]) ->
 
 
 def published(record: Record) -> Mapping[str, Any]:
-    """A record's aggregates over the published seeds alone, which all entries have in common."""
+    """Return a record's aggregates over the published seeds only, which all entries share."""
     wanted = record.task.published
     if not set(record.seeds) - set(wanted):
         return record.aggregates
@@ -184,7 +184,7 @@ def published(record: Record) -> Mapping[str, Any]:
 def ranked_tasks(
     suite: Suite, references: Mapping[str, Reference]
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """A suite's tasks that may be ranked by their reference, and why the others may not."""
+    """Return a suite's tasks that can be ranked by their reference, and why the others cannot."""
     left_out = {}
     for task in suite.tasks:
         reference = references.get(task)
@@ -199,7 +199,7 @@ def ranked_tasks(
 
 
 def _with_entries(board: Board) -> list[Suite]:
-    """The ranked suites that have entries, but those whose entries all stand in another."""
+    """Return the ranked suites with entries, except those whose entries are all in another."""
     there = {entry.record.task.name for entry in board.entries if _stands(entry)}
     suites = [load_suite(name) for name in suite_names()]
     held = {s.name: there & set(s.tasks) for s in suites if s.ranked and there & set(s.tasks)}
@@ -221,7 +221,7 @@ def _options(held: Mapping[str, Entry]) -> set[bytes]:
 
 
 def _named(found: Mapping[tuple[Any, ...], list[dict[str, Entry]]]) -> Iterator[Contender]:
-    """Contenders with their ids: of one name and source, all but the first are numbered."""
+    """Yield contenders with their ids; repeated names and sources are numbered from the second."""
     taken: dict[str, int] = {}
     for (name, digest, untrained, strange), groups in found.items():
         for held in groups:
@@ -233,7 +233,7 @@ def _named(found: Mapping[tuple[Any, ...], list[dict[str, Entry]]]) -> Iterator[
 
 
 def stale(entries: Iterable[Entry], references: Mapping[str, Reference]) -> dict[str, str]:
-    """Why records are not of the board's protocol, by their digests; none for those that are."""
+    """Return, by digest, why records do not follow the board's protocol, for those that do not."""
     digests = {task: reference.digest for task, reference in references.items()}
     found = {}
     for entry in entries:
@@ -279,7 +279,7 @@ def _row(
     strange: Mapping[str, str],
     same: Mapping[str, str],
 ) -> Row:
-    """A contender's row before it is ranked; why_unranked tells what its records alone decide."""
+    """Build a contender's row before ranking; why_unranked covers what its own records decide."""
     options = _options(contender.entries)
     tasks = {
         name: _on_task(contender.entries[name], name in ranked, len(options) > 1, contender)
@@ -330,13 +330,13 @@ def _on_task(entry: Entry, ranked: bool, differ: bool, contender: Contender) -> 
 
 
 def _of_unequal(found: Interval, tasks: Sequence[Sequence[float]]) -> Interval:
-    """Without bounds if on no task any seed differs: that tells no spread."""
+    """Drop the bounds if seeds are equal on every task, since there is no spread to estimate."""
     alike = all(intervals.alike(values) for values in tasks)
     return Interval(found.mean, None, None, found.n) if alike else found
 
 
 def _differing(entry: Entry, contender: Contender) -> dict[str, Any]:
-    """The options of one record that the contender's other records do not share."""
+    """Return the options of one record that the contender's other records do not share."""
     others = [other.record.method.options for other in contender.entries.values()]
     mine = entry.record.method.options
     return {k: v for k, v in mine.items() if any(k not in o or o[k] != v for o in others)}
@@ -348,7 +348,7 @@ def _division(entries: Iterable[Entry]) -> str:
 
 
 def _why(row: Row, ranked: Sequence[str], strange: Mapping[str, str]) -> str:
-    """Why a row cannot be ranked; "" if its board decides."""
+    """Return why a row cannot be ranked; "" if that depends on the board."""
     if row.division == "reference":
         return "reference"
     entries = row.contender.entries
@@ -374,7 +374,7 @@ def _why(row: Row, ranked: Sequence[str], strange: Mapping[str, str]) -> str:
 def _ranked(
     rows: Sequence[Row], tasks: Sequence[str]
 ) -> tuple[tuple[Row, ...], Mapping[tuple[str, str], float]]:
-    """Rows in their order, with rank intervals, and the p values behind these."""
+    """Return rows in order, with rank intervals, and the underlying p values."""
     able = {row.contender.id: row for row in rows if not row.why_unranked}
     p: Mapping[tuple[str, str], float] = {}
     placed: list[Row] = []
@@ -395,7 +395,7 @@ def _ranked(
 
 
 def _rest_order(row: Row) -> tuple[bool, bool, float, str]:
-    """References last; what has a score before what has none."""
+    """Return a sort key: references last; rows with a score before those without."""
     score = row.score.mean if row.score else 0.0
     return row.division == "reference", row.score is None, -score, row.contender.id
 
