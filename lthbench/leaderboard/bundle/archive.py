@@ -1,7 +1,7 @@
-"""The bundle of a submission: what its members are, and how they are read without trust.
+"""The bundle of a submission: its members, and how to read them without trusting them.
 
-A zip in one form (`container`) whose `manifest.json` names every member's size and sha256. Nothing
-of it is unpacked to disk, nothing is run, and reading it needs no torch.
+A zip in canonical form (`container`) whose `manifest.json` lists every member's size and sha256.
+Nothing is unpacked to disk, nothing is run, and reading needs no torch.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ MANIFEST, SOURCE, ENVIRONMENT = "manifest.json", "method.py", environment.FILE
 MANIFEST_LIMIT, ENVIRONMENT_LIMIT, SOURCE_LIMIT = 8 * 2**20, 2**20, 2**20
 TICKET = re.compile(r"tickets/seed(0|[1-9][0-9]{0,9})/([0-9]{7})\.safetensors")
 TASK = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
-TASKS = 64  # of one bundle, at most
+TASKS = 64  # maximum bytes of one bundle
 RECORD, ANSWERS, CURVES = "record.json", "answers.safetensors", "curves.safetensors"
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose every byte was checked.
+    """A bundle whose every byte has been checked.
 
     Attributes:
-        members: by their paths, views of the file's bytes.
-        tasks: those that it holds a record of, sorted.
+        members: By path, views of the file's bytes.
+        tasks: Tasks for which it holds a record, sorted.
     """
 
     path: Path
@@ -55,20 +55,20 @@ class Bundle:
 
 
 def contain(members: Mapping[str, bytes]) -> bytes:
-    """The canonical zip of these members, a manifest of them among it."""
+    """Return the canonical zip of these members, including their manifest."""
     files = {name: {"sha256": digest(data), "size": len(data)} for name, data in members.items()}
     manifest = canonical_json({"format": FORMAT, "files": files})
     return canonical_zip.write({**members, MANIFEST: manifest})
 
 
 def read(path: Path) -> Bundle:
-    """A bundle from disk: its form, its digests, and every member by itself.
+    """Read a bundle from disk; check its form, its digests, and each member by itself.
 
-    Bytes that `contain` would not give for the same members are refused; so is a member that
-    nothing would read.
+    A file that differs from what `contain` gives for the same members is rejected, as is a member
+    that nothing reads.
 
     Raises:
-        RecordError: naming the member and the rule.
+        RecordError: If a rule is broken; names the member and the rule.
     """
     data = _bytes(path)
     place = shown(str(path), 200)
@@ -156,7 +156,7 @@ def _check_environment(bundle: Bundle) -> None:
 
 
 def source(bundle: Bundle) -> str:
-    """The method's source, as text that is not to be run."""
+    """Return the method's source, as text that must not be run."""
     data = bundle.members[SOURCE]
     if len(data) > SOURCE_LIMIT:
         raise RecordError(f"{_file(bundle)}: member {SOURCE}: {len(data)} bytes; at most 1 MB")
@@ -167,7 +167,7 @@ def source(bundle: Bundle) -> str:
 
 
 def record(bundle: Bundle, task: str) -> Record:
-    """One task's record, its schema checked, its aggregates computed again."""
+    """Read one task's record; check its schema and recompute its aggregates."""
     where = _place(bundle, task, RECORD)
     data = bundle.members[f"{task}/{RECORD}"]
     table = canonical(data, where, SIZE_LIMIT)
@@ -201,7 +201,7 @@ def record(bundle: Bundle, task: str) -> Record:
 
 
 def tickets(bundle: Bundle, task: str) -> tuple[tuple[int, float], ...]:
-    """Seed and density of every ticket of a task, densest first."""
+    """Return seed and density of every ticket of a task, densest first."""
     names = (name.partition("/") for name in bundle.members)
     found = [TICKET.fullmatch(rest) for folder, _, rest in names if folder == task]
     ladder = {rung_name(density): density for density in record(bundle, task).task.ladder}
@@ -214,14 +214,14 @@ def tickets(bundle: Bundle, task: str) -> tuple[tuple[int, float], ...]:
 
 
 def ticket(bundle: Bundle, task: str, seed: int, density: float) -> Ticket:
-    """Header, masks and stored weights of one ticket.
+    """Return header, masks and stored weights of one ticket.
 
-    The weights are as the bundle has them: none of origin "init" and "rewind", one
-    "factor/<name>" a prunable tensor of "signs" and "scaled", else "kept/<name>", the values of
-    kept entries in row-major order, and "whole/<name>" of every other tensor.
+    The weights are as stored in the bundle: none for origin "init" and "rewind"; one
+    "factor/<name>" per prunable tensor for "signs" and "scaled"; otherwise "kept/<name>", the
+    values of kept entries in row-major order, and "whole/<name>" for every other tensor.
 
     Raises:
-        RecordError: if there is none, or it breaks a rule; names the member and the rule.
+        RecordError: If there is no such ticket, or it breaks a rule; names the member and the rule.
     """
     path = f"tickets/seed{seed}/{rung_name(density)}.safetensors"
     where = _place(bundle, task, path)
@@ -231,7 +231,7 @@ def ticket(bundle: Bundle, task: str, seed: int, density: float) -> Ticket:
 
 
 def answers(bundle: Bundle, task: str) -> dict[str, NDArray[np.uint8]]:
-    """The answers to the test split after the last evaluation, by the cell's name."""
+    """Return the answers on the test split after the last evaluation, by cell name."""
     where = _place(bundle, task, ANSWERS)
     header, held = canonical_tensors.loads(bundle.members[f"{task}/{ANSWERS}"], where)
     if header or any(a.dtype.name != "uint8" or a.ndim != 1 for a in held.values()):
@@ -240,7 +240,7 @@ def answers(bundle: Bundle, task: str) -> dict[str, NDArray[np.uint8]]:
 
 
 def curves(bundle: Bundle, task: str) -> dict[str, NDArray[np.int32]]:
-    """Correct answers at every evaluation, by the cell's name and the set's."""
+    """Return the correct answers at every evaluation, by cell name and set name."""
     where = _place(bundle, task, CURVES)
     header, held = canonical_tensors.loads(bundle.members[f"{task}/{CURVES}"], where)
     if header or any(a.dtype.name != "int32" or a.ndim != 1 for a in held.values()):
@@ -249,7 +249,7 @@ def curves(bundle: Bundle, task: str) -> dict[str, NDArray[np.int32]]:
 
 
 def runs(record: Record) -> Iterator[tuple[str, Run]]:
-    """Every run of a record under the name that its answers and curves have in a bundle."""
+    """Yield every run of a record with the name of its answers and curves in a bundle."""
     for cell in record.cells:
         yield f"{cell.kind}/{cell.density!r}/{cell.seed}/{cell.schedule}", cell
     for run in record.transfer.cells if record.transfer else ():
@@ -265,7 +265,7 @@ def _file(bundle: Bundle) -> str:
 
 
 def _check_tickets(bundle: Bundle, record: Record) -> None:
-    """A ticket for each ticket cell of the record, and none else; the cell says what it is."""
+    """Check for exactly one ticket per ticket cell of the record, consistent with the cell."""
     task = record.task.name
     cells = {
         (cell.seed, cell.density): cell
@@ -285,7 +285,7 @@ def _check_tickets(bundle: Bundle, record: Record) -> None:
         cell = cells[seed, density]
         held_whole = (
             header["origin"] in ticket_member.HELD
-        )  # else they are completed for the controls
+        )  # otherwise they are completed for the controls
         layers = {name: int(mask.sum()) for name, mask in masks.items()}
         sizes = sum(mask.size for mask in masks.values())
         pairs = {
@@ -307,7 +307,7 @@ def _check_tickets(bundle: Bundle, record: Record) -> None:
 
 
 def _check_answers(bundle: Bundle, record: Record) -> None:
-    """Answers and curves belong to cells; what the record keeps of a curve is the curve's."""
+    """Check that answers and curves belong to cells, and match the record's parts of the curves."""
     task = record.task.name
     cells = dict(runs(record))
     given = answers(bundle, task)
@@ -331,7 +331,7 @@ def _check_answers(bundle: Bundle, record: Record) -> None:
             raise RecordError(f"{where}: is not what the record has of it; {NEXT}")
     for name, parts in counted.items():
         where = f"{_place(bundle, task, CURVES)}: {shown(name)}"
-        fits = parts.get("train")  # where no score reads more of it, counted at the end alone
+        fits = parts.get("train")  # where no score reads more of it, counted only at the end
         whole = [c for part, c in parts.items() if part != "train" or len(c) != 1]
         if len({len(curve) for curve in whole}) > 1 or (fits is not None and not len(fits)):
             raise RecordError(f"{where}: its curves are not of one length; {NEXT}")
@@ -342,7 +342,7 @@ def _check_answers(bundle: Bundle, record: Record) -> None:
 def _fits(
     curve: NDArray[np.int32], kept: tuple[int, ...], record: Record, seed: int, part: str
 ) -> bool:
-    """Whether counts are possible ones, and end in those that the record keeps."""
+    """Return whether counts are possible, and end in those that the record keeps."""
     possible = len(curve) <= record.task.steps // record.task.every
     possible &= not len(curve) or 0 <= curve.min() <= curve.max() <= record.sizes[str(seed)][part]
     ending = tuple(map(int, curve[-len(kept) :])) if kept else ()

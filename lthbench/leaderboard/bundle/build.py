@@ -1,4 +1,4 @@
-"""The bundle of a finished evaluation: the method's source, records, tickets, answers, curves."""
+"""Building the bundle of a finished evaluation: source, records, tickets, answers, curves."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ BUNDLE = "bundle.zip"  # OUT/…, as `lthbench submit` leaves it
 
 
 def pack(out: Path, records: Sequence[Record]) -> bytes:
-    """The canonical bundle of some of an evaluation's tasks; equal input gives equal bytes.
+    """Build the canonical bundle of some of an evaluation's tasks; equal input gives equal bytes.
 
     Raises:
-        RecordError: for what is missing in the folder, or does not belong together.
-        ResourceError: for a damaged file.
+        RecordError: If something is missing in the folder, or does not belong together.
+        ResourceError: If a file is damaged.
     """
     members = {
         archive.SOURCE: source(out),
@@ -51,15 +51,15 @@ def pack(out: Path, records: Sequence[Record]) -> bytes:
 
 
 def source(out: Path) -> bytes:
-    """The method's source, as the evaluation left it."""
+    """Return the method's source, as the evaluation left it."""
     return read_bytes(out / archive.SOURCE)
 
 
 def environment(out: Path) -> bytes:
-    """The packages that the evaluation ran beside, as it left their list.
+    """Return the list of packages installed during the evaluation.
 
-    One of an older lthbench left none. What was submitted of it keeps the list that it has, so that
-    the bundle keeps its digest; otherwise today's is the nearest that is known.
+    Evaluations by older versions of lthbench left none. A submission made from one keeps its list,
+    so that the bundle keeps its digest; otherwise the current packages are the best approximation.
     """
     path = out / archive.ENVIRONMENT
     if path.exists():
@@ -74,7 +74,7 @@ def environment(out: Path) -> bytes:
 
 
 def task_of(record: Record) -> Task:
-    """The task of a record, as this version has it; RecordError if its protocol is another."""
+    """Return the task of a record, in this version; RecordError if its protocol differs."""
     task = load_task(record.task.name)
     if task.digest != record.task.digest:
         raise RecordError(
@@ -110,7 +110,7 @@ def _ticket(folder: Path, task: Task, seed: int, density: float) -> bytes:
 def _answered(
     folder: Path, record: Record
 ) -> tuple[dict[str, NDArray[np.uint8]], dict[str, NDArray[np.int32]]]:
-    """Answers and curves of every run that was made for this record, by the run's name."""
+    """Return answers and curves of every run trained for this record, by the run's name."""
     found, curves = {}, {}
     runs = dict(archive.runs(record))
     for run in stored_runs(folder):

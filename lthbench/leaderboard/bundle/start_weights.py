@@ -1,6 +1,6 @@
-"""The weights that a ticket starts from, out of the little that a bundle holds of them; and back.
+"""Conversion between a ticket's starting weights and the little that a bundle stores of them.
 
-What follows from the seed is computed again: theta_0, and of it the signs, or all times a factor.
+What follows from the seed is recomputed: theta_0, its signs, or a multiple of either.
 """
 
 from __future__ import annotations
@@ -27,17 +27,21 @@ Stored = Mapping[str, NDArray[Any]]
 def start_of(
     task: Task, seed: int, header: Mapping[str, Any], masks: Masks, stored: Stored
 ) -> State | None:
-    """The state that a ticket's training starts from; None if it takes dense training to know.
+    """Rebuild the state that a ticket's training starts from; None if that requires dense training.
 
-    Bit by bit the one whose digest the record's cell names, where the origin is "init", "signs" or
-    "scaled" (unless a tensor keeps nothing at all). Of other origins the kept entries are, and the
-    pruned ones, which no training of the ticket sees, are zero.
+    For origins "init", "signs" and "scaled", the result matches the digest in the record's cell bit
+    for bit (unless a tensor keeps nothing at all). For other origins, kept entries match, and
+    pruned ones, which no training of the ticket uses, are zero.
 
     Args:
-        header, masks, stored: as `lthbench.leaderboard.bundle.archive.ticket` gives them.
+        task: The ticket's task.
+        seed: The ticket's seed.
+        header: As returned by `lthbench.leaderboard.bundle.archive.ticket`.
+        masks: As returned by the same function.
+        stored: As returned by the same function.
 
     Raises:
-        RecordError: for masks or weights that are not of the task's network.
+        RecordError: If masks or weights do not match the task's network.
     """
     theta = families.initial(task.network, task.network.depth, seed)
     shapes = families.shapes(task.network, task.network.depth)
@@ -57,7 +61,7 @@ def start_of(
 def _held(
     task: Task, seed: int, theta: State, chosen: Mapping[str, Tensor], stored: Stored
 ) -> dict[str, Tensor]:
-    """Kept values at their places among zeros, and the other tensors whole."""
+    """Return kept values at their places among zeros, and the other tensors whole."""
     whole = {name.removeprefix("whole/"): a for name, a in stored.items() if name[:6] == "whole/"}
     tensors = theta.tensors()
     others = {name: tuple(t.shape) for name, t in tensors.items() if name not in chosen}
@@ -72,7 +76,7 @@ def _held(
 def _scaled(
     theta: State, chosen: Mapping[str, Tensor], stored: Stored, *, signs: bool
 ) -> dict[str, Tensor]:
-    """theta_0 or its signs times a factor a tensor; pruned entries as `completed` has them."""
+    """Return theta_0 or its signs times one factor per tensor; pruned entries as in `completed`."""
     source = theta.tensors()
     weights = dict(source)
     for name, mask in chosen.items():
@@ -83,7 +87,7 @@ def _scaled(
 
 
 def _times(source: Tensor, factor: float) -> Tensor:
-    """Rounded once, from float64."""
+    """Multiply in float64 and round once."""
     return (source.double() * factor).float()
 
 
@@ -94,13 +98,17 @@ def stored_of(
     masks: Mapping[str, Tensor],
     weights: Mapping[str, Tensor],
 ) -> dict[str, NDArray[Any]]:
-    """What a bundle holds of a ticket's weights, by the ticket's origin.
+    """Return what a bundle stores of a ticket's weights, by the ticket's origin.
 
     Args:
-        header, masks, weights: as `lthbench.evaluation.search.session.read_ticket` gives them.
+        task: The ticket's task.
+        seed: The ticket's seed.
+        header: As returned by `lthbench.evaluation.search.session.read_ticket`.
+        masks: As returned by the same function.
+        weights: As returned by the same function.
 
     Raises:
-        RecordError: for scaled weights that no one factor a tensor gives.
+        RecordError: If scaled weights are not a single factor per tensor.
     """
     origin = header["origin"]
     if origin in HELD:
@@ -126,10 +134,10 @@ def _magnitude(kept: Tensor) -> float:
 
 
 def _factor(kept: Tensor, source: Tensor) -> float | None:
-    """One number that times each of the source, rounded once, is what was kept, bit by bit.
+    """Return a number whose product with the source, rounded once, equals `kept` bit for bit.
 
     Each entry allows the numbers between the midpoints to its float32 neighbours (as in
-    `ticket.origin`): the middle of what all allow is furthest from any rounding.
+    `ticket.origin`): the centre of their intersection is furthest from any rounding.
     """
     nonzero = source != 0
     values, units = kept[nonzero].abs(), source[nonzero].abs().double()
@@ -140,7 +148,7 @@ def _factor(kept: Tensor, source: Tensor) -> float | None:
     low = float(((values.double() + below) / 2 / units).max())
     high = float(((values.double() + above) / 2 / units).min())
     quotient = float((values.double() / units)[units.argmax()])
-    # Midpoints are rounded too: where hardly anything lies between them, the next numbers may fit.
+    # Midpoints are rounded too: if the interval is nearly empty, the adjacent numbers may fit.
     near = [
         end + n * float(np.spacing(end))
         for n in (-1, 1, -2, 2, -3, 3, -4, 4)

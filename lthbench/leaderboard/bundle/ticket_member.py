@@ -1,8 +1,8 @@
-"""A ticket as a bundle holds it: header, bit-packed masks, and no more weights than are needed.
+"""A ticket as stored in a bundle: header, bit-packed masks, and only the necessary weights.
 
-Weights that follow from the seed are left out: those of origin "init" and "rewind" altogether, of
-"signs" and "scaled" all but one factor a prunable tensor. Else the values of kept entries are held,
-and every other tensor whole. No torch.
+Weights that follow from the seed are left out: all of them for origin "init" and "rewind", and all
+but one factor per prunable tensor for "signs" and "scaled". Otherwise, the values of kept entries
+are stored, and every other tensor whole. No torch.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 
 HEADER = {"density", "kept", "trained", "origin", "start", "masks", "weights", "shapes"}
 RECOMPUTED = ("init", "rewind")  # their weights are theta_0 and theta_k
-SCALED = ("signs", "scaled")  # one factor a tensor
+SCALED = ("signs", "scaled")  # one factor per tensor
 HELD = ("transferred", "final", "free")  # the values themselves
-WEIGHTS = 2**27  # of one ticket at most: a mask takes a byte for each when it is read
+WEIGHTS = 2**27  # maximum entries of one ticket: when read, a mask takes one byte for each
 HEX = re.compile(r"[0-9a-f]{64}")
 
 Ticket = tuple[dict[str, Any], "dict[str, NDArray[np.bool_]]", "dict[str, NDArray[Any]]"]
 
 
 def rung_name(density: float) -> str:
-    """How a rung's file is called: its density in millionths, as in an evaluation's folder."""
+    """Return a rung's file name: its density in millionths, as in an evaluation's folder."""
     return f"{round(density * 1e6):07d}"
 
 
@@ -42,11 +42,12 @@ def dumps(
     masks: Mapping[str, NDArray[np.bool_]],
     weights: Mapping[str, NDArray[Any]],
 ) -> bytes:
-    """A ticket as bytes.
+    """Serialise a ticket.
 
     Args:
-        header: what a ticket's file says of it; only the keys of `HEADER` are held.
-        weights: as `loads` gives them.
+        header: The header of a ticket's file; only the keys of `HEADER` are stored.
+        masks: One mask per prunable tensor.
+        weights: As returned by `loads`.
     """
     import numpy as np
 
@@ -57,10 +58,10 @@ def dumps(
 
 
 def loads(data: bytes | memoryview, where: str, density: float) -> Ticket:
-    """Header, masks and stored weights of a ticket of one rung.
+    """Parse header, masks and stored weights of a ticket of one rung.
 
     Raises:
-        RecordError: naming the place and the rule.
+        RecordError: If a rule is broken; names the place and the rule.
     """
     header, held = canonical_tensors.loads(data, where)
     _check_header(header, density, where)
@@ -112,7 +113,7 @@ def _is_shape(value: object) -> bool:
 
 
 def _mask(bits: NDArray[Any], shape: list[int], where: str) -> NDArray[np.bool_]:
-    """The mask of packed bits; they are flat bytes, and the last is filled up with zeros."""
+    """Unpack a mask from flat bytes, the last of which is padded with zeros."""
     import numpy as np
 
     size = math.prod(shape)
@@ -124,7 +125,7 @@ def _mask(bits: NDArray[Any], shape: list[int], where: str) -> NDArray[np.bool_]
 
 
 def mask_digest(masks: Mapping[str, NDArray[np.bool_]]) -> str:
-    """The digest that `masks.digest` gives for the same masks, without torch."""
+    """Return the same digest as `masks.digest`, without torch."""
     import numpy as np
 
     shapes = [[name, list(masks[name].shape)] for name in sorted(masks)]
@@ -140,7 +141,7 @@ def _check_weights(
     weights: Mapping[str, NDArray[Any]],
     where: str,
 ) -> None:
-    """What is stored is what the origin needs, of its types and sizes, and finite."""
+    """Check that the stored weights are what the origin needs: types, sizes, and finite values."""
     import numpy as np
 
     prefix = {**dict.fromkeys(SCALED, "factor/"), **dict.fromkeys(HELD, "kept/")}.get(origin)

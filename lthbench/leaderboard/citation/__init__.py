@@ -1,1 +1,1 @@
-"""How to cite the benchmark, a task, an entry."""
+"""Citations of the benchmark, a task or an entry."""

@@ -1,4 +1,4 @@
-"""How to cite the benchmark, an entry, or a task with its data: `lthbench cite`."""
+"""Citations of the benchmark, an entry, or a task with its data: `lthbench cite`."""
 
 from __future__ import annotations
 
@@ -24,14 +24,18 @@ def cite(
     data: bool = False,
     format: str = "bibtex",
 ) -> str:
-    """How to cite an entry, a task with its data, all data sets, or by default the benchmark.
+    """Return the citation of an entry, of a task or all data sets, or by default of the benchmark.
 
     Args:
-        format: bibtex, cff or text.
+        entry: An entry of the board.
+        task: Name of a task, cited together with its data.
+        data: Whether to cite all data sets.
+        format: One of bibtex, cff or text.
 
     Raises:
-        UsageError: for an unknown format, or more than one thing to cite.
-        RecordError, TaskError: for an entry or a task that is not there.
+        UsageError: If the format is unknown, or there is more than one thing to cite.
+        RecordError: If the entry does not exist.
+        TaskError: If the task does not exist.
     """
     _known(format)
     named = [f"--{name}" for name, value in (("entry", entry), ("task", task)) if value is not None]
@@ -46,15 +50,15 @@ def cite(
 
 
 def of_benchmark(format: str = "bibtex") -> str:
-    """How to cite the benchmark itself; in CFF the file CITATION.cff as it is."""
+    """Return the citation of the benchmark itself; for CFF, the file CITATION.cff unchanged."""
     return works.citation_file() if format == "cff" else _shown([works.benchmark()], format)
 
 
 def of_task(name: str, format: str = "bibtex") -> str:
-    """How to cite a task: its protocol, the benchmark, and where its data come from.
+    """Return the citation of a task: its protocol, the benchmark, and the origin of its data.
 
     Raises:
-        TaskError: for a task that is not there.
+        TaskError: If the task does not exist.
     """
     task = load_task(name)
     benchmark = works.benchmark()
@@ -71,15 +75,15 @@ def of_task(name: str, format: str = "bibtex") -> str:
 
 
 def of_data(format: str = "bibtex") -> str:
-    """How to cite every data set."""
+    """Return the citation of every data set."""
     found = [work for source in DATA.values() for work in source]
-    if format == "cff":  # a file of its own is about software: the benchmark, which refers to them
+    if format == "cff":  # such a file describes software: the benchmark, which cites the data
         return _shown([works.benchmark(), *found], format)
     return _shown(found, format)
 
 
 def of_entry(entry: Entry, format: str = "bibtex") -> str:
-    """How to cite an entry: who made the method, what was measured, and what the ledger says."""
+    """Return the citation of an entry: the method's authors, the measurement, the ledger state."""
     record = entry.record
     described = record.method.described
     named = described.get("authors", "").strip()
@@ -113,7 +117,7 @@ def _in_brackets(version: str) -> str:
 
 
 def _standing(entry: Entry) -> str:
-    """What the ledger says, with its line: a record has no date."""
+    """Return the state in the ledger, with its line, since a record has no date."""
     lines = {line["act"]: line for line in entry.lines}
     if "accept" not in lines:
         return "not accepted yet"

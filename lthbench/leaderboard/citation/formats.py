@@ -1,4 +1,4 @@
-"""Works as BibTeX, as CFF and as text. Names are strangers' text: nothing in them gets to act."""
+"""Works as BibTeX, CFF and text. Names are untrusted text, and are escaped so as to be inert."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from lthbench.leaderboard.citation.works import Author, Work
 from lthbench.report.formats import plain
 from lthbench.report.latex import LATEX
 
-LIMIT = 1600  # characters of one field
-# BibTeX counts braces, escaped ones too, so these must not be there at all.
+LIMIT = 1600  # maximum characters of one field
+# BibTeX counts even escaped braces, so they must not occur at all.
 BIBTEX = {**LATEX, "{": r"\textbraceleft{}", "}": r"\textbraceright{}", '"': "''"}
 ACCENTS = {
     "\u0300": "`", "\u0301": "'", "\u0302": "^", "\u0303": "~", "\u0304": "=", "\u0306": "u",
@@ -23,7 +23,7 @@ LETTERS = {
     "ß": r"{\ss}", "æ": r"{\ae}", "Æ": r"{\AE}", "œ": r"{\oe}", "Œ": r"{\OE}", "ø": r"{\o}",
     "Ø": r"{\O}", "ł": r"{\l}", "Ł": r"{\L}", "ı": r"{\i}", "đ": r"{\dj}", "Đ": r"{\DJ}",
 }  # fmt: skip
-# What a work is called: entry types that plain BibTeX has, and CFF's.
+# Work types: the entry types of plain BibTeX, and those of CFF.
 BIBTEX_KINDS = {
     "article": ("article", "journal"), "conference": ("inproceedings", "booktitle"),
     "report": ("techreport", "institution"), "data": ("misc", "howpublished"),
@@ -39,7 +39,7 @@ CFF_KINDS = {
 
 
 def bibtex(works: Sequence[Work]) -> str:
-    """One entry a work; UTF-8 where LaTeX has no command for a letter."""
+    """Format one entry per work, in UTF-8 where LaTeX has no command for a letter."""
     return "\n".join(_bibtex(work) for work in works)
 
 
@@ -49,7 +49,7 @@ def _bibtex(work: Work) -> str:
         kind, where = "misc", "howpublished"
     fields = {
         "author": " and ".join(map(_bibtex_author, work.authors)),
-        "title": f"{{{tex(work.title)}}}",  # else its capitals are lost
+        "title": f"{{{tex(work.title)}}}",  # otherwise its capitals are lost
         where: tex(work.where),
         "year": "" if work.year is None else str(work.year),
         "volume": tex(work.volume),
@@ -67,14 +67,14 @@ def _bibtex(work: Work) -> str:
 
 
 def _bibtex_author(author: Author) -> str:
-    """A person "Family, Given"; a group in braces, or its name would be taken apart."""
+    """Format a person as "Family, Given", and a group in braces so that its name stays intact."""
     if author.given.strip():
         return f"{tex(author.name)}, {tex(author.given)}"
     return f"{{{tex(author.name)}}}"
 
 
 def tex(text: str) -> str:
-    """One line of text that BibTeX and LaTeX show as it is."""
+    """Escape one line of text so that BibTeX and LaTeX show it verbatim."""
     return "".join(_letter(c) for c in unicodedata.normalize("NFC", plain(text, LIMIT)))
 
 
@@ -87,18 +87,18 @@ def _letter(character: str) -> str:
     if len(marks) == 1 and base.isascii() and base.isalpha() and marks[0] in ACCENTS:
         return f"{{\\{ACCENTS[marks[0]]}{{{base}}}}}"
     parts = unicodedata.normalize("NFKC", character)
-    if any(part in BIBTEX for part in parts):  # a full-width brace, which who normalises has as one
+    if any(part in BIBTEX for part in parts):  # a full-width brace, which normalises to a brace
         return "".join(BIBTEX.get(part, part) for part in parts)
     return character
 
 
 def address(text: str) -> str:
-    """A DOI or an address for BibTeX, which takes it as it is: what could act is written in %."""
+    """Escape a DOI or address for BibTeX, which takes it verbatim: active characters become %XX."""
     return quote(plain(text, LIMIT), safe="!#$&'()*+,-./:;=?@[]_~%")
 
 
 def key(name: str) -> str:
-    """A key of BibTeX: letters, digits and single hyphens."""
+    """Return a BibTeX key: letters, digits and single hyphens."""
     kept = "".join(c if c.isascii() and c.isalnum() else " " for c in name)
     return "-".join(kept.split()) or "work"
 
@@ -107,7 +107,7 @@ def key(name: str) -> str:
 
 
 def cff(work: Work, message: str, references: Sequence[Work] = ()) -> str:
-    """A whole CITATION.cff about one work: a file on its own tells no journal and no year."""
+    """Return a whole CITATION.cff about one work, which by itself has no journal or year."""
     lines = [
         "cff-version: 1.2.0",
         f"message: {quoted(message)}",
@@ -145,7 +145,7 @@ def _cff_fields(work: Work, kind: str) -> Iterator[str]:
 
 
 def _cff_place(work: Work) -> Iterator[str]:
-    """Where a work of others appeared, and when."""
+    """Yield where and when another's work appeared."""
     if work.year is not None:
         yield f"year: {work.year}"
     if work.kind == "article":
@@ -168,7 +168,7 @@ def _cff_place(work: Work) -> Iterator[str]:
 
 
 def quoted(text: str) -> str:
-    """A string of YAML: JSON's, once no character is left that YAML would not have."""
+    """Return a YAML string: JSON's, once all characters that YAML forbids are removed."""
     return json.dumps(plain(text, LIMIT), ensure_ascii=False)
 
 
@@ -176,7 +176,7 @@ def quoted(text: str) -> str:
 
 
 def text(works: Sequence[Work]) -> str:
-    """One paragraph a work."""
+    """Format one paragraph per work."""
     return "\n\n".join(_text(work) for work in works) + "\n"
 
 
@@ -201,6 +201,6 @@ def _text(work: Work) -> str:
 
 
 def _sentences(work: Work) -> str:
-    """The note, and the digests that identify the work."""
+    """Return the note, and the digests that identify the work."""
     told = [f"sha256 of its {name}: {value}" for name, value in work.digests]
     return " ".join(f"{part.rstrip('.')}." for part in (work.note, *told) if part)

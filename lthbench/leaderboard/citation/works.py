@@ -1,4 +1,4 @@
-"""Works that are cited: the benchmark, as CITATION.cff tells it, and the data sets of its tasks."""
+"""Cited works: the benchmark, from CITATION.cff, and the data sets of its tasks."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Kind = Literal["article", "conference", "report", "data", "software"]
 
 @dataclass(frozen=True)
 class Author:
-    """A person by family and given names, or a group by its name alone."""
+    """A person with family and given names, or a group with a single name."""
 
-    name: str  # the family name of a person
+    name: str  # the family name, for a person
     given: str = ""
 
 
 @dataclass(frozen=True)
 class Work:
-    """One thing that can be cited.
+    """A citable work.
 
     Attributes:
-        key: of BibTeX; letters, digits and hyphens.
-        where: the journal, the conference, or who published it.
-        digests: by name, of what has no other address.
-        note: one sentence that belongs to the citation.
+        key: BibTeX key; letters, digits and hyphens.
+        where: The journal, the conference, or the publisher.
+        digests: By name, for works without another address.
+        note: One sentence that belongs to the citation.
     """
 
     key: str
@@ -51,7 +51,7 @@ class Work:
 
 
 def _people(*names: str) -> tuple[Author, ...]:
-    """Authors written "Family, Given"."""
+    """Parse authors written as "Family, Given"."""
     parts = (name.partition(", ") for name in names)
     return tuple(Author(family, given) for family, _, given in parts)
 
@@ -152,7 +152,7 @@ PROGRESS = Work(
     "International Conference on Learning Representations",
     arxiv="2301.05217",
 )
-# By the source that a task's [data] names.
+# By the source named in a task's [data].
 DATA: Mapping[str, tuple[Work, ...]] = {
     "mnist": (MNIST,),
     "cifar10": (CIFAR10,),
@@ -167,10 +167,10 @@ DATA: Mapping[str, tuple[Work, ...]] = {
 
 
 def citation_file() -> str:
-    """The text of CITATION.cff: of the checkout, or of the installed package's metadata.
+    """Return the text of CITATION.cff, from the checkout or the installed package's metadata.
 
     Raises:
-        LthbenchError: if the installation lacks it.
+        LthbenchError: If the installation lacks it.
     """
     path = PACKAGE.parent / "CITATION.cff"
     if path.is_file() and (PACKAGE.parent / "pyproject.toml").is_file():
@@ -188,7 +188,7 @@ def citation_file() -> str:
 
 
 def benchmark() -> Work:
-    """The benchmark, as CITATION.cff tells it."""
+    """Return the benchmark as described by CITATION.cff."""
     scalars, lists = parse(citation_file())
     authors = tuple(
         Author(one.get("family-names") or one.get("name", ""), one.get("given-names", ""))
@@ -208,10 +208,10 @@ def benchmark() -> Work:
 
 
 def parse(text: str) -> tuple[dict[str, str], dict[str, list[dict[str, str]]]]:
-    """Scalars, and lists of tables, of the little YAML that CITATION.cff is written in.
+    """Parse scalars and lists of tables, in the YAML subset that CITATION.cff uses.
 
-    Plain and double-quoted scalars, one folded block, lists of scalars (their key is "") or of flat
-    tables: a reader of all of YAML would be a dependency more.
+    The subset has plain and double-quoted scalars, one folded block, and lists of scalars (with key
+    "") or of flat tables. A full YAML reader would be an additional dependency.
     """
     scalars: dict[str, str] = {}
     lists: dict[str, list[dict[str, str]]] = {}

@@ -1,1 +1,1 @@
-"""Bundles fetched from addresses that strangers name."""
+"""Download of bundles from untrusted addresses."""

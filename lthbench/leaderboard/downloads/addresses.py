@@ -1,7 +1,7 @@
-"""Where a name leads, and whether a stranger's record may lead there.
+"""Name resolution, and which addresses an untrusted record may lead to.
 
-A record is written by whoever submits it. Its addresses, and those that a server sends on to, must
-not make this machine ask others of its own network, which nobody outside could reach.
+A record is written by its submitter. Its addresses, and any redirections, must not make this
+machine query others in its own network that are unreachable from outside.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ OPTION = "--allow-private"
 
 
 class Private(OSError):
-    """A name that leads to where this download may not go."""
+    """A name that resolves to an address this download may not contact."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """One address that a name has, with its port, as `socket.connect` takes it."""
+    """One address of a name, with its port, as `socket.connect` takes it."""
 
     family: socket.AddressFamily
     address: tuple[str | int | bytes, ...]
@@ -38,9 +38,9 @@ class Place:
 
 
 def is_public(ip: IP) -> bool:
-    """Whether an address is one of the internet's: global, of one machine, and no disguise.
+    """Return whether an address is public: global, unicast, and not disguised.
 
-    An IPv6 address that stands for an IPv4 one (mapped, NAT64, 6to4) is what that is.
+    An IPv6 address that stands for an IPv4 one (mapped, NAT64, 6to4) is judged as that one.
     """
     inner = _inner(ip)
     if inner is not None:
@@ -51,16 +51,16 @@ def is_public(ip: IP) -> bool:
 
 
 def inside(found: Sequence[Place]) -> IP | None:
-    """The first address of a name that is none of the internet's; None if all of them are."""
+    """Return the first non-public address of a name; None if all are public."""
     return next((place.ip for place in found if not is_public(place.ip)), None)
 
 
 def places(host: str, port: int, deadline: Deadline) -> tuple[Place, ...]:
-    """Every address of a name, asked for in a thread that is left alone if it takes too long.
+    """Resolve every address of a name, in a thread that is abandoned if it takes too long.
 
     Raises:
-        OSError: for a name that has none, or that is not found in time.
-        ValueError: for what can be no name.
+        OSError: If the name has no address, or is not resolved in time.
+        ValueError: If the name is malformed.
     """
     answers: SimpleQueue[tuple[Place, ...] | OSError | ValueError] = SimpleQueue()
     Thread(target=lambda: answers.put(_asked(host, port)), daemon=True).start()
@@ -82,7 +82,7 @@ def _asked(host: str, port: int) -> tuple[Place, ...] | OSError | ValueError:
 
 
 def _inner(ip: IP) -> IPv4Address | None:
-    """The IPv4 address that an IPv6 one stands for; None for any other."""
+    """Return the IPv4 address that an IPv6 one stands for; None for any other."""
     if isinstance(ip, IPv4Address):
         return None
     if ip in NAT64:

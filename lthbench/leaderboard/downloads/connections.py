@@ -1,4 +1,4 @@
-"""Connections of a download: to addresses that were checked, every wait within one deadline."""
+"""Connections of a download: only to checked addresses, with every wait within one deadline."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from lthbench.leaderboard.downloads.deadlines import Deadline
 
 @dataclass
 class Reach:
-    """How far a download may go; what it asks first, the record's own address, decides.
+    """How far a download may go, decided by its first address, the record's own.
 
     Attributes:
-        allowed: whether the user allows addresses that are not the internet's.
-        inside: whether the record's own address is one of these; None before it was looked at.
+        allowed: Whether the user allows non-public addresses.
+        inside: Whether the record's own address is non-public; None before it is checked.
     """
 
     allowed: bool
     inside: bool | None = None
 
     def check(self, host: str, found: Sequence[Place]) -> None:
-        """Look at every address of a name.
+        """Check every address of a name.
 
         Raises:
-            Private: for a name that leads where this download may not go.
+            Private: If the name leads where this download may not go.
         """
         ip = addresses.inside(found)
         if self.inside is None:
@@ -48,7 +48,7 @@ class Reach:
 
 
 class Https(HTTPSHandler):
-    """Opens addresses by connections of one download."""
+    """Opener for the connections of one download."""
 
     def __init__(self, reach: Reach, deadline: Deadline, opened: ExitStack) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class Https(HTTPSHandler):
         self.tls = ssl.create_default_context()
 
     def https_open(self, req: Request) -> HTTPResponse:
-        """Open one address; a response whose body is still to come."""
+        """Open one address and return the response, with its body still unread."""
         return self.do_open(self._connection, req)
 
     def _connection(self, host: str, /, **_: object) -> Connection:
@@ -64,10 +64,10 @@ class Https(HTTPSHandler):
 
 
 class Connection(HTTPSConnection):
-    """Connects to an address that was checked, so that a name cannot lead elsewhere meanwhile.
+    """A connection to a checked address, so that a name cannot resolve elsewhere in the meantime.
 
     Args:
-        opened: closes every socket in the end.
+        opened: Closes every socket in the end.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Connection(HTTPSConnection):
     def set_tunnel(
         self, host: str, port: int | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
-        """Go through a proxy of the user's, which is told the checked address and no name."""
+        """Connect through the user's proxy, which is given the checked address and no name."""
         parts = urlsplit(f"//{host}")
         self.name, self.tunnels = parts.hostname or host, True
         found = self._checked(self.name, parts.port or self.default_port)
@@ -90,7 +90,7 @@ class Connection(HTTPSConnection):
 
     def connect(self) -> None:
         """Connect and shake hands."""
-        if self.tunnels:  # the proxy is the user's own, wherever it is
+        if self.tunnels:  # the proxy is the user's own, and may be anywhere
             found = addresses.places(self.host, self.port, self.deadline)
         else:
             found = self._checked(self.host, self.port)
@@ -108,7 +108,7 @@ class Connection(HTTPSConnection):
         return found
 
     def _connected(self, found: Sequence[Place]) -> socket.socket:
-        """The first address that answers."""
+        """Connect to the first address that answers."""
         failure: OSError = OSError("has no address")
         for place in found:
             sock = self.opened.enter_context(socket.socket(place.family, socket.SOCK_STREAM))
@@ -124,7 +124,7 @@ class Connection(HTTPSConnection):
 
 @dataclass(frozen=True)
 class Timed:
-    """What `http.client` wants of a socket; each wait is for no longer than the deadline leaves."""
+    """The socket interface needed by `http.client`, with every wait within the deadline."""
 
     sock: socket.socket
     deadline: Deadline
@@ -135,22 +135,22 @@ class Timed:
         self.sock.sendall(data)
 
     def makefile(self, mode: str) -> io.BufferedReader:
-        """Read what comes."""
+        """Return a reader of the response."""
         return io.BufferedReader(Incoming(self.sock, self.deadline))
 
     def close(self) -> None:
-        """Leave it open: a body may still be read. Who opened the download closes all of it."""
+        """Leave the socket open for a body still to be read; the download's opener closes it."""
 
 
 class Incoming(io.RawIOBase):
-    """What comes from a socket, each part of it before the deadline."""
+    """Incoming data of a socket, with every read within the deadline."""
 
     def __init__(self, sock: socket.socket, deadline: Deadline) -> None:
         super().__init__()
         self.sock, self.deadline = sock, deadline
 
     def readable(self) -> bool:
-        """It is there to be read."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:

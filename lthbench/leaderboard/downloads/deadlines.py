@@ -1,4 +1,4 @@
-"""One moment by which all of a download must be done, whatever it waits for."""
+"""One deadline for a whole download, whatever it waits for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Deadline:
     """A moment of the monotonic clock.
 
     Attributes:
-        pause: the longest single wait, in seconds.
+        pause: The longest single wait, in seconds.
     """
 
     end: float
@@ -19,24 +19,24 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float, pause: float) -> Deadline:
-        """A deadline that many seconds from now."""
+        """Return a deadline `seconds` from now."""
         return cls(time.monotonic() + seconds, pause)
 
     def part(self, parts: int) -> Deadline:
-        """An earlier one: of what is left, one of so many equal parts."""
+        """Return an earlier deadline, after one of `parts` equal parts of the remaining time."""
         now = time.monotonic()
         return Deadline(now + (self.end - now) / parts, self.pause)
 
     @property
     def passed(self) -> bool:
-        """Whether there is nothing left."""
+        """Whether no time is left."""
         return time.monotonic() >= self.end
 
     def wait(self) -> float:
-        """How long to wait for the next thing, in seconds.
+        """Return how long to wait for the next step, in seconds.
 
         Raises:
-            TimeoutError: if nothing is left.
+            TimeoutError: If no time is left.
         """
         left = self.end - time.monotonic()
         if left <= 0:

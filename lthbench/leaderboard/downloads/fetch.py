@@ -1,6 +1,6 @@
-"""Finding an entry's bundle: in a folder of the user's, in the cache, at the record's addresses.
+"""Locating an entry's bundle: in the user's folder, in the cache, or at the record's addresses.
 
-The record names the bundle's size and sha256: what has others is not taken, wherever it lies.
+The record gives the bundle's size and sha256; a file that differs is never used, wherever it is.
 """
 
 from __future__ import annotations
@@ -25,21 +25,23 @@ from lthbench.records.schema import BUNDLE_LIMIT, BundleEntry
 from lthbench.report.formats import plain
 
 TIMEOUT = 30.0  # seconds without a byte
-LONGEST = 1800.0  # seconds for all addresses together, whatever they do
+LONGEST = 1800.0  # seconds for all addresses together
 CHUNK = 2**20
 MOVED = (301, 302, 303, 307, 308)
-FOLLOWED = 10  # addresses that each lead to the next
+FOLLOWED = 10  # maximum length of a chain of redirections
 
 
 def bundle_of(entry: Entry, *, allow_private: bool = False) -> Path:
-    """The file of an entry's bundle; downloaded into the cache if it is nowhere here.
+    """Return the file of an entry's bundle, downloaded into the cache if it is not on this machine.
 
     Args:
-        allow_private: whether the record's addresses may be of a private network, or this machine.
+        entry: An entry of the board.
+        allow_private: Whether the record's addresses may be in a private network, or on this
+            machine.
 
     Raises:
-        RecordError: if the record names no bundle, or none with its digest can be had.
-        ResourceError: if LTHBENCH_BUNDLES names no folder, or the cache cannot be written.
+        RecordError: If the record names no bundle, or none with its digest is available.
+        ResourceError: If LTHBENCH_BUNDLES is not a folder, or the cache cannot be written.
     """
     wanted = entry.record.bundle
     if wanted is None:
@@ -59,7 +61,7 @@ def bundle_of(entry: Entry, *, allow_private: bool = False) -> Path:
     for number, url in enumerate(wanted.urls):
         mine = deadline.part(
             len(wanted.urls) - number
-        )  # one that trickles leaves the others theirs
+        )  # a slow address leaves the others their share of the time
         try:
             data = download(url, wanted.size, wanted.sha256, mine, allow_private=allow_private)
             paths.write_whole(kept, data)
@@ -75,7 +77,7 @@ def bundle_of(entry: Entry, *, allow_private: bool = False) -> Path:
 
 
 def _candidates(entry: Entry, wanted: BundleEntry) -> Iterator[Path]:
-    """Files of the user's folder that may be it: by name, then by size."""
+    """Yield candidate files in the user's folder: by name, then by size."""
     folder = paths.bundles_folder()
     if folder is None:
         return
@@ -87,7 +89,7 @@ def _candidates(entry: Entry, wanted: BundleEntry) -> Iterator[Path]:
 
 
 def _is(path: Path, wanted: BundleEntry) -> bool:
-    """Whether a file has the size and the digest; a file that cannot be read has not."""
+    """Return whether a file has the size and digest; False if it cannot be read."""
     try:
         if not path.is_file() or path.stat().st_size != wanted.size:
             return False
@@ -100,13 +102,17 @@ def _is(path: Path, wanted: BundleEntry) -> bool:
 def download(
     url: str, size: int, sha256: str, deadline: Deadline, *, allow_private: bool = False
 ) -> bytes:
-    """What lies at an address, if it is of this size and digest; nothing longer is read.
+    """Download an address, provided that size and digest match; nothing beyond `size` is read.
 
     Args:
-        deadline: for all of it: names, connections, redirections, heads, bodies and trailers.
+        url: Address of the file.
+        size: Expected size in bytes.
+        sha256: Expected digest.
+        deadline: For everything: names, connections, redirections, headers, bodies and trailers.
+        allow_private: Whether the address may be in a private network, or on this machine.
 
     Raises:
-        RecordError: naming the address and what was wrong.
+        RecordError: If the download fails; names the address and the reason.
     """
     if urlsplit(url).scheme != "https" or size > BUNDLE_LIMIT:
         raise RecordError(f"{url}: only https up to {BUNDLE_LIMIT >> 20} MB")
@@ -127,7 +133,7 @@ def download(
 
 
 def _answer(opener: urllib.request.OpenerDirector, url: str) -> http.client.HTTPResponse:
-    """What an address answers, or the one that it leads to; URLError if that is none."""
+    """Return the response of an address, after redirections; URLError if there is none."""
     for _ in range(FOLLOWED + 1):
         try:
             answer: http.client.HTTPResponse = opener.open(
@@ -142,7 +148,7 @@ def _answer(opener: urllib.request.OpenerDirector, url: str) -> http.client.HTTP
 
 
 def _next(url: str, answer: HTTPError) -> str:
-    """Where an answer leads; the answer itself is raised if it leads nowhere."""
+    """Return the target of a redirection; raise the response itself if there is none."""
     to = answer.headers.get("Location")
     if answer.code not in MOVED or not to:
         raise answer
@@ -153,7 +159,7 @@ def _next(url: str, answer: HTTPError) -> str:
 
 
 def _read(answer: http.client.HTTPResponse, size: int) -> bytes:
-    """The body; one byte more than the size at most."""
+    """Read the body, at most one byte more than `size`."""
     told = answer.headers.get("Content-Length")
     if told is not None and told != str(size):
         raise URLError(f"{told[:20]} bytes are offered, the bundle has {size}")
@@ -169,7 +175,7 @@ def _read(answer: http.client.HTTPResponse, size: int) -> bytes:
 
 
 def _opener(https: Https) -> urllib.request.OpenerDirector:
-    """Opens https alone, through the user's proxy if there is one; follows nothing by itself."""
+    """Build an opener for https only, through the user's proxy if any, without redirections."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),

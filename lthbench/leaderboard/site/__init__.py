@@ -1,1 +1,1 @@
-"""The leaderboard as a site of files: built anew or in part, and shown on this machine."""
+"""The leaderboard as a static site: built fully or incrementally, and served locally."""

@@ -1,4 +1,4 @@
-"""Who is best at a density, and whether that is certain: entries of one task, rung by rung."""
+"""The best entries of a task at each density, and whether that is certain."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from lthbench.records.schema import Record
 from lthbench.report.formats import probability
 from lthbench.report.terms import is_untrained
 
-LEAST_TESTED: Final = 8  # seeds: the exact test of fewer cannot tell one entry from several others
-MOST_TESTED: Final = 16  # seeds whose flips are all listed
+LEAST_TESTED: Final = 8  # seeds: fewer cannot separate one entry from several in the exact test
+MOST_TESTED: Final = 16  # seeds up to which all flips are enumerated
 ALPHA: Final = intervals.ALPHA
 DIVISIONS: Final = {
     "init": ("init",),
@@ -29,11 +29,11 @@ class Best:
     """The best entries of a rung, and what sets them apart.
 
     Attributes:
-        entries: those of the highest mean; several where they are alike.
-        found: the score of the first, as a record's aggregates hold it.
-        second: the next best, and the paired difference from it over the seeds that both have.
-        certain: "yes", "no", or "open" where nothing can be told.
-        why: the same as a sentence.
+        entries: Those with the highest mean; several in case of a tie.
+        found: The score of the first, as a record's aggregates hold it.
+        second: The next best, and the paired difference from it over the seeds that both have.
+        certain: "yes", "no", or "open" where undecidable.
+        why: The same as a sentence.
     """
 
     density: float
@@ -46,7 +46,7 @@ class Best:
 
 
 def eligible(entries: Sequence[Entry], board: str) -> list[Entry]:
-    """Entries of a board's divisions: the verified ones, or all where none is verified."""
+    """Return entries of a board's divisions: the verified ones, or all if none is verified."""
     if board == "untrained":
         found = [e for e in entries if is_untrained(e.record)]
     else:
@@ -59,7 +59,7 @@ def eligible(entries: Sequence[Entry], board: str) -> list[Entry]:
 
 
 def best(entries: Sequence[Entry]) -> tuple[Best, ...]:
-    """For each density that an entry has a score at, densest first."""
+    """Return the best at each density that has a score, densest first."""
     rungs: dict[float, list[tuple[Entry, Any]]] = {}
     for entry in entries:
         for rung in rungs_of(entry.record):
@@ -69,7 +69,7 @@ def best(entries: Sequence[Entry]) -> tuple[Best, ...]:
 
 
 def rungs_of(record: Record) -> Sequence[Any]:
-    """The rungs of the ladder that an entry is judged on."""
+    """Return the rungs of the ladder on which an entry is judged."""
     aggregates = record.aggregates
     return list((aggregates["untrained"] if is_untrained(record) else aggregates)["rungs"])
 
@@ -88,14 +88,14 @@ def _best(density: float, scored: list[tuple[Entry, Any]]) -> Best:
 
 
 def _common(a: tuple[Entry, Any], b: tuple[Entry, Any]) -> tuple[list[float], list[float]]:
-    """Scores of two entries over the seeds that both have."""
+    """Return scores of two entries over the seeds that both have."""
     first, second = (dict(zip(e.record.seeds, found["values"], strict=True)) for e, found in (a, b))
     both = [seed for seed in first if seed in second]
     return [first[s] for s in both], [second[s] for s in both]
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Interval:
-    """Mean difference over seeds; no bounds where all are alike, which tells no spread."""
+    """Return the mean difference over seeds, without bounds where all are equal."""
     found = intervals.paired_interval(first, second)
     alike = intervals.alike([one - other for one, other in zip(first, second, strict=True)])
     return Interval(found.mean, None, None, found.n) if alike else found
@@ -126,7 +126,7 @@ def _certainty(
 def _by_intervals(
     top: tuple[Entry, Any], others: Sequence[tuple[Entry, Any]], seeds: int
 ) -> tuple[str, str]:
-    """What can be told of too few seeds for a test: whether intervals lie apart."""
+    """Decide, with too few seeds for a test, whether intervals are disjoint."""
     few = f"{many(seeds, 'seed')} are too few for a test"
     low = top[1]["low"]
     if low is None:
@@ -146,7 +146,7 @@ def _two_sided(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def _holm(p: Sequence[float]) -> list[float]:
-    """p values adjusted for their number (Holm 1979), in their own order."""
+    """Adjust p values for multiplicity (Holm 1979), preserving their order."""
     order = sorted(range(len(p)), key=lambda place: p[place])
     adjusted, least = [0.0] * len(p), 0.0
     for rank, place in enumerate(order):
@@ -156,7 +156,7 @@ def _holm(p: Sequence[float]) -> list[float]:
 
 
 def scored_by(entries: Sequence[Entry]) -> str:
-    """What trained entries of a task are scored by: retention, or what stands for it there."""
+    """Return the score of a task's trained entries: retention, or its substitute there."""
     kinds = {told["what"] for e in entries if (told := aggregate.headline(e.record.aggregates))}
     return next((what for what in HEADS if what in kinds), "above erk")
 
@@ -165,13 +165,13 @@ HEADS = {"retention": "retention", "above erk": "− erk, points"}
 
 
 def score_of(entry: Entry, what: str) -> Mapping[str, Any] | None:
-    """A trained entry's headline with its values; None if it has none, or one of another kind."""
+    """Return a trained entry's headline with its values; None without one of this kind."""
     told = aggregate.headline(entry.record.aggregates)
     return told if told and told["what"] == what else None
 
 
 def nearest(found: Sequence[Best], density: float) -> Best | None:
-    """The rung nearest to a density on a log scale."""
+    """Return the rung nearest to a density on a log scale."""
     from math import log
 
     return min(found, key=lambda best: abs(log(best.density / density)), default=None)

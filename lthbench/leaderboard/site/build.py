@@ -1,4 +1,4 @@
-"""From a leaderboard's folder to a site's: anew, or only what changed."""
+"""Building a site from a leaderboard's folder, fully or incrementally."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from lthbench.leaderboard.site.record_cache import KEPT, Source
 from lthbench.leaderboard.site.staging import Site, building
 from lthbench.protocol.task import load_task
 
-SIZES = "sizes of "  # what is kept of a task's tensors stands under this and its digest
+SIZES = "sizes of "  # key prefix of a task's kept tensors, before its digest
 
 
 @dataclass(frozen=True)
 class Built:
-    """What a build did."""
+    """Summary of a build."""
 
     out: Path
     entries: int
@@ -39,7 +39,7 @@ class Built:
     removed: int
 
     def text(self) -> str:
-        """Two lines for the terminal."""
+        """Return two lines for the terminal."""
         gone = f", {many(self.removed, 'stale one')} removed" if self.removed else ""
         return (
             f"{self.out}: {many(self.entries, 'entry', 'entries')}, {many(self.files, 'file')}, "
@@ -49,15 +49,16 @@ class Built:
 
 
 def build(out: Path, folder: Path | None = None) -> Built:
-    """Write the whole site into a folder; of what is there already, only what changed.
+    """Write the whole site into a folder; existing files are replaced only if they changed.
 
     Args:
-        folder: a leaderboard's folder, the shipped one by default.
+        out: The site's folder.
+        folder: A leaderboard's folder, the shipped one by default.
 
     Raises:
-        RecordError: a record, the ledger or a reference that does not hold.
-        UsageError: for a folder that holds other things.
-        ResourceError: for a folder that cannot be written, or that another build writes.
+        RecordError: If a record, the ledger or a reference is invalid.
+        UsageError: If the folder holds other things.
+        ResourceError: If the folder cannot be written, or another build is writing it.
     """
     out, folder = out.absolute(), folder or shipped("leaderboard")
     sources = record_cache.sources(folder)
@@ -79,10 +80,10 @@ def build(out: Path, folder: Path | None = None) -> Built:
 
 
 def _stamp() -> str:
-    """The digest of all code and templates, and of what pages print of the package itself.
+    """Return the digest of all code and templates, and of the package metadata that pages show.
 
-    What is written may differ with any of it: the version stands at the foot of every page,
-    CITATION.cff on that of the rules and, as what an entry refers to, on every entry's.
+    Output may depend on any of it: the version is in every page's footer; CITATION.cff is on the
+    page of the rules and, as the work that an entry cites, on every entry's page.
     """
     paths = [*PACKAGE.rglob("*.py"), *PACKAGE.glob("**/templates/**/*")]
     paths += [*shipped("tasks").rglob("*.toml"), *shipped("baselines").glob("*.py")]
@@ -96,7 +97,7 @@ def _stamp() -> str:
 def _records(
     site: Site, folder: Path, sources: Sequence[Source], kept: Mapping[str, bytes]
 ) -> dict[str, bytes]:
-    """Every record's copy; returns what is kept of each, by its file's digest."""
+    """Copy every record; return what is kept of each, by its file's digest."""
     jobs, keys = [], {}
     for source in sources:
         copy = plan.record_path(source.path.parent.name, source.path.stem)
@@ -117,7 +118,7 @@ def _entry_pages(
     told: Mapping[str, Protocol],
     alike: Mapping[str, Sequence[Likeness]],
 ) -> None:
-    """Every entry's page, once what all of them hold is known; keeps the sizes of their tensors."""
+    """Write every entry's page, once data of all entries are known; keep their tensors' sizes."""
     count = Counter(source.path.parent.name for source in sources)
     jobs, keys, baselines = [], {}, _baselines()
     for source in sources:
@@ -135,7 +136,7 @@ def _entry_pages(
 
 
 def _job(site: Site, folder: Path, source: Source, *, checked: bool) -> parallel.Job:
-    """A record that is to be gone through."""
+    """Describe a record to process."""
     return parallel.Job(
         folder=str(folder),
         staging=str(site.staging),
@@ -148,7 +149,7 @@ def _job(site: Site, folder: Path, source: Source, *, checked: bool) -> parallel
 
 
 def _done(site: Site, jobs: Sequence[parallel.Job], keys: Mapping[str, str]) -> dict[str, bytes]:
-    """Go through records; the site takes their files. Returns what is kept of each."""
+    """Process records and add their files to the site; return what is kept of each."""
     found = {}
     for done in parallel.over(jobs, site.scratch):
         if done.kept is not None:
@@ -159,12 +160,12 @@ def _done(site: Site, jobs: Sequence[parallel.Job], keys: Mapping[str, str]) -> 
 
 
 def _baselines() -> dict[str, str]:
-    """The digest of each shipped baseline's source, by its name."""
+    """Return the digest of each shipped baseline's source, by name."""
     return {path.stem: digest(path.read_bytes()) for path in shipped("baselines").glob("*.py")}
 
 
 def _sizes(protocol: Protocol, kept: dict[str, bytes]) -> Mapping[str, int]:
-    """Weights of each prunable tensor of a task; torch is loaded when it is first asked."""
+    """Return the sizes of a task's prunable tensors; torch is loaded only on first use."""
     key = f"{SIZES}{protocol.digest[:40]}"
     if key not in kept:
         from math import prod
@@ -184,7 +185,7 @@ def _sizes(protocol: Protocol, kept: dict[str, bytes]) -> Mapping[str, int]:
 def _contents(
     folder: Path, sources: Sequence[Source], kept: Mapping[str, bytes], told: Mapping[str, Protocol]
 ) -> Contents:
-    """The board, its tasks and standings, from what is kept of the records."""
+    """Assemble the board, its tasks and standings, from what is kept of the records."""
     entries, ranked = [], []
     for source in sources:
         own = json.loads(kept[source.raw])
@@ -205,7 +206,7 @@ def _contents(
 
 
 def _published(entry: Entry, found: Mapping[str, Any] | None) -> Entry:
-    """An entry over the published seeds alone, which is what boards read."""
+    """Restrict an entry to the published seeds, the only ones that boards read."""
     if found is None:
         return entry
     published = entry.record.task.published
@@ -215,7 +216,7 @@ def _published(entry: Entry, found: Mapping[str, Any] | None) -> Entry:
 
 
 def _pages(site: Site, stamp: str, contents: Contents) -> None:
-    """Every page and file but the entries' own."""
+    """Write every page and file except the entries' own."""
     for planned in (*plan.all_of(contents), *api.all_of(contents.board, contents.standings)):
         key = digest(canonical_json([stamp, planned.path, planned.inputs]))
         if not site.keeps(planned.path, key):

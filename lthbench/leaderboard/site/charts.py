@@ -1,4 +1,4 @@
-"""Figures that set entries side by side: accuracy, cost, steps. Those of one entry: `report`."""
+"""Figures comparing entries: accuracy, cost, steps. Figures of a single entry are in `report`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lthbench.records.reference import Reference
 from lthbench.report.figures import Figure, density_axis, layout
 from lthbench.report.formats import interval, is_area, measure, plain
 
-# Seen on white and on near-black alike, so that a figure need not be drawn again for a theme.
+# Visible on both white and near-black, so that a figure needs no redrawing per theme.
 COLOURS = (
     "#2f7ed8", "#d2553f", "#16918a", "#b5489f", "#c27400", "#7d8a2e", "#8468d6", "#4f8f4f",
 )  # fmt: skip
@@ -21,10 +21,10 @@ SYMBOLS = (
     *("triangle-down", "star", "hexagon", "cross"),
 )
 GREY = "#808080"
-SHOWN = 6  # entries drawn at first; the legend brings in the others
-ROOM = 0.06  # of an axis of costs, beyond its ends, so that 0 stands clear of the other axis
-EDGE = 0.15  # of that axis: names of points so near an end stand on the inner side
-OFFERED = 20  # entries that a figure holds at all; the tables hold every one
+SHOWN = 6  # entries drawn initially; the legend adds the others
+ROOM = 0.06  # margin of a cost axis beyond its ends, so that 0 stays clear of the other axis
+EDGE = 0.15  # share of that axis: labels of points this close to an end go on the inner side
+OFFERED = 20  # maximum entries of a figure; the tables hold all of them
 DIVISION_COLOURS = {
     "init": COLOURS[0], "rewind": COLOURS[2], "open": COLOURS[1], "reference": GREY,
 }  # fmt: skip
@@ -35,7 +35,7 @@ Axis = dict[str, Any]
 def accuracy(
     entries: Sequence[Entry], names: Mapping[str, str], reference: Reference | None
 ) -> Figure:
-    """Scores against density, the first entries shown, dense with the noise floor beneath."""
+    """Plot scores against density, the first entries shown, dense with the noise floor beneath."""
     axis = density_axis(entries[0].record.task.ladder)
     what = measure(entries[0].record)
     traces = [] if reference is None else dense_and_noise(entries[0], reference, axis)
@@ -57,7 +57,7 @@ def accuracy(
 
 
 def untrained(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
-    """Accuracy of tickets that are scored as they stand."""
+    """Plot the accuracy of tickets that are scored without training."""
     ladders = [rung["density"] for rung in entries[0].record.aggregates["untrained"]["rungs"]]
     traces: list[Trace] = []
     for place, entry in enumerate(entries[:OFFERED]):
@@ -70,7 +70,7 @@ def untrained(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
 
 
 def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[str]) -> Figure:
-    """Scores against what the search cost; a line joins those that none is above and cheaper."""
+    """Plot scores against search cost; a line joins the Pareto front."""
     by = best_per_density.scored_by(entries)
     found = {e.id: best_per_density.score_of(e, by) for e in entries}
     known = [e for e in entries if found[e.id] and e.record.aggregates["cost"]]
@@ -110,7 +110,7 @@ def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[s
 
 
 def generalising(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
-    """The step at which runs generalise against density; dense as a line."""
+    """Plot the step at which runs generalise against density; dense as a line."""
     task = entries[0].record.task
     axis = density_axis(task.ladder)
     traces: list[Trace] = []
@@ -135,7 +135,7 @@ def generalising(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
 
 
 def to_match(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
-    """The step at which tickets reach dense's level less the margin, against density."""
+    """Plot the step at which tickets reach dense's level minus the margin, against density."""
     traces: list[Trace] = []
     for place, entry in enumerate(entries[:OFFERED]):
         found = entry.record.aggregates["speed"]["steps"]
@@ -160,10 +160,15 @@ def series(
     banded: bool,
     digits: int = 0,
 ) -> list[Trace]:
-    """A line through means, a band where every one has an interval.
+    """Draw a line through means, with a band where every mean has an interval.
 
     Args:
-        digits: of what is shown under the pointer; percentages have two.
+        name: Name of the series.
+        place: Position of the series, which decides its colour.
+        points: Density and estimate of each point.
+        scale: Factor applied to the values.
+        banded: Whether to draw the band.
+        digits: Decimals in the hover text; percentages have two.
     """
     digits = 2 if scale == 100 else digits
     if not points:
@@ -191,7 +196,7 @@ def series(
 
 
 def dense_and_noise(entry: Entry, reference: Reference, axis: Axis) -> list[Trace]:
-    """The reference's dense networks as a line, each rung's noise floor as a band around it."""
+    """Draw the reference's dense networks as a line, with each rung's noise floor as a band."""
     dense = reference.values["test"].dense
     mean = 100 * sum(dense) / len(dense)
     traces = [flat(axis, mean, f"dense, {len(dense)} seeds")]
@@ -205,7 +210,7 @@ def dense_and_noise(entry: Entry, reference: Reference, axis: Axis) -> list[Trac
 
 
 def floors(reference: Reference, area: bool) -> list[float]:
-    """The noise floor of each rung in points; none where it was not measured."""
+    """Return the noise floor of each rung in points; empty if it was not measured."""
     sizes = [sets["test"] for sets in reference.sizes.values() if "test" in sets]
     if not reference.noise or not sizes:
         return []
@@ -214,7 +219,7 @@ def floors(reference: Reference, area: bool) -> list[float]:
 
 
 def flat(axis: Axis, y: float, name: str) -> Trace:
-    """A level across all densities."""
+    """Draw a level across all densities."""
     return {
         "name": name,
         "x": [10**end for end in axis["range"]],
@@ -261,7 +266,7 @@ def _costs(
 
 
 def _beside(place: float) -> str:
-    """Where a name stands, by its point's place on the axis: never out over an edge."""
+    """Return a label's text position from its point's place on the axis, never over an edge."""
     return "top right" if place < EDGE else "top left" if place > 1 - EDGE else "top center"
 
 
@@ -293,9 +298,9 @@ def _band(
 
 
 def shown_name(entry: Entry, alike: bool) -> str:
-    """An entry's name where others stand beside it: with its digest where two are called alike.
+    """Return an entry's label, with its digest where two entries share a name.
 
-    plotly takes some markup in names; a method's name has none, by the record's schema.
+    plotly interprets some markup in names; the record's schema keeps it out of a method's name.
     """
     name = plain(entry.record.method.name)
     return f"{name} ({entry.digest[:8]})" if alike else name

@@ -1,4 +1,4 @@
-"""Tables as the site's templates lay them out: cells with links, and with values to sort by."""
+"""Tables for the site's templates: cells with links and with sort keys."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ NOTHING = Markup("")
 
 @dataclass(frozen=True)
 class Column:
-    """A column's head.
+    """A column's header.
 
     Attributes:
-        kind: what scripts sort it by: "n" numbers, "t" text, "" not at all.
-        first: the direction of the first sorting, where it is not that of its kind.
-        task: the task it belongs to, for scripts that leave one task alone.
+        kind: How scripts sort it: "n" numbers, "t" text, "" not at all.
+        first: Initial sort direction, where it differs from the default of the kind.
+        task: The task it belongs to, for scripts that filter by task.
     """
 
     key: str
@@ -34,7 +34,7 @@ class Column:
 
 @dataclass(frozen=True)
 class GridCell:
-    """Text, perhaps a link; `key` is what it is sorted by, `extra` stands after the text."""
+    """Text, possibly a link; `key` is the sort key, `extra` follows the text."""
 
     text: str
     href: str = ""
@@ -45,7 +45,7 @@ class GridCell:
 
 @dataclass(frozen=True)
 class GridRow:
-    """Cells, and facts of the row that scripts filter by."""
+    """Cells, and attributes of the row that scripts filter by."""
 
     cells: tuple[GridCell, ...]
     facts: tuple[tuple[str, str], ...] = ()
@@ -56,8 +56,8 @@ class Grid:
     """A table that scripts may sort and filter.
 
     Attributes:
-        heading: the place of the column whose cells are the rows' heads.
-        silent: whether the caption is for those alone who cannot see the heading above.
+        heading: Index of the column whose cells are row headers.
+        silent: Whether the caption is only for readers who cannot see the heading above.
     """
 
     name: str
@@ -75,19 +75,19 @@ Found = Mapping[str, Any] | None
 
 
 def missing(text: str = NA) -> GridCell:
-    """A cell without a figure; sorted last whichever way."""
+    """Return a cell without a figure; sorted last in either direction."""
     return GridCell(text, css="na")
 
 
 def figure(value: float | None, digits: int, **more: Any) -> GridCell:
-    """A cell of one number."""
+    """Return a cell with one number."""
     if value is None:
         return missing()
     return GridCell(number(value, digits), key=_key(value), **more)
 
 
 def cost(value: float | None) -> GridCell:
-    """A cell of a search cost, in dense trainings; what is hardly any is no zero."""
+    """Return a cell with a search cost, in dense trainings; tiny costs are not shown as zero."""
     if value is None:
         return missing()
     if 0 < value < 0.005:
@@ -96,7 +96,7 @@ def cost(value: float | None) -> GridCell:
 
 
 def found(value: Found, digits: int, scale: float = 100, **more: Any) -> GridCell:
-    """A cell of a mean with its interval, as a record's aggregates hold it."""
+    """Return a cell with a mean and its interval, as a record's aggregates hold it."""
     signed = bool(more.pop("signed", False))
     brackets = bool(more.pop("brackets", False))
     if value is None:
@@ -106,7 +106,7 @@ def found(value: Found, digits: int, scale: float = 100, **more: Any) -> GridCel
 
 
 def bounded(value: Interval | None, digits: int, **more: Any) -> GridCell:
-    """A cell of a mean with its interval in brackets."""
+    """Return a cell with a mean and its interval in brackets."""
     if value is None:
         return missing()
     spread = interval(vars(value), digits)
@@ -116,7 +116,7 @@ def bounded(value: Interval | None, digits: int, **more: Any) -> GridCell:
 
 
 def whisker(value: Interval | None, ends: tuple[float, float]) -> Markup:
-    """A dot with its interval on the common axis of a column, for the eye alone."""
+    """Draw a dot with its interval on the column's common axis; purely visual."""
     if value is None or ends[1] <= ends[0]:
         return NOTHING
 
@@ -131,9 +131,10 @@ def whisker(value: Interval | None, ends: tuple[float, float]) -> Markup:
 
 
 def axis(values: Sequence[Interval | None]) -> tuple[float, float]:
-    """The common axis of a column of intervals: from the 5th of their lower ends to the highest.
+    """Return the common axis of a column of intervals: from the 5th percentile of lower ends.
 
-    A few that are far below all others would press the rest together; they stand at the edge.
+    It ends at the highest upper end. A few outliers far below would compress the rest; they are
+    drawn at the edge.
     """
     lows = sorted(v.mean if v.low is None else v.low for v in values if v is not None)
     highs = [v.mean if v.high is None else v.high for v in values if v is not None]

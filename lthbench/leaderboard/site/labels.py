@@ -1,4 +1,4 @@
-"""What the site says of levels, divisions and boards, in the words of the protocol."""
+"""The site's terms for levels, divisions and boards, following the protocol."""
 
 from __future__ import annotations
 
@@ -81,22 +81,22 @@ STATES: Final = {
 
 
 def level(number: int) -> str:
-    """A level as every row names it: 2 retrained."""
+    """Format a level as in every row: 2 retrained."""
     return f"{number} {LEVELS[number].word}"
 
 
 def level_of(found: Sequence[Entry]) -> str:
-    """The least level of a row's entries; what the ledger does not tell of is less than any."""
+    """Return the lowest level of a row's entries; those not in the ledger rank below any level."""
     return level(min(entry.level for entry in found)) if accepted(found) else NOT_ACCEPTED
 
 
 def many(count: int, one: str, more: str = "") -> str:
-    """1 entry, 12 entries."""
+    """Format a count: 1 entry, 12 entries."""
     return f"{count:,} {one if count == 1 else more or one + 's'}"
 
 
 def lines(text: str) -> str:
-    """Text of several lines, some of them others': what is hidden in a line is made visible."""
+    """Format multi-line text, partly untrusted: hidden characters in a line are made visible."""
     kept = (line.rstrip() for line in text.split("\n"))
     shown = (line[: len(line) - len(line.lstrip(" "))] + plain(line, 4000) for line in kept)
     return "\n".join(shown).rstrip("\n")
