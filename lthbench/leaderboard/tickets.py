@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Fetched", "LoadedTicket", "bundle_of", "fetch", "load_ticket", "opened"]
 
-NEAR = 0.02  # of a density: two rungs of a ladder are much further apart
+NEAR = 0.02  # of a density; rungs of a ladder are much further apart
 OURS = re.compile(r"(seed\d+/)?\.tmp-[0-9a-f]+|seed\d+(/\d{7}\.safetensors)?")  # before the README
 README = """# Tickets of {id}
 
@@ -59,16 +59,18 @@ With lthbench: `lthbench.load_ticket("{id}", seed={seed}, density={density:.4g})
 
 @dataclass(frozen=True)
 class LoadedTicket:
-    """A ticket as torch takes it.
+    """A ticket as torch tensors.
 
     Attributes:
-        state_dict: the starting weights, by the names of the task's network; float32, CPU.
-        masks: bool by the names of the prunable tensors, True = kept.
-        task, seed, density: which ticket it is.
-        start: the step of the dense run that the weights stand at.
-        origin: where they come from, as the harness found it.
-        trained: whether it is to be trained; False: it was scored as it stands.
-        note: what a user should know of the weights; "" if they are the record's bit by bit.
+        state_dict: Starting weights, by the names of the task's network; float32, CPU.
+        masks: Boolean, by the names of the prunable tensors; True = kept.
+        task: Name of the task.
+        seed: Seed of the ticket.
+        density: Density of the ticket.
+        start: Step of the dense run from which the weights are taken.
+        origin: Origin of the weights, as determined by the harness.
+        trained: Whether it is to be trained; False: it was scored without training.
+        note: A caveat on the weights; "" if they match the record bit for bit.
     """
 
     state_dict: Mapping[str, Tensor]
@@ -82,7 +84,7 @@ class LoadedTicket:
     note: str = ""
 
     def __repr__(self) -> str:
-        """One line: which ticket it is, and how much it keeps; never its tensors."""
+        """Return one line: which ticket it is, and how much it keeps, without its tensors."""
         kept = sum(int(mask.sum()) for mask in self.masks.values())
         total = sum(mask.numel() for mask in self.masks.values())
         return (
@@ -91,7 +93,7 @@ class LoadedTicket:
         )
 
     def network(self) -> nn.Module:
-        """The task's network with these weights, pruned by `torch.nn.utils.prune`."""
+        """Return the task's network with these weights, pruned by `torch.nn.utils.prune`."""
         from torch.nn.utils import prune
 
         from lthbench.networks import families
@@ -109,10 +111,10 @@ class LoadedTicket:
 
 @dataclass(frozen=True)
 class Fetched:
-    """What `lthbench tickets fetch` wrote.
+    """The output of `lthbench tickets fetch`.
 
     Attributes:
-        notes: what must be known of the entry or of some weights.
+        notes: Caveats on the entry or on some weights.
     """
 
     id: str
@@ -123,7 +125,7 @@ class Fetched:
     notes: tuple[str, ...]
 
     def text(self) -> str:
-        """What is printed."""
+        """Return the printed text."""
         rungs = ", ".join(formats.percent(density) for density in self.densities)
         lines = [
             f"{self.id}: {self.tickets} tickets in {self.folder}",
@@ -136,21 +138,22 @@ class Fetched:
 def load_ticket(
     entry: str | Path, task: str | None = None, *, seed: int = 0, density: float | None = None
 ) -> LoadedTicket:
-    """A ticket's masks and starting weights, checked against the record that tells of it.
+    """Load a ticket's masks and starting weights, checked against its record.
 
     >>> ticket = lthbench.load_ticket("imp--4139c785", seed=0, density=0.512)  # doctest: +SKIP
     >>> network = ticket.network()                                              # doctest: +SKIP
 
     Args:
-        entry: an entry of the board, whose bundle is looked for in the folder LTHBENCH_BUNDLES and
+        entry: An entry of the board, whose bundle is looked up in the folder LTHBENCH_BUNDLES and
             at the record's addresses; or the path of a bundle's file.
-        task: of a bundle that holds several.
-        density: of a rung, to 2 %; the sparsest by default.
+        task: Name of the task, if the bundle holds several.
+        seed: Seed of the ticket.
+        density: Density of a rung, to within 2 %; the sparsest by default.
 
     Raises:
-        RecordError: no such entry, bundle or ticket, or one whose digests differ.
-        UsageError: a task or a rung that it has not; a task that must be named.
-        DataError: weights of a later step need training, and its data are not prepared.
+        RecordError: If the entry, bundle or ticket does not exist, or a digest differs.
+        UsageError: If the task or rung is not in the bundle, or the task must be named.
+        DataError: If weights of a later step require training, and the data are not prepared.
     """
     path = Path(entry)
     if path.suffix == ".zip":
@@ -170,12 +173,14 @@ def fetch(entry_name: str, out: Path | None = None, *, allow_private: bool = Fal
     """Write masks and starting weights of every ticket of an accepted entry into a folder.
 
     Args:
-        allow_private: whether its bundle may lie on this machine or in a private network.
+        entry_name: An entry of the board.
+        out: The folder; tickets/ENTRY by default.
+        allow_private: Whether its bundle may be on this machine or in a private network.
 
     Raises:
-        UsageError: a folder that holds anything but an earlier fetch.
-        RecordError: no such entry, one that is not accepted, or no bundle with its digest.
-        DataError: weights of a later step need training, and its data are not prepared.
+        UsageError: If the folder holds anything other than an earlier fetch.
+        RecordError: If the entry does not exist or is not accepted, or no bundle has its digest.
+        DataError: If weights of a later step require training, and the data are not prepared.
     """
     entry = entries.find(entries.load(), entry_name)
     notes = list(_allowed(entry))
@@ -196,7 +201,7 @@ def fetch(entry_name: str, out: Path | None = None, *, allow_private: bool = Fal
 
 
 def _check_folder(folder: Path) -> None:
-    """Nobody's files are written over: it is absent, empty, or what a fetch left, whole or not."""
+    """Check that no other files are overwritten: absent, empty, or a complete or partial fetch."""
     if not folder.is_dir():
         if folder.exists() or folder.is_symlink():
             raise UsageError(f"--out {folder}: is a file; name another folder")
@@ -220,10 +225,10 @@ def _is_fetch(index: Path) -> bool:
 
 
 def opened(entry: Entry, *, allow_private: bool = False) -> Bundle:
-    """An entry's bundle, read and checked, with this very record in it.
+    """Read and check an entry's bundle, which must hold the same record.
 
     Raises:
-        RecordError: if it cannot be had, breaks a rule, or tells something else than the entry.
+        RecordError: If it is unavailable, breaks a rule, or does not match the entry.
     """
     found = archive.read(bundle_of(entry, allow_private=allow_private))
     name = entry.record.task.name
@@ -237,7 +242,7 @@ def opened(entry: Entry, *, allow_private: bool = False) -> Bundle:
 
 
 def _allowed(entry: Entry) -> tuple[str, ...]:
-    """What must be said of an entry whose tickets are asked for; a retracted one is refused."""
+    """Return caveats on an entry whose tickets are requested; retracted entries are rejected."""
     if entry.state == "retracted":
         whys = [str(line.get("why", "")) for line in entry.lines if line["act"] == "retract"]
         why = formats.plain(": ".join(["", *whys[-1:]]))
@@ -261,7 +266,7 @@ def _task_of(found: Bundle, task: str | None) -> str:
 def _rung(
     places: Sequence[tuple[int, float]], seed: int, density: float | None, name: str
 ) -> float:
-    """The rung of a seed that is meant."""
+    """Return the requested rung of a seed."""
     rungs = [at for of, at in places if of == seed]
     if not rungs:
         seeds = terms.listing(sorted({of for of, _ in places}))
@@ -277,7 +282,7 @@ def _rung(
 
 @dataclass(frozen=True)
 class _Zoo:
-    """The tickets of one record in a bundle; a theta_k is computed once."""
+    """The tickets of one record in a bundle; each theta_k is computed only once."""
 
     found: Bundle
     record: Record
@@ -295,14 +300,14 @@ class _Zoo:
         return task
 
     def cell(self, seed: int, density: float) -> Cell:
-        """What the record says of a ticket."""
+        """Return the record's cell of a ticket."""
         wanted = ("ticket", seed, density, 1)
         return next(
             c for c in self.record.cells if (c.kind, c.seed, c.density, c.schedule) == wanted
         )
 
     def load(self, seed: int, density: float) -> LoadedTicket:
-        """One ticket with its starting weights."""
+        """Load one ticket with its starting weights."""
         import numpy as np
         import torch
 
@@ -339,15 +344,15 @@ class _Zoo:
         return State(signs, theta.step)
 
     def _theta(self, seed: int, k: int) -> State:
-        """theta_k, by the first k steps of the seed's dense run, here and now."""
+        """Compute theta_k from the first k steps of the seed's dense run."""
         if (seed, k) not in self.thetas:
             self.thetas[seed, k] = _trained(self.task, seed, k)
         return self.thetas[seed, k]
 
     def _note(self, state: State, cell: Cell) -> str:
-        """Compare the weights with the digest in the record, where one can."""
+        """Compare the weights with the digest in the record, where possible."""
         if cell.origin in ticket_member.HELD or state.digest == cell.weights:
-            return ""  # of held weights the bundle's digest tells; pruned ones are not in it
+            return ""  # for stored weights the bundle's digest suffices; pruned ones are not in it
         if cell.origin == "init":
             raise RecordError(
                 f"seed {cell.seed}, density {cell.density:.4g}: the record names other initial "
@@ -377,7 +382,7 @@ def _trained(task: Task, seed: int, k: int) -> State:
 
 
 def _write(path: Path, file: str, cell: Cell, ticket: LoadedTicket) -> dict[str, Any]:
-    """One ticket's file; returns its line of the index."""
+    """Write one ticket's file and return its line of the index."""
     from lthbench.io import messages
 
     row = {
@@ -404,7 +409,7 @@ def _write_index(
     rows: Sequence[Mapping[str, Any]],
     notes: Sequence[str],
 ) -> None:
-    """README and index, the index last: where it is, all is."""
+    """Write README and index; the index comes last, as the sign of completeness."""
     last = rows[-1]
     told = README.format(
         id=entry.id,

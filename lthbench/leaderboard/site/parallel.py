@@ -1,7 +1,7 @@
-"""What one process does with one record: read it, check it, write its page, keep what is lean.
+"""The processing of one record: read it, check it, write its page, keep the lean part.
 
-Many records are shared out among plain subprocesses, each a Python of its own that reads a file of
-jobs and leaves a file of what it did: this works from any script or notebook.
+Many records are distributed among plain subprocesses, each a separate Python that reads a file of
+jobs and writes a file of results. This works from any script or notebook.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ from lthbench.leaderboard.site.record_cache import Source
 from lthbench.leaderboard.site.render import Page, render
 from lthbench.leaderboard.site.staging import write_loose
 
-ALONE = 12  # records that are done sooner than another process has begun
+ALONE = 12  # records that are processed faster than another process starts
 PROCESSES = 8
 
 
 @dataclass(frozen=True)
 class Job:
-    """One record to go through.
+    """One record to process.
 
     Attributes:
-        checked: whether its aggregates were computed again before, by the same code.
-        page, copy: where the entry's page and the record's copy go in the site; "" for neither.
-        baseline: the digest of the shipped baseline of the method's name; "" if there is none.
-        sizes: weights of each prunable tensor of the task.
-        compares: whether the task has a page that compares two entries.
-        alike: what is said of the masks that it shares with earlier entries, and whether they are
-            the same tickets.
+        checked: Whether its aggregates have already been recomputed by the same code.
+        page: Path of the entry's page in the site; "" for none.
+        copy: Path of the record's copy in the site; "" for none.
+        baseline: The digest of the shipped baseline with the method's name; "" if there is none.
+        sizes: Weights of each prunable tensor of the task.
+        compares: Whether the task has a page that compares two entries.
+        alike: Statements on masks shared with earlier entries, and whether they are the same
+            tickets.
     """
 
     folder: str
@@ -69,7 +70,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """What became of it: what is kept, as JSON; sha256 and size of each file that was written."""
+    """The result: the kept part as JSON; sha256 and size of each written file."""
 
     raw: str
     kept: str | None
@@ -77,7 +78,7 @@ class Done:
 
 
 def do(job: Job) -> Done:
-    """Go through one record."""
+    """Process one record."""
     entry = record_cache.whole(Path(job.folder), job.source, checked=job.checked)
     files: dict[str, tuple[str, int]] = {}
     if job.copy:
@@ -93,7 +94,7 @@ def _write(job: Job, path: str, data: bytes) -> tuple[str, int]:
 
 
 def kept(entry: Entry) -> dict[str, Any]:
-    """What the site's other pages need of a record; of more seeds than the published, both."""
+    """Return what other pages need of a record, also for published seeds if it has more."""
     record = entry.record
     extra = bool(set(record.seeds) - set(record.task.published))
     return {
@@ -103,12 +104,12 @@ def kept(entry: Entry) -> dict[str, Any]:
 
 
 def packed(entry: Entry) -> str:
-    """The same as JSON, one line."""
+    """Return the kept part as one line of JSON."""
     return canonical_json(kept(entry)).decode().rstrip()
 
 
 def rendered(entry: Entry, job: Job) -> bytes:
-    """The entry's page."""
+    """Render the entry's page."""
     record = entry.record
     cited = {form: lines(cite.of_entry(entry, form)) for form in ("bibtex", "cff")}
     found = entry_page.page(entry, job.baseline, job.sizes, cited, job.alike)
@@ -123,14 +124,15 @@ def rendered(entry: Entry, job: Job) -> bytes:
     return render("entry.html.j2", page, **found, compare=job.compares and stands)
 
 
-# Sharing out
+# Distribution
 
 
 def over(jobs: Sequence[Job], scratch: Path) -> Iterator[Done]:
-    """Go through records, in several processes where they are many.
+    """Process records, in several processes if there are many.
 
     Args:
-        scratch: a folder for the files between the processes.
+        jobs: The records to process.
+        scratch: A folder for the files exchanged between processes.
     """
     shares = min(_cores(), PROCESSES, len(jobs) // ALONE)
     if shares < 2:
@@ -142,7 +144,7 @@ def over(jobs: Sequence[Job], scratch: Path) -> Iterator[Done]:
         yield from map(do, chunks[0])
         for place, (worker, chunk) in enumerate(zip(workers, chunks[1:], strict=True)):
             found = _heard(worker, scratch / str(place))
-            # A share that failed is done again here, where its error can be told.
+            # A share that failed is repeated here, where its error can be reported.
             yield from map(do, chunk) if found is None else found
     finally:
         for worker in workers:
@@ -152,7 +154,7 @@ def over(jobs: Sequence[Job], scratch: Path) -> Iterator[Done]:
 
 def _started(chunk: Sequence[Job], scratch: Path) -> subprocess.Popen[bytes]:
     write_loose(scratch / "jobs.json", canonical_json([asdict(job) for job in chunk]))
-    # -P: what lies in the working folder is never imported.
+    # -P: never import from the working folder.
     command = [sys.executable, "-P", "-m", "lthbench.leaderboard.site.parallel", str(scratch)]
     quiet = subprocess.DEVNULL
     return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
@@ -165,14 +167,14 @@ def _heard(worker: subprocess.Popen[bytes], scratch: Path) -> list[Done] | None:
 
 
 def main(scratch: Path) -> None:
-    """What a worker does: jobs from a file, what became of them to another."""
+    """Run a worker: read jobs from one file, write results to another."""
     rows = json.loads((scratch / "jobs.json").read_bytes())
     done = [asdict(do(Job(**row))) for row in rows]
     write_loose(scratch / "done.json", canonical_json(done))
 
 
 def _cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 

@@ -1,8 +1,8 @@
 """Records for the site: each is read and checked once, and what its other pages need is kept.
 
-A thousand records are a hundred megabytes of JSON; a board of whole `Record`s would hold ten times
-that. So a record goes through one process that checks it, writes its page and keeps all but its
-cells, under the digest of its file: a build after one more record reads that record alone.
+A thousand records are a hundred megabytes of JSON, and a board of whole `Record`s would take ten
+times that. So one process checks each record, writes its page and keeps everything except its
+cells, by the digest of its file: a build with one more record reads only that record.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from lthbench.records.schema import (
 )
 
 KEPT = ".build.records"  # beside the site's list of pages
-KEY = 80  # bytes of a line that name what is kept in it
+KEY = 80  # bytes of a line that name its contents
 SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")
 
 
@@ -48,21 +48,21 @@ class Source:
 
     @property
     def standing(self) -> Mapping[str, Any] | None:
-        """What the ledger's lines come to."""
+        """The state that results from the ledger's lines."""
         found = self.ledger.entries.get(self.raw)
         return vars(found) if found else None
 
     @property
     def state(self) -> str:
-        """The digest of what the ledger says of it."""
+        """The digest of that state."""
         return digest(canonical_json([list(self.lines), self.standing]))
 
 
 def sources(folder: Path) -> tuple[Source, ...]:
-    """Every record's file of a leaderboard's folder, by task and name, and the ledger's say.
+    """List the record files of a leaderboard's folder, by task and name, with their ledger lines.
 
     Raises:
-        RecordError: for an accepted entry without a file, or a folder that no task can have.
+        RecordError: If an accepted entry has no file, or a folder cannot be a task's.
     """
     ledger = ledgers.read(folder / entries.LEDGER)
     told: dict[str, list[Mapping[str, Any]]] = {}
@@ -89,7 +89,7 @@ def sources(folder: Path) -> tuple[Source, ...]:
 
 
 def whole(folder: Path, source: Source, *, checked: bool) -> Entry:
-    """The entry with its whole record; its aggregates computed again unless that was done."""
+    """Read the entry with its whole record; recompute its aggregates unless already checked."""
     data = read_bytes(source.path)
     if digest(data) != source.raw:
         raise RecordError(f"{source.path}: changed while the site was built; build it again")
@@ -100,12 +100,12 @@ def whole(folder: Path, source: Source, *, checked: bool) -> Entry:
 
 
 def entry_of(folder: Path, source: Source, record: Record) -> Entry:
-    """A record with what the ledger says of it."""
+    """Combine a record with its ledger state."""
     return entries.entry_of(folder, source.path, record, source.raw, source.ledger, source.lines)
 
 
 def board(folder: Path, found: Iterable[Entry], ledger: Ledger) -> Board:
-    """A board of entries."""
+    """Assemble a board of entries."""
     ordered = sorted(found, key=lambda entry: (entry.record.task.name, entry.id))
     return Board(tuple(ordered), ledger, entries.references(folder))
 
@@ -114,8 +114,11 @@ def board(folder: Path, found: Iterable[Entry], ledger: Ledger) -> Board:
 
 
 def lean(record: Record) -> dict[str, Any]:
-    """A record as plain tables without cells, but for its tickets' masks, nor what else stands on
-    the entry's own page alone: controls, the parts of what was carried, where it was run."""
+    """Return a record as plain tables without what only the entry's own page shows.
+
+    Cells are dropped except for the tickets' masks, as are controls, the components of transferred
+    tickets, and the environment.
+    """
     where = {"environment", "environments", "times"}
     left_out = {"cells", "fingerprints", "searches", "transfer", *where}
     table = record.model_dump(mode="json", exclude=left_out)
@@ -125,7 +128,7 @@ def lean(record: Record) -> dict[str, Any]:
 
 
 def lean_aggregates(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Aggregates without those of controls, and without what the entry's own page alone shows."""
+    """Return aggregates without those of controls and those shown only on the entry's own page."""
     made = {name: found for name, found in table.items() if name != "measures"}
     made["rungs"] = [{k: rung[k] for k in ("density", "ticket")} for rung in made["rungs"]]
     if made.get("transfer"):
@@ -136,8 +139,10 @@ def lean_aggregates(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fattened(table: Mapping[str, Any]) -> Record:
-    """A record with hardly a cell, for all that reads aggregates or compares masks; it was checked
-    when it was kept."""
+    """Rebuild a record from its kept part, for code that reads aggregates or compares masks.
+
+    It has hardly any cells, and was checked when it was kept.
+    """
     made = dict(table)
     names = ("seed", "density", "masks", "sketch")
     tickets = [
@@ -149,7 +154,7 @@ def fattened(table: Mapping[str, Any]) -> Record:
         **{**table["task"], "ladder": tuple(table["task"]["ladder"])}
     )
     made["seeds"] = tuple(table["seeds"])
-    # What tells an untrained ticket's record from another is that it has such a cell.
+    # Such a cell is what distinguishes an untrained ticket's record.
     untrained = "untrained" in table["aggregates"]
     made["cells"] = (*tickets, *([Cell.model_construct(kind="untrained")] if untrained else []))
     made |= {"fingerprints": {}, "searches": (), "environment": {}, "times": {}, "transfer": None}
@@ -161,7 +166,7 @@ def fattened(table: Mapping[str, Any]) -> Record:
 
 
 def read_kept(out: Path, stamp: str) -> dict[str, bytes]:
-    """What an earlier build with the same code kept, as JSON, by the digest of a record's file."""
+    """Read what an earlier build with the same code kept, as JSON, by the record file's digest."""
     try:
         first, *lines = (out / KEPT).read_bytes().splitlines()
         if json.loads(first) != stamp:
@@ -172,13 +177,16 @@ def read_kept(out: Path, stamp: str) -> dict[str, bytes]:
 
 
 def packed(kept: Mapping[str, bytes], stamp: str) -> bytes:
-    """The bytes of the file that `read_kept` reads: a line a record, which are not parsed again."""
+    """Return the bytes of the file that `read_kept` reads.
+
+    One line per record, so that unchanged ones need no parsing.
+    """
     lines = (name.ljust(KEY).encode("ascii") + data for name, data in sorted(kept.items()))
     return b"\n".join([canonical_json(stamp).rstrip(), *lines])
 
 
 def by_task(listed: Sequence[Entry]) -> dict[str, list[Entry]]:
-    """Entries by the name of their task, in order."""
+    """Return entries by the name of their task, in order."""
     found: dict[str, list[Entry]] = {}
     for entry in listed:
         found.setdefault(entry.record.task.name, []).append(entry)

@@ -1,4 +1,4 @@
-"""Templates to bytes: one environment a process, everything escaped, data as JSON blocks."""
+"""Template rendering: one environment per process, everything escaped, data as JSON blocks."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ NAVIGATION = (
 
 @dataclass(frozen=True)
 class Page:
-    """Where a page lies in the site, and what its head says.
+    """A page's path in the site, and the content of its head.
 
     Attributes:
-        charts: whether plotly's script is loaded.
-        compares: whether the script that compares two entries is.
+        charts: Whether to load plotly's script.
+        compares: Whether to load the script that compares two entries.
     """
 
     path: str
@@ -51,19 +51,19 @@ class Page:
 
     @property
     def root(self) -> str:
-        """From the page to the site's folder."""
+        """Relative path from the page to the site's folder."""
         return "../" * self.path.count("/")
 
 
 def render(template: str, page: Page, **values: Any) -> bytes:
-    """A page's bytes."""
+    """Render a page."""
     return _environment().get_template(template).render(page=page, **values).encode()
 
 
 def text_rows(rows: Iterable[Sequence[str]]) -> Markup:
-    """Rows of text as HTML; joined here, since an entry's page has thousands of cells.
+    """Format rows of text as HTML; joined here, since an entry's page has thousands of cells.
 
-    Everything is escaped, as the templates do with all else.
+    Everything is escaped, as in the templates.
     """
     from html import escape
 

@@ -1,4 +1,4 @@
-"""The site in a browser on this machine."""
+"""A local web server for the site."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from lthbench.leaderboard.site.staging import MANIFEST
 
 HERE = "127.0.0.1"
 CONNECTIONS = 64  # at once
-IDLE = 30.0  # seconds in which nothing comes or goes; then a connection ends
+IDLE = 30.0  # seconds without traffic after which a connection ends
 BUSY = (
     b"HTTP/1.0 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
     b"Content-Length: 0\r\n\r\n"
@@ -36,15 +36,16 @@ HEADERS = {
 
 
 def serve(out: Path | None, port: int, tell: Callable[[str], Any]) -> None:
-    """Show a site that was built, or one built now into a temporary folder, until Ctrl-C.
+    """Serve a built site, or one built now in a temporary folder, until Ctrl-C.
 
     Args:
-        port: on 127.0.0.1; 0 for any free one.
-        tell: takes the one line with the address.
+        out: The site's folder; None to build one.
+        port: Port on 127.0.0.1; 0 for any free one.
+        tell: Receives the line with the address.
 
     Raises:
-        UsageError: for a folder that holds no site.
-        ResourceError: for a port that is taken.
+        UsageError: If the folder holds no site.
+        ResourceError: If the port is in use.
     """
     with ExitStack() as stack:
         if out is None:
@@ -61,7 +62,7 @@ def serve(out: Path | None, port: int, tell: Callable[[str], Any]) -> None:
 
 
 def listening(out: Path, port: int) -> ThreadingHTTPServer:
-    """A server of a site's folder, not yet serving."""
+    """Return a server of a site's folder, not yet serving."""
     handler = partial(Handler, directory=str(out))
     try:
         return Server((HERE, port), handler)
@@ -77,9 +78,9 @@ def listening(out: Path, port: int) -> ThreadingHTTPServer:
 
 
 class Server(ThreadingHTTPServer):
-    """Ends with the command, whoever is still connected; refuses a port that is served already.
+    """A server that ends with the command, whoever is connected, and rejects a port in use.
 
-    At most `CONNECTIONS` are held at once; one more is answered that the server is busy.
+    It holds at most `CONNECTIONS` at once; any further one gets the answer that the server is busy.
     """
 
     daemon_threads = True
@@ -91,13 +92,13 @@ class Server(ThreadingHTTPServer):
         super().__init__(*arguments)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Begin a thread for a connection, if one is free."""
+        """Start a thread for a connection, if one is free."""
         if not self.free.acquire(blocking=False):
             self._turn_away(request)
             return
         try:
             super().process_request(request, client_address)
-        except BaseException:  # no thread began
+        except BaseException:  # no thread started
             self.free.release()
             raise
 
@@ -109,28 +110,30 @@ class Server(ThreadingHTTPServer):
             self.free.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a browser that hung up; all else is told."""
+        """Ignore a browser that hung up; report everything else."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)
 
     def _turn_away(self, request: socket.socket) -> None:
         with suppress(OSError):
-            request.settimeout(0)  # the answer is short; the next connection waits for nobody
+            request.settimeout(0)  # the answer is short, and the next connection should not wait
             request.sendall(BUSY)
         self.shutdown_request(request)
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Files of one folder, with the headers that the pages' own policy asks for."""
+    """Files of one folder, with the headers required by the pages' own policy."""
 
     timeout = IDLE
 
     def end_headers(self) -> None:
+        """Add the policy's headers."""
         for name, value in HEADERS.items():
             self.send_header(name, value)
         super().end_headers()
 
     def send_head(self) -> Any:
+        """Serve a file; reject malformed and hidden paths."""
         path = unquote(self.path.partition("?")[0])
         if "\0" in path:
             self.send_error(400)
@@ -140,12 +143,13 @@ class Handler(SimpleHTTPRequestHandler):
             return None
         try:
             return super().send_head()
-        except ValueError:  # what else can be no path, such as half a surrogate
+        except ValueError:  # other impossible paths, such as half a surrogate pair
             self.send_error(400)
             return None
 
     def list_directory(self, path: Any) -> None:
+        """Refuse to list a folder."""
         self.send_error(404)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing: the terminal holds the address."""
+        """Log nothing, since the terminal shows the address."""

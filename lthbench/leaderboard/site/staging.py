@@ -1,8 +1,8 @@
-"""A site's folder: what is in it and from what it was made, and how it is replaced whole.
+"""A site's folder: its files, what they were made from, and how it is replaced atomically.
 
-Pages are written into a folder beside those they replace, brought to the disk together, and only
-then renamed into place, one after the other; the list of pages comes last. So every file is at any
-time either the old one or the new one, and a build that was stopped is finished by the next.
+Pages are written into a folder beside those they replace, synced to disk together, and only then
+renamed into place one by one; the list of pages comes last. So at any time every file is either the
+old one or the new one, and the next build completes an interrupted one.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ class Site:
     """A site's folder while it is built.
 
     Attributes:
-        out: the folder.
-        staging: where new files wait.
-        scratch: a folder for what is no part of the site.
-        before: of the build before this, by path: key, sha256 and size.
-        now: the same of this build.
-        written: paths that wait in the staging folder.
+        out: The folder.
+        staging: Where new files wait.
+        scratch: A folder for files outside the site.
+        before: Of the previous build, by path: key, sha256 and size.
+        now: The same for this build.
+        written: Paths that wait in the staging folder.
     """
 
     out: Path
@@ -45,10 +45,11 @@ class Site:
 
     @property
     def scratch(self) -> Path:
+        """A folder for files outside the site."""
         return self.staging / ".scratch"
 
     def keeps(self, path: str, key: str) -> bool:
-        """Whether a file is there as it must be; if so it stays."""
+        """Return whether a file is up to date; if so, keep it."""
         known = self.before.get(path)
         if known is None or known[0] != key:
             return False
@@ -61,12 +62,12 @@ class Site:
         return intact
 
     def put(self, path: str, key: str, data: bytes) -> None:
-        """A new file; one whose bytes are there already stays."""
+        """Add a new file, unless its bytes are unchanged."""
         write_loose(self.staging / path, data)
         self.take(path, key, (digest(data), len(data)))
 
     def take(self, path: str, key: str, found: tuple[str, int]) -> None:
-        """A file that was written into the staging folder; one that is there already stays."""
+        """Add a file already written into the staging folder, unless it is unchanged."""
         known = self.before.get(path)
         if known is not None and known[1] == found[0] and self.keeps(path, known[0]):
             (self.staging / path).unlink()
@@ -76,7 +77,7 @@ class Site:
 
 
 def write_loose(path: Path, data: bytes) -> None:
-    """Write a file of the staging folder; it is brought to the disk with all others."""
+    """Write a file of the staging folder; it is synced to disk with all others."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -88,11 +89,11 @@ def write_loose(path: Path, data: bytes) -> None:
 
 @contextmanager
 def building(out: Path) -> Iterator[Site]:
-    """A site's folder to build in; what was made is put in place if the block ends well.
+    """Open a site's folder for building; new files are put in place if the block succeeds.
 
     Raises:
-        UsageError: for a folder that holds other things.
-        ResourceError: if another build is at work there, or it cannot be written.
+        UsageError: If the folder holds other things.
+        ResourceError: If another build is running there, or the folder cannot be written.
     """
     from filelock import FileLock, Timeout
 
@@ -112,7 +113,7 @@ def building(out: Path) -> Iterator[Site]:
         for left in out.glob(".tmp-*"):
             shutil.rmtree(left, ignore_errors=True)
         staging.mkdir()
-        if not (out / MANIFEST).exists():  # from now on the folder is known as a site's
+        if not (out / MANIFEST).exists():  # marks the folder as a site's from now on
             write_whole(out / MANIFEST, canonical_json({"format": FORMAT, "pages": {}}))
         site = Site(out, staging, before)
         yield site
@@ -141,11 +142,11 @@ def _manifest(out: Path) -> dict[str, tuple[str, str, int]]:
             ) from None
         return {}
     except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return {}  # damaged: everything is made anew
+        return {}  # damaged: rebuild everything
 
 
 def _replace(site: Site) -> None:
-    """Bring everything to the disk, rename it into place, take away what is no longer made."""
+    """Sync everything to disk, rename it into place, and remove what is obsolete."""
     if hasattr(os, "sync"):
         os.sync()  # one call for thousands of files
     try:

@@ -1,4 +1,4 @@
-"""A branch with some files added, in a clone whose checkout and index stay as they are."""
+"""A git branch with added files, made without touching the clone's checkout or index."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ GITHUB = re.compile(
 
 
 def leaderboard_clone(folder: Path) -> Path:
-    """The top of the clone that was named; UsageError if it is none of the leaderboard's."""
+    """Return the top of the named clone; UsageError if it is not the leaderboard's."""
     if not folder.is_dir():
         raise UsageError(f"--repository {folder}: no such folder; name a clone")
-    _git(folder, "--version")  # its absence is told as such
+    _git(folder, "--version")  # its absence is reported as such
     step = "clone your fork of the leaderboard's repository and name that folder"
     try:
         top = Path(_git(folder, "rev-parse", "--show-toplevel").removesuffix("\n"))
@@ -42,12 +42,12 @@ def leaderboard_clone(folder: Path) -> Path:
 
 
 def main_of(clone: Path) -> str:
-    """The reference that entries begin at: the remote's main, else the clone's own.
+    """Return the ref from which entries branch: the remote's main, otherwise the clone's own.
 
-    Not HEAD, which may be the branch of an entry: the next one's would carry both.
+    HEAD is not used, since it may be another entry's branch, which would then be included.
 
     Raises:
-        UsageError: where no main is known.
+        UsageError: If no main is known.
     """
     wanted = [f"refs/remotes/{name}/main" for name in ("upstream", remote(clone))]
     wanted.append("refs/heads/main")
@@ -63,15 +63,18 @@ def main_of(clone: Path) -> str:
 
 
 def add(clone: Path, branch: str, files: Mapping[str, bytes], message: str) -> str:
-    """Make a branch from main with these files added; returns the commit that it begins at.
+    """Make a branch from main with these files added, and return its base commit.
 
-    A branch of that name with these very files, and nothing else, is left as it is.
+    A branch of that name with exactly these files is left unchanged.
 
     Args:
-        files: contents by path; none of them may be in main.
+        clone: Top folder of the clone.
+        branch: Name of the branch.
+        files: Contents by path; none of them may exist in main.
+        message: Commit message.
 
     Raises:
-        ResourceError: for whatever git refuses.
+        ResourceError: If git fails.
     """
     main = main_of(clone)
     base = _git(clone, "rev-parse", "--verify", f"{main}^{{commit}}").strip()
@@ -103,7 +106,7 @@ def add(clone: Path, branch: str, files: Mapping[str, bytes], message: str) -> s
 
 
 def entries(clone: Path, method: str) -> Iterator[tuple[str, str]]:
-    """Branch and text of every record that a branch of this method's adds to main."""
+    """Yield branch and text of every record that this method's branches add to main."""
     base = main_of(clone)
     there = _git(clone, "for-each-ref", "--format=%(refname)", "refs/heads/entry/").split()
     for reference in there:
@@ -115,19 +118,19 @@ def entries(clone: Path, method: str) -> Iterator[tuple[str, str]]:
 
 
 def delete(clone: Path, branch: str) -> str:
-    """The command that deletes a branch."""
+    """Return the command that deletes a branch."""
     return shlex.join(("git", "-C", str(clone), "branch", "-D", branch))
 
 
 def remote(clone: Path) -> str:
-    """The remote to push to: origin, or the first that is not the leaderboard's own."""
+    """Return the remote to push to: origin, or the first that is not the leaderboard's own."""
     names = _git(clone, "remote").split()
     forks = [name for name in names if name != "upstream"]
     return "origin" if "origin" in names or not names else [*forks, *names][0]
 
 
 def head(clone: Path, branch: str) -> str:
-    """The branch as `gh pr create --head` wants it: of a fork with the owner's name before it."""
+    """Return the branch for `gh pr create --head`: for a fork, prefixed with the owner's name."""
     name = remote(clone)
     try:
         url = _git(clone, "remote", "get-url", "--push", name).strip()
@@ -138,7 +141,7 @@ def head(clone: Path, branch: str) -> str:
 
 
 def _tree(clone: Path, base: str, blobs: Mapping[str, str]) -> str:
-    """A commit's tree with these files, made in an index of its own."""
+    """Make a commit's tree with these files, in a separate index."""
     with tempfile.TemporaryDirectory(prefix="lthbench-") as folder:
         index = str(Path(folder, "index"))
         _git(clone, "read-tree", base, index=index)
@@ -148,12 +151,12 @@ def _tree(clone: Path, base: str, blobs: Mapping[str, str]) -> str:
 
 
 def _short(reference: str) -> str:
-    """A branch as git's users write it."""
+    """Shorten a ref to the branch name that git users write."""
     return reference.removeprefix("refs/heads/").removeprefix("refs/remotes/")
 
 
 def _blob(clone: Path, commit: str, path: str) -> str:
-    """The digest of a file, or of a folder, in a commit; "" if it has none."""
+    """Return the digest of a file or folder in a commit; "" if absent."""
     line = _git(clone, "ls-tree", commit, "--", path)
     return line.split()[2] if line else ""
 
@@ -163,6 +166,6 @@ def _git(clone: Path, *command: str, given: bytes = b"", index: str | None = Non
 
 
 def name_of(method: str, digests: list[str]) -> str:
-    """The branch of an entry: of one record, or of several by the digest of theirs."""
+    """Return the branch name of an entry: of one record, or of several by their joint digest."""
     whole = digests[0] if len(digests) == 1 else digest("".join(sorted(digests)).encode())
     return f"entry/{method}-{whole[:8]}"

@@ -1,7 +1,7 @@
-"""Join evaluations of some seeds each into one of all: the same record as if they had run at once.
+"""Merging evaluations of different seeds into one, equal to a joint evaluation of all seeds.
 
-Records alone give a record; folders of evaluations also what `lthbench submit` needs: tickets,
-answers and curves. Nothing is trained.
+Records yield a record; evaluation folders also yield what `lthbench submit` needs: tickets, answers
+and curves. Nothing is trained.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from lthbench.leaderboard.bundle.build import environment as packages_of
 from lthbench.leaderboard.bundle.build import source as source_of
 from lthbench.records.schema import Record, build, read_record, write_record
 
-Part: TypeAlias = tuple[Path, Record]  # a record and the file that it is from
+Part: TypeAlias = tuple[Path, Record]  # a record and its file
 COMPUTED = {"schema_version", "aggregates", "scorer", "bundle", "environments"}
 
-# What records that are joined have in common, and what to do where they differ.
+# What merged records must have in common, and what to do where they differ.
 COMMON = {
     "method": "join records of one source with the same options",
     "task": "join records of one version of one task",
@@ -38,15 +38,15 @@ COMMON = {
 
 
 def merge(paths: Sequence[Path], out: Path) -> tuple[Record, ...]:
-    """Join records into a file, or folders of evaluations into a folder.
+    """Merge records into a file, or evaluation folders into a folder.
 
     Args:
-        paths: two or more, all files or all folders.
-        out: a file or folder that is not there yet; it is written last and whole.
+        paths: Two or more, all files or all folders.
+        out: A file or folder that does not exist yet; it is written last and atomically.
 
     Raises:
-        UsageError: for paths that do not go together.
-        RecordError: for records that are not of one method, task and kind, or share a seed.
+        UsageError: If the paths do not belong together.
+        RecordError: If the records differ in method, task or kind, or share a seed.
     """
     if len(paths) < 2:
         raise UsageError("merge: name two records or more, or two folders of evaluations")
@@ -64,10 +64,10 @@ def merge(paths: Sequence[Path], out: Path) -> tuple[Record, ...]:
 
 
 def joined(parts: Sequence[Part]) -> Record:
-    """One record of all seeds, its scores computed anew.
+    """Return one record of all seeds, with recomputed scores.
 
     Raises:
-        RecordError: naming two files and what differs.
+        RecordError: If records do not match; names two files and the difference.
     """
     _check_common(parts)
     _check_seeds(parts)
@@ -106,7 +106,7 @@ def _check_common(parts: Sequence[Part]) -> None:
 
 
 def _told(record: Record, name: str) -> str:
-    """Of a record's field, what tells it from another."""
+    """Return the part of a record's field that distinguishes it from another."""
     if name == "method":
         options = json.dumps(record.method.options, sort_keys=True)
         return f"{record.method.name} {record.method.digest[:12]} {options[:60]}"
@@ -130,10 +130,10 @@ def _check_seeds(parts: Sequence[Part]) -> None:
 
 
 def _transfer(parts: Sequence[Part]) -> dict[str, Any] | None:
-    """Transfer's cells together.
+    """Combine the transfer cells.
 
-    Tickets that were found at the targets are in a record if every search was cheap: those of some
-    of the records are left out, as an evaluation of all seeds would have none.
+    A record includes tickets found at the targets only if every search was cheap. If only some
+    records have them they are dropped, as an evaluation of all seeds would have none.
     """
     place = parts[0][0]
     moved = [record.transfer for _, record in parts]
@@ -155,7 +155,7 @@ def _transfer(parts: Sequence[Part]) -> dict[str, Any] | None:
 
 
 def _environments(records: Sequence[Record], seeds: Sequence[int]) -> dict[str, Any]:
-    """Where each seed was evaluated: the first one's, and those of others that differ from it."""
+    """Return the first seed's environment, and those of others that differ from it."""
     told = {seed: record.environment_of(seed) for record in records for seed in record.seeds}
     own = told[seeds[0]] if seeds else records[0].environment
     others = {str(seed): where for seed, where in told.items() if where != own}
@@ -163,7 +163,7 @@ def _environments(records: Sequence[Record], seeds: Sequence[int]) -> dict[str, 
 
 
 def _times(records: Sequence[Record]) -> dict[str, float | str]:
-    """Seconds summed; texts where all have the same."""
+    """Sum seconds; keep texts that all share."""
     found: dict[str, float | str] = {}
     for name in sorted({name for record in records for name in record.times}):
         values = [record.times[name] for record in records if name in record.times]
@@ -179,7 +179,7 @@ def _times(records: Sequence[Record]) -> dict[str, float | str]:
 
 
 def _joined_folders(outs: Sequence[Path], out: Path) -> tuple[Record, ...]:
-    """The folders' records by task, and their files, under a new folder."""
+    """Join the folders' records by task, and their files, in a new folder."""
     claim = _claim(outs)
     by_task: dict[str, list[Part]] = {}
     for folder in outs:
@@ -205,7 +205,7 @@ def _joined_folders(outs: Sequence[Path], out: Path) -> tuple[Record, ...]:
 
 
 def _claim(outs: Sequence[Path]) -> dict[str, Any]:
-    """Whose results the folders hold, all of them."""
+    """Return whose results the folders hold, the same for all of them."""
     first, *others = ((folder, layout.claim(folder)) for folder in outs)
     for folder, claim in others:
         for name, value in first[1].items():
@@ -221,7 +221,7 @@ def _claim(outs: Sequence[Path]) -> dict[str, Any]:
 
 
 def _packages(outs: Sequence[Path]) -> bytes:
-    """The list of packages, with every version of those that differ."""
+    """Return the list of packages, with every version of those that differ."""
     found: dict[str, set[str]] = {}
     for folder in outs:
         for name, version in json.loads(packages_of(folder))["packages"].items():
@@ -231,7 +231,7 @@ def _packages(outs: Sequence[Path]) -> bytes:
 
 
 def _join_task(draft: Path, name: str, parts: Sequence[Part]) -> Record:
-    """One task's record and files, under the draft of a folder."""
+    """Write one task's record and files in the draft of a folder."""
     record = joined(parts)
     folder = draft / name
     runs = dict(archive.runs(record))
@@ -251,7 +251,7 @@ def _join_task(draft: Path, name: str, parts: Sequence[Part]) -> Record:
 
 
 def _copy_tickets(source: Path, folder: Path, record: Record, seed: int) -> None:
-    """The files of a seed's tickets and search."""
+    """Copy the files of a seed's tickets and search."""
     held = source / "tickets" / f"seed{seed}"
     if held.is_dir():
         unfinished = shutil.ignore_patterns(".tmp-*")
@@ -266,8 +266,11 @@ def _copy_tickets(source: Path, folder: Path, record: Record, seed: int) -> None
 
 
 def _trained(folders: Sequence[Path]) -> bytes:
-    """By what the cells were trained. No machine goes on in a folder that several have filled: its
-    record would name one of them alone."""
+    """Return how the cells were trained.
+
+    No machine resumes in a folder with contributions from several machines, since its record would
+    name only one of them.
+    """
     tables = [trained_by(folder) for folder in folders]
     names = sorted({name for table in tables for name in table})
     several = {

@@ -1,4 +1,4 @@
-"""From an evaluation's folder to an entry: everything checked, the bundle, the pull request."""
+"""From an evaluation's folder to an entry: checks, the bundle, the pull request."""
 
 from __future__ import annotations
 
@@ -44,15 +44,17 @@ RECORDS = Path("submission", "records")  # OUT/…
 
 @dataclass(frozen=True)
 class Submitted:
-    """What `submit` left, and what is to be done next.
+    """The outputs of `submit`, and the next steps.
 
     Attributes:
-        records: the files of the entries, under OUT.
-        branch, clone, base: where they were added to the leaderboard's repository, if anywhere.
-        command: opens the pull request.
-        earlier: other branches there, with entries of the same method on the same tasks.
-        left_out: tasks of the folder that have no record.
-        remarks: what could not be checked here, and what the leaderboard will not do with it.
+        records: The files of the entries, under OUT.
+        branch: The branch to which they were added, if any.
+        clone: The clone of the leaderboard's repository that holds the branch.
+        base: The commit from which the branch starts.
+        command: Opens the pull request.
+        earlier: Other branches there, with entries of the same method on the same tasks.
+        left_out: Tasks of the folder that have no record.
+        remarks: What could not be checked here, and what the leaderboard will not do with it.
     """
 
     path: Path
@@ -67,7 +69,7 @@ class Submitted:
     earlier: tuple[str, ...] = ()
 
     def text(self) -> str:
-        """What the command line prints."""
+        """Return the text that the command line prints."""
         size, sha256 = self.bundle.size, self.bundle.sha256
         lines = [f"bundle   {self.path} ({size / 1e6:,.2f} MB, sha256 {sha256})"]
         if size > LARGE:
@@ -105,7 +107,7 @@ class Submitted:
         return "\n".join(lines)
 
     def _again(self) -> str:
-        """The command that makes the branch, or makes it with the bundle's address."""
+        """Return the command that makes the branch, or remakes it with the bundle's address."""
         words = ["lthbench", "submit", str(self.path.parent)]
         for url in self.bundle.urls or ("https://…",):
             words += ["--url", url]
@@ -117,13 +119,14 @@ def submit(out: Path, urls: Sequence[str], repository: Path | None) -> Submitted
     """Check an evaluation as the leaderboard does, write its bundle, prepare the pull request.
 
     Args:
-        out: the folder of an evaluation with --final.
-        urls: where the bundle will lie.
-        repository: a clone of a fork of the leaderboard's repository, for a branch; else none.
+        out: The folder of an evaluation with --final.
+        urls: Future addresses of the bundle.
+        repository: A clone of a fork of the leaderboard's repository, for a branch; None for no
+            branch.
 
     Raises:
-        RecordError: for what the leaderboard would refuse.
-        UsageError: for a folder or an address that is none.
+        RecordError: If the leaderboard would reject something.
+        UsageError: If a folder or an address is invalid.
     """
     clone = branch.leaderboard_clone(repository) if repository else None
     records = finished(out)
@@ -145,10 +148,10 @@ def submit(out: Path, urls: Sequence[str], repository: Path | None) -> Submitted
 
 
 def foreseen(method: Method, parts: Sequence[Part]) -> Iterator[str]:
-    """What `submit` will say of an evaluation with --final, before it begins.
+    """Yield what `submit` will say about an evaluation with --final, before it starts.
 
-    A task may be evaluated all the same, as for a reference of its own; what is wrong with the
-    method itself is an error (`publishable.check`).
+    A task may be evaluated anyway, for instance as its own reference. Problems with the method
+    itself are errors (`publishable.check`).
     """
     yield from remarks(entry_of(method))
     for part in parts:
@@ -170,14 +173,14 @@ def foreseen(method: Method, parts: Sequence[Part]) -> Iterator[str]:
 
 
 def _remarks(records: Sequence[Record]) -> Iterator[str]:
-    """What may stand in a record, and keeps it from the board, from a rank or from a name."""
+    """Yield what a record may hold that keeps it from the board, a rank or a name."""
     for record in records:
         yield from _place_of(record.task.name, record.task.seeds, record.seeds)
     yield from remarks(records[0].method)
 
 
 def _place_of(task: str, published: int, seeds: Sequence[int]) -> Iterator[str]:
-    """What keeps a record of these seeds from the board or from a rank."""
+    """Yield what keeps a record of these seeds from the board or from a rank."""
     suites = map(load_suite, suite_names())
     had = len(set(range(published)).intersection(seeds))
     if not any(suite.ranked and task in suite.tasks for suite in suites):
@@ -187,7 +190,7 @@ def _place_of(task: str, published: int, seeds: Sequence[int]) -> Iterator[str]:
 
 
 def finished(out: Path) -> list[Record]:
-    """The records of a finished evaluation with --final, each checked; else a RecordError."""
+    """Return the checked records of a finished evaluation with --final; otherwise a RecordError."""
     told = claim(out)
     if not told["final"]:
         raise RecordError(
@@ -211,7 +214,7 @@ def finished(out: Path) -> list[Record]:
 
 
 def _final_command(out: Path, told: dict[str, Any]) -> str:
-    """The command line that makes what can be submitted."""
+    """Return the command line whose result can be submitted."""
     name = str(told["name"])
     method = name if name in baseline_names() else f"{name}.py"
     tasks = [f"--task {path.parent.name}" for path in sorted(out.glob(f"*/{TRAINED}"))]
@@ -243,9 +246,9 @@ def _entry(packed: bytes, urls: Sequence[str]) -> BundleEntry:
 
 @contextmanager
 def _draft(out: Path) -> Iterator[Path]:
-    """A folder inside OUT for what is not yet checked: an earlier submission stays until it is.
+    """Yield a folder inside OUT for unchecked files, keeping an earlier submission until they pass.
 
-    A refusal names the place where the file would have been.
+    An error names the final path of the file.
     """
     try:
         with tempfile.TemporaryDirectory(
@@ -262,7 +265,7 @@ def _draft(out: Path) -> Iterator[Path]:
 
 
 def _take(draft: Path, out: Path) -> None:
-    """Put what was checked in the place of what an earlier call left, perhaps of another bundle."""
+    """Replace the files of an earlier call, possibly of another bundle, with the checked ones."""
     (draft / BUNDLE).replace(out / BUNDLE)
     if (out / RECORDS).is_dir():
         shutil.rmtree(out / RECORDS)
@@ -277,7 +280,7 @@ def _file(record: Record) -> str:
 def _with_branch(
     done: Submitted, records: Sequence[Record], files: dict[str, bytes], clone: Path
 ) -> Submitted:
-    """The same with the records on a branch, and the command that opens the pull request."""
+    """Add the records on a branch, and the command that opens the pull request."""
     method, tasks = records[0].method.name, ", ".join(record.task.name for record in records)
     name = branch.name_of(method, [record_digest(record) for record in records])
     title = f"Entry: {method} on {tasks}"
@@ -296,14 +299,14 @@ def _with_branch(
 
 
 def _earlier(clone: Path, name: str, records: Sequence[Record]) -> tuple[str, ...]:
-    """Other branches with the same method and task, as with another address of the bundle."""
+    """List other branches with the same method and task, such as with another bundle address."""
     ours = [_claims(record.model_dump(mode="json")) for record in records]
     found = branch.entries(clone, records[0].method.name)
     return tuple(dict.fromkeys(b for b, text in found if b != name and _claimed(text) in ours))
 
 
 def _claimed(text: str) -> tuple[Any, ...] | None:
-    """What a record on some branch claims; None for what is no record."""
+    """Return the claim of a record on some branch; None if it is not a record."""
     try:
         return _claims(json.loads(text))
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -311,5 +314,5 @@ def _claimed(text: str) -> tuple[Any, ...] | None:
 
 
 def _claims(table: Any) -> tuple[Any, ...]:
-    """Whose results a record holds, and of what: times and addresses aside."""
+    """Return whose results a record holds, and of what, without times and addresses."""
     return table["method"], table["task"]

@@ -1,4 +1,4 @@
-"""The rules as the page tells them, from the constants that the scorer and the checks read."""
+"""The page of the rules, built from the constants that the scorer and the checks read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MEGABYTE = 2**20
 
 
 def page() -> dict[str, Any]:
-    """All that the template of the rules lays out."""
+    """Return the template values of the page of rules."""
     return {
         "trust": _levels(),
         "suites": _suites([load_suite(name) for name in suite_names()]),
@@ -48,7 +48,7 @@ def page() -> dict[str, Any]:
 
 
 def _thresholds() -> dict[str, str]:
-    """What levels 2 and 3 refuse."""
+    """Return what levels 2 and 3 reject."""
     return {
         "cells": str(sampling.LEAST),
         "beyond": f"{100 * criteria.BEYOND:g}",

@@ -1,4 +1,4 @@
-"""What programs read: the list of entries, the standings, the records and their schemas."""
+"""The machine-readable files: the list of entries, the standings, the records and their schemas."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lthbench.records.intervals import Interval
 from lthbench.records.schema import Record
 
 BASE = "api/v1"
-PAIRS = 100 * 99  # ordered pairs of a board that are listed at most
+PAIRS = 100 * 99  # maximum ordered pairs listed per board
 
 
 class Strict(BaseModel):
@@ -106,7 +106,7 @@ class Standings(Strict):
 
 
 def all_of(board: Board, standings: Sequence[Standing]) -> Iterator[Planned]:
-    """Every file of the interface but the records."""
+    """Yield every file of the interface except the records."""
     made: dict[str, BaseModel] = {
         "index": index(board),
         "standings": Standings(version=1, boards=[_table(standing) for standing in standings]),
@@ -125,7 +125,7 @@ def all_of(board: Board, standings: Sequence[Standing]) -> Iterator[Planned]:
 
 
 def index(board: Board) -> Index:
-    """The list of entries."""
+    """Build the list of entries."""
     return Index(
         version=1,
         ledger=board.ledger.head,

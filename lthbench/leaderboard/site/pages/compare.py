@@ -1,4 +1,4 @@
-"""The page that sets two entries of a task side by side, from values that stand in it."""
+"""The page comparing two entries of a task side by side, from values embedded in it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from lthbench.records import intervals
 from lthbench.report.formats import NA, decimals, interval, number, percent, plain
 from lthbench.report.terms import is_untrained
 
-ALL_PAIRS = 6  # entries up to which every pair is written out
-AGAINST = 30  # pairs with the best that are written out otherwise
-DIGITS = 10  # of the script's values: equal differences stay within stats.TIE of each other
+ALL_PAIRS = 6  # entries up to which every pair is listed
+AGAINST = 30  # pairs with the best entry that are listed otherwise
+DIGITS = 10  # of the script's values, so that equal differences stay within stats.TIE of each other
 
 
 def page(name: str, entries: Sequence[Entry], overlaps: Mapping[str, Any]) -> dict[str, Any]:
-    """All that the template lays out.
+    """Return the template values of the page.
 
     Args:
-        entries: those that may be compared: of one protocol, two at least.
-        overlaps: what evidence says of pairs, by their ids with a space between.
+        name: Name of the task.
+        entries: Comparable entries: at least two, of one protocol.
+        overlaps: What evidence says of pairs, keyed by their ids separated by a space.
     """
     trained = task_tables.by_score([e for e in entries if not is_untrained(e.record)])
     ordered = trained + task_tables.by_headline([e for e in entries if is_untrained(e.record)])
@@ -86,7 +87,7 @@ def _key(density: float) -> str:
 
 
 def _quantiles(most: int) -> list[float | None]:
-    """The .975 quantile of t by degrees of freedom, from 0 on."""
+    """Return the .975 quantile of t by degrees of freedom, starting at 0."""
     from scipy import special
 
     return [None, *(round(float(special.stdtrit(df, 0.975)), 8) for df in range(1, most + 1))]
@@ -155,7 +156,7 @@ def _pairs(pairs: Sequence[tuple[Entry, Entry]], names: Mapping[str, str], by: s
 
 
 def _unknown(seeds: int) -> str:
-    """Why differences have no interval."""
+    """Say why differences have no interval."""
     return f"{NA}: {'too few seeds' if seeds < intervals.MIN_SEEDS else f'all {seeds} are alike'}"
 
 

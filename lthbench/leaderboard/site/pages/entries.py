@@ -1,4 +1,4 @@
-"""Lists of tasks and of entries: who is best on each task near a density, and every entry."""
+"""Lists of tasks and entries: the best on each task near a density, and every entry."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from lthbench.leaderboard.site.pages.task import certain_cell
 from lthbench.records.aggregate import headline
 from lthbench.report.formats import NA, number, percent, plain
 
-ASKED = 5  # %, the density that the first page answers for
+ASKED = 5  # %, the density shown on the front page
 
 
 def task_grid(
     tasks: Mapping[str, Sequence[Entry]], protocols: Mapping[str, Protocol], root: str
 ) -> Grid:
-    """One row a task: who is best near 5 % density, whether that is certain, where to look."""
+    """Build one row per task: the best near 5 % density, whether that is certain, and links."""
     columns = (
         Column("task", "task", "t"),
         Column("what", "network and data", "t"),
@@ -83,7 +83,7 @@ def _task_row(name: str, entries: Sequence[Entry], protocol: Protocol | None, ro
 
 
 def entry_grid(entries: Sequence[Entry], root: str) -> Grid:
-    """Every entry, retracted and superseded ones too: nothing is left out."""
+    """Build a grid of every entry, including retracted and superseded ones."""
     columns = (
         Column("method", "entry", "t"),
         Column("task", "task", "t"),
@@ -101,7 +101,7 @@ def entry_grid(entries: Sequence[Entry], root: str) -> Grid:
 
 
 def _scored(entries: Sequence[Entry]) -> str:
-    """What the scores of a list are: of those alone that there are."""
+    """Describe the scores of a list, naming only the kinds that occur."""
     kinds = {told["what"] for e in entries if (told := headline(e.record.aggregates))}
     said = [text for what, text in SCORED.items() if what in kinds]
     return " ".join(said)

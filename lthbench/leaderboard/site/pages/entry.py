@@ -1,4 +1,4 @@
-"""The page of one entry: what it found, whether to trust it, how to repeat, check and cite it."""
+"""The page of one entry: its results, their credibility, and how to repeat, check and cite it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from lthbench.report.table import Table
 from lthbench.report.tables import tables
 from lthbench.report.terms import is_untrained
 
-SHOWN_OF_REPORT = 8  # facts of a verification's report that the page repeats
-SHOWN_ALIKE = 5  # entries whose masks an entry shares
+SHOWN_OF_REPORT = 8  # facts repeated from a verification report
+SHOWN_ALIKE = 5  # maximum listed entries with shared masks
 TOLD_ELSEWHERE = ("what", "beacon", "level", "entry", "task", "bundle", "ok")
 AGAIN = ("density", "seed", "schedule", "equal", "z", "bend")
 ACTS = {
@@ -40,13 +40,14 @@ def page(
     citation: Mapping[str, str],
     alike: Sequence[tuple[str, bool]] = (),
 ) -> dict[str, Any]:
-    """All that the template of an entry's page lays out.
+    """Return the template values of an entry's page.
 
     Args:
-        baseline: the digest of the shipped baseline of the method's name; "" if there is none.
-        sizes: weights of each prunable tensor; none where they are not known.
+        entry: The entry.
+        baseline: The digest of the shipped baseline with the method's name; "" if there is none.
+        sizes: Weights of each prunable tensor; empty where unknown.
         citation: BibTeX and CFF by format.
-        alike: what is said of masks that earlier entries have too, and whether that warns.
+        alike: Statements on masks shared with earlier entries, and whether each is a warning.
     """
     record = entry.record
     said = (*remarks(record), *_alike(alike))
@@ -85,7 +86,7 @@ def page(
 
 
 def _banner(entry: Entry) -> tuple[str, str, str]:
-    """A heading, a sentence and a link for an entry that stands on no board; empty for others."""
+    """Return heading, sentence and link for an entry that is on no board; empty for others."""
     if entry.state == "retracted":
         why = next((plain(str(x.get("why", ""))) for x in entry.lines if x["act"] == "retract"), "")
         said = f"It stands on no board. {why}".strip()
@@ -96,14 +97,14 @@ def _banner(entry: Entry) -> tuple[str, str, str]:
 
 
 def _alike(found: Sequence[tuple[str, bool]]) -> list[Remark]:
-    """A remark for each earlier entry whose masks these are, in all or in part."""
+    """Return a remark for each earlier entry with the same masks, in whole or in part."""
     said = [Remark("Masks of others", text, warns=same) for text, same in found[:SHOWN_ALIKE]]
     more = len(found) - len(said)
     return [*said, *([Remark("Masks of others", f"in part those of {more} more")] * (more > 0))]
 
 
 def _unmetered(entry: Entry) -> Iterator[Remark]:
-    """What level 3 told of the searches that it ran again: those of its last report."""
+    """Yield what the last level 3 report says of the searches that it repeated."""
     reports = [line["report"] for line in entry.lines if line["act"] == "level"]
     found = [r["reproduced"] for r in reports if isinstance(r.get("reproduced"), Mapping)]
     for told in found[-1].get("unmetered", ()) if found else ():
@@ -114,7 +115,7 @@ def _unmetered(entry: Entry) -> Iterator[Remark]:
 
 
 def _reproduce(record: Record, baseline: str) -> tuple[str, str, str]:
-    """The command that makes the record again, what it needs, and a second command for that."""
+    """Return the command that reproduces the record, its prerequisites, and a command for these."""
     ours = baseline == record.method.digest
     source = record.method.name if ours else "method.py"
     options = [
@@ -187,7 +188,7 @@ def _line(entry: Entry, line: Mapping[str, Any]) -> tuple[str, str, str]:
 
 
 def _told(found: Any) -> list[str]:
-    """A verification's report in words: its sentence, then its plain facts."""
+    """Put a verification's report into words: its sentence, then its plain facts."""
     if not isinstance(found, Mapping):
         return []
     kept = [(k, v) for k, v in found.items() if isinstance(v, (bool, int, float, str))]
@@ -201,7 +202,7 @@ def _short(value: Any) -> str:
 
 
 def _again(entry: Entry) -> Table | None:
-    """The cells that the last verification trained again."""
+    """Build the table of cells that the last verification retrained."""
     reports = [line["report"] for line in entry.lines if line["act"] == "level"]
     found = [report["cells"] for report in reports if isinstance(report.get("cells"), list)]
     cells = [cell for cell in (found[-1] if found else ()) if isinstance(cell, Mapping)]
@@ -218,7 +219,7 @@ def _again(entry: Entry) -> Table | None:
 
 
 def _told_kind(cell: Mapping[str, Any]) -> str:
-    """A network's kind, of a control that was drawn again with the number of its draw."""
+    """Name a network's kind, with the number of the draw for a control that was redrawn."""
     kind, attempt = _told_cell("kind", cell.get("kind")), cell.get("attempt")
     return f"{kind}, draw {attempt + 1}" if isinstance(attempt, int) and attempt > 0 else kind
 
@@ -246,7 +247,7 @@ def _challenge(line: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def of_traces(figure: Figure, digits: int) -> Table:
-    """The table of a figure of lines over steps: a row a step, a column a line."""
+    """Build the table of a figure of lines over steps: a row per step, a column per line."""
     lines = [
         (f"{t['name']}, training" if t["line"].get("dash") == "dot" else t["name"], t)
         for t in figure.traces
@@ -261,7 +262,7 @@ def of_traces(figure: Figure, digits: int) -> Table:
 
 
 def _layers(record: Record, sizes: Mapping[str, int]) -> tuple[Figure, Table] | None:
-    """Density of each tensor at each rung; kept weights where sizes are unknown."""
+    """Return the density of each tensor at each rung; kept weights where sizes are unknown."""
     kind = "untrained" if is_untrained(record) else "ticket"
     tickets = [c for c in record.cells if c.kind == kind and c.layers and c.schedule == 1]
     names = list(dict.fromkeys(name for cell in tickets for name in cell.layers))
@@ -321,7 +322,7 @@ def _layer_figure(
 
 
 def _cells(record: Record) -> Table:
-    """Every training of the record."""
+    """Build the table of every training of the record."""
     frame = _frame(record)
     rows = tuple(_row(record, frame, cell) for cell in record.cells)
     head = (
@@ -333,7 +334,7 @@ def _cells(record: Record) -> Table:
 
 
 def _carried(record: Record) -> Table | None:
-    """Every training at other depths."""
+    """Build the table of every training at other depths."""
     if record.transfer is None or not record.transfer.cells:
         return None
     frame = _frame(record)
@@ -345,7 +346,7 @@ def _carried(record: Record) -> Table | None:
 
 
 def _frame(record: Record) -> dict[str, Any]:
-    """What the score of a cell reads of its record."""
+    """Return what the score of a cell reads from its record."""
     return {
         "shown": record.shown,
         "cells": [c.model_dump(mode="json") for c in record.cells if c.kind == "dense"],
@@ -384,7 +385,7 @@ def _row(record: Record, frame: Mapping[str, Any], cell: Cell | Carried) -> tupl
 
 
 def _provenance(entry: Entry) -> Table:
-    """What was run, on what: enough to tell whether two records are of the same thing."""
+    """Build the table of what was run, and where: enough to tell whether two records match."""
     record = entry.record
     facts = {
         "record, sha256": entry.digest,

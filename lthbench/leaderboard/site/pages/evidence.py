@@ -1,4 +1,4 @@
-"""The pages of evidence: the rules of the verdicts, and what each saved pair of entries says."""
+"""The pages of evidence: the rules of the verdicts, and the results of each saved pair."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ SAME = "same subnetwork"
 
 
 def load(folder: Path, entries: Iterable[Entry]) -> tuple[Saved, ...]:
-    """What is saved in a leaderboard's folder, checked.
+    """Read and check the evidence saved in a leaderboard's folder.
 
     Raises:
-        RecordError: for a file that does not hold, or of what is no entry of the board.
+        RecordError: If a file is invalid, or about something that is not an entry of the board.
     """
     known = {(entry.record.task.name, entry.id, entry.digest) for entry in entries}
     saved = load_saved(folder / "evidence")
@@ -51,12 +51,12 @@ def load(folder: Path, entries: Iterable[Entry]) -> tuple[Saved, ...]:
 
 
 def path(found: Saved) -> str:
-    """Where the page of a pair lies."""
+    """Return the path of a pair's page."""
     return f"evidence/{found.task}/{found.a.id}--{found.b.id}.html"
 
 
 def overlaps(found: Sequence[Saved], task: str) -> dict[str, Any]:
-    """What the page of a comparison says of pairs, by their ids with a space between."""
+    """Return the statements of a comparison page, keyed by pairs of ids separated by a space."""
     return {
         f"{one.a.id} {one.b.id}": {"text": _sentence(one), "href": f"../{path(one)}"}
         for one in found
@@ -79,7 +79,7 @@ def _of_pair(found: Saved) -> Verdict | None:
 
 
 def page(found: Sequence[Saved]) -> dict[str, Any]:
-    """All that the template of the evidence lays out."""
+    """Return the template values of the evidence page."""
     return {
         "rules": rules(),
         "rules_version": RULES_VERSION,
@@ -129,7 +129,7 @@ def _estimate(found: Estimate | None) -> GridCell:
 
 
 def pair(found: Saved) -> dict[str, Any]:
-    """All that the template of a pair lays out."""
+    """Return the template values of a pair's page."""
     return {
         "task": found.task,
         "a": found.a,

@@ -1,4 +1,4 @@
-"""The first page and those of the suites: who stands where, and how certain that is."""
+"""The front page and those of the suites: who ranks where, and how certain that is."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from lthbench.leaderboard.site.pages import task_tables
 from lthbench.leaderboard.site.pages.protocol import Protocol
 from lthbench.report.formats import NA, number, percent, plain, probability, ranks_left
 
-FIRST = 60  # rows of the main board on the first page
-OTHERS = 10  # rows of every other board there
-NAMED = 4  # methods that a sentence names
-MATRIX = 20  # ranked methods whose p values are laid out as a table
+FIRST = 60  # rows of the main board on the front page
+OTHERS = 10  # rows of each other board there
+NAMED = 4  # methods named in a sentence
+MATRIX = 20  # ranked methods up to which p values are shown as a table
 
 
 def main_board(standings: Sequence[Standing]) -> Standing | None:
-    """The early-weights board that has most to show."""
+    """Return the early-weights board with most to show."""
     early = [s for s in standings if s.board == "early" and s.rows]
     return max(early, key=lambda s: (len(ranked(s)), len(s.rows)), default=None)
 
 
 def ranked(standing: Standing) -> list[Row]:
-    """The rows that have a rank."""
+    """Return the rows that have a rank."""
     return [row for row in standing.rows if row.rank is not None]
 
 
 def verdict(standing: Standing) -> str:
-    """One sentence: who is first, if that is certain."""
+    """Say in one sentence who is first, if that is certain."""
     rows = ranked(standing)
     if not rows:
         entries = {e.id: e for row in standing.rows for e in row.contender.entries.values()}
@@ -74,7 +74,7 @@ def _name(row: Row) -> str:
 
 
 def board_grid(standing: Standing, root: str, limit: int | None = None) -> Grid:
-    """A board as a table; ranks are data, so that no sorting renumbers them."""
+    """Build a board's table; ranks are data, so sorting does not renumber them."""
     untrained = standing.board == "untrained"
     tasks = standing.tasks or tuple(dict.fromkeys(t for r in standing.rows for t in r.tasks))
     columns = (
@@ -108,7 +108,7 @@ def _what(untrained: bool) -> str:
 
 
 def _names(rows: Sequence[Row]) -> dict[str, str]:
-    """Names as rows give them: with the source's digest where two are called alike."""
+    """Return row names, with the source's digest where two are equal."""
     count: dict[str, int] = {}
     for row in rows:
         count[row.contender.name] = count.get(row.contender.name, 0) + 1
@@ -180,14 +180,14 @@ def _on_task(row: Row, task: str, root: str, percents: bool) -> GridCell:
         text += f" at {percent(told.headline)} %"
     said = [f"{plain(str(k))} {plain(str(v))}" for k, v in told.options.items()]
     heard = accepted([told.entry]) and not accepted(counted(row))
-    if told.entry.level > row.level or heard:  # the row tells the least of its entries' levels
+    if told.entry.level > row.level or heard:  # a row shows the lowest of its entries' levels
         said.append(LEVELS[told.entry.level].word)
     extra = Markup('<span class="why">{}</span>').format(", ".join(said)) if said else NOTHING
     return GridCell(text, href, key=float(f"{value:.6g}"), extra=extra)
 
 
 def p_matrix(standing: Standing) -> Grid | None:
-    """Who is certainly better than whom: adjusted p values of a board that is not too long."""
+    """Build the table of adjusted p values, for a board that is not too long."""
     rows = ranked(standing)
     if not 2 <= len(rows) <= MATRIX:
         return None
@@ -219,7 +219,7 @@ def index(
     tasks: Mapping[str, Sequence[Entry]],
     protocols: Mapping[str, Protocol],
 ) -> dict[str, Any]:
-    """All that the template of the first page lays out."""
+    """Return the template values of the front page."""
     main = main_board(standings)
     away = [name for name in tasks if name in protocols and not protocols[name].ranked]
     boarded = {name: found for name, found in tasks.items() if name not in away}
@@ -260,7 +260,7 @@ def index(
 
 
 def _same(a: Standing, b: Standing | None) -> bool:
-    """Whether two boards of a suite say the same: then one of them is enough on the first page."""
+    """Return whether two boards of a suite are identical, so that the front page needs only one."""
     if b is None or a.suite != b.suite:
         return False
     said = ([(r.contender.id, r.rank, r.why_unranked) for r in s.rows] for s in (a, b))
@@ -268,7 +268,7 @@ def _same(a: Standing, b: Standing | None) -> bool:
 
 
 def suite(standings: Sequence[Standing]) -> list[dict[str, Any]]:
-    """The boards of one suite, whole."""
+    """Return the complete boards of one suite."""
     return [
         {
             "board": s.board,
@@ -286,14 +286,14 @@ def suite(standings: Sequence[Standing]) -> list[dict[str, Any]]:
 
 
 def filters(rows: Sequence[Row], tasks: Iterable[str]) -> dict[str, Any]:
-    """What the filters of boards offer: what is there."""
+    """Return the filter options for boards, limited to values that occur."""
     return offered(tasks, {row.division for row in rows}, {row.level for row in rows})
 
 
 def offered(
     tasks: Iterable[str], divisions: Iterable[str | None], levels: Iterable[int]
 ) -> dict[str, Any]:
-    """What a page's filters offer."""
+    """Return a page's filter options."""
     there = set(divisions)
     return {
         "tasks": sorted(tasks),

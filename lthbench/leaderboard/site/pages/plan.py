@@ -1,4 +1,4 @@
-"""Every page of the site but the entries' own: what it is made from, and how."""
+"""Every page of the site except the entries' own: its inputs, and how it is made."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ BRAND = "lthbench leaderboard"
 
 @dataclass(frozen=True)
 class Contents:
-    """What the site shows.
+    """The content of the site.
 
     Attributes:
-        tasks: every task's entries, retracted and superseded ones too; tasks without any as well.
+        tasks: Every task's entries, including retracted and superseded ones; also empty tasks.
     """
 
     folder: Path
@@ -41,7 +41,7 @@ class Contents:
 
 @dataclass(frozen=True)
 class Planned:
-    """A file: its path in the site, what it follows from, and how it is made."""
+    """A file: its path in the site, its inputs, and how it is made."""
 
     path: str
     inputs: Any
@@ -49,17 +49,17 @@ class Planned:
 
 
 def entry_path(task: str, name: str) -> str:
-    """Where an entry's page lies."""
+    """Return the path of an entry's page."""
     return f"entries/{task}/{name}.html"
 
 
 def record_path(task: str, name: str) -> str:
-    """Where the copy of an entry's record lies."""
+    """Return the path of the copy of an entry's record."""
     return f"api/v1/records/{task}/{name}.json"
 
 
 def all_of(contents: Contents) -> Iterator[Planned]:
-    """Every file but the entries' own and those for programs."""
+    """Yield every file except the entries' own and the machine-readable ones."""
     said = {name: _say(found) for name, found in contents.tasks.items()}
     ranks = _ranks(contents.standings)
     evidence = evidence_page.load(contents.folder, contents.board.entries)
@@ -88,18 +88,18 @@ def all_of(contents: Contents) -> Iterator[Planned]:
 
 
 def comparable(contents: Contents, name: str) -> list[Entry]:
-    """The entries of a task that may be set beside each other."""
+    """Return the entries of a task that can be compared with each other."""
     return task_page.current(contents.tasks[name], contents.protocols.get(name))
 
 
 def _say(entries: Sequence[Entry]) -> str:
-    """The digest of entries with all that the ledger says of them."""
+    """Return the digest of entries, including their state in the ledger."""
     told = [[e.file, e.digest, e.level, e.state, e.of, len(e.challenges)] for e in entries]
     return digest(canonical_json(told))
 
 
 def _ranks(standings: Sequence[Standing]) -> list[Any]:
-    """What a page of boards shows that other entries decide."""
+    """Return those parts of a page of boards that depend on other entries."""
     return [
         [
             *(s.suite, s.board, list(s.tasks), list(s.notes)),

@@ -1,4 +1,4 @@
-"""A task's protocol as its page tells it, read from the TOML file that the harness reads."""
+"""A task's protocol as shown on its page, read from the harness's TOML file."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a page says of a task.
+    """The content of a page about a task.
 
     Attributes:
-        sections: by title, names and values of one table of the file.
-        suites: those that the task is in.
-        ranked: whether one of them is ranked: else the task is on no board.
-        area: whether a run's score is its accuracy averaged over log step.
+        sections: By title, names and values of one table of the file.
+        suites: Suites that include the task.
+        ranked: Whether one of them is ranked; otherwise the task is on no board.
+        area: Whether a run's score is its accuracy averaged over log step.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Protocol:
 
 
 def protocols() -> dict[str, Protocol]:
-    """Every task that ships with the package, by name."""
+    """Return every task shipped with the package, by name."""
     suites = [load_suite(name) for name in suite_names()]
     return {
         name: _protocol(load_task(name), [s for s in suites if name in s.tasks])

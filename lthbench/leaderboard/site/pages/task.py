@@ -1,4 +1,4 @@
-"""The page of one task: who is best at each density, at what cost, by what protocol."""
+"""The page of one task: the best at each density, at what cost, under which protocol."""
 
 from __future__ import annotations
 
@@ -21,16 +21,19 @@ from lthbench.report.formats import interval, measure, number, percent, plain
 from lthbench.report.terms import is_untrained
 
 CERTAIN = {"yes": "yes", "no": "no", "open": "cannot be told"}
-FEW = 3  # names that are given where several entries are alike
+FEW = 3  # names listed for tied entries
 
 
 def page(
     name: str, protocol: Protocol | None, entries: Sequence[Entry], reference: Reference | None
 ) -> dict[str, Any]:
-    """All that the template of a task's page lays out.
+    """Return the template values of a task's page.
 
     Args:
-        entries: every entry of the task, retracted and superseded ones too.
+        name: Name of the task.
+        protocol: The shipped protocol; None if the task is not shipped.
+        entries: Every entry of the task, including retracted and superseded ones.
+        reference: The frozen reference, if any.
     """
     there = current(entries, protocol)
     trained = task_tables.by_score([e for e in there if not is_untrained(e.record)])
@@ -64,14 +67,14 @@ def page(
 
 
 def current(entries: Sequence[Entry], protocol: Protocol | None) -> list[Entry]:
-    """The entries that stand, and are of the task's present protocol."""
+    """Return the active entries under the task's current protocol."""
     standing = [e for e in entries if e.state in ("accepted", "listed")]
     digest = protocol.digest if protocol else _commonest(standing)
     return [e for e in standing if e.record.task.digest == digest]
 
 
 def _reference(reference: Reference | None, area: bool) -> tuple[tuple[str, str], ...]:
-    """What scores are read against, and the noise floor."""
+    """Return the reference values of the scores, and the noise floor."""
     if reference is None:
         return (("Reference", "none yet"),)
     values = reference.values["test"]
@@ -99,7 +102,7 @@ def _commonest(entries: Sequence[Entry]) -> str:
 
 
 def _boards(entries: Sequence[Entry], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """A table for each board whose answers differ from those of the boards before it."""
+    """Build a table for each board whose answers differ from those of the previous boards."""
     told: list[dict[str, Any]] = []
     seen: list[list[tuple[str, ...]]] = []
     for board in ("early", "init", "open", "untrained"):
@@ -204,7 +207,7 @@ def _figures(
 
 
 def _others(entries: Sequence[Entry], current: Sequence[Entry]) -> list[dict[str, str]]:
-    """Entries that take part in nothing above, each with its reason."""
+    """List entries excluded above, each with its reason."""
     there = {entry.id for entry in current}
     rows = []
     for entry in entries:
@@ -217,7 +220,7 @@ def _others(entries: Sequence[Entry], current: Sequence[Entry]) -> list[dict[str
 
 
 def certain_cell(answer: Best, verified: bool) -> GridCell:
-    """Whether the best is certain, and why; of figures that nobody has verified, that first."""
+    """Say whether the best is certain, and why; unverified figures are marked first."""
     said = f"{CERTAIN[answer.certain]}: {answer.why}"
     if not verified:
         said = f"no: nobody has verified it; {answer.why}"

@@ -1,4 +1,4 @@
-"""The tables of a task's page that set every entry side by side."""
+"""The tables of a task's page that compare all entries."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lthbench.report.terms import is_untrained
 
 
 def by_score(entries: Sequence[Entry]) -> list[Entry]:
-    """Best score first; without one last."""
+    """Sort by score, best first; entries without one last."""
     what = best_per_density.scored_by(entries)
 
     def place(entry: Entry) -> tuple[float, str]:
@@ -39,39 +39,39 @@ def by_score(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def headline_cell(entry: Entry, what: str) -> GridCell:
-    """A trained entry's score: a retention, or points."""
+    """Format a trained entry's score: a retention, or points."""
     if what == "retention":
         return found(best_per_density.score_of(entry, what), 2, 1)
     return found(best_per_density.score_of(entry, what), decimals(entry.record), 1, signed=True)
 
 
 def by_headline(entries: Sequence[Entry]) -> list[Entry]:
-    """Untrained tickets, best headline accuracy first."""
+    """Sort untrained tickets by headline accuracy, best first."""
     return sorted(entries, key=lambda e: (-headline(e)["ticket"]["mean"], e.id))
 
 
 def headline(entry: Entry) -> Mapping[str, Any]:
-    """The rung of an untrained entry that was best on the held-out part."""
+    """Return an untrained entry's best rung on the held-out part."""
     told = entry.record.aggregates["untrained"]
     rung: Mapping[str, Any] = next(r for r in told["rungs"] if r["density"] == told["headline"])
     return rung
 
 
 def entry_names(entries: Sequence[Entry]) -> dict[str, str]:
-    """The name of each entry as rows give it: with its digest where two are called alike."""
+    """Return the row name of each entry, with its digest where two are equal."""
     count = Counter(e.record.method.name for e in entries)
     return {e.id: charts.shown_name(e, count[e.record.method.name] > 1) for e in entries}
 
 
 def link(entry: Entry, root: str = "../") -> str:
-    """Where an entry's page is."""
+    """Return the link to an entry's page."""
     return f"{root}entries/{entry.record.task.name}/{entry.id}.html"
 
 
 def level_cell(entries: Sequence[Entry]) -> GridCell:
-    """The least that was verified of a row's entries, and whether others can have their bundles.
+    """Show the lowest level of a row's entries, and whether their bundles are available.
 
-    What is not accepted is sorted and filtered as level 0, which it would be at first.
+    Unaccepted entries are sorted and filtered as level 0, their initial level if accepted.
     """
     least = min(entry.level for entry in entries)
     private = sum(is_private(entry) for entry in entries)
@@ -85,7 +85,7 @@ def level_cell(entries: Sequence[Entry]) -> GridCell:
 
 
 def score_cell(entry: Entry, value: Any) -> GridCell:
-    """A rung's score as the record's own tables show it."""
+    """Format a rung's score as in the record's own tables."""
     if value is None:
         return missing()
     if is_untrained(entry.record):
@@ -97,6 +97,7 @@ def score_cell(entry: Entry, value: Any) -> GridCell:
 
 
 def facts(entry: Entry) -> tuple[tuple[str, str], ...]:
+    """Return an entry's method, division and level, for filters."""
     return (
         ("method", plain(entry.record.method.name).lower()),
         ("division", entry.record.aggregates["division"] or ""),
@@ -105,7 +106,7 @@ def facts(entry: Entry) -> tuple[tuple[str, str], ...]:
 
 
 def every(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None:
-    """Entries by rungs: every accuracy of the task in one table."""
+    """Build the table of entries by rungs, with every accuracy of the task."""
     if not entries:
         return None
     ladder = sorted(
@@ -157,6 +158,7 @@ def _common_cells(entry: Entry, names: Mapping[str, str], by: str) -> tuple[Grid
 
 
 def untrained(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None:
+    """Build the table of untrained tickets; None without any."""
     if not entries:
         return None
     columns = (
@@ -191,7 +193,7 @@ def untrained(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None
 
 
 def front(entries: Sequence[Entry]) -> list[Entry]:
-    """Entries that none is at once at least as good and at least as cheap as; cheapest first."""
+    """Return the Pareto front of score and cost, cheapest first."""
     by = best_per_density.scored_by(entries)
     known = [
         e
@@ -215,6 +217,7 @@ def front(entries: Sequence[Entry]) -> list[Entry]:
 
 
 def front_table(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None:
+    """Build the table of the Pareto front; None if it is empty."""
     chosen = front(entries)
     if not chosen:
         return None
@@ -235,7 +238,7 @@ def front_table(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | No
 
 
 def steps(entries: Sequence[Entry], names: Mapping[str, str]) -> list[Grid]:
-    """Iterations to match, by the kind of the task."""
+    """Build the tables of iterations to match, by the kind of the task."""
     made = []
     told = [(e, e.record.aggregates["speed"]) for e in entries]
     if any(speed.get("grokking") for _, speed in told):
@@ -319,6 +322,7 @@ def _schedule(entry: Entry, divisor: int | None) -> GridCell:
 
 
 def transfer(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None:
+    """Build the table of transfer scores; None without any."""
     carried = [e for e in entries if (e.record.aggregates.get("transfer") or {}).get("points")]
     if not carried:
         return None
