@@ -1,1 +1,1 @@
-"""What an evaluation leaves: the schema, scores, statistics and references. No torch."""
+"""The results of an evaluation: the schema, scores, statistics and references. No torch."""

@@ -1,6 +1,6 @@
 """From the cells of a record to its scores: one scorer for the terminal, the report and the board.
 
-Works on plain tables (a record's JSON), so that reading a record and writing one compute the same.
+Works on plain tables (a record's JSON), so that reading and writing a record compute the same.
 Definitions: protocol, section 8.
 """
 
@@ -17,17 +17,17 @@ from lthbench.records.intervals import FloatArray, Interval
 from lthbench.records.metrics import Gap
 
 VERSION = 6
-LAST = 5  # evaluations averaged where a recipe ends at a constant rate
+LAST = 5  # evaluations averaged for a recipe that ends at a constant rate
 CONTROLS = ("shuffled", "reinit", "reinit-signs", "random", "erk")
 IDENTITY = ("shuffled", "reinit", "reinit-signs")  # which weights; signs and magnitudes; magnitudes
 MEASURES = ("distance", "flops_inference", "flops_training", "effective_nodes")
-REINITS = ("reinit", "reinit-signs")  # the ticket's masks, weights drawn anew
-UNTRAINED = ("untrained", "untrained_random")  # read as they stand
+REINITS = ("reinit", "reinit-signs")  # the ticket's masks, with weights redrawn
+UNTRAINED = ("untrained", "untrained_random")  # scored without training
 Table = Mapping[str, Any]
 
 
 def aggregate(record: Table) -> dict[str, Any]:
-    """Every aggregate of a record without them; plain numbers, None where not available."""
+    """Compute every aggregate of a record without them; plain numbers, None where unavailable."""
     ladder = list(record["task"]["ladder"])
     cells = _index(record)
     rungs = [_rung(record, cells, density) for density in ladder]
@@ -54,15 +54,18 @@ def aggregate(record: Table) -> dict[str, Any]:
 
 
 def is_untrained(record: Table) -> bool:
-    """Whether a record's tickets are scored as they stand, before they are trained."""
+    """Return whether a record's tickets are scored without training."""
     return any(cell["kind"] == "untrained" for cell in record["cells"])
 
 
 def score_of(record: Table, cell: Table, part: str | None = None) -> float:
-    """One run's score, 0 to 1: its accuracy at T, or the area of its curve.
+    """Return one run's score, 0 to 1: its accuracy at T, or the area of its curve.
 
-    A network that is read as it stands has one evaluation, and so its accuracy in every task.
-    Raises ValueError for a curve with fewer evaluations than its area needs.
+    A network scored without training has one evaluation, so its score is its accuracy in every
+    task.
+
+    Raises:
+        ValueError: If the curve has fewer evaluations than its area needs.
     """
     shown = part or record["shown"]
     if record["task"]["kind"] == "area" and cell.get("kind") not in UNTRAINED:
@@ -71,17 +74,17 @@ def score_of(record: Table, cell: Table, part: str | None = None) -> float:
 
 
 def unit(kind: str, size: int) -> float:
-    """What a score of 1 comes to in a noise floor's unit: examples of an accuracy, or points.
+    """Return the value of a score of 1 in a noise floor's unit: examples of an accuracy, or points.
 
     Args:
-        kind: of the task's score.
-        size: examples of the set that is counted on.
+        kind: Kind of the task's score.
+        size: Number of examples in the set.
     """
     return 100.0 if kind == "area" else float(size)
 
 
 def area_of(record: Table, cell: Table, part: str) -> float:
-    """One run's accuracy averaged over log step (`stats.area`); a failed run scores chance."""
+    """Return a run's accuracy averaged over log step (`stats.area`); a failed run scores chance."""
     counts = cell["correct"].get(part, ())
     if cell["status"] != "ok" or not counts:
         return float(record["task"]["chance"])
@@ -93,11 +96,11 @@ def area_of(record: Table, cell: Table, part: str) -> float:
 
 
 def _before(record: Table, cell: Table, part: str, count: int) -> list[float]:
-    """What a run that starts at step k has to its credit at the evaluations up to k.
+    """Return the credit of a run that starts at step k for the evaluations up to k.
 
-    The way to theta_k is the dense network's, so these count as those of the same seed's dense run
-    on the scoring stream: a ticket is not charged for the steps that it did not take, nor paid for
-    them beyond what dense has. Where there is no such run, as at another depth, chance.
+    The path to theta_k is the dense network's, so these evaluations count as those of the same
+    seed's dense run on the scoring stream: a ticket is neither charged for the steps it skipped,
+    nor credited beyond what dense has. Chance if there is no such run, as at another depth.
     """
     if not count:
         return []
@@ -112,8 +115,10 @@ def _before(record: Table, cell: Table, part: str, count: int) -> list[float]:
 
 
 def accuracy_of(record: Table, cell: Table, part: str) -> float:
-    """One run's accuracy at T, the mean of the last 5 evaluations where the rate is constant; a
-    failed run scores chance."""
+    """Return one run's accuracy at T.
+
+    It is the mean of the last 5 evaluations where the rate is constant; a failed run scores chance.
+    """
     counts = cell["correct"].get(part, ())
     if cell["status"] != "ok" or not counts:
         return float(record["task"]["chance"])
@@ -125,7 +130,7 @@ Cells = dict[tuple[str, float, int, int], Table]
 
 
 def _index(record: Table) -> Cells:
-    """The cells by their places, with the score of each: it is read many times."""
+    """Index the cells by place, with each one's score, since they are read many times."""
     return {
         (c["kind"], c["density"], c["seed"], c["schedule"]): {**c, "score": score_of(record, c)}
         for c in record["cells"]
@@ -135,10 +140,10 @@ def _index(record: Table) -> Cells:
 def _values(
     record: Table, cells: Cells, kind: str, density: float, schedule: int = 1
 ) -> list[float] | None:
-    """One score a seed; None unless every seed has a run that may be compared.
+    """Return one score per seed; None unless every seed has a comparable run.
 
-    A ticket's missing or failed run scores chance, and so does a rung without any run; a failed
-    control or dense run makes the comparison "not available": it never counts for the ticket.
+    A ticket's missing or failed run scores chance, as does a rung without any run; a failed control
+    or dense run makes the comparison "not available": it never counts for the ticket.
     """
     found = [cells.get((kind, density, seed, schedule)) for seed in record["seeds"]]
     if kind != "ticket" and any(cell is None or cell["status"] != "ok" for cell in found):
@@ -176,14 +181,16 @@ def _rung(record: Table, cells: Cells, density: float) -> dict[str, Any]:
 
 
 def gap_name(kind: str) -> str:
-    """The key of ticket minus a control, among the aggregates of a rung."""
+    """Return the key of ticket minus a control, among the aggregates of a rung."""
     return f"gap_{kind.replace('-', '_')}"
 
 
 def _measures(record: Table, cells: Cells, ladder: Sequence[float]) -> list[dict[str, Any]]:
-    """Of dense and of each rung's trained tickets what no score reads, each a mean over the seeds
-    that tell of it, None where none does: accuracy on the training part at T, learning distance,
-    operations of inference and of training, effective nodes."""
+    """Return measures that no score reads, for dense and for each rung's trained tickets.
+
+    Each is a mean over the seeds that have it, None without any: accuracy on the training part at
+    T, learning distance, operations of inference and of training, effective nodes.
+    """
 
     def row(kind: str, density: float) -> dict[str, Any]:
         found = [cells.get((kind, density, seed, 1)) for seed in record["seeds"]]
@@ -203,7 +210,7 @@ def _gap(ticket: list[float] | None, control: list[float] | None) -> Gap | None:
 
 
 def division(origin_name: str, k: int) -> str:
-    """The board of a cell: "init", "rewind", "open", or "reference" for trained weights."""
+    """Return the board of a cell: "init", "rewind", "open", or "reference" for trained weights."""
     if origin_name in ("signs", "transferred"):
         return "rewind" if k else "init"
     known = {"init": "init", "scaled": "init", "rewind": "rewind"}
@@ -212,14 +219,14 @@ def division(origin_name: str, k: int) -> str:
 
 
 def _loss(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
-    """L a seed in points, and what it is set against: random pruning's own loss, or its tickets.
+    """Return the loss L per seed in points, and its comparison with random pruning.
 
-    Retention divides by the frozen L of `erk` tickets, which must be large enough for that; what
-    tickets are above `erk` in points is told of every record that has anything to tell it by.
+    Retention divides by the frozen L of `erk` tickets, which must be large enough; the points above
+    `erk` are reported for every record that allows the comparison.
     """
     told: dict[str, Any] = {"loss": None, "retention": None, "rankable": None, "above_erk": None}
     table, dense = _ladder_table(record, cells, ladder), _dense(record, cells)
-    if table is None or is_untrained(record):  # another ladder
+    if table is None or is_untrained(record):  # a different ladder
         return told
     loss = None
     if dense is not None:
@@ -237,10 +244,10 @@ def _loss(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
 def _above_erk(
     record: Table, cells: Cells, ladder: list[float], loss: FloatArray | None
 ) -> dict[str, Any] | None:
-    """Ticket less `erk` in points, by seed: a mean over rungs by their weights in log density.
+    """Return ticket minus `erk` in points, by seed: a mean over rungs, weighted in log density.
 
-    The record's own `erk` tickets where every rung has them; else the reference's, whose mean loss
-    stands beside this record's; else those of the rungs that have them.
+    It uses the record's own `erk` tickets if every rung has them; otherwise the reference's, whose
+    mean loss is compared with this record's; otherwise those of the rungs that have them.
     """
     pairs = {
         density: (ticket, erk)
@@ -261,11 +268,11 @@ def _above_erk(
 
 
 def headline(aggregates: Table) -> dict[str, Any] | None:
-    """What a record comes to in one figure: retention, or what stands for it.
+    """Return the headline figure of a record: retention or its substitute.
 
-    "what" says which: "retention"; on tasks that cannot carry it "above erk", in points; of
-    untrained tickets "accuracy" at their best rung, a fraction. None where there is no ticket, or
-    nothing to set it against.
+    The key "what" is "retention"; on tasks that cannot support it, "above erk", in points; for
+    untrained tickets, "accuracy" at their best rung, a fraction. None without a ticket, or without
+    anything to compare it with.
     """
     if "untrained" in aggregates:
         found = aggregates["untrained"]
@@ -278,14 +285,14 @@ def headline(aggregates: Table) -> dict[str, Any] | None:
 
 
 def _ladder_table(record: Table, cells: Cells, ladder: list[float]) -> list[list[float]] | None:
-    """Scores [seeds][rungs]; None if no ticket exists."""
+    """Return scores [seeds][rungs]; None if no ticket exists."""
     rows = [_values(record, cells, "ticket", density) for density in ladder]
     known = [row for row in rows if row is not None]
     return [list(seed) for seed in zip(*known, strict=True)] if known else None
 
 
 def _matching_is_told(record: Table, cells: Cells) -> bool:
-    """Whether there is all that a matching density needs: dense runs, a margin, three seeds."""
+    """Return whether a matching density is computable: dense runs, a margin, three seeds."""
     judged = record["reference"] is not None and not is_untrained(record)
     return (
         judged and _dense(record, cells) is not None and len(record["seeds"]) >= intervals.MIN_SEEDS
@@ -301,7 +308,7 @@ def _matching(record: Table, cells: Cells, ladder: list[float]) -> dict[str, flo
 
 
 def _speed(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
-    """Iterations to match, by the kind of the task (protocol, section 8.4)."""
+    """Return iterations to match, by the kind of the task (protocol, section 8.4)."""
     if is_untrained(record):
         return {}
     if record["task"]["kind"] == "area":
@@ -324,7 +331,7 @@ def _name(density: float) -> str:
 
 
 def _first(record: Table, cell: Table | None, part: str, level: float) -> int | None:
-    """The step of the first of three consecutive evaluations at or above a level."""
+    """Return the step of the first of three consecutive evaluations at or above a level."""
     if cell is None or cell["status"] != "ok" or part not in cell["correct"]:
         return None
     size = record["sizes"][str(cell["seed"])][part]
@@ -336,10 +343,13 @@ def _first(record: Table, cell: Table | None, part: str, level: float) -> int | 
 def _grokking(
     record: Table, cells: Cells, density: float, dense: Mapping[str, list[int | None]]
 ) -> dict[str, Any] | None:
-    """Memorising step, generalising step and delay of dense or of one rung, seed by seed.
+    """Return memorising step, generalising step and delay of dense or of one rung, by seed.
 
     Args:
-        dense: the steps at which dense runs arrive, on each set.
+        record: The record.
+        cells: The record's cells by place.
+        density: Density of the rung; 1 for dense.
+        dense: Steps at which dense runs arrive, on each set.
     """
     kind, level = ("dense" if density == 1.0 else "ticket"), record["task"]["threshold"]
     runs = [cells.get((kind, density, seed, 1)) for seed in record["seeds"]]
@@ -362,10 +372,10 @@ def _grokking(
 def _delay(
     memorised: Sequence[int | None], generalised: Sequence[int | None], steps: int
 ) -> dict[str, Any] | None:
-    """Steps from memorising to generalising, over the seeds that memorised; None if none did.
+    """Return steps from memorising to generalising, over seeds that memorised; None without any.
 
-    A seed that had not generalised by T is censored at what was left of its run: its delay is
-    longer than that, and the mean is a restricted one.
+    A seed that had not generalised by T is censored at the remaining length of its run: its delay
+    is longer than that, and the mean is a restricted one.
     """
     pairs = [(m, g) for m, g in zip(memorised, generalised, strict=True) if m is not None]
     if not pairs:
@@ -393,7 +403,7 @@ def _steps(record: Table, cells: Cells, density: float) -> dict[str, Any] | None
 
 
 def _compressed(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
-    """The shortest whole schedule that matches dense at T, for ticket, dense and reinit."""
+    """Return the shortest whole schedule that matches dense at T, for ticket, dense and reinit."""
     dense, margin = _dense(record, cells), record["reference"]["margin"]
     densities = {c["density"] for c in record["cells"] if c["schedule"] > 1 and c["density"] < 1}
     if dense is None or not densities:
@@ -409,7 +419,7 @@ def _compressed(record: Table, cells: Cells, ladder: list[float]) -> dict[str, A
 
 
 def _reproduces(record: Table, cells: Cells) -> bool | None:
-    """Whether a local dense run falls into the reference's 99 % prediction interval."""
+    """Return whether local dense runs lie in the reference's 99 % prediction interval."""
     reference, dense = record["reference"], _dense(record, cells)
     if reference is None or dense is None or record["final"] or len(reference["dense"]) < 3:
         return None
@@ -417,15 +427,17 @@ def _reproduces(record: Table, cells: Cells) -> bool | None:
 
 
 def _division(record: Table) -> str | None:
-    """The most permissive division among the tickets."""
+    """Return the most permissive division among the tickets."""
     order = ("init", "rewind", "open", "reference")
     found = [order.index(c["division"]) for c in record["cells"] if c["kind"] == "ticket"]
     return order[max(found)] if found else None
 
 
 def _complete(record: Table, cells: Cells, ladder: Sequence[float]) -> bool:
-    """Whether every rung of every seed has a ticket that was trained and scored, and, of published
-    seeds, all are there that the task names."""
+    """Return whether every rung of every seed has a ticket that was trained and scored.
+
+    If the seeds are published ones, all that the task names must be present.
+    """
     if record["final"] and len(record["seeds"]) < record["task"].get("seeds", PUBLISHED):
         return False
     kinds = ("ticket", "untrained") if is_untrained(record) else ("ticket",)
@@ -439,7 +451,7 @@ def _transfer(record: Table) -> dict[str, Any]:
 
 
 def _untrained(record: Table, cells: Cells, ladder: list[float]) -> dict[str, Any]:
-    """Accuracies of tickets as they stand; the headline is the rung best on the held-out part."""
+    """Return accuracies without training; the headline rung is the best on the held-out part."""
 
     def of(kind: str, density: float, part: str) -> list[float] | None:
         found = [cells.get((kind, density, seed, 1)) for seed in record["seeds"]]
@@ -473,7 +485,7 @@ def _untrained(record: Table, cells: Cells, ladder: list[float]) -> dict[str, An
 
 
 def _plain(found: Interval | metrics.Matching) -> dict[str, Any]:
-    """A flat dataclass as a table; `asdict` copies deeply, which takes longer than the figures."""
+    """Convert a flat dataclass to a table, without the slow deep copies of `asdict`."""
     return dict(vars(found))
 
 
@@ -488,7 +500,7 @@ def _difference(a: list[float] | None, b: list[float] | None) -> dict[str, Any] 
 
 
 def _of_unequal(interval: Interval) -> Interval:
-    """Without bounds if all values are equal: that tells no spread."""
+    """Drop the bounds if all values are equal, since there is no spread to estimate."""
     if interval.low is None or interval.high is None:
         return interval
     if not intervals.alike((interval.low, interval.high)):
@@ -501,7 +513,7 @@ def _gap_table(gap: Gap | None) -> dict[str, Any] | None:
 
 
 def interval(values: Sequence[float] | None) -> dict[str, Any] | None:
-    """Mean, interval and the values themselves."""
+    """Return mean, interval and the values themselves."""
     if values is None or not len(values):
         return None
     return {**_plain(_of_unequal(intervals.t_interval(values))), "values": list(values)}

@@ -13,23 +13,23 @@ from numpy.typing import ArrayLike, NDArray
 FloatArray = NDArray[np.float64]
 
 
-MIN_SEEDS = 3  # below this both values are shown and no interval
+MIN_SEEDS = 3  # below this, individual values are shown instead of an interval
 
 
-ALPHA = 0.05  # one-sided error of every yes or no
+ALPHA = 0.05  # one-sided error of every yes/no decision
 
 
-# Accuracies are counts over test sets of far fewer than a million examples, so means closer than
-# this are one number written twice: 0.975 - 0.98 is not below -0.005, whatever the float says.
+# Accuracies are counts over test sets of far fewer than a million examples, so closer means are
+# equal up to rounding: 0.975 - 0.98 is not below -0.005, despite floating point.
 TIE = 1e-9
 
 
-FEW = 32  # values that are summed one by one
+FEW = 32  # values up to which plain summation is used
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean of n values and its interval; low and high are None where n is too small for one."""
+    """Mean of n values and its interval; low and high are None where n is too small for one."""
 
     mean: float
     low: float | None
@@ -38,17 +38,23 @@ class Interval:
 
 
 def alike(values: ArrayLike) -> bool:
-    """Whether values are equal but for rounding, as differences of equal counts are."""
+    """Return whether values are equal up to rounding, as differences of equal counts are."""
     if isinstance(values, (list, tuple)) and set(map(type, values)) == {float}:
         return bool(max(values) - min(values) <= TIE)
     return bool(np.ptp(np.asarray(values, dtype=np.float64)) <= TIE)
 
 
 def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
-    """Mean over seeds with its two-sided t interval.
+    """Compute the mean over seeds with its two-sided t interval.
 
-    values: [seeds], any unit; level in (0, 1). Equal values give an interval of width zero.
-    Raises ValueError for no values or a non-finite one. Source: protocol, section 10.1.
+    Equal values give an interval of width zero. Source: protocol, section 10.1.
+
+    Args:
+        values: [seeds], any unit.
+        level: Confidence level in (0, 1).
+
+    Raises:
+        ValueError: If there are no values, or one is not finite.
     """
     array = _seeds("values", values)
     if array.size < MIN_SEEDS:
@@ -58,21 +64,35 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
 
 
 def paired_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Interval:
-    """Mean of first - second over seeds with its two-sided t interval.
+    """Compute the mean of first - second over seeds with its two-sided t interval.
 
-    first, second: [seeds] in the same order of seeds, any one unit; level in (0, 1).
-    Raises ValueError for unequal lengths or a non-finite value. Source: protocol, section 10.1.
+    Source: protocol, section 10.1.
+
+    Args:
+        first: [seeds], any unit.
+        second: [seeds], the same seeds in the same order and unit.
+        level: Confidence level in (0, 1).
+
+    Raises:
+        ValueError: If lengths differ, or a value is not finite.
     """
     return t_interval(_paired("first", first, "second", second), level)
 
 
 def suite_interval(tasks: Sequence[ArrayLike], level: float = 0.95) -> Interval:
-    """Plain mean over tasks with its two-sided Welch-Satterthwaite interval.
+    """Compute the plain mean over tasks with its two-sided Welch-Satterthwaite interval.
 
-    tasks: for each task its values [seeds], all in one unit; level in (0, 1). n counts the
-    (task, seed) units. No interval where a task has fewer than three seeds.
-    Raises ValueError for no tasks, an empty one or a non-finite value.
-    Source: protocol, section 10.1.
+    There is no interval if a task has fewer than three seeds. Source: protocol, section 10.1.
+
+    Args:
+        tasks: For each task its values [seeds], all in one unit.
+        level: Confidence level in (0, 1).
+
+    Returns:
+        The interval; n counts the (task, seed) units.
+
+    Raises:
+        ValueError: If there are no tasks, one is empty, or a value is not finite.
     """
     arrays = [_seeds(f"tasks[{k}]", values) for k, values in enumerate(tasks)]
     if not arrays:
@@ -85,10 +105,19 @@ def suite_interval(tasks: Sequence[ArrayLike], level: float = 0.95) -> Interval:
 
 
 def one_sided(values: ArrayLike, alpha: float = ALPHA) -> tuple[float, float] | tuple[None, None]:
-    """Lower and upper one-sided t bound of a mean, each at alpha on its own.
+    """Compute lower and upper one-sided t bounds of a mean, each at alpha on its own.
 
-    values: [seeds], any unit; alpha in (0, 1). (None, None) below three seeds.
-    Raises ValueError for no values or a non-finite one. Source: protocol, section 10.1.
+    Source: protocol, section 10.1.
+
+    Args:
+        values: [seeds], any unit.
+        alpha: Error of each bound, in (0, 1).
+
+    Returns:
+        The bounds; (None, None) below three seeds.
+
+    Raises:
+        ValueError: If there are no values, or one is not finite.
     """
     array = _seeds("values", values)
     _open_unit("alpha", alpha)
@@ -99,9 +128,16 @@ def one_sided(values: ArrayLike, alpha: float = ALPHA) -> tuple[float, float] | 
 
 
 def binomial_se(p: float, n: int) -> float:
-    """Standard error of an accuracy p read off n test examples.
+    """Return the standard error of an accuracy p measured on n test examples.
 
-    p and the result are fractions, n at least 1, or ValueError. Source: protocol, section 10.1.
+    Source: protocol, section 10.1.
+
+    Args:
+        p: Accuracy, a fraction.
+        n: Number of examples, at least 1.
+
+    Raises:
+        ValueError: If an argument is out of range.
     """
     if n < 1:
         raise ValueError(f"n: is {n}, needs at least one example")
@@ -110,10 +146,19 @@ def binomial_se(p: float, n: int) -> float:
 
 
 def mean_bounds(values: FloatArray, level: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Mean, lower and upper t bound over the last axis: t_interval for many boards at once.
+    """Compute mean, lower and upper t bound over the last axis: a batched `t_interval`.
 
-    values: [..., seeds] with at least two seeds, finite; results: [...]. ValueError for a level
-    outside (0, 1). Source: protocol, section 10.1.
+    Source: protocol, section 10.1.
+
+    Args:
+        values: [..., seeds] with at least two seeds, finite.
+        level: Confidence level in (0, 1).
+
+    Returns:
+        Three arrays [...].
+
+    Raises:
+        ValueError: If the level is out of range.
     """
     _open_unit("level", level)
     mean, error = _mean_and_error(values)
@@ -124,17 +169,26 @@ def mean_bounds(values: FloatArray, level: float) -> tuple[FloatArray, FloatArra
 def suite_bounds(
     tasks: Sequence[FloatArray], level: float
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Mean over tasks, lower and upper bound: suite_interval for many boards at once.
+    """Compute mean over tasks, lower and upper bound: a batched `suite_interval`.
 
-    tasks: for each task [..., seeds] with at least two seeds, finite; results: [...].
-    s.e.^2 = sum s_k^2 / n_k / K^2, degrees of freedom by Welch and Satterthwaite. ValueError for a
-    level outside (0, 1). Source: protocol, section 10.1; Welch 1947.
+    s.e.^2 = sum s_k^2 / n_k / K^2, degrees of freedom by Welch and Satterthwaite. Source: protocol,
+    section 10.1; Welch 1947.
+
+    Args:
+        tasks: For each task [..., seeds] with at least two seeds, finite.
+        level: Confidence level in (0, 1).
+
+    Returns:
+        Three arrays [...].
+
+    Raises:
+        ValueError: If the level is out of range.
     """
     _open_unit("level", level)
     moments = [_mean_and_error(values) for values in tasks]
     mean = np.mean([mean for mean, _ in moments], axis=0)
     errors = np.array([error for _, error in moments])
-    # Only the errors' proportions matter to the degrees of freedom; taken relative to the largest,
+    # The degrees of freedom depend only on the proportions of the errors; relative to the largest,
     # fourth powers cannot underflow, and a task without variance drops out.
     largest = errors.max(axis=0)
     scale = np.where(largest > 0, largest, 1.0)
@@ -149,10 +203,13 @@ def suite_bounds(
 
 
 def sign_flip(ticket: ArrayLike, control: ArrayLike) -> float:
-    """Exact one-sided p of "not above zero" by flipping the signs of the paired differences.
+    """Compute the exact one-sided p of "not above zero" by sign flips of the paired differences.
 
-    ticket, control: [seeds], at most 16. The least p is 2**-n, so n = 5 can reach .031.
-    Source: protocol, section 10.2.
+    The smallest p is 2**-n, so n = 5 can reach .031. Source: protocol, section 10.2.
+
+    Args:
+        ticket: [seeds], at most 16.
+        control: [seeds], the same seeds in the same order.
     """
     differences = _paired("ticket", ticket, "control", control)
     n = differences.size
@@ -164,9 +221,14 @@ def sign_flip(ticket: ArrayLike, control: ArrayLike) -> float:
 
 
 def predicted(values: ArrayLike, reference: ArrayLike, level: float = 0.99) -> bool:
-    """Whether the mean of new values lies in the reference's t prediction interval.
+    """Return whether the mean of new values lies in the reference's t prediction interval.
 
-    values: [runs]; reference: [runs], at least 3. Source: protocol, section 6.
+    Source: protocol, section 6.
+
+    Args:
+        values: [runs].
+        reference: [runs], at least 3.
+        level: Level of the prediction interval in (0, 1).
     """
     new, old = _seeds("values", values), _seeds("reference", reference)
     mean, error = (float(moment) for moment in _mean_and_error(old))
@@ -184,7 +246,7 @@ def _t_quantile(p: float, freedom: float | FloatArray) -> FloatArray | float:
     return np.asarray(special.stdtrit(freedom, p), dtype=np.float64)
 
 
-@lru_cache(maxsize=1024)  # a record asks for a few of them, hundreds of times
+@lru_cache(maxsize=1024)  # a record needs a few of them, hundreds of times
 def _t_quantile_of(p: float, freedom: float) -> float:
     from scipy import special
 
@@ -198,18 +260,18 @@ def _t_upper_tail(t: float, freedom: float) -> float:
 
 
 def _mean_and_error(values: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Mean and its standard error over the last axis, [...] each."""
+    """Compute the mean and its standard error over the last axis, [...] each."""
     if values.ndim == 1 and 1 < values.size <= FEW:
         return _of_few(values.tolist())
     first = values[..., :1]
-    # Measured from the first value, equal values have exactly that mean and no variance.
+    # Relative to the first value, so that equal values give exactly that mean and no variance.
     offsets = values - first
     mean = first[..., 0] + offsets.mean(axis=-1)
     return mean, offsets.std(axis=-1, ddof=1) / np.sqrt(values.shape[-1])
 
 
 def _of_few(values: list[float]) -> tuple[FloatArray, FloatArray]:
-    """The same of a few seeds, ten times as quick without numpy."""
+    """Compute the same for a few seeds, ten times faster without numpy."""
     first, n = values[0], len(values)
     offsets = [value - first for value in values]
     mean = sum(offsets) / n
@@ -218,7 +280,7 @@ def _of_few(values: list[float]) -> tuple[FloatArray, FloatArray]:
 
 
 def _one_sided_bounds(values: FloatArray, alpha: float) -> tuple[FloatArray, FloatArray]:
-    """Lower and upper bound over the last axis; the two-sided interval that leaves 2 alpha out."""
+    """Return bounds over the last axis, from the two-sided interval that excludes 2 alpha."""
     mean, error = _mean_and_error(values)
     half = _t_quantile(1 - alpha, values.shape[-1] - 1.0) * error
     return mean - half, mean + half

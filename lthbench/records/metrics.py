@@ -1,9 +1,9 @@
 """Scores and intervals over seeds, pure functions on numpy arrays (protocol, section 8).
 
 Accuracies, differences of accuracies, levels and margins are fractions (0.98); only the loss L is
-in points (100 times a fraction). Along a ladder densities run from dense to sparse. Values are one
-a seed; methods are paired by seed. A failed cell arrives as its chance value, so anything
-non-finite is a mistake of the caller and raises ValueError naming it.
+in points (100 times a fraction). Along a ladder, densities run from dense to sparse. There is one
+value per seed, and methods are paired by seed. A failed cell is represented by its chance value, so
+a non-finite value is the caller's mistake and raises ValueError naming it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ RANKABLE_ERRORS = 10.0
 
 @dataclass(frozen=True)
 class Gap:
-    """A paired difference and the one-sided p of "not above zero"; None: too few seeds for one."""
+    """A paired difference and the one-sided p of "not above zero"; None with too few seeds."""
 
     interval: Interval
     p: float | None
@@ -53,7 +53,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Matching:
-    """The sparsest density proved to match dense, and the sparsest not refuted; None: none."""
+    """The sparsest density proved to match dense, and the sparsest not refuted; None if none."""
 
     proved: float | None
     not_refuted: float | None
@@ -76,26 +76,34 @@ class IterationsToMatch:
 
 
 def area(accuracies: ArrayLike, steps: Sequence[int]) -> float:
-    """Accuracy averaged over the logarithm of the step, from the first evaluation to the last.
+    """Compute the accuracy averaged over log step, from the first evaluation to the last.
 
-    accuracies: [evaluations], fractions; steps: when each was read, strictly increasing, from 1 on.
-    A = sum_i a_i log(t'_{i+1} / t'_i) / log(T / t_1): each accuracy holds between the midpoints t'
-    in log step to its neighbours, the first from t_1 and the last to T on. A fraction; a curve that
-    rises ten times sooner gains 1 / log10(T / t_1). A single evaluation is its own average. Raises
-    ValueError for lengths that do not fit, points instead of fractions, or steps in another order.
-    Source: protocol, section 8.1.
+    A = sum_i a_i log(t'_{i+1} / t'_i) / log(T / t_1): each accuracy extends between the midpoints
+    t' in log step to its neighbours, the first from t_1 and the last to T. A curve that rises ten
+    times sooner gains 1 / log10(T / t_1). A single evaluation is its own average. Source: protocol,
+    section 8.1.
+
+    Args:
+        accuracies: [evaluations], fractions.
+        steps: Steps of the evaluations, strictly increasing, at least 1.
+
+    Returns:
+        A fraction.
+
+    Raises:
+        ValueError: If lengths differ, accuracies are not fractions, or steps do not increase.
     """
     curve = _fractions("accuracies", _seeds("accuracies", accuracies))
     weights = _log_step_weights(tuple(steps))
     if len(weights) != curve.size:
         raise ValueError(f"accuracies: {curve.size}, needs one for each of {len(weights)} steps")
-    # Summed exactly: no processor's own order of sums moves a score.
+    # An exact sum, independent of the processor's order of summation.
     return math.fsum(w * a for w, a in zip(weights, curve.tolist(), strict=True))
 
 
-@lru_cache(maxsize=64)  # of few grids, asked for by every run
+@lru_cache(maxsize=64)  # few grids exist, and every run needs one
 def _log_step_weights(steps: tuple[int, ...]) -> tuple[float, ...]:
-    """What each evaluation counts for in the area; summing to 1."""
+    """Return the weight of each evaluation in the area; the weights sum to 1."""
     if not steps or steps[0] < 1 or any(a >= b for a, b in pairwise(steps)):
         raise ValueError(f"steps: {steps[:4]}… must strictly increase, from 1 on")
     if len(steps) == 1:
@@ -109,10 +117,18 @@ def _log_step_weights(steps: tuple[int, ...]) -> tuple[float, ...]:
 
 
 def log_density_weights(densities: ArrayLike) -> FloatArray:
-    """Trapezoid weights of the rungs in log density, summing to 1; a single rung weighs 1.
+    """Return trapezoid weights of the rungs in log density, summing to 1; a single rung weighs 1.
 
-    densities: [rungs] in (0, 1], strictly decreasing; result: [rungs]. Raises ValueError for
-    another order or range. Source: protocol, section 8.2.
+    Source: protocol, section 8.2.
+
+    Args:
+        densities: [rungs] in (0, 1], strictly decreasing.
+
+    Returns:
+        [rungs].
+
+    Raises:
+        ValueError: If densities are out of order or range.
     """
     ladder = _ladder(densities)
     if ladder.size == 1:
@@ -123,12 +139,20 @@ def log_density_weights(densities: ArrayLike) -> FloatArray:
 
 
 def loss_points(dense: ArrayLike, scores: ArrayLike, weights: ArrayLike) -> FloatArray:
-    """Each seed's loss L = 100 sum_j w_j (d - a_j), in points; negative above dense.
+    """Compute each seed's loss L = 100 sum_j w_j (d - a_j), in points; negative above dense.
 
-    dense: the score d of the same seed's dense run, [seeds], fractions; scores: [seeds, rungs],
-    fractions; weights: [rungs], not negative, summing to 1; result: [seeds]. Raises ValueError for
-    points instead of fractions, shapes that do not fit, or other weights.
     Source: protocol, section 8.2.
+
+    Args:
+        dense: [seeds], the score d of the same seed's dense run, fractions.
+        scores: [seeds, rungs], fractions.
+        weights: [rungs], nonnegative, summing to 1.
+
+    Returns:
+        [seeds].
+
+    Raises:
+        ValueError: If scores are not fractions, shapes do not match, or weights are invalid.
     """
     table = _fractions("scores", _table("scores", scores))
     level = _fractions("dense", _seeds("dense", dense))
@@ -143,11 +167,19 @@ def loss_points(dense: ArrayLike, scores: ArrayLike, weights: ArrayLike) -> Floa
 
 
 def retention(loss: ArrayLike, loss_random: float) -> FloatArray:
-    """Retention 1 - L / L_random: 1 lossless, 0 no better than random; never clipped.
+    """Compute retention 1 - L / L_random: 1 lossless, 0 no better than random; never clipped.
 
-    loss: L in points, any shape (usually [seeds]); loss_random: the frozen mean L of `erk` tickets
-    in points; result: the shape of loss, no unit. Raises ValueError for loss_random not above 0.
     Source: protocol, section 8.2.
+
+    Args:
+        loss: L in points, any shape (usually [seeds]).
+        loss_random: The frozen mean L of `erk` tickets in points.
+
+    Returns:
+        An array of the shape of `loss`, without unit.
+
+    Raises:
+        ValueError: If `loss_random` is not above 0.
     """
     losses = _finite("loss", loss)
     if not (np.isfinite(loss_random) and loss_random > 0):
@@ -156,11 +188,16 @@ def retention(loss: ArrayLike, loss_random: float) -> FloatArray:
 
 
 def rankable(loss_random: ArrayLike) -> bool:
-    """Whether random pruning loses enough on a task for retention to be ranked.
+    """Return whether random pruning loses enough on a task for retention to be ranked.
 
-    loss_random: L of `erk` tickets in points, [seeds]. True where the mean is at least 2 points
-    and at least 10 of its own standard errors; False below two seeds, which have no standard
-    error. Raises ValueError for a non-finite value. Source: protocol, section 8.2.
+    True if the mean is at least 2 points and at least 10 of its own standard errors; False below
+    two seeds, which have no standard error. Source: protocol, section 8.2.
+
+    Args:
+        loss_random: [seeds], L of `erk` tickets in points.
+
+    Raises:
+        ValueError: If a value is not finite.
     """
     losses = _seeds("loss_random", loss_random)
     if losses.size < 2:
@@ -173,12 +210,18 @@ def rankable(loss_random: ArrayLike) -> bool:
 
 
 def margin(dense_scores: ArrayLike, test_size: int) -> float:
-    """How far below dense still matches, as a fraction.
+    """Return how far below dense still matches, as a fraction.
 
-    dense_scores: accuracies or areas, [seeds], fractions, at least two seeds (provisional below
-    10); test_size: test examples. One dense s.d., at most half a point, but never less than one
-    binomial s.e. of the test set, below which nothing can be told. Raises ValueError for fewer
-    seeds or a value outside 0..1. Source: protocol, section 8.3.
+    One dense s.d., at most half a point, but at least one binomial s.e. of the test set, below
+    which nothing can be resolved. Source: protocol, section 8.3.
+
+    Args:
+        dense_scores: [seeds], accuracies or areas, fractions; at least two seeds (provisional below
+            10).
+        test_size: Number of test examples.
+
+    Raises:
+        ValueError: If there are fewer seeds, or a value is outside 0..1.
     """
     scores = _fractions("dense_scores", _seeds("dense_scores", dense_scores))
     if scores.size < 2:
@@ -189,13 +232,19 @@ def margin(dense_scores: ArrayLike, test_size: int) -> float:
 
 
 def matching_density(densities: ArrayLike, differences: ArrayLike, margin: float) -> Matching:
-    """The sparsest density proved to match dense, and the sparsest not refuted.
+    """Find the sparsest density proved to match dense, and the sparsest not refuted.
 
-    densities: [rungs], strictly decreasing; differences: ticket - dense, [seeds, rungs], fractions,
-    paired by seed; margin: a fraction, not negative. Rungs are tested from dense to sparse, each
-    one-sided at .05, so that stopping at the first failure keeps the error of the whole at .05.
-    Proved: lower bound above -margin. Not refuted: upper bound not below -margin. Both None below
-    three seeds. Raises ValueError for shapes that do not fit. Source: protocol, section 8.3.
+    Rungs are tested from dense to sparse, each one-sided at .05, so that stopping at the first
+    failure keeps the overall error at .05. Proved: lower bound above -margin. Not refuted: upper
+    bound not below -margin. Both are None below three seeds. Source: protocol, section 8.3.
+
+    Args:
+        densities: [rungs], strictly decreasing.
+        differences: [seeds, rungs], ticket - dense, fractions, paired by seed.
+        margin: A fraction, nonnegative.
+
+    Raises:
+        ValueError: If shapes do not match.
     """
     ladder = _ladder(densities)
     table = _fractions("differences", _table("differences", differences, ladder.size), low=-1.0)
@@ -214,11 +263,22 @@ def matching_density(densities: ArrayLike, differences: ArrayLike, margin: float
 
 
 def first_sustained(correct: ArrayLike, total: int, level: float, run: int = 3) -> int | None:
-    """Index of the first of `run` consecutive evaluations at or above a level.
+    """Return the index of the first of `run` consecutive evaluations at or above a level.
 
-    correct: [evaluations], whole counts of 0..total; level: a fraction. None: never, or crossed
-    with fewer than run - 1 evaluations left to confirm it (censored).
-    Raises ValueError for counts out of range. Source: protocol, section 8.4.
+    Source: protocol, section 8.4.
+
+    Args:
+        correct: [evaluations], whole counts in 0..total.
+        total: Number of examples.
+        level: A fraction.
+        run: Number of consecutive evaluations.
+
+    Returns:
+        The index; None if never reached, or reached with fewer than run - 1 evaluations left to
+        confirm it (censored).
+
+    Raises:
+        ValueError: If counts are out of range.
     """
     if total < 1 or run < 1:
         raise ValueError(f"total, run: are {total}, {run}, both must be at least 1")
@@ -239,7 +299,7 @@ def first_sustained(correct: ArrayLike, total: int, level: float, run: int = 3) 
 
 
 def _whole_counts(correct: ArrayLike, total: int) -> Sequence[float]:
-    """One row of whole counts of 0..total; a record's own, plain integers, without numpy."""
+    """Convert a row of whole counts in 0..total; a record's own plain integers bypass numpy."""
     counts: Sequence[float]
     if isinstance(correct, (list, tuple)) and set(map(type, correct)) <= {int}:
         counts = correct
@@ -256,12 +316,19 @@ def _whole_counts(correct: ArrayLike, total: int) -> Sequence[float]:
 def iterations_to_match(
     ticket_steps: Sequence[int | None], dense_steps: Sequence[int | None], steps: int
 ) -> IterationsToMatch:
-    """Restricted mean of min(t, T) for the ticket, and its paired difference from dense.
+    """Compute the ticket's restricted mean of min(t, T), and its paired difference from dense.
 
-    ticket_steps, dense_steps: [seeds], step of the first sustained match counted from theta_0, in
-    the same order of seeds, None = censored; steps: T. The difference is in steps, negative where
-    the ticket is faster; reached counts the ticket's seeds that matched by T.
-    Raises ValueError for unequal lengths or a negative step. Source: protocol, section 8.4.
+    The difference is in steps, negative where the ticket is faster; `reached` counts the ticket's
+    seeds that matched by T. Source: protocol, section 8.4.
+
+    Args:
+        ticket_steps: [seeds], step of the first sustained match counted from theta_0; None =
+            censored.
+        dense_steps: [seeds], the same for dense, in the same order of seeds.
+        steps: T.
+
+    Raises:
+        ValueError: If lengths differ, or a step is negative.
     """
     if steps < 1:
         raise ValueError(f"steps: is {steps}, must be at least 1")
@@ -274,11 +341,17 @@ def iterations_to_match(
 def log2_difference(
     ticket_steps: Sequence[int | None], dense_steps: Sequence[int | None], steps: int
 ) -> Interval:
-    """Paired difference of log2 of min(t, T), ticket - dense: -1 is twice as soon.
+    """Compute the paired difference of log2 of min(t, T), ticket - dense: -1 is twice as soon.
 
-    ticket_steps, dense_steps: [seeds], step of the first sustained match, in the same order of
-    seeds, None = censored; steps: T. Raises ValueError for unequal lengths or a step below 1.
     Source: protocol, section 8.4.
+
+    Args:
+        ticket_steps: [seeds], step of the first sustained match; None = censored.
+        dense_steps: [seeds], the same for dense, in the same order of seeds.
+        steps: T.
+
+    Raises:
+        ValueError: If lengths differ, or a step is below 1.
     """
     restricted = (
         _restricted(name, values, steps)
@@ -293,12 +366,17 @@ def log2_difference(
 def compressed_match(
     tickets: Mapping[int, ArrayLike], dense: ArrayLike, margin: float
 ) -> int | None:
-    """Divisor of the shortest schedule whose mean matches dense at T; None: none does.
+    """Return the divisor of the shortest schedule whose mean matches dense at T; None if none does.
 
-    tickets: divisor (8, 4, 2, 1: schedules of T/8, ...) to accuracies [seeds], fractions; dense:
-    accuracies at T of the same seeds; margin: a fraction. Matches: mean difference not below
-    -margin. Raises ValueError for lengths that do not fit or a divisor below 1.
-    Source: protocol, section 8.4.
+    A schedule matches if the mean difference is not below -margin. Source: protocol, section 8.4.
+
+    Args:
+        tickets: Divisor (8, 4, 2, 1: schedules of T/8, ...) to accuracies [seeds], fractions.
+        dense: [seeds], accuracies at T of the same seeds, fractions.
+        margin: A fraction.
+
+    Raises:
+        ValueError: If lengths differ, or a divisor is below 1.
     """
     reference = _fractions("dense", _seeds("dense", dense))
     if not 0 <= margin <= 1:
@@ -317,11 +395,20 @@ def compressed_match(
 
 
 def identity_gap(ticket: ArrayLike, control: ArrayLike | None, level: float = 0.95) -> Gap | None:
-    """Paired difference ticket - control with its interval and one-sided p of "not above zero".
+    """Compute the paired difference ticket - control, with one-sided p of "not above zero".
 
-    ticket, control: [seeds] in the same order of seeds, any one unit; level in (0, 1). None where
-    the control is None: not available. Without variance p is t's limit: 0 above zero, else 1.
-    Raises ValueError for unequal lengths or a non-finite value. Source: protocol, section 8.5.
+    Without variance, p is the limit of t: 0 above zero, else 1. Source: protocol, section 8.5.
+
+    Args:
+        ticket: [seeds], any unit.
+        control: [seeds], the same seeds in the same order and unit; None if not available.
+        level: Confidence level in (0, 1).
+
+    Returns:
+        The gap; None if the control is not available.
+
+    Raises:
+        ValueError: If lengths differ, or a value is not finite.
     """
     if control is None:
         return None
@@ -336,10 +423,17 @@ def identity_gap(ticket: ArrayLike, control: ArrayLike | None, level: float = 0.
 
 
 def identity_matters(shuffled: Gap | None, reinit: Gap | None) -> bool | None:
-    """Whether ticket is above both the shuffled and the reinit control at one-sided .05.
+    """Return whether ticket is above both the shuffled and the reinit control at one-sided .05.
 
-    shuffled, reinit: from identity_gap. None where a control is not available or has too few seeds
-    for a test: it never counts for the ticket. Source: protocol, section 8.5.
+    Source: protocol, section 8.5.
+
+    Args:
+        shuffled: Gap from `identity_gap`.
+        reinit: Gap from `identity_gap`.
+
+    Returns:
+        None if a control is not available or has too few seeds for a test: it never counts for the
+        ticket.
     """
     if shuffled is None or reinit is None or shuffled.p is None or reinit.p is None:
         return None
@@ -347,11 +441,17 @@ def identity_matters(shuffled: Gap | None, reinit: Gap | None) -> bool | None:
 
 
 def winning(matches: bool, shuffled: Gap | None, reinit: Gap | None) -> bool | None:
-    """Whether a rung's ticket wins: it matches dense and is above both controls.
+    """Return whether a rung's ticket wins: it matches dense and is above both controls.
 
-    matches: the rung is at or before the matching density; shuffled, reinit: its gaps from
-    identity_gap. None where it matches and a control is not available.
     Source: protocol, section 8.3.
+
+    Args:
+        matches: Whether the rung is at or before the matching density.
+        shuffled: The rung's gap from `identity_gap`.
+        reinit: The rung's gap from `identity_gap`.
+
+    Returns:
+        None if the rung matches and a control is not available.
     """
     return identity_matters(shuffled, reinit) if matches else False
 

@@ -1,7 +1,7 @@
-"""Which tickets arrive already trained: a rule on what is measured before their own training.
+"""Which tickets are already trained: a rule on measurements made before their own training.
 
-A file may carry weights that were trained elsewhere. The figures stand in the record, so that level
-0 decides again, and follow from a bundle's weights (protocol, section 5). No torch.
+A file may contain weights that were trained elsewhere. The figures are in the record, so that level
+0 can decide again, and follow from a bundle's weights (protocol, section 5). No torch.
 """
 
 from __future__ import annotations
@@ -15,26 +15,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ORIGIN = "pretrained"
-SHARE = 0.9  # of the way from chance to dense
-LEARNED = 0.1  # by which dense must lie above chance for that to tell anything
+SHARE = 0.9  # of the distance from chance to dense
+LEARNED = 0.1  # minimum margin of dense above chance for the rule to apply
 ALIKE = 0.5  # correlation of two seeds' weights
-COMMON = 100  # weights that both keep, at least: by chance the correlation has s.d. .1 then
+COMMON = 100  # minimum number of weights in both, for which a chance correlation has s.d. .1
 DIGITS = 4
 
-# Of each prunable tensor the mask, and the values of its kept entries in row-major order.
+# For each prunable tensor, the mask and the values of its kept entries in row-major order.
 Kept: TypeAlias = "Mapping[str, tuple[NDArray[np.bool_], NDArray[np.float32]]]"
 
 
 def found(origin: str) -> str:
-    """The origin that a ticket's file has: bits do not tell what was trained elsewhere."""
+    """Return the origin in a ticket's file: its bits do not show what was trained elsewhere."""
     return "free" if origin == ORIGIN else origin
 
 
 def bar(chance: float, dense: Sequence[float]) -> float | None:
-    """The accuracy from which a ticket counts as trained; None where dense itself learned nothing.
+    """Return the accuracy from which a ticket counts as trained; None if dense learned nothing.
 
     Args:
-        dense: accuracies of the dense runs on the held-out part at T.
+        chance: Accuracy of chance.
+        dense: Accuracies of the dense runs on the held-out part at T.
     """
     if not dense or (gain := statistics.mean(dense) - chance) < LEARNED:
         return None
@@ -42,7 +43,7 @@ def bar(chance: float, dense: Sequence[float]) -> float | None:
 
 
 def dense_accuracies(record: Mapping[str, Any]) -> list[float]:
-    """Of a record's dense runs at T, on the held-out part; from its plain table."""
+    """Return a plain record's accuracies of dense runs at T on the held-out part."""
     return [
         cell["correct"]["held_out"][-1] / record["sizes"][str(cell["seed"])]["held_out"]
         for cell in record["cells"]
@@ -51,12 +52,12 @@ def dense_accuracies(record: Mapping[str, Any]) -> list[float]:
 
 
 def why(accuracy: float, alike: float | None, least: float | None) -> str:
-    """Why a free ticket is pretrained; "" if it is not.
+    """Return why a free ticket is pretrained; "" if it is not.
 
     Args:
-        accuracy: on the held-out part, before its training.
-        alike: the largest correlation of its weights with another seed's.
-        least: the accuracy that `bar` gives.
+        accuracy: On the held-out part, before its training.
+        alike: The largest correlation of its weights with another seed's.
+        least: The threshold from `bar`.
     """
     if least is not None and accuracy >= least:
         return f"{accuracy:.3f} right before its training, of a trained network {least:.3f} is"
@@ -66,7 +67,7 @@ def why(accuracy: float, alike: float | None, least: float | None) -> str:
 
 
 def likeness(seeds: Mapping[int, Kept]) -> dict[int, float | None]:
-    """The largest correlation of each seed's weights with another's, on one rung."""
+    """Return the largest correlation of each seed's weights with another's, on one rung."""
     largest: dict[int, float | None] = dict.fromkeys(seeds)
     for one, mine in seeds.items():
         for other, theirs in seeds.items():
@@ -77,10 +78,10 @@ def likeness(seeds: Mapping[int, Kept]) -> dict[int, float | None]:
 
 
 def correlation(one: Kept, other: Kept) -> float | None:
-    """Pearson's, over the weights that both keep, each tensor standardised first.
+    """Compute Pearson's correlation over the weights kept by both, standardised per tensor.
 
-    So no tensor's mean or scale makes two draws alike, and each weight counts the same. None with
-    fewer than 100 such weights; a tensor of one value tells nothing and counts as 0.
+    So a tensor's mean or scale does not make two draws similar, and each weight counts the same.
+    None with fewer than 100 such weights; a constant tensor is uninformative and counts as 0.
     """
     import numpy as np
 

@@ -1,7 +1,7 @@
-"""The frozen reference of a task: dense, imp and erk, which every score is read against.
+"""The frozen reference of a task: dense, imp and erk, to which every score is relative.
 
 Made from the record of `lthbench evaluate imp --final --controls all`, whose dense runs and random
-controls it takes, so that IMP's record and the reference are one run:
+controls it uses, so that IMP's record and the reference are one run:
 `python -m lthbench.records.reference OUT/<task>`.
 """
 
@@ -34,12 +34,12 @@ from lthbench.records.schema import (
 )
 
 PROVISIONAL_BELOW = 10  # seeds
-FLOOR_DRAWS = 20  # trainings that a noise floor is estimated from
+FLOOR_DRAWS = 20  # trainings from which a noise floor is estimated
 SHARED = ("erk", "random")  # controls that are the same for every method
 
 
 class Values(MayTransfer):
-    """What the scores read, on one set of examples."""
+    """The values used by scores, on one set of examples."""
 
     dense: tuple[float, ...]
     margin: float
@@ -49,11 +49,11 @@ class Values(MayTransfer):
 
 
 class Noise(Table):
-    """What noise alone does to each rung: standard deviations over trainings from moved starts.
+    """The noise of each rung: standard deviations over trainings from perturbed starts.
 
     Attributes:
-        score: of the right answers at T, or in area tasks of the area in points.
-        curve: of the right answers, their root mean square over the evaluations.
+        score: Of the correct answers at T; in area tasks, of the area in points.
+        curve: Of the correct answers, their root mean square over the evaluations.
     """
 
     score: Row[float]
@@ -64,11 +64,12 @@ Floors: TypeAlias = dict[Literal["held_out", "test"], Noise]
 
 
 class Reference(MayTransfer):
-    """One task's reference on both sets, with the runs of its seeds that all records share.
+    """One task's reference on both sets, with those runs of its seeds that all records share.
 
     Attributes:
-        controls: its erk and random runs, all of which ended; older references have none.
-        noise, noise_at: at the task's own depth, and by depth where tickets are carried to.
+        controls: Its erk and random runs, all of which completed; older references have none.
+        noise: At the task's own depth.
+        noise_at: By depth, at the transfer targets.
     """
 
     schema_version: Literal[2]
@@ -85,20 +86,21 @@ class Reference(MayTransfer):
     noise_at: dict[str, Floors] | None = None
     sizes: dict[str, dict[str, int]]
     environment: dict[str, Short]
-    environments: dict[str, dict[str, Short]] | None = None  # as the record has them
+    environments: dict[str, dict[str, Short]] | None = None  # as in the record
     record: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # digest of IMP's comparable record
 
     @property
     def digest(self) -> str:
+        """The digest of the reference's file."""
         return digest(file_bytes(self))
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """The runs that an evaluation of its seeds takes from it in place of training them."""
+        """The runs that an evaluation of its seeds reuses instead of training them."""
         return (*self.dense, *(self.controls or ()))
 
     def frozen(self, shown: Literal["held_out", "test"]) -> Frozen:
-        """What a record holds of it."""
+        """Return the part of the reference that a record holds."""
         values = self.values[shown]
         return Frozen(
             digest=self.digest,
@@ -111,7 +113,7 @@ class Reference(MayTransfer):
 
 
 def load_reference(task: Task) -> Reference | None:
-    """The task's reference; None if there is none for this very protocol."""
+    """Load the task's reference; None if there is none for exactly this protocol."""
     path = shipped("leaderboard") / "reference" / f"{task.name}.json"
     if not path.is_file():
         return None
@@ -125,10 +127,12 @@ def load_reference(task: Task) -> Reference | None:
 def build(
     record: Record, noise: Floors | None = None, noise_at: dict[str, Floors] | None = None
 ) -> Reference:
-    """The reference from IMP's final record; erk's tickets are the record's erk controls.
+    """Build the reference from IMP's final record; erk's tickets are the record's erk controls.
 
     Args:
-        noise, noise_at: what `lthbench.tools.noise_floor` measured, as a reference holds it.
+        record: IMP's final record.
+        noise: Measured by `lthbench.tools.noise_floor`, as stored in a reference.
+        noise_at: The same by depth, at the transfer targets.
     """
     if record.method.name != "imp" or not record.final or record.controls != "all":
         raise RecordError("a reference is made from `lthbench evaluate imp --final --controls all`")
@@ -155,7 +159,7 @@ def build(
 
 
 def _transferred(record: Record) -> TransferEntry | None:
-    """What later records share: erk at the targets, and IMP's own tickets there."""
+    """Return what later records share: erk at the targets, and IMP's own tickets there."""
     moved = record.transfer
     if moved is None or not any(cell.kind == "direct" for cell in moved.cells):
         return None
@@ -164,7 +168,7 @@ def _transferred(record: Record) -> TransferEntry | None:
 
 
 def _at_targets(table: Mapping[str, Any], part: str) -> dict[str, dict[str, list[float]]] | None:
-    """Scores of erk and IMP, one a seed, by depth and rung."""
+    """Return scores of erk and IMP, one per seed, by depth and rung."""
     moved = table.get("transfer")
     if moved is None or not any(cell["kind"] == "direct" for cell in moved["cells"]):
         return None
@@ -180,7 +184,7 @@ def _at_targets(table: Mapping[str, Any], part: str) -> dict[str, dict[str, list
 
 
 def _without_reference(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A record's cells alone: the reference changes its scores, not what was trained."""
+    """Return only a record's cells: the reference changes its scores, not what was trained."""
     names = ("method", "task", "seeds", "cells", "sizes", "transfer")
     return {name: table[name] for name in names if name in table}
 
@@ -216,7 +220,7 @@ def _values(table: Mapping[str, Any], part: str) -> Values:
 
 
 def _noise(path: Path, record: Record) -> tuple[Floors, dict[str, Floors]] | tuple[()]:
-    """The noise floors that were measured beside a record, if they were."""
+    """Return the noise floors measured beside a record, if any."""
     if not path.is_file():
         return ()
     rungs = len(record.task.ladder)
@@ -238,7 +242,7 @@ def _noise(path: Path, record: Record) -> tuple[Floors, dict[str, Floors]] | tup
 
 
 def _floors(table: Mapping[str, Any], rungs: int) -> Floors:
-    """Floors of both sets from JSON; ValueError where a set or a rung is missing."""
+    """Parse the floors of both sets; ValueError if a set or a rung is missing."""
     found = {part: Noise.model_validate_json(json.dumps(table[part])) for part in table}
     if set(found) != {"held_out", "test"} or any(
         (len(noise.score), len(noise.curve)) != (rungs, rungs) for noise in found.values()

@@ -27,10 +27,10 @@ from lthbench.protocol.task import PUBLISHED, Controls, Schedule, Strict
 from lthbench.records import aggregate
 
 SCHEMA = 2
-SIZE_LIMIT = 2 * 2**20  # bytes of a record that is read at all
-SEEDS, RUNGS = 1000, 100  # at most: what is computed from a file must end
-KEYS, TOLD = 50_000, 1000  # at most: keys of a record, mistakes that are looked through
-BUNDLE_LIMIT = 256 * 2**20  # bytes of a bundle that is read at all
+SIZE_LIMIT = 2 * 2**20  # maximum bytes of a record
+SEEDS, RUNGS = 1000, 100  # maxima: computation on a file must terminate
+KEYS, TOLD = 50_000, 1000  # maxima: keys of a record, errors that are examined
+BUNDLE_LIMIT = 256 * 2**20  # maximum bytes of a bundle
 Sketch = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]{64}$")]
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Text = Annotated[str, Field(max_length=400)]
@@ -41,11 +41,11 @@ Count = Annotated[int, Field(gt=0, le=10**12)]
 Natural = Annotated[int, Field(ge=0, le=10**12)]
 Flops = Annotated[int, Field(ge=0, le=10**24)]
 Item = TypeVar("Item")
-# JSON's lists are tuples here; the first item that does not fit is enough.
+# JSON lists become tuples; validation stops at the first invalid item.
 Row = Annotated[tuple[Item, ...], Field(strict=False, fail_fast=True)]
 Kind = Literal[
     "dense", "ticket", "shuffled", "reinit", "reinit-signs", "random", "erk",
-    "untrained", "untrained_random",  # read as they stand
+    "untrained", "untrained_random",  # scored without training
 ]  # fmt: skip
 
 
@@ -59,13 +59,13 @@ def _without_nothing(self: Any, handler: SerializerFunctionWrapHandler) -> dict[
 
 
 class MayTransfer(Strict):
-    """A table whose late keys are left out where they are None: older files know none of them."""
+    """A table whose newer keys are omitted where None, since older files lack them."""
 
     _without_nothing = model_serializer(mode="wrap")(_without_nothing)
 
 
 class Table(BaseModel):
-    """As strict as `Strict`, and read by pydantic's own parser from end to end, which is quick."""
+    """As strict as `Strict`, and parsed entirely by pydantic's own parser, which is fast."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -102,7 +102,7 @@ class TaskEntry(Table):
 
     @model_serializer(mode="wrap")
     def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Older files know of no other number of seeds."""
+        """Omit the default number of seeds, as older files do."""
         table: dict[str, Any] = handler(self)
         return {key: value for key, value in table.items() if (key, value) != ("seeds", PUBLISHED)}
 
@@ -165,7 +165,7 @@ class Run(Table):
 
     @model_serializer(mode="wrap")
     def _without_late(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """References know an older record by the digest of all it holds, which has neither."""
+        """Omit newer keys if empty: references identify older records by digests without them."""
         table: dict[str, Any] = handler(self)
         for key in ("sketch", "failed_draws"):
             if not table.get(key):
@@ -321,11 +321,11 @@ class Record(Table):
         return self
 
     def environment_of(self, seed: int) -> dict[str, Short]:
-        """Where a seed was evaluated: class of processor, versions, device."""
+        """Return where a seed was evaluated: class of processor, versions, device."""
         return (self.environments or {}).get(str(seed), self.environment)
 
     def _check_environments(self, told: Mapping[str, Mapping[str, str]]) -> None:
-        """One form for one meaning: the first seed's is `environment`, others differ from it."""
+        """Require a unique form: the first seed's is `environment`, others differ from it."""
         strange = sorted(told.keys() - {str(seed) for seed in self.seeds[1:]})
         if strange or not told:
             raise ValueError(
@@ -356,38 +356,38 @@ class Record(Table):
 
 
 def build(table: Mapping[str, Any]) -> Record:
-    """A record from everything but its aggregates, which are computed here."""
+    """Build a record from everything but its aggregates, which are computed here."""
     whole = {**table, "schema_version": SCHEMA, "scorer": aggregate.VERSION}
     return Record.model_validate({**whole, "aggregates": aggregate.aggregate(whole)})
 
 
 def file_bytes(table: BaseModel) -> bytes:
-    """The bytes of a record's or a reference's file: canonical JSON without what is as usual."""
+    """Return the bytes of a record's or reference's file: canonical JSON without default values."""
     return canonical_json(table.model_dump(mode="json", exclude_defaults=True))
 
 
 def comparable(record: Record) -> bytes:
-    """What must be equal in two runs of the same thing: all but what a machine is and takes."""
+    """Return what must be equal in two runs of the same thing, excluding machine and timing."""
     machine: Any = dict.fromkeys(("environment", "environments", "times"), True)
     machine["searches"] = {"__all__": {"own"}}
     return canonical_json(record.model_dump(mode="json", exclude=machine))
 
 
 def record_digest(record: Record) -> str:
-    """sha256 of the record's file."""
+    """Return the sha256 of the record's file."""
     return digest(file_bytes(record))
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Write a record's file whole."""
+    """Write a record's file atomically."""
     write_whole(path, file_bytes(record))
 
 
 def read_record(path: Path) -> Record:
-    """A record from disk, its schema checked and its aggregates computed again.
+    """Read a record from disk, check its schema and recompute its aggregates.
 
     Raises:
-        RecordError: naming the place, if anything does not fit, or a number was edited by hand.
+        RecordError: If anything is invalid, or a number was edited by hand; names the place.
     """
     record = parse_record(read_bytes(path), path)
     check_aggregates(record, record.model_dump(mode="json"), path)
@@ -395,9 +395,9 @@ def read_record(path: Path) -> Record:
 
 
 def read_bytes(path: Path) -> bytes:
-    """What is in a record's file, which is a file and not too large; RecordError if it is not."""
+    """Read a record's file; RecordError if it is not a regular file, or too large."""
     try:
-        status = path.stat()  # before it is opened: a named pipe would wait for ever
+        status = path.stat()  # before opening: a named pipe would block forever
         if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
             raise RecordError(f"{path}: not an ordinary file; name a record's file")
         with path.open("rb") as file:
@@ -410,8 +410,8 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_record(data: bytes, path: Path) -> Record:
-    """A record from its JSON, its schema alone checked; `path` is what an error calls it."""
-    if data.count(b":") > KEYS:  # each could be a mistake, and each mistake takes kilobytes
+    """Parse a record from JSON, checking only its schema; `path` is its name in errors."""
+    if data.count(b":") > KEYS:  # each key could be an error, and each error takes kilobytes
         raise RecordError(f"{path}: more than {KEYS} keys; this is no record")
     try:
         return Record.model_validate_json(data)
@@ -429,7 +429,7 @@ def parse_record(data: bytes, path: Path) -> Record:
 
 
 def read_records(out: Path) -> list[Record]:
-    """Every record of an evaluation's folder, by task; or the one record that a file is."""
+    """Read every record of an evaluation's folder, by task; or the single record of a file."""
     paths = [out] if out.is_file() else sorted(out.glob("*/record.json"))
     if not paths:
         raise RecordError(f"{out}: no records here; run `lthbench evaluate` or name its --out")
@@ -437,10 +437,10 @@ def read_records(out: Path) -> list[Record]:
 
 
 def check_aggregates(record: Record, table: Mapping[str, Any], path: Path) -> None:
-    """Compute a record's aggregates again; `table` is its JSON, `path` what an error calls it.
+    """Recompute a record's aggregates; `table` is its JSON, `path` its name in errors.
 
     Raises:
-        RecordError: naming the first aggregate that does not follow.
+        RecordError: If an aggregate does not follow; names the first such.
     """
     if record.scorer != aggregate.VERSION:
         raise RecordError(

@@ -1,4 +1,4 @@
-"""The transfer score: what a ticket is worth at the depths it was carried to.
+"""The transfer score: what a ticket is worth at the depths to which it was transferred.
 
 Works on plain tables, as `scores` does. Definitions: protocol, section 9.
 """
@@ -17,23 +17,25 @@ Score = Callable[[Table], float]  # of one cell, 0 to 1
 Points = np.ndarray[Any, np.dtype[np.float64]]
 Told = Callable[[Sequence[float] | None], dict[str, Any] | None]
 TICKETS = ("carried", "direct")  # a failed one scores chance
-PARTS = ("layers", "mask-only", "weights-only")  # what a carried ticket is taken apart into
-GAIN = 1.0  # points that IMP must surely gain over random before a share of it is told
+PARTS = ("layers", "mask-only", "weights-only")  # components of a transferred ticket
+GAIN = 1.0  # minimum significant gain of IMP over random, in points, for its share to be reported
 
 
 def key(depth: int, density: float) -> str:
-    """The name of one rung at one depth in a frozen reference."""
+    """Return the name of one rung at one depth in a frozen reference."""
     return f"{depth}/{density!r}"
 
 
 def transfer(record: Table, score: Score, interval: Told) -> dict[str, Any] | None:
-    """The transfer score of a record; None if it carried no ticket.
+    """Compute the transfer score of a record; None if it transferred no ticket.
 
-    Points are hundredths of the task's score. A failed ticket scores chance (`score` sees to it); a
+    Points are hundredths of the task's score. A failed ticket scores chance (ensured by `score`); a
     failed control makes its comparison None.
 
     Args:
-        interval: values of seeds to a mean and its interval.
+        record: Plain table of the record.
+        score: Returns the score of a cell.
+        interval: Returns the mean and interval of the values of seeds.
     """
     moved = record.get("transfer")
     if moved is None:
@@ -66,7 +68,7 @@ def _row(
     values: Callable[[str, int, float], list[float] | None],
     interval: Told,
 ) -> dict[str, Any]:
-    """One rung at one depth: the carried ticket, what it is compared with, what it is made of."""
+    """Compute one rung at one depth: the transferred ticket, its comparisons, its components."""
     kinds = ("carried", "erk", "direct", *PARTS)
     found = {kind: values(kind, depth, density) for kind in kinds}
     above = _points([found["carried"]], [found["erk"]])
@@ -81,7 +83,7 @@ def _row(
 def _points(
     scores: Sequence[list[float] | None], random: Sequence[list[float] | None]
 ) -> Points | None:
-    """Points above random, (places, seeds), paired by seed; None if any is not available."""
+    """Return points above random, (places, seeds), paired by seed; None if any is not available."""
     if not scores or any(row is None for row in (*scores, *random)):
         return None
     above: Points = 100 * (np.array(scores, dtype=float) - np.array(random, dtype=float))
@@ -89,10 +91,10 @@ def _points(
 
 
 def _gain(above: Points | None, places: Sequence[tuple[int, float]], record: Table) -> float | None:
-    """The share of IMP's gain over random at the target: sums over rungs and depths.
+    """Return the share of IMP's gain over random at the target: sums over rungs and depths.
 
-    Over the seeds that both have, if any: a reference's are the published ones, from 0. None unless
-    IMP's gain over these seeds is surely more than a point.
+    Computed over the seeds that both have, if any; a reference has the published ones, from 0. None
+    unless IMP's gain over these seeds is significantly above one point.
     """
     frozen = (record.get("reference") or {}).get("transfer") or {}
     known = [frozen.get(key(*place)) for place in places]

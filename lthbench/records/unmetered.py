@@ -1,8 +1,8 @@
-"""Searches that computed more than they were charged for: what the meter does not see, told.
+"""Searches that computed more than they were charged for, beyond what the meter sees.
 
-The meter counts calls. What a method does with examples that it has kept shows in the processor
-time of its own process alone, which is held against what its calls cost on the same machine
-(protocol, section 4). No torch.
+The meter counts calls. Work on examples that a method has kept shows only in the processor time of
+its own process, which is compared with the cost of its calls on the same machine (protocol,
+section 4). No torch.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from collections import Counter
 
 from lthbench.records.schema import Record
 
-FACTOR = 3.0  # times a step's own time: methods do more in a step than dense training does
-STEPS_A_TICKET = 100  # for what is done between calls: ranking weights, reading states
-IMPORTS = 3.0  # seconds, for the libraries that a method loads
+FACTOR = 3.0  # multiple of a step's own time, since methods do more in a step than dense training
+STEPS_A_TICKET = 100  # for work between calls: ranking weights, reading states
+IMPORTS = 3.0  # seconds, for libraries that a method loads
 
 
 def allowance(pace: float, steps: float, tickets: int) -> float:
-    """Processor seconds of its own process that a search may take before it is flagged.
+    """Return the processor seconds of its own process that a search may take without a flag.
 
     Args:
-        pace: seconds of one step there (`lthbench.method.pace`).
-        steps: that its loops and drawn examples were charged for.
-        tickets: that it yielded.
+        pace: Seconds of one step on that machine (`lthbench.method.pace`).
+        steps: Steps charged for its loops and drawn examples.
+        tickets: Number of tickets that it yielded.
     """
     return FACTOR * pace * (steps + STEPS_A_TICKET * tickets) + IMPORTS
 
 
 def told_of(record: Record) -> tuple[str, ...]:
-    """A sentence for each search that took more than its allowance."""
+    """Return a sentence for each search that exceeded its allowance."""
     yielded = Counter(
         cell.seed
         for cell in record.cells

@@ -1,1 +1,1 @@
-"""What a user sees of records: sentences, tables, figures, a page."""
+"""The presentation of records: sentences, tables, figures, a page."""

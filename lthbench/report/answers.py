@@ -28,7 +28,7 @@ from lthbench.report.terms import is_untrained, matching_available, set_of
 
 @dataclass(frozen=True)
 class Answer:
-    """One question that a reader comes with, its figure, and what qualifies it."""
+    """One question of a reader, its figure, and its qualification."""
 
     question: str
     name: str
@@ -38,14 +38,14 @@ class Answer:
 
 
 def answers(record: Record) -> tuple[Answer, ...]:
-    """How good, against dense, against controls, at what cost."""
+    """Answer how good the ticket is, against dense, against controls, and at what cost."""
     if is_untrained(record):
         return (*_as_it_stands(record), _cost(record))
     return _how_good(record), _against_dense(record), _against_controls(record), _cost(record)
 
 
 def _sparsest(record: Record) -> Mapping[str, Any] | None:
-    """The sparsest rung with a ticket."""
+    """Return the sparsest rung with a ticket."""
     rungs = [rung for rung in record.aggregates["rungs"] if rung["ticket"] is not None]
     return rungs[-1] if rungs else None
 
@@ -70,7 +70,7 @@ def _how_good(record: Record) -> Answer:
 
 
 def _at_sparsest(record: Record, question: str) -> Answer:
-    """The score at the sparsest rung, of a record with nothing to set its ladder against."""
+    """Answer with the score at the sparsest rung, if nothing else compares with the ladder."""
     rung = _sparsest(record)
     if rung is None:
         return Answer(question, "score", NA, "", ("no ticket",))
@@ -84,7 +84,7 @@ def _at(rung: Mapping[str, Any]) -> str:
 
 
 def _split(text: str, what: str) -> tuple[str, str]:
-    """A figure; its interval, or of how many seeds it is, with what it counts."""
+    """Split off the interval or the number of seeds, and add what it counts."""
     for mark in (" ±", " [", " ("):
         if mark in text:
             value, _, spread = text.partition(mark)
@@ -134,7 +134,7 @@ def _against_controls(record: Record) -> Answer:
 
 
 def _undecided(record: Record, question: str, rung: Mapping[str, Any]) -> Answer:
-    """The gaps of a record that has too few seeds, or too few controls, for a verdict."""
+    """Report the gaps of a record with too few seeds, or controls, for a verdict."""
     few = len(record.seeds) < intervals.MIN_SEEDS
     why = f"needs {intervals.MIN_SEEDS} seeds" if few else "a control is not available"
     value, spread = _split(gap(record, rung, "shuffled"), "points, ticket − shuffled")
@@ -151,7 +151,7 @@ def _gaps(record: Record, rung: Mapping[str, Any]) -> str:
 
 
 def _as_it_stands(record: Record) -> tuple[Answer, Answer, Answer]:
-    """The answers for untrained tickets: their best rung, and what training makes of it."""
+    """Answer for untrained tickets: their best rung, and the effect of training on it."""
     found, digits = record.aggregates["untrained"], decimals(record)
     best = next(rung for rung in found["rungs"] if rung["density"] == found["headline"])
     trained = next(r for r in record.aggregates["rungs"] if r["density"] == found["headline"])
@@ -179,7 +179,7 @@ def _as_it_stands(record: Record) -> tuple[Answer, Answer, Answer]:
 
 
 def _after_training(record: Record) -> tuple[str, ...]:
-    """What the controls of a trained ticket say, on the sparsest rung that has them."""
+    """Say what the controls of a trained ticket show, on the sparsest rung that has them."""
     rungs = [rung for rung in record.aggregates["rungs"] if rung["gap_shuffled"] is not None]
     return (f"after training {_gaps(record, rungs[-1])}",) if rungs else ()
 

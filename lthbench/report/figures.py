@@ -1,4 +1,4 @@
-"""The page's figures as plotly's data."""
+"""The page's figures as plotly data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lthbench.report.formats import interval, is_area, measure, number, percent
 from lthbench.report.tables import CONTROLS
 from lthbench.report.terms import is_untrained
 
-# Seen on white and on near-black alike, so that a figure need not be drawn again for a theme.
+# Visible on both white and near-black, so that a figure needs no redrawing per theme.
 COLOURS = {
     "ticket": "#2f7ed8",
     "untrained": "#d2553f",
@@ -42,7 +42,7 @@ DASHES = {
 RAMP = ("#3b7dd8", "#8468d6", "#b84fa6", "#d2553f", "#c27400")  # from dense to sparse
 
 
-TICKS = 7  # densities that an axis names at most
+TICKS = 7  # maximum densities labelled on an axis
 
 
 Trace = dict[str, Any]
@@ -50,17 +50,17 @@ Trace = dict[str, Any]
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart: what plotly draws, and in words what it shows."""
+    """A chart: its plotly data, and a description in words."""
 
     name: str
     caption: str
     traces: tuple[Trace, ...]
     layout: Mapping[str, Any]
-    small: bool = False  # stands beside the one before it
+    small: bool = False  # placed beside the previous figure
 
 
 def figures(record: Record) -> Iterable[Figure]:
-    """Accuracy against density beside the controls; the difference from dense."""
+    """Plot accuracy against density beside the controls, and the difference from dense."""
     if is_untrained(record):
         yield _as_it_stands(record)
     yield _by_density(record)
@@ -82,7 +82,7 @@ def _by_density(record: Record) -> Figure:
 
 
 def _as_it_stands(record: Record) -> Figure:
-    """Accuracy of untrained tickets against density, beside a random mask and trained dense."""
+    """Plot untrained tickets against density, beside a random mask and trained dense."""
     rungs = record.aggregates["untrained"]["rungs"]
     ends = [10**end for end in density_axis(record.task.ladder)["range"]]
     dense = rungs[0]["dense"]
@@ -103,7 +103,7 @@ def _set(record: Record) -> str:
 
 
 def _bands(record: Record) -> str:
-    """What the shaded areas are."""
+    """Describe the shaded areas."""
     if len(record.seeds) < intervals.MIN_SEEDS:
         return "Lines join means, points are single seeds; too few seeds for intervals."
     return "Shaded: 95 % intervals over seeds."
@@ -133,11 +133,11 @@ def _from_dense(record: Record) -> Figure:
 
 
 def _series(kind: str, points: Sequence[tuple[float, Any]]) -> list[Trace]:
-    """A line through means, with a band where there are intervals, with seeds where not."""
+    """Draw a line through means, with a band where intervals exist, and seeds where not."""
     if not points:
         return []
     x = [density for density, _ in points]
-    # Equal values of enough seeds have no interval: the band is closed there.
+    # Equal values of enough seeds have no interval: the band has zero width there.
     alike = [found["low"] is None and found["n"] >= intervals.MIN_SEEDS for _, found in points]
     bounded = [found["low"] is not None for _, found in points]
     whole = any(bounded) and all(a or b for a, b in zip(alike, bounded, strict=True))
@@ -176,7 +176,7 @@ def _between(found: Mapping[str, Any]) -> str:
 
 
 def _single(kind: str, points: Sequence[tuple[float, Any]]) -> list[Trace]:
-    """Each seed of a mean without an interval as a point of its own."""
+    """Draw each seed of a mean without an interval as its own point."""
     pairs = [(x, 100 * value) for x, found in points for value in found["values"]]
     return [
         {
@@ -213,7 +213,7 @@ def _rgba(colour: str, opacity: float) -> str:
 
 
 def _levels(record: Record) -> list[Trace]:
-    """Dense of this record with its interval, and the frozen reference, across all densities."""
+    """Draw this record's dense with its interval, and the frozen reference, across densities."""
     axis = density_axis(record.task.ladder)
     ends = [10**end for end in axis["range"]]
     dense, traces = record.aggregates["dense"], []
@@ -249,7 +249,7 @@ def _shade(
 
 
 def density_axis(densities: Sequence[float]) -> dict[str, Any]:
-    """Densities in percent on a log axis, the sparsest at the right, named by rung."""
+    """Return a log axis of densities in percent, the sparsest at the right, labelled by rung."""
     from math import log10
 
     ladder = [100 * density for density in densities]
@@ -267,7 +267,7 @@ def density_axis(densities: Sequence[float]) -> dict[str, Any]:
 
 
 def layout(x: Mapping[str, Any], y: Mapping[str, Any]) -> dict[str, Any]:
-    """What is alike in all charts, of reports and of the site, around these axes."""
+    """Return the layout shared by all charts, of reports and of the site, with these axes."""
     return {
         "xaxis": {"zeroline": False, "ticks": "outside", "tickangle": 0, **x},
         "yaxis": {"zeroline": False, "automargin": True, **y},
@@ -281,7 +281,7 @@ def layout(x: Mapping[str, Any], y: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def training(record: Record) -> Figure:
-    """Accuracy over steps, dense and the ticket of every rung; two sets where a run groks."""
+    """Plot accuracy over steps, dense and every rung's ticket; two sets for grokking runs."""
     area = is_area(record)
     parts = ("train", record.shown) if area else (record.shown,)
     traces: list[Trace] = []
@@ -309,7 +309,7 @@ def training(record: Record) -> Figure:
 
 
 def _runs(record: Record, part: str) -> list[tuple[str, str, dict[int, float]]]:
-    """Name, colour and mean curve of dense and of each rung's ticket, where there is one."""
+    """Return name, colour and mean curve of dense and of each rung's ticket, if any."""
     ladder = record.task.ladder
     found = [("dense", COLOURS["dense"], _mean_curve(record, "dense", 1.0, part))]
     for place, density in enumerate(ladder):
@@ -320,7 +320,7 @@ def _runs(record: Record, part: str) -> list[tuple[str, str, dict[int, float]]]:
 
 
 def _mean_curve(record: Record, kind: str, density: float, part: str) -> dict[int, float]:
-    """Percent correct by step, over the seeds whose run ended well and has been there."""
+    """Return percent correct by step, over the seeds whose run succeeded and reached it."""
     every = record.task.every
     values: dict[int, list[float]] = {}
     for cell in record.cells:
@@ -335,7 +335,7 @@ def _mean_curve(record: Record, kind: str, density: float, part: str) -> dict[in
 
 
 def _ramp(place: float) -> str:
-    """A colour between dense and sparse, 0 to 1."""
+    """Return a colour between dense and sparse, 0 to 1."""
     position = place * (len(RAMP) - 1)
     index = min(int(position), len(RAMP) - 2)
     pairs = (
@@ -365,7 +365,7 @@ def _curve(
 
 
 def _focus(traces: Sequence[Trace]) -> list[float] | None:
-    """A range of y that shows where curves end up: all values after the first quarter."""
+    """Return a range of y that shows where curves end: all values after the first quarter."""
     late = [y for trace in traces for y in trace["y"][len(trace["y"]) // 4 :]]
     if not late:
         return None

@@ -1,4 +1,4 @@
-"""Numbers as text, rounded by what is known of them."""
+"""Numbers as text, rounded according to their precision."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Found = Mapping[str, Any] | None  # a mean with its interval, as aggregates hold
 
 
 def plain(text: str, limit: int = 200) -> str:
-    """Text of others on one line; what is hidden or disguised in it is made visible."""
+    """Put untrusted text on one line, making hidden or disguised characters visible."""
     shown = " ".join(visible_text.visible(text.translate(LINES)).split())
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
 def number(value: float, digits: int, *, signed: bool = False) -> str:
-    """A number with a fixed count of decimals, a real minus, and no negative zero."""
+    """Format a number with fixed decimals, a real minus, and no negative zero."""
     text = f"{value:+,.{digits}f}" if signed else f"{value:,.{digits}f}"
     if not text.strip("+-0."):
         return text.lstrip("+-")
@@ -33,13 +33,13 @@ def number(value: float, digits: int, *, signed: bool = False) -> str:
 
 
 def percent(density: float) -> str:
-    """A density as a table shows it: 51.2 %, 8.59 %."""
+    """Format a density as in tables: 51.2 %, 8.59 %."""
     value = 100 * density
     return f"{value:.0f}" if value >= 99.95 else f"{value:.{1 if value >= 9.995 else 2}f}"
 
 
 def probability(p: float | None) -> str:
-    """A p value as papers print it: .031, <.001."""
+    """Format a p value as in papers: .031, <.001."""
     if p is None:
         return NA
     return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
@@ -48,7 +48,7 @@ def probability(p: float | None) -> str:
 def estimate(
     found: Found, digits: int, scale: float = 100, *, signed: bool = False, brackets: bool = False
 ) -> str:
-    """Mean with its interval; both values of two seeds; the value of one, or of all alike."""
+    """Format a mean with its interval; two seeds as both values; one or equal values as one."""
     if found is None:
         return NA
     if found["low"] is None:
@@ -65,7 +65,7 @@ def estimate(
 def interval(
     found: Mapping[str, Any], digits: int, scale: float = 1, *, signed: bool = False
 ) -> str:
-    """The interval alone, in brackets; nothing where there are too few seeds for one."""
+    """Format only the interval, in brackets; empty with too few seeds for one."""
     if found["low"] is None:
         return ""
     low, high = (number(scale * found[end], digits, signed=signed) for end in ("low", "high"))
@@ -73,38 +73,38 @@ def interval(
 
 
 def ranks_left(rank: tuple[int, int]) -> str:
-    """A rank as the interval that is left open, where only one is too: no bare number is a rank."""
+    """Format a rank as the interval of possible ranks, even if it contains only one."""
     return f"{rank[0]}–{rank[1]}"
 
 
 def is_area(record: Record) -> bool:
-    """Whether a run's score is its accuracy averaged over log step, not accuracy at T."""
+    """Return whether a run's score is its accuracy averaged over log step, not accuracy at T."""
     return record.task.kind == "area"
 
 
 def measure(record: Record) -> str:
-    """What a run's score is called."""
+    """Return the name of a run's score."""
     return "area" if is_area(record) else "accuracy"
 
 
 def decimals(record: Record) -> int:
-    """Decimals of a percentage: one where a set has under 1,000 examples."""
+    """Return the decimals of a percentage: one for sets of under 1,000 examples."""
     smallest = min(sets[record.shown] for sets in record.sizes.values())
     return 2 if smallest >= 1000 else 1
 
 
 def score(record: Record, found: Found) -> str:
-    """A rung's score: percent with its interval."""
+    """Format a rung's score: percent with its interval."""
     return estimate(found, decimals(record))
 
 
 def difference(record: Record, found: Found) -> str:
-    """A paired difference: points with its interval."""
+    """Format a paired difference: points with its interval."""
     return estimate(found, decimals(record), signed=True)
 
 
 def gap(record: Record, rung: Mapping[str, Any], control: str) -> str:
-    """Ticket minus control, paired; both differences of two seeds."""
+    """Format ticket minus control, paired; both differences for two seeds."""
     found = rung[aggregate.gap_name(control)]
     if found is None:
         return NA
@@ -113,7 +113,7 @@ def gap(record: Record, rung: Mapping[str, Any], control: str) -> str:
 
 
 def cost_text(mean: float) -> str:
-    """A search cost in dense trainings; what is hardly any is no zero."""
+    """Format a search cost in dense trainings; tiny costs are not shown as zero."""
     return "<0.01" if 0 < mean < 0.005 else number(mean, _cost_digits(mean))
 
 
@@ -122,7 +122,7 @@ def _cost_digits(mean: float) -> int:
 
 
 def ratio(found: Mapping[str, Any]) -> str:
-    """A difference of log2 steps as the ratio of the steps, with its interval."""
+    """Format a difference of log2 steps as a ratio of steps, with its interval."""
     ends = {
         key: None if found[key] is None else 2.0 ** found[key] for key in ("mean", "low", "high")
     }

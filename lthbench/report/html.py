@@ -32,7 +32,7 @@ ASSETS = "assets"
 
 @dataclass(frozen=True)
 class Section:
-    """Everything about one task, as the template lays it out."""
+    """The template's content for one task."""
 
     name: str
     task: str
@@ -48,12 +48,12 @@ class Section:
 
 
 def as_json(record: Record) -> str:
-    """The record as its canonical JSON, one line."""
+    """Return the record as one line of canonical JSON."""
     return canonical_json(record.model_dump(mode="json")).decode()
 
 
 def write_report(folder: Path, records: Sequence[Record]) -> Path:
-    """Write `report.html`, and beside it the scripts that draw its figures; returns its path."""
+    """Write `report.html`, and beside it the scripts that draw its figures; return its path."""
     if not records:
         raise RecordError(f"{folder}: no record to report on; run `lthbench evaluate` first")
     for name, data in _assets().items():
@@ -73,7 +73,7 @@ def _assets() -> dict[str, bytes]:
 
 
 def html(folder: Path, records: Sequence[Record]) -> str:
-    """The page; records that lie under the folder are linked."""
+    """Render the page, with links to records that are under the folder."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -100,7 +100,7 @@ def html(folder: Path, records: Sequence[Record]) -> str:
 
 
 def embedded(value: object) -> Markup:
-    """JSON that may stand in a script element: no tag, comment or line separator in it."""
+    """Return JSON that is safe in a script element: no tag, comment or line separator."""
     from markupsafe import Markup
 
     text = canonical_json(value).decode()
@@ -110,7 +110,7 @@ def embedded(value: object) -> Markup:
 
 
 def described(record: Record) -> list[tuple[str, str]]:
-    """What the method's file says of it beside its name, and its options; nothing that is empty."""
+    """Return the method's nonempty self-description, except its name, and its options."""
     said = record.method.described.items()
     facts = [(_unchecked(name), plain(text)) for name, text in said if text and name != "name"]
     options = ", ".join(f"{plain(k)} = {plain(str(v))}" for k, v in record.method.options.items())
@@ -118,12 +118,12 @@ def described(record: Record) -> list[tuple[str, str]]:
 
 
 def _unchecked(name: str) -> str:
-    """What a fact is called; who wrote a method is what its source says, and nothing more."""
+    """Label a fact; the author of a method is only its source's claim."""
     return "authors (unchecked)" if name == "authors" else plain(name)
 
 
 def _mean_retention(records: Sequence[Record]) -> tuple[str, str, str] | None:
-    """The plain mean over the tasks that carry a retention, its interval, and their names."""
+    """Return the plain mean over the tasks with a retention, its interval, and their names."""
     found = {record.task.name: record.aggregates["retention"] for record in records}
     told = {name: retention["values"] for name, retention in found.items() if retention}
     if len(told) < 2:
@@ -151,7 +151,7 @@ def _section(folder: Path, index: int, record: Record) -> Section:
 
 
 def _link(folder: Path, record: Record) -> str | None:
-    """Where the record lies, relative to the page, if it does and its name needs no quoting."""
+    """Return the record's path relative to the page, if it is simple enough to need no quoting."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", record.task.name):
         return None
     relative = f"{record.task.name}/record.json"
@@ -165,7 +165,7 @@ def _link(folder: Path, record: Record) -> str | None:
 
 
 def _training_table(record: Record) -> Table:
-    """The figures of the training curves."""
+    """Build the table of the training curves' figures."""
     parts = ("train", record.shown) if is_area(record) else (record.shown,)
     runs = [
         (f"{name}, training" if part == "train" else name, curve)
@@ -186,7 +186,7 @@ def _training_table(record: Record) -> Table:
 
 
 def _layers(record: Record) -> Table:
-    """Where the ticket's weights are: kept weights of each tensor, mean over seeds."""
+    """Build the table of kept weights of each tensor, mean over seeds."""
     tickets = [cell for cell in record.cells if cell.kind == "ticket" and cell.layers]
     names = list(dict.fromkeys(name for cell in tickets for name in cell.layers))
     rows = []
@@ -203,7 +203,7 @@ def _layers(record: Record) -> Table:
 
 
 def _cells(record: Record) -> Table:
-    """Every training of the record."""
+    """Build the table of every training of the record."""
     table = record.model_dump(mode="json")
     head = (
         *("seed", "network", "density, %", "schedule", "kept weights", "effective", "origin"),
@@ -232,7 +232,7 @@ def _cell_row(record: Record, table: Mapping[str, Any], cell: Cell) -> tuple[str
 
 
 def _provenance(record: Record) -> Table:
-    """What was run, on what: enough to tell whether two records are of the same thing."""
+    """Build the table of what was run, and where: enough to tell whether two records match."""
     facts = {
         "method": f"{record.method.name}, source {record.method.digest}",
         "task": f"{record.task.name} version {record.task.version}, protocol {record.task.digest}",

@@ -28,11 +28,11 @@ COMMENT = {
 }  # fmt: skip
 
 
-OVERLAY = 1  # the combining class of strokes: without its stroke ≠ would say =
+OVERLAY = 1  # combining class of strokes: without its stroke, ≠ would become =
 
 
 def latex(record: Record) -> str:
-    """The tables of a paper's appendix: one `table` with plain `tabular`s, no package needed."""
+    """Return an appendix's tables: one `table` of plain `tabular`s, without packages."""
     parts = [
         f"% {only_ascii(title(record))}; method {record.method.digest[:12]}",
         r"\begin{table}[p]",
@@ -60,7 +60,7 @@ def _caption(record: Record) -> str:
 
 
 def _label(record: Record) -> str:
-    """A name that LaTeX takes in \\label: letters, digits and hyphens."""
+    """Return a name valid in a LaTeX label: letters, digits and hyphens."""
     name = f"{record.method.name}-{record.task.name}"
     return "".join(c if c.isascii() and c.isalnum() else "-" for c in name)
 
@@ -71,22 +71,22 @@ def _tex_head(head: str) -> str:
 
 
 def tex(text: str) -> str:
-    """Text that a plain LaTeX font shows, in which nothing acts, normalised or not."""
+    """Escape text for a plain LaTeX font, so that it stays inert even when normalised."""
     return _in_ascii(text, LATEX)
 
 
 def only_ascii(text: str) -> str:
-    """Text of a line of comment."""
+    """Convert the text of a comment line to ASCII."""
     return _in_ascii(text, COMMENT)
 
 
 def _in_ascii(text: str, written: Mapping[str, str]) -> str:
-    """Text in ASCII, with what `written` has for a character or for what it is made of."""
+    """Convert text to ASCII, using `written` for a character or for its components."""
     return "".join(_letter(c, written) for c in unicodedata.normalize("NFC", text))
 
 
 def _letter(character: str, written: Mapping[str, str]) -> str:
-    """A character without its accents, in its plain form; by its number where it has none."""
+    """Return a character's plain form without accents, or its number if it has none."""
     if character in written:
         return written[character]
     if character.isspace():

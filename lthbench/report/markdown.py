@@ -15,7 +15,7 @@ Escape = Callable[[str], str]
 
 
 def markdown(record: Record) -> str:
-    """The whole record as Markdown with tables as GitHub and pandoc read them."""
+    """Return the whole record as Markdown, with tables that GitHub and pandoc read."""
     blocks = [f"## {md(title(record))}"]
     lines = [
         f"- **{answer.question}:** {md(f'{answer.name} {answer.value} {answer.spread}'.strip())}"
@@ -32,7 +32,7 @@ def markdown(record: Record) -> str:
 
 
 def md(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Escape text so that Markdown shows it verbatim."""
     escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for mark in "\\`*_[]|~#$":
         escaped = escaped.replace(mark, f"\\{mark}")
@@ -40,6 +40,7 @@ def md(text: str) -> str:
 
 
 def formatted(table: Table, form: str, cell: Escape, head: Escape) -> str:
+    """Format a table with `tabulate`, escaping its cells and heads."""
     from tabulate import tabulate
 
     return tabulate(

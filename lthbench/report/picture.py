@@ -38,7 +38,7 @@ class Curve:
 
 
 def read_curve(record: Record, kind: str, name: str) -> Curve:
-    """The curve of a kind of cell, "ticket" or a control, from a record's own aggregates."""
+    """Read the curve of a kind of cell, "ticket" or a control, from a record's aggregates."""
     points = []
     for rung in record.aggregates["rungs"]:
         found = rung[kind]
@@ -51,7 +51,7 @@ def read_curve(record: Record, kind: str, name: str) -> Curve:
 
 
 def draw(title: str, curves: Sequence[Curve], dense: float) -> str:
-    """An SVG of curves over log density, densest on the left, and dense as a dashed line."""
+    """Draw an SVG of curves over log density, densest on the left, and dense as a dashed line."""
     densities = sorted({p[0] for curve in curves for p in curve.points}, reverse=True)
     values = [v for curve in curves for p in curve.points for v in p[1:]] + [dense]
     step = _step(100 * (max(values) - min(values)) / TICKS)
@@ -92,7 +92,7 @@ def draw(title: str, curves: Sequence[Curve], dense: float) -> str:
         names.append((middle[-1][1], curve.name, colour))
     place = 0.0
     for height, name, colour in sorted(names):
-        place = max(height + 4, place + 17)  # so that no two names lie on each other
+        place = max(height + 4, place + 17)  # prevents overlapping names
         parts.append(_text(right + 10, place, name, fill=colour, weight="600"))
     said = "; ".join(
         f"{c.name} {100 * c.points[-1][1]:.1f} % at {100 * c.points[-1][0]:.3g} % of the weights"
@@ -109,7 +109,7 @@ def draw(title: str, curves: Sequence[Curve], dense: float) -> str:
 
 
 def _step(least: float) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that is not below this."""
+    """Return the smallest of 1, 2, 5 times a power of ten that is at least `least`."""
     power = 10 ** math.floor(math.log10(max(least, 1e-3)))
     return next(float(n * power) for n in (1, 2, 5, 10) if n * power >= least)
 
@@ -139,7 +139,7 @@ def _text(
 
 
 def main() -> None:
-    """Write the picture of records of one task."""
+    """Draw the picture of records of one task."""
     parser = argparse.ArgumentParser(prog="python -m lthbench.report.picture", description=__doc__)
     parser.add_argument("records", type=Path, nargs="+", help="record.json of each method")
     parser.add_argument("--out", type=Path, required=True)

@@ -1,4 +1,4 @@
-"""What a reader must know of a record beside its figures."""
+"""Caveats on a record's figures."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from lthbench.records.schema import Carried, Cell, Record
 from lthbench.report.formats import NA, is_area, number, percent, plain
 from lthbench.report.terms import BOARDS, CONTROLLED, is_untrained, listing, set_of
 
-LISTED = 8  # cells that failed, or were drawn again, that are listed one by one in text
+LISTED = 8  # maximum failed or redrawn cells listed individually in text
 
 
 @dataclass(frozen=True)
 class Remark:
-    """A condition under which the figures hold; one that warns must be seen."""
+    """A condition on the validity of the figures; warnings must be seen."""
 
     name: str
     text: str
@@ -23,7 +23,7 @@ class Remark:
 
 
 def remarks(record: Record) -> tuple[Remark, ...]:
-    """Board, seeds and examples, machine, reference, what was drawn again and what failed."""
+    """List board, seeds and examples, machine, reference, redrawn and failed cells."""
     return (
         *_standing(record),
         _machine(record),
@@ -146,7 +146,7 @@ def _failed(record: Record) -> Iterable[Remark]:
 
 
 def failures(record: Record) -> list[Cell | Carried]:
-    """Cells without a result, at the task's depth and at others."""
+    """Return cells without a result, at the task's depth and at others."""
     return [cell for cell in _every(record) if cell.status != "ok"]
 
 
@@ -155,7 +155,7 @@ def _every(record: Record) -> list[Cell | Carried]:
 
 
 def failure(cell: Cell | Carried) -> str:
-    """Which cell has no result, and why."""
+    """Say which cell has no result, and why."""
     return f"{_told_place(cell)}: {cell.status}: {plain(cell.reason) or 'no reason given'}"
 
 

@@ -1,4 +1,4 @@
-"""Tables of how soon a run is where it is going."""
+"""Tables of how soon a run reaches its target."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lthbench.report.terms import set_of
 
 
 def speed(record: Record) -> Iterable[Table]:
-    """How soon a ticket gets there, by the kind of the task."""
+    """Build tables of how soon a ticket reaches its target, by the kind of the task."""
     found = record.aggregates["speed"]
     if found.get("grokking"):
         yield _grokking(record, found["grokking"])
@@ -43,7 +43,7 @@ def _grokking(record: Record, found: Mapping[str, Any]) -> Table:
         memorised, generalised = (
             _early(record, row[what]) for what in ("memorised", "generalised")
         )
-        # What memorised by the first evaluation, and generalised later, waited for longer.
+        # If memorised by the first evaluation but generalised later, the true delay is longer.
         pairs = zip(memorised, generalised, row["memorised"]["steps"], strict=True)
         later_than = [first and not second for first, second, step in pairs if step is not None]
         told = (
@@ -69,25 +69,28 @@ def _grokking(record: Record, found: Mapping[str, Any]) -> Table:
 
 
 def _down(found: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Rows by density, densest first: a record's file has them by the letters of their names."""
+    """Return rows by density, densest first, since a record's file sorts them by name."""
     return sorted(found.items(), key=lambda row: -float(row[0]))
 
 
 def _early(record: Record, found: Mapping[str, Any]) -> list[bool]:
-    """Of each seed, whether it had arrived by the first evaluation: at a step that nobody saw."""
+    """Return, per seed, whether it arrived by the first evaluation, so the step is only bounded."""
     return [step == record.task.every for step in found["steps"]]
 
 
 def _by_seed(
     record: Record, found: Mapping[str, Any] | None, sign: str, bounds: Sequence[bool]
 ) -> str:
-    """A mean step with the seeds that arrived; each seed's own where there are too few to sum up.
+    """Format a mean step with the number of seeds that arrived, or each seed if there are few.
 
-    Nobody arrived: more than the least at which a run ended; some did: at least the mean.
+    If none arrived: more than the smallest step at which a run ended; if some did: at least the
+    mean.
 
     Args:
-        sign: "≤ " or "≥ ", of steps that are bounds themselves.
-        bounds: which of them are, in the order of the seeds.
+        record: The record.
+        found: The aggregate of the steps; None if unavailable.
+        sign: "≤ " or "≥ ", for steps that are only bounds.
+        bounds: Which of the seeds have such steps, in order.
     """
     if found is None:
         return NA
@@ -107,7 +110,7 @@ def _by_seed(
 
 
 def _grokked_later(row: Mapping[str, Any], dense: Mapping[str, Any] | None) -> str:
-    """Generalising step of a ticket over dense's; marked where runs were cut off at T."""
+    """Format the ratio of ticket's to dense's generalising step; marked if cut off at T."""
     ours = row["generalised"]
     theirs = dense["generalised"] if dense else ours
     if not ours["reached"] and not theirs["reached"]:

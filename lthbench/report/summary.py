@@ -1,7 +1,7 @@
-"""A record in one sentence: what happened, in plain words with numbers and intervals.
+"""A record in one sentence: the result, in plain words with numbers and intervals.
 
-It comes before every table, on the terminal and in the report. It says nothing that the record's
-aggregates do not: above and below stand where an interval leaves out zero, and nowhere else.
+It precedes every table, in the terminal and in the report. It says nothing that the record's
+aggregates do not: "above" and "below" are used only where an interval excludes zero.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ DIGITS = 1  # of points and percent
 
 
 def sentence(record: Record) -> str:
-    """What a record comes to, in one sentence that ends in a full stop.
+    """Summarise a record in one sentence that ends in a full stop.
 
-    Against dense first, then above random masks and the other controls, then what a search costs;
-    what the record cannot tell is left out.
+    First against dense, then above random masks and the other controls, then the search cost; what
+    the record cannot answer is left out.
     """
     parts = _untrained(record) if is_untrained(record) else _trained(record)
     cost = record.aggregates["cost"]
@@ -31,10 +31,11 @@ def sentence(record: Record) -> str:
 
 
 def text(records: Sequence[Record], form: str = "terminal") -> str:
-    """The sentences of an evaluation, a paragraph each.
+    """Return the sentences of an evaluation, one paragraph each.
 
     Args:
-        form: terminal, markdown, or latex, whose tables they precede as comments.
+        records: Records of the evaluation.
+        form: One of terminal, markdown or latex; in latex, they are comments before the tables.
     """
     said = [sentence(record) for record in records]
     if form == "latex":
@@ -63,7 +64,7 @@ def _trained(record: Record) -> list[str]:
 def _against_dense(
     record: Record, rungs: Sequence[Rung], name: str, task: str
 ) -> tuple[str, Rung | None]:
-    """How far down tickets match dense, and the rung at which they last do."""
+    """Say how far down tickets match dense; return the last rung at which they do."""
     proved = record.aggregates["matching"]["proved"]
     at = next((rung for rung in rungs if rung["density"] == proved), None)
     if at is not None:
@@ -86,7 +87,7 @@ def _against_dense(
 
 
 def _sooner(record: Record, rung: Rung) -> str:
-    """How many times sooner a rung generalises than dense; "" where a run was cut off at T."""
+    """Say how many times sooner a rung generalises than dense; "" if a run was cut off at T."""
     found = record.aggregates["speed"]["grokking"]
     row, dense = found.get(f"{rung['density']:.6g}"), found.get("1")
     if row is None or dense is None:
@@ -103,10 +104,10 @@ def _sooner(record: Record, rung: Rung) -> str:
 
 
 def _above_random(record: Record, rungs: Sequence[Rung], at: Rung | None) -> str:
-    """Ticket less random masks where tickets last match dense, if they are apart there, else at the
-    sparsest rung with any.
+    """Compare ticket with random masks where tickets last match dense.
 
-    Random masks are ERK's, or where there are none those of one density in all layers.
+    If the two do not differ there, the sparsest rung with random masks is used. Random masks are
+    ERK's; if there are none, those of uniform density in all layers.
     """
     for kind, word in (("erk", "random (ERK) masks"), ("random", "random masks")):
         controlled = [rung for rung in rungs if rung[kind] is not None]
@@ -120,18 +121,18 @@ def _above_random(record: Record, rungs: Sequence[Rung], at: Rung | None) -> str
 
 
 def _is_apart(found: Mapping[str, Any]) -> bool:
-    """Whether an interval leaves out zero."""
+    """Return whether an interval excludes zero."""
     return found.get("low") is not None and not found["low"] <= 0 <= found["high"]
 
 
 def _less(rung: Rung, kind: str) -> dict[str, Any]:
-    """Ticket less a control, paired by seed."""
+    """Return ticket minus a control, paired by seed."""
     pairs = zip(rung["ticket"]["values"], rung[kind]["values"], strict=True)
     return aggregate.interval([one - other for one, other in pairs]) or {}
 
 
 def _identity(rungs: Sequence[Rung], at: Rung | None) -> str:
-    """Which controls the ticket is above, each at one-sided .05; "" where that was not tested."""
+    """Say which controls the ticket is above, each at one-sided .05; "" if untested."""
     tested = [rung for rung in rungs if _p(rung["gap_shuffled"]) is not None]
     if not tested:
         return ""
@@ -158,7 +159,7 @@ def _p(gap: Mapping[str, Any] | None) -> float | None:
 
 
 def _untrained(record: Record) -> list[str]:
-    """The rung that is best on the held-out part, as it stands."""
+    """Describe the best rung on the held-out part, without training."""
     name, task = plain(record.method.name), plain(record.task.name)
     found = record.aggregates["untrained"]
     best = next(rung for rung in found["rungs"] if rung["density"] == found["headline"])
@@ -175,10 +176,13 @@ def _untrained(record: Record) -> list[str]:
 
 
 def _apart(record: Record | None, found: Mapping[str, Any], what: str, where: str = "") -> str:
-    """A paired difference in words; above or below only where all of its interval is.
+    """Put a paired difference into words; "above" or "below" only if the whole interval is.
 
     Args:
-        record: whose score it is; None for accuracies, whatever the record's score is.
+        record: The record whose score it is; None for accuracies, whatever the record's score is.
+        found: The difference and its interval.
+        what: What is compared with.
+        where: Where the difference was measured.
     """
     values, mean = found["values"], found["mean"]
     place = f" {where}" if where else ""
@@ -196,7 +200,7 @@ def _apart(record: Record | None, found: Mapping[str, Any], what: str, where: st
 
 
 def _signed(record: Record | None, found: Mapping[str, Any]) -> str:
-    """A difference with its sign and interval; each value of fewer than three seeds."""
+    """Format a difference with sign and interval; fewer than three seeds as separate values."""
     few = found["low"] is None and len(found["values"]) < intervals.MIN_SEEDS
     shown, digits = found["values"] if few else [found["mean"]], _digits(found["mean"])
     text = " / ".join(number(100 * value, digits, signed=True) for value in shown)
@@ -204,7 +208,7 @@ def _signed(record: Record | None, found: Mapping[str, Any]) -> str:
 
 
 def _digits(mean: float) -> int:
-    """Decimals of a difference in points: one, or two where one would show nothing."""
+    """Return decimals of a difference in points: one, or two if one would show zero."""
     return DIGITS if not mean or abs(100 * mean) >= 0.05 else DIGITS + 1
 
 
@@ -217,7 +221,7 @@ def _points(value: float) -> str:
 
 
 def _level(found: Mapping[str, Any]) -> str:
-    """A mean in percent with its interval; the values of fewer seeds."""
+    """Format a mean in percent with its interval; few seeds as separate values."""
     if found["low"] is None:
         values = found["values"][:1] if intervals.alike(found["values"]) else found["values"]
         return " / ".join(_points(value) for value in values)
@@ -225,7 +229,7 @@ def _level(found: Mapping[str, Any]) -> str:
 
 
 def _percent(density: float) -> str:
-    """Two digits that count: 51, 8.6, 0.59."""
+    """Format with two significant digits: 51, 8.6, 0.59."""
     value = 100 * density
     return f"{value:.0f}" if value >= 9.95 else f"{value:.2g}"
 
@@ -241,7 +245,7 @@ def _cost(mean: float) -> str:
 
 
 def environments(record: Record) -> dict[str, str]:
-    """Where a record was made, and of seeds that were evaluated elsewhere what differs there."""
+    """Return a record's environment, and the differences for seeds evaluated elsewhere."""
     told = sorted((record.environments or {}).items(), key=lambda item: int(item[0]))
     own = record.environment
     return own | {

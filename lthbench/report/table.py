@@ -1,4 +1,4 @@
-"""A table: a title, columns, rows and what it says beneath."""
+"""A table: caption, columns, rows and a note."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Table:
-    """A caption, column heads, rows of text, and what a reader must know of the figures."""
+    """A caption, column heads, rows of text, and a note on the figures."""
 
     caption: str
     head: tuple[str, ...]

@@ -1,7 +1,7 @@
-"""From a record to what it says: answers, tables and remarks, in text, Markdown and LaTeX.
+"""The content of a record in text, Markdown and LaTeX: answers, tables and remarks.
 
-Numbers are taken from the record's aggregates and only formatted here. Inside, a minus is U+2212;
-what a terminal or LaTeX cannot show is replaced on the way out.
+Numbers come from the record's aggregates and are only formatted here. Internally, a minus is
+U+2212; characters that a terminal or LaTeX cannot show are replaced on output.
 """
 
 from __future__ import annotations
@@ -50,24 +50,24 @@ CONTROLS = aggregate.CONTROLS
 
 
 def tables(record: Record) -> tuple[Table, ...]:
-    """Every table of a record, the first one first."""
+    """Return every table of a record, the main one first."""
     return (*_scored(record, CONTROLS), *measures(record))
 
 
 def _scored(record: Record, beside: Sequence[str]) -> tuple[Table, ...]:
-    """The tables of scores, which a terminal shows too, with these controls beside the ticket."""
+    """Return the tables of scores, also for terminals, with these controls beside the ticket."""
     first = (as_they_stand(record),) if is_untrained(record) else ()
     return (*first, against(record, beside), identity(record), *speed(record), *carried(record))
 
 
 def _controls(record: Record, among: Sequence[str]) -> list[str]:
-    """These controls but for one that no rung has because it was none when the record was made."""
+    """Return these controls, except one missing everywhere because it did not exist at the time."""
     rungs = record.aggregates["rungs"]
     return [k for k in among if k != "reinit-signs" or any(rung[k] is not None for rung in rungs)]
 
 
 def _means(record: Record, what: str = "") -> str:
-    """What a cell of a table of scores holds."""
+    """Describe the cells of a table of scores."""
     n, what = len(record.seeds), f"{what or measure(record)} on the {set_of(record)}, %"
     if n == 1:
         return f"{what}: one seed, no interval"
@@ -83,7 +83,7 @@ AREA = (
 
 
 def against(record: Record, beside: Sequence[str] = CONTROLS) -> Table:
-    """One row a rung: the ticket, its difference from dense, the controls."""
+    """Build one row per rung: the ticket, its difference from dense, the controls."""
     shown = _controls(record, CONTROLS[:2] if is_untrained(record) else beside)
     rows = [
         (
@@ -103,7 +103,7 @@ def against(record: Record, beside: Sequence[str] = CONTROLS) -> Table:
 
 
 def as_they_stand(record: Record) -> Table:
-    """One row a rung: the ticket as it was handed over, dense, and a random mask at theta_0."""
+    """Build one row per rung: the untrained ticket, dense, and a random mask at theta_0."""
     found, digits = record.aggregates["untrained"], decimals(record)
     tested = len(record.seeds) >= intervals.MIN_SEEDS
     rows = [
@@ -128,7 +128,7 @@ def as_they_stand(record: Record) -> Table:
 
 
 def carried(record: Record) -> Iterable[Table]:
-    """One row a depth and rung that tickets were carried to: the ticket, random, its parts."""
+    """Build one row per depth and rung of transfer: the ticket, random, its components."""
     moved, found = record.transfer, record.aggregates.get("transfer")
     if moved is None or found is None or moved.reason:
         return
@@ -154,7 +154,7 @@ EXTRA = ("direct", *transfer_score.PARTS)
 
 
 def _worth(record: Record, found: Mapping[str, Any]) -> str:
-    """The transfer score, and what the parts of a carried ticket are."""
+    """Describe the transfer score, and the components of a transferred ticket."""
     points, digits = found["points"], decimals(record)
     above = estimate(points, digits, 1, signed=True, brackets=True)
     text = f"Transfer score: {above} points above erk, mean over depths and rungs."
@@ -168,7 +168,7 @@ def _worth(record: Record, found: Mapping[str, Any]) -> str:
 
 
 def identity(record: Record) -> Table:
-    """One row a rung: which weights, which values, and how many of them count."""
+    """Build one row per rung: which weights, which values, and how many of them count."""
     shown = _controls(record, aggregate.IDENTITY)
     yes_or_no = {True: "yes", False: "no", None: NA}
     unknown, tested = bool(matching_available(record)), len(record.seeds) >= intervals.MIN_SEEDS
@@ -213,7 +213,7 @@ def identity(record: Record) -> Table:
 
 
 def measures(record: Record) -> Iterable[Table]:
-    """One row for dense and for each rung: how well it fits, how far it went, what it takes."""
+    """Build one row for dense and each rung: training fit, distance moved, operations."""
     found = record.aggregates["measures"]
     known = [name for name in MEASURES if any(row[name] is not None for row in found)]
     if not known:
@@ -238,13 +238,13 @@ def measures(record: Record) -> Iterable[Table]:
 
 
 def _operations(count: float) -> str:
-    """In three digits, with a prefix: 532 k, 5.32 M."""
+    """Format in three digits, with a prefix: 532 k, 5.32 M."""
     size, prefix = next(((s, p) for s, p in PREFIXES if count >= s), (1.0, ""))
     return f"{count / size:.3g} {prefix}".rstrip()
 
 
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-# Heading of each measure, and how it is written.
+# Heading and format of each measure.
 MEASURES: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "train": ("train accuracy, %", lambda share: number(100 * share, 2)),
     "distance": ("learning distance", lambda value: f"{value:.3g}"),

@@ -14,13 +14,13 @@ from lthbench.report.table import Table
 from lthbench.report.tables import CONTROLS, _scored
 from lthbench.report.terms import title
 
-WIDTH = 100  # columns of a terminal that tables are made for
+WIDTH = 100  # columns of a terminal for which tables are laid out
 
 
 def terminal(record: Record, width: int = WIDTH) -> str:
-    """What `lthbench evaluate` prints; characters that every code page of a terminal has."""
+    """Return what `lthbench evaluate` prints, in characters that every terminal code page has."""
     good, dense, controls, cost = answers(record)
-    # One control more would not fit beside the others; its gap stands in the table of gaps.
+    # Another control would not fit beside the others; its gap is in the table of gaps.
     first, *others = _scored(record, [kind for kind in CONTROLS if kind != "reinit-signs"])
     lines = [title(record), ""]
     lines += [_line(answer, width) for answer in (good, dense, controls)]
@@ -34,7 +34,7 @@ def terminal(record: Record, width: int = WIDTH) -> str:
 TERMINAL = str.maketrans({"−": "-", "…": "...", "\u00a0": " ", "≈": "~"})
 
 
-WIDER = str.maketrans({"≥": ">=", "≤": "<="})  # replaced before lines are broken
+WIDER = str.maketrans({"≥": ">=", "≤": "<="})  # replaced before wrapping
 
 
 UNBREAKABLE = re.compile(r"(?<=\d) %")
@@ -43,7 +43,7 @@ UNBREAKABLE = re.compile(r"(?<=\d) %")
 HANG = 18
 
 
-PADDING = 2  # that tabulate adds to a column's head
+PADDING = 2  # added by tabulate to a column's head
 
 
 def _line(answer: Answer, width: int) -> str:
@@ -56,7 +56,7 @@ def _hung(name: str, text: str, width: int) -> str:
 
 
 def wrapped(text: str, width: int, first: str = "", others: str = "") -> str:
-    """Text on lines of a width; a number stays with its percent sign."""
+    """Wrap text to a width, keeping numbers with their percent signs."""
     return textwrap.fill(
         UNBREAKABLE.sub("\u00a0%", text),
         width,
@@ -67,7 +67,7 @@ def wrapped(text: str, width: int, first: str = "", others: str = "") -> str:
 
 
 def shortened(found: Sequence[Remark]) -> list[Remark]:
-    """Remarks with no more failures than a reader takes in."""
+    """Shorten remarks to a readable number of failures."""
     failed = [remark for remark in found if remark.name == "Failed"]
     kept = [remark for remark in found if remark.name != "Failed"] + failed[:LISTED]
     if len(failed) > LISTED:
@@ -77,7 +77,7 @@ def shortened(found: Sequence[Remark]) -> list[Remark]:
 
 
 def _text(table: Table, width: int) -> str:
-    """Caption, grid and note; a grid that is too wide goes on below, its first column repeated."""
+    """Format caption, grid and note; a wide grid continues below, repeating its first column."""
     rows = tuple(tuple(text.translate(WIDER) for text in row) for row in table.rows)
     table = replace(table, rows=rows, note=table.note.translate(WIDER))
     parts = [wrapped(table.caption, width)]
@@ -87,7 +87,7 @@ def _text(table: Table, width: int) -> str:
 
 
 def _fitting(table: Table, width: int) -> list[list[int]]:
-    """Which columns go side by side; each group starts with the first."""
+    """Return groups of columns to show side by side; each group starts with the first column."""
     widths = []
     for column, head in enumerate(table.head):
         heads = [len(line) + PADDING for line in stacked(head).split("\n")]
@@ -103,7 +103,7 @@ def _fitting(table: Table, width: int) -> list[list[int]]:
 
 
 def stacked(head: str) -> str:
-    """A column's head on the two lines that take least room."""
+    """Split a column's head into the two narrowest lines."""
     words = head.split(" ")
     if len(head) <= 8 or len(words) == 1:
         return head

@@ -1,4 +1,4 @@
-"""What a record is called in text: its set, its board, its controls."""
+"""The terms for a record in text: its set, its board, its controls."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHOWN = {"test": "test split", "held_out": "held-out part"}
 
 
 def listing(numbers: Sequence[int]) -> str:
-    """0 to 4, or 3, 7."""
+    """Format seeds as a range (0 to 4) or a list (3, 7)."""
     consecutive = list(numbers) == list(range(numbers[0], numbers[0] + len(numbers)))
     if consecutive and len(numbers) > 2:
         return f"{numbers[0]} to {numbers[-1]}"
@@ -34,22 +34,23 @@ def listing(numbers: Sequence[int]) -> str:
 
 
 def title(record: Record) -> str:
-    """The method and the task."""
+    """Return the method and the task."""
     version = f"version {record.task.version}"
     return f"{plain(record.method.name)} on {plain(record.task.name)} ({version})"
 
 
 def is_untrained(record: Record) -> bool:
-    """Whether its tickets are scored as they stand, before they are trained."""
+    """Return whether tickets are scored without training."""
     return "untrained" in record.aggregates
 
 
 def set_of(record: Record) -> str:
+    """Return the name of the set whose scores are shown."""
     return SHOWN[record.shown]
 
 
 def matching_available(record: Record) -> str:
-    """Why matching density cannot be told; empty where it can."""
+    """Return why a matching density is unavailable; "" if it is available."""
     if len(record.seeds) < intervals.MIN_SEEDS:
         return f"needs {intervals.MIN_SEEDS} seeds"
     dense = record.aggregates["dense"]

@@ -1,1 +1,1 @@
-"""Level 0: what is checked of records and bundles in seconds, without torch."""
+"""Level 0: the checks on records and bundles that take seconds and need no torch."""

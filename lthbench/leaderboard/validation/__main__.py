@@ -1,4 +1,4 @@
-"""A process that looks at a share of the files."""
+"""A worker process that checks a share of the files."""
 
 from lthbench.leaderboard.validation.parallel import work
 

@@ -1,4 +1,4 @@
-"""The rules of a bundle that go beyond its form: its records' rules, and what the answers say."""
+"""Rules of a bundle beyond its form: the rules of its records, and agreement with the answers."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from lthbench.records.schema import Carried, Cell, Record, Run
 
 
 def check(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A bundle's tasks, and what could not be checked of them.
+    """Return a bundle's tasks, and what could not be checked about them.
 
     Raises:
-        RecordError: naming the member and the rule.
+        RecordError: If a rule is broken; names the member and the rule.
     """
     bundle = archive.read(path)
     remarks: list[str] = []
@@ -45,7 +45,7 @@ def check(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _source(bundle: Bundle) -> Declared:
-    """What the source says of its method, which is read and not run."""
+    """Return the method's declaration, read from the source without running it."""
     place = f"{shown(str(bundle.path), 200)}: member {archive.SOURCE}"
     source = archive.source(bundle)
     try:
@@ -57,7 +57,7 @@ def _source(bundle: Bundle) -> Declared:
 
 
 def _complete(bundle: Bundle, record: Record, reference: Reference | None) -> None:
-    """Every run that was scored has its answers; those of the reference have none."""
+    """Check that every scored run has its answers, and the reference's own runs have none."""
     answers = archive.answers(bundle, record.task.name)
     frozen = {place_of(cell) for cell in reference.cells} if reference else set()
     for name, run in _scored(record):
@@ -66,7 +66,7 @@ def _complete(bundle: Bundle, record: Record, reference: Reference | None) -> No
 
 
 def _agree(bundle: Bundle, record: Record, task: Task) -> None:
-    """The answers to the test split are right as often as the record says."""
+    """Check that the answers on the test split are correct as often as the record says."""
     answers = archive.answers(bundle, record.task.name)
     labels = {seed: test_split.test_examples(task, seed).y for seed in record.seeds}
     for name, run in _scored(record):
@@ -85,7 +85,7 @@ def _scored(record: Record) -> Iterator[tuple[str, Run]]:
 
 
 def _is_frozen(run: Run, frozen: Collection[Place]) -> bool:
-    """Whether a run may be the reference's own, that no evaluation trains again."""
+    """Return whether a run may be the reference's own, which no evaluation retrains."""
     if isinstance(run, Cell):
         return place_of(run) in frozen
     return isinstance(run, Carried) and run.kind == "erk"

@@ -1,4 +1,4 @@
-"""The rules of one run: its counts, its curves, where it starts, and what stands beside it."""
+"""The rules of one run: its counts, its curves, its start, and the related runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lthbench.protocol.task import Task, matching
 from lthbench.records.aggregate import REINITS, UNTRAINED
 from lthbench.records.schema import Cell, Record, Run
 
-LAST_COUNTS = 5  # of the held-out curve of controls
+LAST_COUNTS = 5  # of controls' held-out curves
 ATTEMPTS = 3
 TENSOR = re.compile(r"[A-Za-z0-9_.]{1,120}")
 Place = tuple[str, float, int, int]  # kind, density, seed, schedule
@@ -19,7 +19,7 @@ Cells = Mapping[Place, Cell]
 
 
 def check_run(run: Run, task: Task, record: Record) -> None:
-    """Status, counts and curves of one run, at whatever depth."""
+    """Check status, counts and curves of one run, at any depth."""
     kind: str = run.kind  # type: ignore[attr-defined]
     if (run.status == "ok") == bool(run.reason):
         raise RecordError(f"is {run.status}, reason {shown(run.reason)!r}")
@@ -51,7 +51,7 @@ def check_run(run: Run, task: Task, record: Record) -> None:
 
 
 def _check_draws(run: Run) -> None:
-    """A control is drawn again only after draws that diverged, and those stand beside it."""
+    """Check that a control is redrawn only after diverged draws, which are stored with it."""
     if len(run.failed_draws) != run.attempt:
         raise RecordError(
             f"attempt {run.attempt} after {len(run.failed_draws)} failed draws; it must hold "
@@ -63,7 +63,7 @@ def _check_draws(run: Run) -> None:
 
 
 def _check_measures(run: Run, kind: str, task: Task, record: Record) -> None:
-    """What is told of a run beside its counts: all of it or nothing, and no more than it did."""
+    """Check that the other measures of a run are complete or absent, and match what it did."""
     forward, whole = run.flops_inference, run.flops_training
     told = [value is not None for value in (forward, whole)]
     if len(set(told)) > 1 or (run.status == "missing" and any(told)):
@@ -86,9 +86,9 @@ def _check_measures(run: Run, kind: str, task: Task, record: Record) -> None:
 
 
 def _lengths(run: Run, kind: str, task: Task, record: Record) -> dict[str, int]:
-    """How many counts of each set a record keeps (`score` says what)."""
+    """Return how many counts of each set a record keeps (defined by `score`)."""
     parts, arithmetic = record.sizes[str(run.seed)], task.score.kind != "accuracy"
-    if run.flops_inference is None and not arithmetic:  # it was not counted, before
+    if run.flops_inference is None and not arithmetic:  # it was not counted then
         parts = {part: size for part, size in parts.items() if part != "train"}
     if run.schedule > 1:
         return dict.fromkeys(parts, 1)
@@ -106,7 +106,7 @@ def _lengths(run: Run, kind: str, task: Task, record: Record) -> dict[str, int]:
 
 
 def check_origin(cell: Cell, task: Task) -> None:
-    """Where training may begin, by origin."""
+    """Check where training may start, by origin."""
     own = cell.kind in ("dense", "random", "erk", "untrained_random") or cell.status == "missing"
     if own and (cell.origin, cell.start) != ("init", 0):
         raise RecordError(f"starts from {cell.origin} at step {cell.start}, not theta_0")
@@ -120,7 +120,7 @@ def check_origin(cell: Cell, task: Task) -> None:
 
 
 class Layers:
-    """The kept counts of tensors, that must fit one network."""
+    """The kept counts of tensors, which must fit one network."""
 
     def __init__(self, task: Task) -> None:
         self.task = task
@@ -129,7 +129,7 @@ class Layers:
         self.most: dict[str, int] = {}
 
     def check(self, cell: Cell) -> None:
-        """One cell's; only tickets tell of them."""
+        """Check one cell's counts; only tickets have them."""
         own = cell.kind in ("ticket", "untrained") and cell.schedule == 1
         if not own or cell.status == "missing":
             if cell.layers or cell.effective is not None or cell.effective_nodes is not None:
@@ -160,7 +160,7 @@ class Layers:
             raise RecordError(f"{shown(min(strange))!r} is no prunable tensor")
 
     def check_shuffle(self, cell: Cell, ticket: Cell) -> None:
-        """Which tensors are their own shuffle: those that are full or empty."""
+        """Check which tensors are their own shuffle: those that are full or empty."""
         own = set(cell.own_shuffle)
         if list(cell.own_shuffle) != sorted(own) or not own <= ticket.layers.keys():
             raise RecordError("own_shuffle names no tensors of the ticket, in order")
@@ -183,7 +183,7 @@ class Layers:
 
 
 def beside_its_ticket(cell: Cell, cells: Cells, layers: Layers) -> None:
-    """What a control, or a run of another schedule, shares with the run that it stands beside."""
+    """Check what a control, or a run of another schedule, shares with its ticket or dense run."""
     if cell.own_shuffle and cell.kind != "shuffled":
         raise RecordError("own_shuffle is told of shuffled controls alone")
     if cell.kind in ("dense", "random", "erk", "untrained_random"):

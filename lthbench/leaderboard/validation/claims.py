@@ -1,4 +1,4 @@
-"""What a record claims of itself, its task and its reference, put beside what is shipped."""
+"""What a record claims about itself, its task and its reference, against the shipped files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST = 1e9  # seconds
 
 @dataclass(frozen=True)
 class Known:
-    """What is shipped of a task, beside which a record is put."""
+    """The shipped files of a task, against which a record is compared."""
 
     task: Task
     reference: Reference
@@ -29,10 +29,10 @@ class Known:
 
 
 def check(record: Record) -> Known:
-    """What a record says outside of its cells; quick, whatever the record holds.
+    """Check what a record says outside of its cells; fast for any record.
 
     Raises:
-        RecordError: naming the place, the value and the rule.
+        RecordError: If a rule is broken; names the place, the value and the rule.
     """
     known = known_of(record.task.name)
     _is_final(record)
@@ -46,7 +46,7 @@ def check(record: Record) -> Known:
 
 
 def known_of(name: str) -> Known:
-    """What is shipped of a task; RecordError if that is not enough for any record of it."""
+    """Return the shipped files of a task; RecordError if they do not suffice for any record."""
     if name not in task_names():
         raise RecordError(f"task {shown(name)!r}: no task of that name is shipped; {NEXT}")
     files = (shipped("tasks") / f"{name}.toml", shipped("leaderboard") / f"reference/{name}.json")
@@ -56,7 +56,7 @@ def known_of(name: str) -> Known:
 
 @lru_cache(maxsize=64)
 def _loaded(name: str, stamps: tuple[tuple[str, int, int], ...]) -> Known:
-    """The task and its reference, read again when their files change."""
+    """Load the task and its reference, again whenever their files change."""
     task = load_task(name)
     reference = load_reference(task)
     if reference is None:
@@ -83,7 +83,7 @@ def _is_final(record: Record) -> None:
 
 
 def check_controls(task: str, controls: str) -> None:
-    """As many as a ranked suite asks for on this task, or all; RecordError for fewer."""
+    """Check that controls are those a ranked suite requires for this task, or all of them."""
     suites = [load_suite(name) for name in suite_names()]
     asked = {suite.controls for suite in suites if suite.ranked and task in suite.tasks}
     if controls not in (allowed := {"all", *asked}):
@@ -121,7 +121,7 @@ def _is_of_the_task(record: Record, known: Known) -> None:
 
 def _is_of_the_reference(record: Record, known: Known) -> None:
     reference, task = known.reference, known.task
-    # By their texts: -0 is another number than 0 here.
+    # Compared as text, since -0 and 0 must differ here.
     if record.reference is None or repr(record.reference) != repr(known.frozen):
         raise RecordError(
             f"reference: not the frozen reference of {task.name}; "
@@ -137,7 +137,7 @@ def _is_of_the_reference(record: Record, known: Known) -> None:
             alike = next(iter(reference.sizes))
         wanted = reference.sizes.get(alike)
         whole = task.data.modulus**2
-        # References from before the training part was counted in every task do not tell its size.
+        # References older than the universal count of the training part lack its size.
         if "train" not in parts:
             found = {part: size for part, size in found.items() if part != "train"}
         fits = found == wanted if wanted else found.keys() == parts
@@ -146,7 +146,7 @@ def _is_of_the_reference(record: Record, known: Known) -> None:
 
 
 def _texts(record: Record) -> None:
-    """No text of the record may pretend to be another line, another direction, or a page's code."""
+    """Check that no text imitates another line, another direction, or a page's code."""
     check_table("environment", record.environment)
     check_table("times", record.times)
     for seed, told in (record.environments or {}).items():

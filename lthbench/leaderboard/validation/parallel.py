@@ -1,6 +1,6 @@
-"""Looks at many files in several processes: each is a Python of its own that reads a list of paths.
+"""Parallel checks of many files: each process is a separate Python that reads a list of paths.
 
-Plain subprocesses, for nothing but paths and findings passes between them, and they work from any
+Plain subprocesses suffice, since only paths and findings are exchanged, and they work from any
 script or notebook.
 """
 
@@ -20,15 +20,17 @@ from lthbench.leaderboard.validation.validate import Finding
 
 What = Literal["rules", "aggregates"]
 
-ALONE = 24  # files that are looked at sooner than another process has begun
+ALONE = 24  # files that are checked faster than another process starts
 PROCESSES = 8
 
 
 def findings(files: Sequence[Path], what: What = "rules") -> list[Finding]:
-    """What is found of each file, in their order.
+    """Return the finding for each file, in order.
 
     Args:
-        what: "rules", all of level 0; "aggregates", of a record that is read, no rule but these.
+        files: The files to check.
+        what: "rules" for all of level 0; "aggregates" for only reading a record and checking its
+            aggregates.
     """
     shares = min(_cores(), PROCESSES, -(-len(files) // ALONE))
     if shares <= 1:
@@ -42,7 +44,7 @@ def _here(files: Sequence[Path], what: What) -> list[Finding]:
 
 
 def _gathered(chunks: Sequence[Sequence[Path]], what: What) -> list[Finding]:
-    """The first share in this process while others look at theirs."""
+    """Check the first share in this process while other processes check theirs."""
     workers = [_started(chunk, what) for chunk in chunks[1:]]
     try:
         found = [_here(chunks[0], what)]
@@ -60,11 +62,11 @@ def _gathered(chunks: Sequence[Sequence[Path]], what: What) -> list[Finding]:
 
 
 def _started(chunk: Sequence[Path], what: What) -> subprocess.Popen[bytes]:
-    # -P: what lies in the working folder, which may be a submission's, is never imported.
+    # -P: never import from the working folder, which may be a submission's.
     command = [sys.executable, "-P", "-m", "lthbench.leaderboard.validation.validate", what]
     worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert worker.stdin
-    with suppress(OSError):  # one that could not begin is heard to say nothing
+    with suppress(OSError):  # a worker that could not start returns nothing
         worker.stdin.write(json.dumps([os.fsencode(p).hex() for p in chunk]).encode())
         worker.stdin.close()
     worker.stdin = None
@@ -72,14 +74,14 @@ def _started(chunk: Sequence[Path], what: What) -> subprocess.Popen[bytes]:
 
 
 def _heard(worker: subprocess.Popen[bytes]) -> list[Finding]:
-    """What a worker found; nothing if it could not work, so that this process does it again."""
+    """Return a worker's findings; empty if it failed, so that this process repeats its share."""
     assert worker.stdout
     output = worker.stdout.read()
     return [] if worker.wait() else [Finding(**row) for row in json.loads(output)]
 
 
 def work() -> None:
-    """What a worker does: paths from its input, findings to its output."""
+    """Run a worker: read paths from standard input, write findings to standard output."""
     files = [Path(os.fsdecode(bytes.fromhex(name))) for name in json.loads(sys.stdin.buffer.read())]
     what: What = "rules" if sys.argv[1] == "rules" else "aggregates"
     rows = [vars(finding) for finding in _here(files, what)]
@@ -87,5 +89,5 @@ def work() -> None:
 
 
 def _cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores available to this process."""
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

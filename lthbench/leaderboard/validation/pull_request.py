@@ -1,7 +1,7 @@
-"""What a branch changes: a pull request to the leaderboard adds records, and nothing else.
+"""The changes on a branch: a pull request to the leaderboard adds records, and nothing else.
 
-Read from the commits alone. What lies in the working tree, changed and not committed or of other
-bytes than the commit's, is no part of a branch.
+Only commits are read. Uncommitted changes in the working tree, or bytes that differ from the
+commit's, are not part of a branch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lthbench.records.schema import SIZE_LIMIT
 RECORD = re.compile(
     r"leaderboard/records/[a-z0-9][a-z0-9-]{0,60}/[A-Za-z0-9][A-Za-z0-9_.-]{0,60}--[0-9a-f]{8}\.json"
 )
-# What each place holds, for the one line that says why it may not be touched.
+# The content of each place, for the one-line reason why it must not be changed.
 PLACES = (
     ("leaderboard/records/", "a record that was once accepted stays as it is"),
     ("leaderboard/ledger.jsonl", "only `lthbench leaderboard accept` writes the ledger, on main"),
@@ -28,14 +28,14 @@ PLACES = (
 )
 KINDS = {"A": "added", "M": "changed", "D": "deleted", "T": "made into another kind of file"}
 ORDINARY = ("100644",)
-# As the objects are: neither configuration nor .gitmodules may hide a row.
+# Raw objects: neither configuration nor .gitmodules may hide a row.
 ROWS = ("--raw", "-r", "-z", "--no-abbrev", "--no-renames", "--no-ext-diff")
 HIDDEN = ("--ignore-submodules=none", "--no-relative")
 
 
 @dataclass(frozen=True)
 class Added:
-    """A record that was added: its path in the repository, and the object that it is."""
+    """An added record: its path in the repository, and its git object."""
 
     path: str
     blob: str
@@ -43,10 +43,10 @@ class Added:
 
 @dataclass(frozen=True)
 class Change:
-    """The records that were added, and every other change with why it is refused.
+    """The added records, and every other change with the reason for its rejection.
 
     Attributes:
-        top: the repository's folder.
+        top: The repository's folder.
     """
 
     top: Path
@@ -55,14 +55,14 @@ class Change:
 
 
 def since(revision: str, place: Path) -> Change:
-    """What HEAD changes since it left a revision, in the repository that holds `place`.
+    """Return what HEAD has changed since it branched from a revision, in `place`'s repository.
 
     Raises:
-        UsageError: for a folder in no repository, or a revision that it does not know.
-        ResourceError: where there is no git.
+        UsageError: If the folder is in no repository, or the revision is unknown to it.
+        ResourceError: If git is missing.
     """
     folder = place if place.is_dir() else place.absolute().parent
-    git.run(folder, "--version")  # its absence is told as such
+    git.run(folder, "--version")  # its absence is reported as such
     top = Path(os.fsdecode(_git(folder, "rev-parse", "--show-toplevel").removesuffix(b"\n")))
     left, head = _commit(top, revision), _commit(top, "HEAD")
     base = _git(top, "merge-base", left, head).decode().strip()
@@ -76,11 +76,11 @@ def since(revision: str, place: Path) -> Change:
 
 
 def write(change: Change, folder: Path) -> tuple[Path, ...]:
-    """Write the records that were added, as they were committed, below a folder.
+    """Write the added records, as they were committed, below a folder.
 
     Returns:
-        Their files, in the order of `change.added`; of one that is too large to be a record
-        as much as shows that.
+        Their files, in the order of `change.added`; a file too large for a record is truncated just
+        beyond the limit.
     """
     files = []
     for record in change.added:
@@ -101,7 +101,7 @@ def _commit(top: Path, revision: str) -> str:
 
 
 def _rows(raw: bytes) -> list[tuple[str, str, str, str]]:
-    """New mode, new object, kind of change and path of every row of `git diff-tree --raw -z`."""
+    """Return new mode, new object, status and path of each row of `git diff-tree --raw -z`."""
     fields = os.fsdecode(raw).split("\0")
     heads, paths = fields[0:-1:2], fields[1::2]
     rows = []
@@ -112,7 +112,7 @@ def _rows(raw: bytes) -> list[tuple[str, str, str, str]]:
 
 
 def _why_not(mode: str, kind: str, path: str) -> str | None:
-    """Why a change is refused; None for a record that is added."""
+    """Return why a change is rejected; None for an added record."""
     done = KINDS.get(kind, "changed")
     if kind == "A" and RECORD.fullmatch(path):
         return None if mode in ORDINARY else "added, but not as an ordinary file"

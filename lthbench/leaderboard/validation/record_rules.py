@@ -1,8 +1,8 @@
-"""What a record must be to stand on the leaderboard: the rules that need nothing but the record.
+"""Requirements on a record for the leaderboard: the rules that need only the record.
 
-Its task and its reference are the shipped ones, every cell that `score` would have planned is
-there, and what follows from something else follows from it: kept counts, curves' lengths, start
-weights that several cells share, masks that must differ. No torch.
+Its task and reference are the shipped ones, every cell planned by `score` exists, and derived
+values are consistent: kept counts, curve lengths, starting weights shared by several cells, masks
+that must differ. No torch.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from lthbench.records.reference import Reference
 from lthbench.records.schema import Cell, Record
 
 COMPRESSED = (2, 4, 8)
-ROUNDED = 1.001  # figures of a machine have four digits
+ROUNDED = 1.001  # machine figures have four digits
 
 
 def rules(record: Record) -> None:
-    """Every rule of level 0 that a record can break by itself.
+    """Check every rule of level 0 that a record can break by itself.
 
     Raises:
-        RecordError: naming the place, the value and the rule.
+        RecordError: If a rule is broken; names the place, the value and the rule.
     """
     body(record, claims.check(record))
 
 
 def body(record: Record, known: Known) -> None:
-    """What a record holds: searches, cells, transfer.
+    """Check the content of a record: searches, cells, transfer.
 
     Raises:
-        RecordError: naming the place, the value and the rule.
+        RecordError: If a rule is broken; names the place, the value and the rule.
     """
     _searches(record, known.task)
     cells: Cells = {place_of(cell): cell for cell in record.cells}
@@ -65,12 +65,12 @@ def body(record: Record, known: Known) -> None:
 
 
 def place_of(cell: Cell) -> Place:
-    """Where a cell stands in its record."""
+    """Return a cell's key in its record."""
     return cell.kind, cell.density, cell.seed, cell.schedule
 
 
 def told(cell: Cell) -> str:
-    """A cell's place, for messages."""
+    """Describe a cell's place, for messages."""
     compressed = f" in 1/{cell.schedule} of the steps" if cell.schedule > 1 else ""
     return f"{cell.kind} at density {cell.density:.4g}, seed {cell.seed}{compressed}"
 
@@ -95,7 +95,7 @@ def _searches(record: Record, task: Task) -> None:
 
 
 def _complete(record: Record, task: Task, cells: Cells) -> None:
-    """Every cell is there that `score` plans, in its order, and no other."""
+    """Check that exactly the cells planned by `score` exist, in its order."""
     wanted = set(_wanted(record, task, cells))
     if lacking := sorted(wanted - cells.keys()):
         kind, density, seed, schedule = lacking[0]
@@ -114,7 +114,7 @@ def _wanted(record: Record, task: Task, cells: Cells) -> Iterator[Place]:
     untrained = any(cell.kind == "untrained" for cell in record.cells)
     rung = task.score.compressed_density
     rungs = controlled(record.task.ladder, record.controls)
-    # Records from before operations were counted have no control of the signs either.
+    # Records older than the operation counts have no control of the signs either.
     measured = any(c.flops_inference is not None for c in record.cells if c.kind == "ticket")
     for seed in record.seeds:
         yield "dense", 1.0, seed, 1
@@ -138,8 +138,11 @@ def _wanted(record: Record, task: Task, cells: Cells) -> Iterator[Place]:
 
 
 def _arrivals(record: Record) -> None:
-    """Tickets with weights of their own tell what they are before their training, in order, and
-    are references where that is a trained network already."""
+    """Check the arrivals of tickets with weights of their own.
+
+    They are listed in order, with their state before training, and such a ticket is a reference if
+    it is already a trained network.
+    """
     untrained = any(cell.kind == "untrained" for cell in record.cells)
     wanted = {
         (cell.seed, cell.density): cell
@@ -172,7 +175,7 @@ def _arrivals(record: Record) -> None:
 
 
 def _starts(record: Record, cells: Cells) -> None:
-    """One seed's theta_0 and theta_k, whoever starts there; no two of them are alike."""
+    """Check that all cells of a seed share theta_0 and theta_k, and that no two are equal."""
     seen: dict[str, tuple[int, int]] = {}  # weights to seed and step
     known: dict[tuple[int, int], str] = {}
     for cell in record.cells:
@@ -198,7 +201,7 @@ def _starts(record: Record, cells: Cells) -> None:
 
 
 def _random(record: Record) -> None:
-    """Random masks are drawn anew for every cell, and are no ticket's."""
+    """Check that random masks differ in every cell, and from every ticket's."""
     drawn: dict[str, str] = {}
     for cell in record.cells:
         if cell.kind in ("random", "erk", "untrained_random") and cell.masks is not None:
@@ -208,7 +211,7 @@ def _random(record: Record) -> None:
 
 
 def _sketches(cells: Cells) -> None:
-    """Tickets have sketches all or none, and equal ones where their masks are equal."""
+    """Check that all tickets or none have sketches, equal for equal masks."""
     known: dict[str, str | None] = {}
     tickets = [c for c in cells.values() if c.kind == "ticket" and c.schedule == 1 and c.masks]
     some = any(cell.sketch for cell in tickets)
@@ -220,7 +223,7 @@ def _sketches(cells: Cells) -> None:
 
 
 def _shared(record: Record, reference: Reference) -> None:
-    """With published seeds, runs that all methods share are the reference's own."""
+    """Check that, for published seeds, runs shared by all methods are the reference's own."""
     frozen = {place_of(cell): cell for cell in reference.cells}
     for cell in record.cells:
         if frozen.get(place_of(cell), cell) != cell:

@@ -17,13 +17,13 @@ Place = tuple[str, int, float, int]  # kind, depth, density, seed
 
 
 def check(record: Record, known: Known, tickets: Cells) -> None:
-    """The cells at other depths; `tickets` are the record's own cells, by place.
+    """Check the cells at other depths; `tickets` are the record's own cells, by place.
 
     Raises:
-        RecordError: naming the place, the value and the rule.
+        RecordError: If a rule is broken; names the place, the value and the rule.
     """
     moved, task = record.transfer, known.task
-    if moved is None:  # a score that is not there; every page says so
+    if moved is None:  # an unavailable score; every page says so
         return
     _is_of_the_task(moved, known)
     untrained = any(cell.kind == "untrained" for cell in record.cells)
@@ -42,7 +42,7 @@ def check(record: Record, known: Known, tickets: Cells) -> None:
 
 
 def told(cell: Carried) -> str:
-    """A cell's place, for messages."""
+    """Describe a cell's place, for messages."""
     return f"{cell.kind} at depth {cell.depth}, density {cell.density:.4g}, seed {cell.seed}"
 
 
@@ -130,7 +130,7 @@ def _run(
 
 
 def _frozen(moved: TransferEntry, known: Known) -> None:
-    """Random tickets at the targets are the reference's own, as dense runs are."""
+    """Check that random tickets at the targets, like dense runs, are the reference's own."""
     frozen = known.reference.transfer
     if frozen is None:
         return

@@ -1,6 +1,6 @@
-"""Level 0: what is checked of records and bundles in seconds, without torch.
+"""Level 0: the checks on records and bundles that take seconds and need no torch.
 
-Nothing of a submission is run. This is what `lthbench validate` does, and the leaderboard's own CI.
+Nothing from a submission is run. Used by `lthbench validate` and by the leaderboard's own CI.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one file.
+    """The finding for one file.
 
     Attributes:
-        path: as it may be shown, on one line.
-        task: of a record; of a bundle all of its tasks.
-        what: which rule it breaks, or what could not be looked at where it breaks none.
+        path: In printable form, on one line.
+        task: Of a record; all tasks of a bundle.
+        what: The rule it breaks; if none, what could not be checked.
     """
 
     path: str
@@ -62,17 +62,17 @@ class Validated:
     findings: tuple[Finding, ...]
 
     def text(self) -> str:
-        """One line a finding, and one that counts them; where some are refused `demand` does."""
+        """Return one line per finding and a count, which `demand` gives if some are rejected."""
         lines = [f"{'ok     ' if f.ok else 'REFUSED'}  {f.path}: {f.what}" for f in self.findings]
         return "\n".join(lines if self._refused() else [*lines, self._counted()])
 
     def json(self) -> str:
-        """The same for programs."""
+        """Return the same as JSON."""
         table = {"ok": self._refused() == 0, "findings": [asdict(f) for f in self.findings]}
         return json.dumps(table, sort_keys=True)
 
     def demand(self) -> None:
-        """Raises CheckFailed unless every finding is ok."""
+        """Raise CheckFailed unless every finding is ok."""
         if self._refused():
             raise CheckFailed(self._counted())
 
@@ -87,15 +87,16 @@ class Validated:
 
 
 def validate(paths: Sequence[Path], since: str | None = None) -> Validated:
-    """Check record files, bundles, and folders of records; files are looked at in parallel.
+    """Check record files, bundles, and folders of records, in parallel.
 
     Args:
-        since: a revision of the repository that the first path lies in: HEAD may add records since
-            then, and nothing else; those, as they were committed, are what is checked of a folder.
+        paths: Files and folders to check.
+        since: A revision of the first path's repository. HEAD may only have added records since,
+            and of a folder only those are checked, as committed.
 
     Raises:
-        UsageError: for a path that is not there, an evaluation's folder, or a revision that is
-            none.
+        UsageError: If a path does not exist or is an evaluation's folder, or the revision is
+            invalid.
     """
     from lthbench.leaderboard.validation import parallel
 
@@ -109,9 +110,9 @@ def validate(paths: Sequence[Path], since: str | None = None) -> Validated:
 
 
 def _committed(revision: str, place: Path) -> tuple[dict[Path, Finding], tuple[Finding, ...]]:
-    """What is found of each record that HEAD adds, as it was committed; and what else it changes.
+    """Return the finding for each record that HEAD adds, as committed, and HEAD's other changes.
 
-    The working tree, which may hold other bytes under the same names, is not looked at.
+    The working tree, which may hold other bytes under the same names, is ignored.
     """
     from lthbench.leaderboard.validation import parallel, pull_request
 
@@ -131,7 +132,7 @@ def _absolute(path: Path) -> Path:
 
 
 def check_file(path: Path) -> Finding:
-    """One record or bundle."""
+    """Check one record or bundle."""
     place = shown(str(path), 300)
     try:
         if path.suffix == ".zip":
@@ -144,7 +145,7 @@ def check_file(path: Path) -> Finding:
 
 
 def read_file(path: Path) -> Finding:
-    """A record that is only read, its aggregates computed again."""
+    """Read a record and recompute its aggregates, without other checks."""
     try:
         return Finding(str(path), read_record(path).task.name, True, "read")
     except LthbenchError as error:
@@ -152,10 +153,10 @@ def read_file(path: Path) -> Finding:
 
 
 def check_record(path: Path) -> Record:
-    """A record's file by every rule of level 0.
+    """Check a record's file by every rule of level 0.
 
     Raises:
-        RecordError: naming the file, the place in it and the rule.
+        RecordError: If a rule is broken; names the file, the place in it and the rule.
     """
     if path.is_symlink():
         raise RecordError(f"{path}: a symbolic link; a record is a file of its own")
@@ -177,10 +178,10 @@ def check_record(path: Path) -> Record:
 
 
 def check_place(path: Path, record: Record, raw: str) -> None:
-    """That a record's file has the name that follows from it; `raw` is the file's digest.
+    """Check that a record's file has the name that follows from it; `raw` is the file's digest.
 
     Raises:
-        RecordError: naming the name that it must have.
+        RecordError: If the name differs; gives the required name.
     """
     name = f"{record.method.name}--{raw[:8]}.json"
     folder = path.absolute().parent.name
@@ -192,13 +193,13 @@ def check_place(path: Path, record: Record, raw: str) -> None:
 
 
 def check_bundle(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A bundle by every rule of level 0: its form, its records, tickets and answers.
+    """Check a bundle by every rule of level 0: its form, its records, tickets and answers.
 
     Returns:
         Its tasks, and what could not be checked here.
 
     Raises:
-        RecordError: naming the member and the rule.
+        RecordError: If a rule is broken; names the member and the rule.
     """
     from lthbench.leaderboard.validation.bundle_rules import check
 
@@ -218,7 +219,7 @@ def _check_canonical(record: Record, data: bytes) -> None:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """The records and bundles that a path is or holds: `*.json`, `*/*.json`, `*.zip`."""
+    """Yield the records and bundles that a path is or holds: `*.json`, `*/*.json`, `*.zip`."""
     if not path.is_dir():
         if not path.is_symlink() and not path.exists():
             raise UsageError(f"{shown(str(path), 200)}: no such file or folder")
@@ -229,7 +230,7 @@ def _files(path: Path) -> Iterator[Path]:
             f"{shown(str(path), 200)}: an evaluation's folder; `lthbench submit "
             f"{shown(shlex.quote(str(path)), 200)}` makes the record that the leaderboard takes"
         )
-    records = path / "records"  # of a whole leaderboard's folder, which holds references too
+    records = path / "records"  # in a complete leaderboard folder, which holds references too
     folder = records if records.is_dir() else path
     found = sorted((*folder.glob("*.json"), *folder.glob("*/*.json"), *folder.glob("*.zip")))
     if not found and folder == path:

@@ -1,1 +1,1 @@
-"""Levels 1 to 3: artefacts, cells trained again, searches run again."""
+"""Levels 1 to 3: artefacts, retrained cells, repeated searches."""

@@ -1,6 +1,7 @@
-"""Level 1: what the tickets of a bundle are, against what its record says. No training.
+"""Level 1: the tickets of a bundle against its record, without training.
 
-The record's schema, digests and counts were checked before (level 0, `leaderboard.validation`).
+The record's schema, digests and counts have already been checked (level 0,
+`leaderboard.validation`).
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from lthbench.training.executors import local
 Place = tuple[str, float, int, int]  # kind, density, seed, schedule
 Cells = Mapping[Place, Cell]
 CLOSE = 1e-3  # of two correlations of the same weights
-TOLD = 3  # problems of one kind that are told
+TOLD = 3  # maximum problems of one kind that are reported
 
 
 def check(
@@ -45,11 +46,14 @@ def check(
     accepted: Sequence[Entry],
     near: Callable[[Entry], Path | None],
 ) -> list[Finding]:
-    """Every finding of level 1 on one task.
+    """Return every finding of level 1 on one task.
 
     Args:
-        accepted: the board's entries of this task, without this one.
-        near: an entry's bundle where it lies on this machine.
+        bundle: The bundle.
+        task: The task.
+        record: The bundle's record of the task.
+        accepted: The board's entries of this task, except this one.
+        near: Returns an entry's bundle if it is on this machine.
     """
     cells: Cells = {(c.kind, c.density, c.seed, c.schedule): c for c in record.cells}
     try:
@@ -88,7 +92,7 @@ def _at(cell: Drawn) -> str:
 
 
 def _masks(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]) -> Iterator[str]:
-    """A ticket follows the rules of its task, and its cells say what it keeps."""
+    """Yield tickets that break the rules of their task, or disagree with their cells."""
     shapes = families.shapes(task.network, task.network.depth)
     limit = task.search.rewind_limit
     ladders = {True: task.ladder.trained, False: task.ladder.untrained}
@@ -125,12 +129,12 @@ def _masks(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]) 
 
 
 def _is_of(place: Place, seed: int, density: float) -> bool:
-    """Whether a cell has a ticket's own masks."""
+    """Return whether a cell has exactly a ticket's masks."""
     return place[0] in ("ticket", "untrained", *REINITS) and place[1:3] == (density, seed)
 
 
 def _starts(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]) -> Iterator[str]:
-    """Weights that follow from the seed have the digest that the cells name."""
+    """Yield weights that follow from the seed but differ from the digest in the cells."""
     thetas: dict[int, str] = {}
     for (kind, density, seed, schedule), cell in cells.items():
         one = tickets.get((seed, density))
@@ -160,7 +164,7 @@ def _starts_told(tickets: Mapping[tuple[int, float], Held], own: Sequence[Held])
 
 
 def _nesting(tickets: Mapping[tuple[int, float], Held]) -> str:
-    """Whether each rung lies within the one before; no rule asks for it."""
+    """Say whether each rung is nested in the previous one, which no rule requires."""
     by_seed: dict[int, list[Held]] = {}
     for one in tickets.values():
         by_seed.setdefault(one.seed, []).append(one)
@@ -174,7 +178,7 @@ def _nesting(tickets: Mapping[tuple[int, float], Held]) -> str:
 def _controls(
     task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]
 ) -> tuple[list[str], str]:
-    """Controls drawn again, from the ticket's masks, the seed and the attempt; failed draws too."""
+    """Redraw controls from the ticket's masks, the seed and the attempt, failed draws included."""
     problems, count, late = [], 0, 0
     for cell in (draw for last in cells.values() for draw in drawn(last)):
         kind, density, seed = cell.kind, cell.density, cell.seed
@@ -190,7 +194,7 @@ def _controls(
                 problems.append(f"{_at(cell)}: draw {cell.attempt} starts elsewhere than its last")
             continue
         start = one.start and reinit_start(task, kind, one, one.start, cell.attempt)
-        # A free ticket's reinit has its magnitudes, of which a bundle holds the kept ones alone.
+        # A free ticket's reinit has its magnitudes, of which a bundle stores only the kept ones.
         if start is None or (one.origin == "free" and kind == "reinit"):
             late += 1
         elif cell.weights != start.digest:
@@ -204,7 +208,7 @@ def _controls(
 def _arrivals(
     task: Task, record: Record, cells: Cells, tickets: Mapping[tuple[int, float], Held]
 ) -> Iterator[Finding]:
-    """What tickets with weights of their own are before their training: the weights are here."""
+    """Check the arrivals of tickets with their own weights, which are available here."""
     own = {
         place: (one.start, one.masks)
         for place, one in tickets.items()
@@ -225,7 +229,7 @@ def _arrivals(
     for (seed, density), count in right.items():
         claim, where = claims[seed, density], _at(cells["ticket", density, seed, 1])
         size, alike = record.sizes[str(seed)]["held_out"], likeness[seed, density]
-        # Another machine's last bits turn an answer here and there.
+        # Rounding on another machine can change an occasional answer.
         if abs(count - claim.right) > max(1, size // 100):
             problems.append(f"{where}: {claim.right} right before training; found {count}")
         one, other = claim.alike, alike
@@ -246,10 +250,11 @@ def _others(
     accepted: Sequence[Entry],
     near: Callable[[Entry], Path | None],
 ) -> Iterator[Finding]:
-    """Whether the tickets are another entry's, by the masks themselves.
+    """Check whether the tickets are another entry's, comparing the masks themselves.
 
-    All of them refuse; so do masks that are near another's where sketches that are not there, or
-    that a few weights were moved to change, keep that from the board. Else it is told.
+    Copies of all tickets are rejected. So are masks close to another's if missing sketches, or
+    sketches changed by moving a few weights, would hide this from the board. Other overlaps are
+    only reported.
     """
     closest: tuple[float, str] | None = None
     looked, own = 0, _sketched(tickets)
@@ -277,7 +282,7 @@ def _others(
 
 
 def shared(a: Record, b: Record) -> list[bool]:
-    """For each seed and rung that both have a ticket of: whether masks and weights are the same."""
+    """Return, for each shared seed and rung, whether masks and weights are the same."""
     mine, theirs = _digests(a), _digests(b)
     return [mine[place] == theirs[place] for place in sorted(mine.keys() & theirs.keys())]
 
@@ -288,7 +293,7 @@ def _digests(record: Record) -> dict[tuple[int, float], tuple[str | None, str]]:
 
 
 def _sketched(tickets: Mapping[tuple[int, float], Held]) -> copies.Tickets:
-    """Digests and sketches of a bundle's own masks, whatever its record has of them."""
+    """Return digests and sketches of a bundle's own masks, whatever its record says."""
     return {
         place: (masks.digest(one.masks), sketch({n: m.numpy() for n, m in one.masks.items()}))
         for place, one in tickets.items()
@@ -299,7 +304,7 @@ def _sketched(tickets: Mapping[tuple[int, float], Held]) -> copies.Tickets:
 def _indices(
     task: Task, tickets: Mapping[tuple[int, float], Held], path: Path
 ) -> dict[tuple[int, float], float] | None:
-    """Jaccard indices at shared seeds and rungs; None without any, or if unreadable."""
+    """Return Jaccard indices at shared seeds and rungs; None without any, or if unreadable."""
     try:
         other = archive.read(path)
         places = archive.tickets(other, task.name) if task.name in other.tasks else ()

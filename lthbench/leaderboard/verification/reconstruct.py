@@ -1,4 +1,4 @@
-"""A bundle's tickets as networks see them, and the controls that follow from them by the seed."""
+"""Reconstruction of a bundle's tickets for networks, and of their controls from the seed."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Held:
     """One ticket of a bundle.
 
     Attributes:
-        start: None where dense training must tell it (theta_k).
-        stored: the weights as the bundle holds them.
+        start: None where it requires dense training (theta_k).
+        stored: The weights as stored in the bundle.
     """
 
     seed: int
@@ -43,9 +43,9 @@ class Held:
 
     @property
     def whole(self) -> bool:
-        """Whether all weights follow from the seed, pruned ones too.
+        """Whether all weights follow from the seed, including pruned ones.
 
-        A tensor that keeps nothing has no factor to tell.
+        A tensor that keeps nothing has no factor to reveal them.
         """
         if self.origin in ("signs", "scaled"):
             return all(bool(mask.any()) for mask in self.masks.values())
@@ -53,7 +53,7 @@ class Held:
 
 
 def held(bundle: Bundle, task: Task, seed: int, density: float) -> Held:
-    """A ticket of a bundle, its weights rebuilt as far as no training is needed."""
+    """Load a ticket of a bundle, with its weights rebuilt as far as possible without training."""
     header, masks, stored = archive.ticket(bundle, task.name, seed, density)
     start = start_of(task, seed, header, masks, stored)
     chosen = {name: torch.from_numpy(np.array(mask)) for name, mask in masks.items()}
@@ -64,8 +64,10 @@ def held(bundle: Bundle, task: Task, seed: int, density: float) -> Held:
 def masks_of(
     task: Task, kind: str, density: float, seed: int, attempt: int, ticket: Held | None
 ) -> Mapping[str, Tensor]:
-    """The masks of a cell; of a shuffled control those of its draw, which began with the ones
-    before it."""
+    """Return the masks of a cell.
+
+    For a shuffled control these are the masks of its draw, which follows from the previous ones.
+    """
     if kind in RULES:
         shapes = families.shapes(task.network, task.network.depth)
         (drawn,) = controls.random_masks(shapes, [density], seed, RULES[kind], attempt=attempt)
@@ -86,12 +88,17 @@ def reinit_start(
     attempt: int,
     other: State | None = None,
 ) -> State | None:
-    """Where a control with weights drawn anew starts; None where another seed must tell it.
+    """Return the start of a control with redrawn weights; None where it requires another seed.
 
-    Of weights of the ticket's own the kept entries are right, which is all that a training sees.
+    For a ticket's own weights only the kept entries are right, which is all that training uses.
 
     Args:
-        other: another seed's theta_k, where it is known.
+        task: The task.
+        kind: Kind of control.
+        ticket: The ticket of the control.
+        start: The ticket's start.
+        attempt: Number of earlier draws.
+        other: Another seed's theta_k, if known.
     """
     if ticket.step and other is None and ticket.origin not in ("signs", "free"):
         return None

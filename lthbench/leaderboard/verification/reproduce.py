@@ -1,7 +1,7 @@
-"""Level 3: the search itself again, from the bundle's source in a sandbox, on fresh seeds.
+"""Level 3: the search itself, run again on fresh seeds from the bundle's source in a sandbox.
 
-Nobody could tune for seeds that a hash draws after the submission. Only the method's own process
-is inside the sandbox; what it asks for is trained outside, and so are the tickets that it yields.
+Nobody can tune for seeds that a hash determines after the submission. Only the method's own process
+is inside the sandbox; the training it requests runs outside, as does training of its tickets.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from lthbench.tickets import ticket_files
 from lthbench.training.dispatch import HERE, Means
 from lthbench.training.executors import local
 
-SECONDS = 6 * 3600.0  # of a method's own, for one seed
+SECONDS = 6 * 3600.0  # of the method's own work, for one seed
 REFUSED = (MethodError, TicketError, BudgetExceeded)
 
 
@@ -67,11 +67,11 @@ def check(
     """Search, score and compare.
 
     Raises:
-        RecordError: where there is no score to compare.
-        ResourceError: without a sandbox, or for this machine's own troubles.
+        RecordError: If there is no score to compare.
+        ResourceError: If there is no sandbox, or this machine has problems of its own.
     """
     limits = bounds or Bounds()
-    start = sandbox.start(limits)  # first: without one nothing is begun
+    start = sandbox.start(limits)  # first: nothing starts without one
     claimed = score_of(record, record)
     if claimed is None or len(claimed[0]) < 2:
         raise RecordError(
@@ -104,7 +104,7 @@ def check(
             done = _failed(f"the search failed: {error}", claimed[0], seeds)
         except LthbenchError:
             raise
-        except Exception as error:  # a stranger wrote the messages that the coordinator answered
+        except Exception as error:  # the messages relayed by the coordinator are untrusted
             why = f"{type(error).__name__}: {str(error)[:100]}"
             done = _failed(f"the search sent what is no request ({why})", claimed[0], seeds)
         else:
@@ -126,7 +126,7 @@ def check(
 def _repeated(
     bundle: Bundle, task: Task, folder: Path, seed: int, cost: float, score: float
 ) -> Repeated:
-    """A published seed's new tickets beside those of the bundle, its own and other seeds'."""
+    """Compare a published seed's new tickets with the bundle's, of the same and of other seeds."""
     known = archive.tickets(bundle, task.name)
     shares: dict[int, list[float]] = {}
     equal = True
@@ -161,8 +161,8 @@ async def _again(
     say: Say,
     folder: Path,
 ) -> Record:
-    """A record of these seeds that holds what the score needs: searches and tickets."""
-    means = HERE  # a sandbox has no device but the processor
+    """Return a record of these seeds with what the score needs: searches and tickets."""
+    means = HERE  # the only device in a sandbox is the processor
     crew = local.default_workers(means) if workers is None else workers
     method = _method(bundle, record, folder)
     searching = local.local(crew, means)
@@ -186,7 +186,7 @@ async def _again(
 
 
 def _notes(task: Task, say: Say) -> session.Note:
-    """Tells of each ticket that a search has found; its many trainings are not told."""
+    """Return a callback that reports each ticket found, but not the trainings of the search."""
 
     def note(seed: int, what: str, steps: float, ran: bool) -> None:
         if what.startswith("ticket"):
@@ -196,7 +196,7 @@ def _notes(task: Task, say: Say) -> session.Note:
 
 
 def _method(bundle: Bundle, record: Record, folder: Path) -> Method:
-    """The bundle's source with the record's options; nothing of it is run here."""
+    """Return the bundle's source with the record's options; none of it is run here."""
     path = folder / f"{record.method.name}.py"
     path.write_bytes(bytes(bundle.members[archive.SOURCE]))
     method = load_method(str(path))
@@ -220,7 +220,7 @@ async def _scored(
     means: Means,
     say: Say,
 ) -> Record:
-    """Train and test the tickets, by processes that the search never saw."""
+    """Train and test the tickets, in processes that the search has no access to."""
     plan = Plan(final=True)
     seen = scoring.see(task, [s.seed for s in searches], plan, means)
     untrained = experiment.untrained(searches)
@@ -266,7 +266,7 @@ def _record(
     seen: experiment.Seen,
     means: Means,
 ) -> Record:
-    """The published record's head over the fresh cells, against the same frozen reference."""
+    """Combine the published record's head with the fresh cells and the same frozen reference."""
     computed = {"aggregates", "scorer", "transfer", "bundle", "arrivals"}
     table = record.model_dump(mode="json", exclude=computed)
     fresh = {

@@ -1,4 +1,4 @@
-"""What a verification found, and what is shown and kept of it."""
+"""The result of a verification, as shown and as stored."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from lthbench.io.paths import canonical_json, write_whole
 from lthbench.report.formats import plain
 
 LEVELS = ("reported", "artefacts", "retrained", "reproduced")
-Say = Callable[[str], None]  # is told what was done, for whoever waits
+Say = Callable[[str], None]  # receives progress messages
 
 
 def quiet(done: str) -> None:
-    """Nobody waits."""
+    """Ignore a progress message."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at.
+    """One check.
 
     Attributes:
-        ok: False refuses; None only tells.
+        ok: False rejects; None is informational.
     """
 
     task: str
@@ -36,10 +36,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verified:
-    """All that was found of one submission, up to the level that was asked for.
+    """All findings on one submission, up to the requested level.
 
     Attributes:
-        reports: for each task, what `lthbench leaderboard accept --verified` takes up.
+        reports: For each task, the input of `lthbench leaderboard accept --verified`.
     """
 
     target: str
@@ -49,11 +49,11 @@ class Verified:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was refused."""
+        """Whether nothing was rejected."""
         return all(finding.ok is not False for finding in self.findings)
 
     def text(self) -> str:
-        """A line for each thing that was looked at, and the outcome."""
+        """Return one line per check, and the outcome."""
         words = {True: "ok", False: "REFUSED", None: "told"}
         rows = [
             f"{f.task}  level {f.level} {LEVELS[f.level]}  {words[f.ok]}: {plain(f.what)}"
@@ -63,7 +63,7 @@ class Verified:
         return "\n".join([*rows, f"{plain(self.target)}: level {self.level} {outcome}"])
 
     def json(self) -> str:
-        """Everything, one line."""
+        """Return everything as one line of JSON."""
         table = {
             "target": self.target,
             "level": self.level,
@@ -74,7 +74,7 @@ class Verified:
         return json.dumps(table, allow_nan=False)
 
     def demand(self) -> None:
-        """Raise CheckFailed with the first refusal, if there is one."""
+        """Raise CheckFailed with the first rejection, if there is one."""
         refused = [finding for finding in self.findings if finding.ok is False]
         if refused:
             first = refused[0]

@@ -1,6 +1,6 @@
-"""Level 2: cells drawn by lot are trained again from (seed, masks) and compared with the record.
+"""Level 2: random cells are retrained from (seed, masks) and compared with the record.
 
-The lot is a hash of the bundle and of a value published after it, so that nobody knows before a
+The draw is a hash of the bundle and of a value published after it, so nobody can know before a
 submission which cells will be drawn. No code of the submission runs: tickets are data, and their
 training is the harness's own, in a fresh process with an empty cache (`retrain_worker`).
 """
@@ -41,15 +41,15 @@ def check(
     workers: int | None,
     say: Say = quiet,
 ) -> tuple[list[Finding], Judged]:
-    """Draw, train again, judge.
+    """Draw cells, retrain them, and judge.
 
     Returns:
-        The verdict, and a finding that only tells for each cell whose bits are others although the
-        claim was made on a machine like this one.
+        The verdict, and an informational finding for each cell whose bits differ although the claim
+        was made on a machine like this one.
 
     Raises:
-        RecordError: without a noise floor.
-        ResourceError: if the trainings do not end.
+        RecordError: If there is no noise floor.
+        ResourceError: If the training fails.
     """
     known = floors(task, reference)
     chosen = draw(candidates(record, reference), bundle.sha256, beacon, count)
@@ -70,7 +70,7 @@ def check(
 
 
 def _unequal(row: Again, claimed: Mapping[str, str], own: Mapping[str, str]) -> str:
-    """A cell that should have had the bits of its claim, and both machines in full."""
+    """Describe a cell that should have matched its claim bit for bit, and both machines in full."""
     one, other = (
         ", ".join(f"{name} {value}" for name, value in sorted(machine.items()))
         for machine in (claimed, own)
@@ -84,9 +84,9 @@ def _unequal(row: Again, claimed: Mapping[str, str], own: Mapping[str, str]) -> 
 def trained_again(
     bundle: Bundle, task: Task, cells: Sequence[Drawn], workers: int | None, say: Say = quiet
 ) -> list[Drawn]:
-    """The same cells as a fresh process trains them, from the bundle alone.
+    """Retrain cells in a fresh process, from the bundle alone.
 
-    Its cache is empty but for the data, which are prepared here.
+    Its cache is empty except for the data, which are prepared here.
     """
     datasets.prepare(task, download=False)
     with tempfile.TemporaryDirectory(prefix="lthbench-verify-") as place:
@@ -105,7 +105,7 @@ def trained_again(
 
 
 def _run(folder: Path, say: Say, words: str) -> tuple[int, str]:
-    """The fresh process: it prints how many cells are done; returns its status and its errors."""
+    """Run the fresh process, relaying its progress; return its status and its errors."""
     with (
         (folder / "errors").open("w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(
@@ -138,7 +138,7 @@ def _run(folder: Path, say: Say, words: str) -> tuple[int, str]:
 def request(
     bundle: Bundle, task: Task, cells: Sequence[Drawn], workers: int | None
 ) -> dict[str, Any]:
-    """What the fresh process is told: no claim of the record is in it."""
+    """Return the request to the fresh process, which contains no claims of the record."""
     return {
         "bundle": str(bundle.path.resolve()),
         "sha256": bundle.sha256,
@@ -149,6 +149,6 @@ def request(
 
 
 def report(judged: Judged) -> dict[str, Any]:
-    """What the ledger holds of it."""
+    """Return what the ledger stores of the outcome."""
     cells = [asdict(cell) for cell in judged.cells]
     return {"ok": judged.ok, "cells": cells, "what": judged.what}

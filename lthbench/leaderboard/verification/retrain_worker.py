@@ -1,7 +1,7 @@
 """The fresh process of level 2, with a folder as its argument.
 
-Reads FOLDER/request.json, trains the cells that it names from the bundle that it names, and writes
-them to FOLDER/answer.json. It opens no folder of the evaluation that made the bundle.
+Reads FOLDER/request.json, trains the requested cells from the named bundle, and writes them to
+FOLDER/answer.json. It opens no folder of the evaluation that made the bundle.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ OTHER = 10_000  # between the seeds of a rewound ticket's reinit controls (`eval
 
 
 class Lot(NamedTuple):
-    """A cell that was drawn; depth 0 is the task's own."""
+    """A drawn cell; depth 0 is the task's own."""
 
     kind: str
     density: float
@@ -48,7 +48,7 @@ class Lot(NamedTuple):
 
 
 async def trained(request: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
-    """The cells of a request, in its order."""
+    """Train the cells of a request, in order."""
     task = Task.model_validate(request["task"])
     bundle = archive.read(Path(request["bundle"]))
     if bundle.sha256 != request["sha256"]:
@@ -76,14 +76,14 @@ async def trained(request: dict[str, Any], folder: Path) -> list[dict[str, Any]]
                 done[asked[*entry.place, entry.attempt]] = {
                     k: v for k, v in cell.items() if k != "key"
                 }
-                print(len(done), flush=True)  # for whoever waits
+                print(len(done), flush=True)  # progress output
     finally:
         await executor.close()
     return [done[lot] for lot in lots]
 
 
 async def _entry(bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen: Seen) -> Entry:
-    """One cell as `evaluation.scoring` would have it, from the bundle's ticket or from the seed."""
+    """Plan one cell as in `evaluation.scoring`, from the bundle's ticket or from the seed."""
     kind, density, seed, schedule, _, attempt = lot
     theta = families.initial(task.network, task.network.depth, seed)
     until = 0 if kind in UNTRAINED else None
@@ -113,8 +113,10 @@ async def _entry(bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen:
 async def _moved_entry(
     bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen: Seen
 ) -> Entry:
-    """A cell at another depth as `evaluation.transfer` would have it: `erk` from the seed, all else
-    from the bundle's ticket by the elastic rule."""
+    """Plan a cell at another depth as in `evaluation.transfer`.
+
+    `erk` follows from the seed, everything else from the bundle's ticket by the elastic rule.
+    """
     target = transfer.at_depth(task, lot.depth)
     if lot.kind == "erk":
         drawn = masks_of(target, lot.kind, lot.density, lot.seed, lot.attempt, None)
@@ -133,7 +135,7 @@ async def _moved_entry(
 
 
 async def _late(task: Task, ticket: Held, executor: Executor, seen: Seen) -> State:
-    """A start that needs theta_k: that itself, or its signs."""
+    """Return a start that needs theta_k: theta_k itself, or its signs."""
     theta = (await _theta(task, ticket.seed, ticket.step, executor, seen)).tensors()
     if ticket.origin == "signs":
         signed = {
@@ -145,7 +147,7 @@ async def _late(task: Task, ticket: Held, executor: Executor, seen: Seen) -> Sta
 
 
 async def _theta(task: Task, seed: int, step: int, executor: Executor, seen: Seen) -> State:
-    """The first steps of a seed's dense run, on the stream of the search."""
+    """Train the first steps of a seed's dense run, on the stream of the search."""
     theta = await starts.early(task, seed, step, executor, seen.means)
     if theta is not None:
         return theta
@@ -153,7 +155,7 @@ async def _theta(task: Task, seed: int, step: int, executor: Executor, seen: See
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do as a request says; an error is one line."""
+    """Carry out a request; errors are printed as one line."""
     folder = Path(arguments[0])
     try:
         request = json.loads((folder / "request.json").read_bytes())

@@ -1,7 +1,7 @@
-"""Checks a submission: its files, its artefacts, its tickets trained again, its search run again.
+"""Verification of a submission: its files, its artefacts, retrained tickets, repeated searches.
 
-Each level holds the ones below it. No code of a submission runs below level 3, and there inside a
-sandbox alone.
+Each level includes the lower ones. No code of a submission runs below level 3, and there only
+inside a sandbox.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BEACON = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is verified: an entry of the board, a bundle, or both."""
+    """The subject of a verification: an entry of the board, a bundle, or both."""
 
     name: str
     board: Board
@@ -39,7 +39,7 @@ class _Subject:
     bundle: Bundle | None
 
     def record(self, task: str) -> Record:
-        """One task's record; an entry's own where it is of an entry."""
+        """Return one task's record, from the entry if there is one."""
         from lthbench.leaderboard.bundle import archive
 
         if self.entry is not None:
@@ -48,7 +48,7 @@ class _Subject:
         return archive.record(self.bundle, task)
 
     def digest(self, record: Record) -> str:
-        """The digest by which the ledger knows the record."""
+        """Return the digest by which the ledger knows the record."""
         from lthbench.records.schema import record_digest
 
         if self.entry is not None:
@@ -70,21 +70,23 @@ def verify(
     allow_private: bool = False,
     say: Say = quiet,
 ) -> Verified:
-    """Check a submission up to a level; a task that one level refuses goes no further.
+    """Check a submission up to a level; a task rejected at one level is not checked at the next.
 
     Args:
-        target: a bundle's file, or an entry of the board, whose bundle is then fetched.
-        tasks: of the bundle; all by default.
-        cells: how many level 2 trains again at least; its rule tells how many it must.
-        beacon: what draws cells and fresh seeds, 64 hexadecimal digits that were not known when
-            the bundle was made; the head of the board's ledger by default.
-        workers: processes that train; one a core by default.
-        allow_private: whether the bundle may lie on this machine or in a private network.
-        say: is told what was done, for levels that take minutes.
+        target: A bundle's file, or an entry of the board, whose bundle is then fetched.
+        level: Highest level to check.
+        tasks: Tasks of the bundle; all by default.
+        cells: Minimum number of cells that level 2 retrains; its rule may require more.
+        beacon: Determines cells and fresh seeds: 64 hexadecimal digits that were unknown when the
+            bundle was made; the head of the board's ledger by default.
+        workers: Training processes; one per core by default.
+        allow_private: Whether the bundle may be on this machine or in a private network.
+        say: Receives progress messages, for levels that take minutes.
 
     Raises:
-        UsageError, RecordError: for what cannot be meant, found, or verified at this level.
-        ResourceError: for what this machine has not, such as bubblewrap at level 3.
+        UsageError: If the arguments are invalid.
+        RecordError: If the target is not found, or cannot be verified at this level.
+        ResourceError: If this machine lacks something, such as bubblewrap at level 3.
     """
     if level not in range(len(LEVELS)):
         raise UsageError(f"--level {level}: 0 reported, 1 artefacts, 2 retrained or 3 reproduced")
@@ -110,7 +112,7 @@ def verify(
 
 
 def _opened(target: str, level: int, allow_private: bool) -> tuple[_Subject, tuple[Finding, ...]]:
-    """The board and what is to be verified, with the findings of level 0."""
+    """Return the board and the subject, with the findings of level 0."""
     from lthbench.leaderboard.board import entries
     from lthbench.leaderboard.bundle import archive
     from lthbench.leaderboard.tickets import bundle_of, opened
@@ -138,7 +140,7 @@ def _opened(target: str, level: int, allow_private: bool) -> tuple[_Subject, tup
     if level == 0:
         try:
             bundle_of(entry, allow_private=allow_private)
-        except RecordError as error:  # what stands in the record was looked at all the same
+        except RecordError as error:  # the record was checked anyway
             unseen = Finding(name, 0, None, f"its bundle was not looked at: {error}")
             return _Subject(target, board, entry, None), (*fine, unseen)
     bundle = opened(entry, allow_private=allow_private)
@@ -158,7 +160,7 @@ def _levels(
     workers: int | None,
     say: Say,
 ) -> tuple[tuple[Finding, ...], dict[str, dict[str, Any]]]:
-    """Levels 1 and above, task by task, and what the ledger holds of them."""
+    """Run levels 1 and above, task by task; return the findings and what the ledger stores."""
     from lthbench.evaluation.machine import environment
     from lthbench.leaderboard.verification import artefacts, retrain
     from lthbench.records.reference import load_reference
@@ -171,7 +173,7 @@ def _levels(
         task = _task(records[name])
         known[name] = task, load_reference(task)
         if level >= 2:
-            floors(*known[name])  # before anything is trained
+            floors(*known[name])  # before any training
     if level >= 3:
         from lthbench.evaluation.search import sandbox
 
@@ -213,7 +215,7 @@ def _fine(findings: Sequence[Finding]) -> bool:
 
 
 def _task(record: Record) -> Task:
-    """The protocol that the record followed."""
+    """Return the protocol that the record followed."""
     from lthbench.protocol.task import load_task
 
     task = load_task(record.task.name)
@@ -226,7 +228,7 @@ def _task(record: Record) -> Task:
 
 
 def near(entry: Entry) -> Path | None:
-    """An entry's bundle where it lies on this machine; nothing is fetched."""
+    """Return an entry's bundle if it is on this machine; nothing is fetched."""
     from lthbench.leaderboard.tickets import bundle_of
 
     wanted = entry.record.bundle
@@ -246,7 +248,7 @@ def _reports(
     findings: Sequence[Finding],
     levels: Mapping[str, Mapping[str, Any]],
 ) -> tuple[dict[str, Any], ...]:
-    """For each task what `leaderboard accept` takes up."""
+    """Return, for each task, the input of `leaderboard accept`."""
     bundle = subject.bundle
     told = []
     for name in levels or ((subject.entry.record.task.name,) if subject.entry else ()):
