@@ -83,7 +83,7 @@ def _is_final(record: Record) -> None:
 
 
 def check_controls(task: str, controls: str) -> None:
-    """Check that controls are those a ranked suite requires for this task, or all of them."""
+    """Raise RecordError for fewer controls than a ranked suite requires for this task."""
     suites = [load_suite(name) for name in suite_names()]
     asked = {suite.controls for suite in suites if suite.ranked and task in suite.tasks}
     if controls not in (allowed := {"all", *asked}):

@@ -49,7 +49,7 @@ def check(
 
     Raises:
         RecordError: If there is no noise floor.
-        ResourceError: If the training fails.
+        ResourceError: If the training does not finish.
     """
     known = floors(task, reference)
     chosen = draw(candidates(record, reference), bundle.sha256, beacon, count)
