@@ -22,7 +22,7 @@ from lthbench.training.engines.plain import loss_of, optimiser_of
 from lthbench.training.engines.plain import rate as rate_at
 from lthbench.training.job import Examples
 
-SHORT = 200  # a loop of at most so many steps is rerun on replay; a longer one is snapshotted
+SHORT = 200  # a loop of at most this many steps is rerun on replay; a longer one is snapshotted
 Ask = Callable[[dict[str, Any], Mapping[str, Tensor] | None], messages.Message]
 
 

@@ -25,7 +25,7 @@ Bytes = NDArray[np.uint8]
 Inputs = NDArray[np.uint8] | NDArray[np.int16]
 HUB = {"mnist": ("ylecun/mnist", "image"), "cifar10": ("uoft-cs/cifar10", "img")}
 FIRST = "first-fingerprints.json"  # beside a source's files, if a task lists no fingerprints
-DAY = 86_400.0  # beside a source's files, if a task lists no fingerprints
+DAY = 86_400.0  # seconds
 DIGITS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)  # examples of each class
 TRAINING = {  # examples of a source's training part
     "digits": sum(DIGITS),

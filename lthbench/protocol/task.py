@@ -63,7 +63,7 @@ class Data(Strict):
 
     source: Literal["digits", "mnist1d", "modular-addition", "mnist", "cifar10", "imagenette"]
     classes: Count
-    held_out: int = Field(ge=0, default=0)  # examples; for generated sources a fraction
+    held_out: int = Field(ge=0, default=0)  # examples; generated sources have a fraction, below
     held_out_fraction: float = Field(ge=0, lt=1, default=0.0)
     train_fraction: float = Field(ge=0, lt=1, default=0.0)
     modulus: int = Field(ge=0, default=0)

@@ -63,7 +63,7 @@ def random_masks(
 
     All densities share one draw of scores, so sparser masks are subsets of denser ones wherever no
     tensor's count grows (rounding can move one entry between tensors). Bool CPU tensors in the
-    order of ``shapes``. Raises TicketError as ``masks.layer_counts`` does.
+    order of ``shapes``. Raises TicketError as ``allocation.layer_counts`` does.
     """
     wanted = [layer_counts(shapes, density, rule) for density in densities]
     kind = _KINDS[rule]

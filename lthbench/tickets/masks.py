@@ -39,8 +39,8 @@ _WORD = 2**64 - 1
 def target_count(density: float, total: int) -> int:
     """Return how many of ``total`` entries are kept at ``density``: ``round(density * total)``.
 
-    The product is rounded in float64, halves to even, as by Python's ``round``: half of 5 entries
-    is 2. ``density`` must be in (0, 1]; the count may be 0.
+    The product is computed in float64 and rounded half to even, as by Python's ``round``: half of
+    5 entries is 2. ``density`` must be in (0, 1]; the count may be 0.
     """
     _require_density(density)
     return round(density * total)

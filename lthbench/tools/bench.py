@@ -81,7 +81,7 @@ class Rate:
 
     @staticmethod
     def of(seconds: float, limits: Limits) -> Rate:
-        """Return the rate of model-steps that take so many seconds each."""
+        """Return the rate of model-steps that take this many seconds each."""
         return Rate(1 / seconds, limits.products / seconds, limits.copies / seconds)
 
 

@@ -156,7 +156,7 @@ class Stack:
 
 
 class Seen(nn.Module):
-    """All networks of a stack as one module, in which `norms.estimate` finds the norms."""
+    """All networks of a stack as one module, in which `batch_norm.estimate` finds the norms."""
 
     def __init__(self, stack: Stack) -> None:
         super().__init__()
