@@ -54,10 +54,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    """Load a public name on first use."""
     if name not in _HOMES:
         raise AttributeError(f"module 'lthbench' has no attribute {name!r}")
     return getattr(import_module(f"lthbench.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
+    """List the public names."""
     return sorted([*globals(), *__all__])

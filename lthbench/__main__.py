@@ -1,4 +1,4 @@
-"""`python -m lthbench` is `lthbench`."""
+"""Entry point of `python -m lthbench`, which is the same as `lthbench`."""
 
 from lthbench.cli.main import main
 

@@ -1,22 +1,22 @@
-"""What lthbench raises on purpose, and the exit code each error ends in.
+"""The exceptions that lthbench raises deliberately, and the exit code of each.
 
-LthbenchError           2  the user's mistake, told in one line
-├── UsageError          2  a command line that cannot be meant
+LthbenchError           2  the user's mistake, reported in one line
+├── UsageError          2  an invalid command line
 ├── TaskError           2  a task file, or the name of one
 ├── DataError           2  a data set: absent, or not the one a task names
-├── MethodError         2  a method's file, its options, or what it did
-│   ├── BadCall         2  a call of the problem's that no method may make
-│   └── NotApplicable   2  a task that a method cannot be run on
+├── MethodError         2  a method's file, its options or its behaviour
+│   ├── BadCall         2  a forbidden call to the problem
+│   └── NotApplicable   2  a task that a method does not support
 ├── TicketError         2  a ticket that breaks the rules
-├── BudgetExceeded      2  a call that would cost more than is left
+├── BudgetExceeded      2  a call that costs more than what is left
 ├── RecordError         2  a record, an entry or a reference
 ├── ResourceError       2  the machine: a full disk, an unwritable or a locked folder
 │   └── NodeLost        2  a node of a cluster that a search ran on
-└── CheckFailed         1  nothing is wrong but the answer: a check said no
+└── CheckFailed         1  a check ran and failed
 
 A message names the place, the value, the rule and the next step:
 ``tasks/x.toml [training] momentun: unknown key (did you mean momentum?)``.
-An exception that is not in this tree is our bug (exit code 3), unless `machine` knows it as
+Any other exception is a bug in lthbench (exit code 3), unless `machine` recognises it as
 something that the machine refused.
 """
 
@@ -27,35 +27,35 @@ from typing import ClassVar
 
 
 class LthbenchError(Exception):
-    """A mistake the user can put right."""
+    """Base class of the mistakes that the user can correct."""
 
     exit_code: ClassVar[int] = 2
 
 
 class UsageError(LthbenchError):
-    """A command line that cannot be meant."""
+    """An invalid command line."""
 
 
 class TaskError(LthbenchError):
-    """A task file that cannot be read as a protocol, or a task that is not there."""
+    """A task file that is not a valid protocol, or a task that does not exist."""
 
 
 class DataError(LthbenchError):
-    """A data set that is absent, or whose bytes are not those a task names."""
+    """A data set that is missing, or whose bytes are not those that a task names."""
 
 
 class MethodError(LthbenchError):
-    """A method that cannot be loaded, was given wrong options, or did what none may."""
+    """A method that cannot be loaded, got invalid options, or did something forbidden."""
 
 
 class BadCall(MethodError):
-    """A call that no method may make; raised in the method, at its own line."""
+    """A call that no method may make; raised inside the method, at the offending line."""
 
 
 class NotApplicable(MethodError):
-    """Raised by a method for a task it cannot be run on: that task is left out, not scored.
+    """Raised by a method that does not support a task: the task is left out, not scored.
 
-    Before anything is trained or yielded; later it is an error as any other.
+    Allowed only before anything is trained or yielded; later it is an error like any other.
     """
 
 
@@ -64,7 +64,7 @@ class TicketError(LthbenchError):
 
 
 class BudgetExceeded(LthbenchError):
-    """Raised by the call that would exceed the budget; rungs already yielded count."""
+    """Raised by the call that would exceed the budget; rungs yielded before it count."""
 
 
 class RecordError(LthbenchError):
@@ -72,21 +72,21 @@ class RecordError(LthbenchError):
 
 
 class ResourceError(LthbenchError):
-    """The machine stands in the way: a full disk, an unwritable or a locked folder."""
+    """Something the machine refused: a full disk, an unwritable or a locked folder."""
 
 
 class NodeLost(ResourceError):
-    """The machine that a search ran on is gone: the search begins again and replays its store."""
+    """The machine that a search ran on is lost: the search restarts and replays its store."""
 
 
 class CheckFailed(LthbenchError):
-    """A check was carried out and said no."""
+    """A check that ran and failed."""
 
     exit_code: ClassVar[int] = 1
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
-    """`` (did you mean X?)`` for the candidate most like ``name``, or nothing if none is."""
+    """Return `` (did you mean X?)`` for the candidate closest to ``name``, or "" if none is."""
     from difflib import get_close_matches
 
     folded = {candidate.casefold(): candidate for candidate in candidates}

@@ -15,16 +15,16 @@ names                  what is drawn from it
 ``noise``              one-ulp moves of the start weights (noise floor)
 ``level2``             what noise does to honest records, under seed 0
 ``stability``          the orders of two trainings of one ticket (rewind limit)
-``bench``              drawn examples, masks and orders of what is only timed
+``bench``              random examples, masks and orders of runs that are only timed
 ``ranks``              sign flips of a board's units, under seed 0
-``power``              residuals of seeds that are foreseen, under seed 0, further names
+``power``              residuals of planned seeds, under seed 0, further names
                        for the suite or task and the numbers of seeds
 ``evidence/pairings``  which seeds are paired, under seed 0
 ====================== =============================================================
 
 A stream's name may be written in parts, ``generator(3, "control", "shuffled", "fc1.weight", 0)``;
 parts are not joined, so ``("a/b",)`` and ``("a", "b")`` are two streams.
-Two streams share no draws, whatever is drawn first and however much.
+Streams are independent: draws from one never affect another.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _TORCH_BYTES = 8
 
 
 def generator(seed: int, *names: str | int) -> np.random.Generator:
-    """Return a fresh generator of the stream that ``names`` have under ``seed``.
+    """Return a fresh generator for the stream ``names`` under ``seed``.
 
     Its bit generator is Philox (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3")
     with the first 16 bytes, little-endian, of sha256 of the canonical JSON of ``[seed, *names]``
@@ -59,12 +59,12 @@ def generator(seed: int, *names: str | int) -> np.random.Generator:
 def torch_seed(seed: int, *names: str | int) -> int:
     """Return a seed for ``torch.Generator.manual_seed``, in [0, 2**63), for the named stream.
 
-    Taken from the same digest as ``generator``'s key but from bytes of their own (16 to 23), so
-    the two streams of one name do not share their key. Raises TypeError as ``generator`` does.
+    Taken from bytes 16 to 23 of the digest whose first 16 are ``generator``'s key, so the two
+    streams of one name share no key. Raises TypeError as ``generator`` does.
     """
     digest = _digest(seed, names)
     word = int.from_bytes(digest[_KEY_BYTES : _KEY_BYTES + _TORCH_BYTES], "little")
-    return word >> 1  # manual_seed takes no more than 63 bits as a non-negative number
+    return word >> 1  # manual_seed takes at most 63 bits as a non-negative number
 
 
 def _digest(seed: int, names: tuple[str | int, ...]) -> bytes:
@@ -76,7 +76,7 @@ def _digest(seed: int, names: tuple[str | int, ...]) -> bytes:
 
 def _integer(value: int) -> int:
     """Return ``value`` as a plain int, numpy's integers included; TypeError for anything else."""
-    # JSON writes True as `true`: a flag passed by mistake would silently be a stream of its own.
+    # JSON writes True as `true`: a flag passed by mistake would silently get its own stream.
     if isinstance(value, (bool, np.bool_)):
         raise TypeError(f"a random stream is named by strings and integers, not by {value!r}")
     return operator.index(value)

@@ -1,4 +1,4 @@
-"""Verbs for maintainers and their options; no logic. Heavy imports wait inside the verbs."""
+"""Verbs for maintainers and their options; no logic. Heavy imports are inside the verbs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The leaderboard's verbs and their options; no logic. Heavy imports wait inside the verbs."""
+"""The leaderboard's verbs and their options; no logic. Heavy imports are inside the verbs."""
 
 from __future__ import annotations
 
@@ -259,7 +259,7 @@ def fetch(
 
 
 def add_to(app: typer.Typer) -> None:
-    """Give the command line these verbs."""
+    """Add these verbs to the command line."""
     for verb in (submit, validate, verify, compare, evidence, cite):
         app.command()(verb)
     app.add_typer(board_app, name="leaderboard")

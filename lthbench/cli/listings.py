@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def all_tasks() -> str:
-    """Every task with the suites it is in, then every suite."""
+    """Format every task with the suites it is in, then every suite."""
     suites = [load_suite(name) for name in suite_names()]
     rows = [
         (task.name, task.title, f"{task.recipe.steps:,}", len(task.ladder.trained),
@@ -40,8 +40,8 @@ def all_tasks() -> str:
 
 
 def one_task(name: str) -> str:
-    """One task's protocol, its sizes, and the calibration that its recipe was frozen with."""
-    from lthbench.tickets.sizes import load_sound, sizes_of  # torch: the network says what it has
+    """Format one task's protocol, its sizes, and the calibration of its recipe."""
+    from lthbench.tickets.sizes import load_sound, sizes_of  # torch: the network lists its tensors
 
     task = load_sound(name)
     sizes = sizes_of(task)
@@ -64,7 +64,7 @@ def one_task(name: str) -> str:
 
 
 def _tensors(sizes: Sizes) -> str:
-    """Every prunable tensor with its shape and its share of N."""
+    """Format every prunable tensor with its shape and its share of N."""
     total = sizes.prunable
     rows = [
         (name, " x ".join(map(str, shape)), f"{math.prod(shape):,}", math.prod(shape) / total)
@@ -77,7 +77,7 @@ def _tensors(sizes: Sizes) -> str:
 
 
 def _ladder(head: str, densities: Sequence[float], counts: Sequence[int]) -> str:
-    """The exact count of weights that each rung keeps."""
+    """Format the exact count of weights that each rung keeps."""
     rows = [(f"{d:.4%}", f"{n:,}") for d, n in zip(densities, counts, strict=True)]
     align = ("right", "right")
     return tabulate(rows, (head, "weights kept"), disable_numparse=True, colalign=align)
@@ -132,14 +132,14 @@ def _calibration(calibration: Calibration) -> str:
 
 
 def all_baselines() -> str:
-    """Every baseline with the first line of what it says of itself."""
+    """Format every baseline with the first line of its description."""
     methods = [load_method(name) for name in baseline_names()]
     rows = [(m.name, m.summary, m.described.get("paper", "")) for m in methods]
     return tabulate(rows, ("baseline", "idea", "paper"), maxcolwidths=[None, 60, 40])
 
 
 def one_baseline(name: str) -> str:
-    """A baseline's source."""
+    """Return a baseline's source."""
     if name not in baseline_names():
         hint = nearest(name, baseline_names()) or f"; there are {', '.join(baseline_names())}"
         raise MethodError(f"no baseline {name!r}{hint}")

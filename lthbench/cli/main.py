@@ -1,4 +1,4 @@
-"""The command line: verbs and their options; no logic. Heavy imports wait inside the verbs."""
+"""The command line: verbs and their options; no logic. Heavy imports are inside the verbs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lthbench.training.executors.environment import without_compiler
 if TYPE_CHECKING:
     from lthbench.method.source import Method as Loaded
 
-WIDTH = 199  # of the one line that a mistake is told in
+WIDTH = 199  # of the line that reports a mistake
 INTERRUPTED, BUG = 130, 3
 
 app = typer.Typer(
@@ -120,7 +120,7 @@ def evaluate(
     debug: Debug = False,
 ) -> None:
     """Run a method through the harness and write a record for each task."""
-    # A mistake is told before torch takes its seconds.
+    # Mistakes are reported before torch takes its seconds to load.
     loaded = _named(method, settings, suite, task, final)
     from lthbench.cli import progress
     from lthbench.evaluation.options import parts_of
@@ -384,8 +384,10 @@ def _named(
     tasks: list[str] | None,
     final: bool,
 ) -> Loaded:
-    """The method; names of methods, options, suites and tasks that are none are refused, and with
-    `final` a method that could not be submitted."""
+    """Load the method, refusing unknown methods, options, suites and tasks.
+
+    With `final`, refuse a method that could not be submitted, too.
+    """
     from lthbench.method.source import load_method
     from lthbench.protocol.task import load_suite, load_task
 
@@ -402,7 +404,7 @@ def _named(
 
 
 def _settings(pairs: list[str] | None) -> dict[str, str]:
-    """`name=value` strings as a table."""
+    """Parse `name=value` strings to a table."""
     settings = {}
     for pair in pairs or []:
         name, equals, value = pair.partition("=")
@@ -413,7 +415,7 @@ def _settings(pairs: list[str] | None) -> dict[str, str]:
 
 
 def _numbers(text: str | None) -> tuple[int, ...] | None:
-    """Seeds as they are named: 0,1,2 or 0-2."""
+    """Parse seeds: 0,1,2 or 0-2."""
     if text is None:
         return None
     numbers: list[int] = []
@@ -442,7 +444,7 @@ def main() -> None:
 
 
 def _run(debug: bool) -> int:
-    """The exit code of the command line, whose mistakes are told."""
+    """Run the command line, report its mistakes, and return the exit code."""
     try:
         for argument in sys.argv[1:]:
             if why := system_errors.no_text(argument):
@@ -462,10 +464,10 @@ def _run(debug: bool) -> int:
 
 
 def _unforeseen(error: Exception, debug: bool) -> int:
-    """The exit code of an error that no module of ours raised on purpose, which is told."""
-    if type(error).__name__ == "NoArgsIsHelpError":  # by name: typer may bring its own click
+    """Report an error that no module of ours raised deliberately; return its exit code."""
+    if type(error).__name__ == "NoArgsIsHelpError":  # by name: typer may bundle its own click
         print(error, file=sys.stderr)
-    elif hasattr(error, "format_message"):  # a command line that cannot be parsed
+    elif hasattr(error, "format_message"):  # an invalid command line
         _tell(_usage(error), error, debug)
     elif why := system_errors.refused(error):
         _tell(why, error, debug)
@@ -477,7 +479,7 @@ def _unforeseen(error: Exception, debug: bool) -> int:
 
 
 def _usage(error: Any) -> str:
-    """What is wrong with a command line, with the nearest name."""
+    """Describe what is wrong with a command line, with the nearest name."""
     text = str(error.format_message()).rstrip(".")
     context = getattr(error, "ctx", None)
     option = getattr(error, "option_name", None)
@@ -492,19 +494,19 @@ def _usage(error: Any) -> str:
 
 
 def _tell(text: str, error: BaseException | None, debug: bool) -> None:
-    """One line on standard error; with --debug the traceback before it."""
+    """Print one line on standard error; with --debug the traceback before it."""
     if debug and error is not None:
         traceback.print_exception(error)
         for note in getattr(error, "__notes__", ()):
             print(note, file=sys.stderr)
     line = "lthbench: " + " ".join(text.split())
-    if len(line) > WIDTH:  # a path loses what is too much of its beginning, never the file's name
+    if len(line) > WIDTH:  # a path is shortened at its beginning, never in the file's name
         surplus = len(line) - WIDTH + 1
         line = re.sub(
             r"(?<=^lthbench: )(?:/[^:]*|[^:\s]*)(?=/[^/:]+:)",
             lambda path: "…" + path[0][surplus:],
             line,
         )
-    if len(line) > WIDTH:  # the place stands at the beginning, the next step at the end
+    if len(line) > WIDTH:  # the place is at the beginning, the next step at the end
         line = f"{line[: WIDTH // 3]}…{line[-(WIDTH - WIDTH // 3 - 1) :]}"
     print(line, file=sys.stderr)

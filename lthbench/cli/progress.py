@@ -1,7 +1,7 @@
 """What a person sees while an evaluation runs: bars on a terminal, plain lines elsewhere.
 
-The time left follows from model-steps: those of scoring are known, those of a search are foreseen
-from what the method has spent for each natural logarithm of density on its way down the ladder.
+The remaining time follows from model-steps: those of scoring are known, those of a search are
+extrapolated from what the method has spent per natural logarithm of density so far.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ LINE_SECONDS = 10.0  # between plain lines
 
 @dataclass
 class Stage:
-    """One task's search or scoring: model-steps done and foreseen, and since when."""
+    """One task's search or scoring: model-steps done and expected, and when it began."""
 
     task: Task
     seeds: tuple[int, ...]
-    scoring: float  # model-steps of scoring, as far as they are known
-    carrying: float = 0.0  # model-steps at other depths, foreseen until they are known
-    further: float = 0.0  # nats of density that each seed is to search at other depths
+    scoring: float  # model-steps of scoring, as far as known
+    carrying: float = 0.0  # model-steps at other depths, estimated until they are known
+    further: float = 0.0  # nats of density that each seed will search at other depths
     begun: float | None = None
     found: bool = False
-    steps: float = 0.0  # really trained, not found in a store
+    steps: float = 0.0  # actually trained, not found in a store
     trainings: int = 0
     seconds: float = 0.0
     searched: dict[int, float] = field(default_factory=dict)  # charged steps, by seed
@@ -58,7 +58,7 @@ class Stage:
         return -math.log(self.task.ladder.trained[-1])
 
     def per_nat(self) -> float | None:
-        """Dense trainings that a nat of density cost so far; None before the first ticket."""
+        """Dense trainings per nat of density so far; None before the first ticket."""
         known = [(self.paid[seed], nats) for seed, nats in self.deepest.items() if nats]
         if not known:
             return None
@@ -67,7 +67,7 @@ class Stage:
 
 
 def steps_left(stage: Stage, per_nat: float) -> float:
-    """Model-steps that a task still needs: its search's, foreseen, and its scoring's."""
+    """Return the model-steps a task still needs: its search's, estimated, and its scoring's."""
     cost = stage.per_nat()
     nat = (per_nat if cost is None else cost) * stage.task.recipe.steps
     search = max(nat * stage.further * len(stage.seeds) - stage.elsewhere, 0.0)
@@ -78,7 +78,7 @@ def steps_left(stage: Stage, per_nat: float) -> float:
 
 
 def seconds_left(stages: Sequence[Stage], now: float, workers: int) -> float:
-    """Seconds until the last task is scored: at this task's rate, later ones at a guess."""
+    """Return seconds until the last task is scored: at this task's rate, later ones guessed."""
     known = [cost for stage in stages if (cost := stage.per_nat()) is not None]
     per_nat = known[-1] if known else IMP_COST
     return sum(
@@ -89,9 +89,9 @@ def seconds_left(stages: Sequence[Stage], now: float, workers: int) -> float:
 
 
 def seconds_a_step(stage: Stage, now: float, workers: int) -> float:
-    """Seconds for one model-step of all workers together: measured, with a guess to begin with.
+    """Return seconds per model-step of all workers together: measured, with an initial guess.
 
-    The guess weighs as much as one whole training by each worker: the first that ends says little,
+    The guess weighs as much as one whole training by each worker: the first to end says little,
     because others are under way.
     """
     guess = guessed_step(stage.task) / workers
@@ -115,6 +115,7 @@ class Told:
             self.bar = console.add_task("starting", total=None)
 
     def plan(self, parts: Sequence[Part], workers: int) -> None:
+        """Set up a stage for every task."""
         self.workers = max(workers, 1)
         for part in parts:
             task, count, plan = part.task, len(part.seeds), part.plan
@@ -124,10 +125,12 @@ class Told:
             self.stages.append(Stage(task, part.seeds, steps, carrying, further))
 
     def begin(self, task: Task) -> None:
+        """Start the clock of a task."""
         self._stage(task).begun = time.monotonic()
         self._show(task, "searching", True)
 
     def search(self, task: Task, seed: int, what: str, steps: float, ran: bool) -> None:
+        """Add steps of a search."""
         stage = self._stage(task)
         stage.steps += steps if ran else 0.0
         stage.trainings += ran and steps > 0
@@ -143,9 +146,11 @@ class Told:
         self._show(task, f"seed {seed} {shown}", ticket)
 
     def found(self, task: Task) -> None:
+        """Note that a task's searches are done."""
         self._stage(task).found = True
 
     def scoring(self, task: Task, what: str, steps: float, ran: bool) -> None:
+        """Add steps of scoring."""
         stage = self._stage(task)
         if what == "planned":
             stage.scoring = stage.scored + steps
@@ -156,12 +161,13 @@ class Told:
         self._show(task, f"scoring {what}", False)
 
     def carry(self, task: Task, what: str, steps: float, ran: bool) -> None:
-        """Scoring at other depths, whose searches are over once it is planned."""
+        """Add steps at other depths, whose searches are over once scoring is planned."""
         if what == "planned":
             self._stage(task).carrying = self._stage(task).further = 0.0
         self.scoring(task, what, steps, ran)
 
     def done(self, record: Record) -> None:
+        """Mark a record's task as scored."""
         for stage in self.stages:
             if stage.task.name == record.task.name:
                 stage.scored = stage.scoring
@@ -170,10 +176,11 @@ class Told:
                 self._show(stage.task, "scored", True)
 
     def left_out(self, task: Task) -> None:
+        """Drop a task that the method does not support."""
         self.stages.remove(self._stage(task))
 
     def sums(self) -> list[str]:
-        """What was trained, a line a task: trainings, steps, and what one step took a worker."""
+        """Return a line per task: trainings, steps, and a worker's time per step."""
         return [
             f"{s.task.name}: {s.trainings} trainings, {s.steps:,.0f} model-steps in "
             f"{s.seconds:,.0f} s with {self.workers} workers, "
@@ -205,9 +212,9 @@ class Told:
 
 @contextmanager
 def shown() -> Iterator[Told]:
-    """A bar on standard error where that is a terminal, plain lines on standard output elsewhere.
+    """Yield a bar on standard error if that is a terminal, else plain lines on standard output.
 
-    So standard error holds nothing but a mistake, told in one line.
+    So standard error contains nothing but mistakes, each on one line.
     """
     if not sys.stderr.isatty():
         yield Told(None)

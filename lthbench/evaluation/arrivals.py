@@ -1,4 +1,4 @@
-"""Reads free tickets as they arrive, before their training, and says which are pretrained."""
+"""Reads free tickets as they arrive, before their training, and detects pretrained ones."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ At = tuple[int, float]  # seed and density
 async def read(
     task: Task, tickets: Mapping[At, Given], folder: Path, executor: Executor, seen: Seen
 ) -> dict[At, int]:
-    """Right answers on the held-out part before a step is trained.
+    """Count correct answers on the held-out part before any training.
 
-    As of untrained tickets, running statistics of norms are estimated first: a pretrained network
+    As for untrained tickets, running statistics of norms are estimated first: a pretrained network
     must not look untrained for want of them.
     """
     entries = [
@@ -42,7 +42,7 @@ async def read(
 
 
 def kept(given: Given) -> Kept:
-    """A ticket's own weights, as `lthbench.records.pretrained` compares them."""
+    """Return a ticket's own weights, as `lthbench.records.pretrained` compares them."""
     start, chosen = given
     return {
         name: (mask.numpy(), start[name].detach()[mask].numpy()) for name, mask in chosen.items()
@@ -50,7 +50,7 @@ def kept(given: Given) -> Kept:
 
 
 def alike(tickets: Mapping[At, Given]) -> dict[At, float | None]:
-    """The largest correlation of each ticket's weights with another seed's on its rung."""
+    """Return the largest correlation of each ticket's weights with another seed's on its rung."""
     told: dict[At, float | None] = {}
     for rung in {density for _, density in tickets}:
         seeds = {s: kept(given) for (s, density), given in tickets.items() if density == rung}
@@ -66,11 +66,18 @@ async def judged(
     executor: Executor,
     seen: Seen,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
-    """The cells of a record, a pretrained ticket's and its controls' of that origin; and what was
-    measured of every free ticket before its training, None where there is none.
+    """Mark pretrained tickets and their controls by their origin.
 
     Args:
+        task: the task that was evaluated.
+        searches: one per seed.
+        cells: of the record.
         folder: of the evaluation of this task.
+        executor: runs the evaluations.
+        seen: the examples of every seed.
+
+    Returns:
+        The cells, and what was measured of every free ticket before its training; None without any.
     """
     tickets: dict[At, Given] = {}
     for search in () if experiment.untrained(searches) else searches:

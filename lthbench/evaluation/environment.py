@@ -1,4 +1,4 @@
-"""The packages that an evaluation ran beside."""
+"""The packages installed during an evaluation."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ FILE = "environment.json"  # of an evaluation's folder, and of a bundle
 
 
 def installed() -> bytes:
-    """The member that lists what is installed now."""
+    """Return the bundle member that lists what is installed now."""
     return canonical_json({"packages": packages()})
 
 
 def packages() -> dict[str, str]:
-    """Name and version of every distribution that is installed, sorted; one that is damaged, and
-    so has no name or no version, ends no evaluation: it is left out."""
+    """Return name and version of every installed distribution, sorted.
+
+    A damaged one, without a name or a version, is left out rather than ending the evaluation.
+    """
     found = {d.metadata["Name"]: d.metadata["Version"] for d in distributions() if d.metadata}
     named = {
         name.lower().replace("_", "-"): version

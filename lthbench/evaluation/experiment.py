@@ -1,4 +1,4 @@
-"""The cells of an experiment: which there are, where each starts, and what a record says of it."""
+"""The cells of an experiment: which exist, where each starts, and what a record says of it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Place = tuple[str, float, int, int]  # kind, density, seed, schedule
 
 @dataclass(frozen=True)
 class Entry:
-    """One cell to be: its training, and what a record says of it beside the counts."""
+    """A planned cell: its training, and what a record says of it besides the counts."""
 
     job: Job
     kind: str
@@ -46,29 +46,32 @@ class Entry:
     schedule: int
     table: Mapping[str, Any] = field(default_factory=dict)
     attempt: int = 0
-    failed: tuple[Mapping[str, str], ...] = ()  # masks and start weights of the draws before
+    failed: tuple[Mapping[str, str], ...] = ()  # masks and start weights of earlier draws
 
     @property
     def place(self) -> Place:
+        """Kind, density, seed and schedule: what identifies the cell."""
         return self.kind, self.density, self.job.seed, self.schedule
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The examples of every seed, to train on and to count on, and by what networks are trained."""
+    """The examples of every seed for training and evaluation, and what networks are trained on."""
 
     train: Mapping[int, Examples]
     sets: Mapping[int, Mapping[str, Examples]]
     means: Means = HERE
 
     def sizes(self) -> dict[str, dict[str, int]]:
-        """How many examples each set has, by seed."""
+        """Return how many examples each set has, by seed."""
         return {str(s): {p: len(e.y) for p, e in sets.items()} for s, sets in self.sets.items()}
 
 
 def last_of(task: Task) -> tuple[str, ...]:
-    """The sets that a run is counted on at its end alone: when it memorises is told of arithmetic
-    tasks only, how well it fits of every task."""
+    """Return the sets that a run is evaluated on only at its end.
+
+    Memorisation times are reported of arithmetic tasks only, the final fit of every task.
+    """
     return ("train",) if task.score.kind == "accuracy" else ()
 
 
@@ -80,7 +83,7 @@ async def planned(
     plan: Plan,
     seen: Seen,
 ) -> list[Entry]:
-    """The list of cells of a task; trains other seeds to step k where a control starts there."""
+    """List the cells of a task; trains other seeds to step k where a control starts there."""
     entries: list[Entry] = []
     ladder = task.ladder.untrained if untrained(searches) else task.ladder.trained
     for search in searches:
@@ -99,7 +102,7 @@ async def planned(
 
 
 def untrained(searches: Sequence[Search]) -> bool:
-    """Whether tickets are scored as they stand: at every seed of a method, or at none."""
+    """Return whether tickets are scored as they are: at every seed of a method, or at none."""
     kinds = {rung["trained"]: search.seed for search in searches for rung in search.rungs}
     if len(kinds) > 1:
         raise MethodError(
@@ -118,7 +121,7 @@ async def _rung(
     plan: Plan,
     seen: Seen,
 ) -> list[Entry]:
-    """The ticket of one rung with its shuffled control and those whose weights are drawn anew."""
+    """List the ticket of one rung with its shuffled and reinitialised controls."""
     header, chosen, stored = ticket_files.read_ticket(folder / "tickets" / f"seed{seed}", density)
     theta = families.initial(task.network, task.network.depth, seed)
     start = State(stored, header["start"]) if stored else theta
@@ -156,7 +159,7 @@ async def _reinits(
     seen: Seen,
     attempt: int,
 ) -> dict[str, State]:
-    """Where controls start whose weights are drawn anew, by kind; none of a ticket that has none.
+    """Return the start of each reinitialised control by kind; none for a ticket without any.
 
     Protocol, section 7.
     """
@@ -164,7 +167,7 @@ async def _reinits(
         return {}
     other: State | None = None
     if origin == "rewind" or (origin == "transferred" and start.step):
-        seed_of_it = seed + 10_000 * (attempt + 1)  # a seed that is no other run's
+        seed_of_it = seed + 10_000 * (attempt + 1)  # a seed that no other run has
         assert executor is not None
         other = await early(task, seed_of_it, start.step, executor, seen.means)
         if other is None:
@@ -176,7 +179,7 @@ async def _reinits(
 
 
 def _random_untrained(task: Task, seed: int, theta: State, seen: Seen) -> list[Entry]:
-    """A random mask at theta_0, read as it stands, on every rung of the untrained ladder."""
+    """List random masks at theta_0, scored untrained, on every rung of the untrained ladder."""
     shapes = families.shapes(task.network, task.network.depth)
     ladder = task.ladder.untrained
     drawn = controls.random_masks(shapes, ladder, seed, "uniform")
@@ -187,9 +190,9 @@ def _random_untrained(task: Task, seed: int, theta: State, seen: Seen) -> list[E
 
 
 def _compressed(task: Task, entries: Iterable[Entry], seed: int, seen: Seen) -> list[Entry]:
-    """The whole schedule in T/8, T/4 and T/2, on one rung, for ticket, dense and reinit.
+    """List the schedules of T/8, T/4 and T/2 on one rung, for ticket, dense and reinit.
 
-    A rewound ticket enters it at its step k: k counts along the whole lineage.
+    A rewound ticket enters the schedule at its step k: k counts along the whole lineage.
     """
     wanted = {("dense", 1.0), ("ticket", task.score.compressed_density)}
     wanted.add(("reinit", task.score.compressed_density))
@@ -218,7 +221,7 @@ def entry_of(
     until: int | None = None,
     attempt: int = 0,
 ) -> Entry:
-    """One cell: its training on the scoring stream and the facts of its masks."""
+    """Build one cell: its training on the scoring stream and the facts about its masks."""
     recipe = task.recipe.compressed(schedule) if schedule > 1 else task.recipe
     norm_batches = BATCHES if kind in UNTRAINED else 0
     by = engine_for(seen.means, task.network)
@@ -262,7 +265,7 @@ def entry_of(
 async def drawn_again(
     task: Task, entry: Entry, starts: Mapping[Place, State], executor: Executor, seen: Seen
 ) -> Entry | None:
-    """The same control from its next draw; None where there is none, as of a dense run."""
+    """Return the same control from its next draw; None if there is none, as for a dense run."""
     attempt, job = entry.attempt + 1, entry.job
     if job.masks is None:
         return None
@@ -291,7 +294,7 @@ async def drawn_again(
 
 
 def cell_of(entry: Entry, result: Result) -> dict[str, Any]:
-    """A cell of the record, and under "key" where its answers are stored."""
+    """Return a cell of the record, with the key of its stored answers under "key"."""
     facts = entry.table
     counts = {part: [int(c) for c in values] for part, values in result.correct.items()}
     return {
@@ -324,10 +327,10 @@ def cell_of(entry: Entry, result: Result) -> dict[str, Any]:
 
 
 def _kept_counts(counts: dict[str, list[int]], entry: Entry) -> dict[str, list[int]]:
-    """What a record keeps, under 300 kB: whole curves where a score needs them, else the end.
+    """Select what a record keeps, under 300 kB: whole curves where a score needs them.
 
-    The training curve tells when a run memorised, for dense and tickets. The reference needs the
-    held-out curves of erk and of direct tickets too. A compressed run is judged by its end alone.
+    The training curve of dense runs and tickets shows when they memorised. The reference also needs
+    the held-out curves of erk and direct tickets. A compressed run is judged by its end alone.
     """
     if entry.schedule > 1:
         return {part: curve[-1:] for part, curve in counts.items()}
@@ -341,7 +344,7 @@ def _kept_counts(counts: dict[str, list[int]], entry: Entry) -> dict[str, list[i
 def _missing(
     task: Task, searches: Sequence[Search], cells: Mapping[Place, Any]
 ) -> dict[Place, dict[str, Any]]:
-    """A cell with its reason for every rung that a search did not yield: it scores chance."""
+    """Return a cell with its reason for every rung that a search did not yield (score: chance)."""
     as_they_stand = untrained(searches)
     ladder = task.ladder.untrained if as_they_stand else task.ladder.trained
     missing = {}
@@ -356,7 +359,7 @@ def _missing(
 
 
 def missing_cell(task: Task, kind: str, density: float, seed: int, why: str) -> dict[str, Any]:
-    """The cell of a ticket that there is none of."""
+    """Return the cell of a ticket that does not exist."""
     theta = families.initial(task.network, task.network.depth, seed)
     return {
         "seed": seed, "kind": kind, "density": density, "schedule": 1,
@@ -374,14 +377,14 @@ def _cell_order(item: tuple[Place, Any]) -> tuple[int, float, str, int]:
 
 
 def fingerprints(task: Task) -> dict[str, str]:
-    """What the record says of the data: fingerprints, or for generated data the generator's key."""
+    """Return the data's fingerprints for the record, or the generator's key for generated data."""
     if task.data.fingerprints:
         return dict(task.data.fingerprints)
     return {"generated": store.key(data=task.data.canonical())}
 
 
 def weights_total(task: Task) -> int:
-    """N, the number of prunable weights."""
+    """Return N, the number of prunable weights."""
     total = families.prunable_weights(task.network, task.network.depth)
     if not total:
         raise RecordError(f"{task.name}: no prunable weights")
@@ -389,7 +392,7 @@ def weights_total(task: Task) -> int:
 
 
 def unlearned(task: Task, seed: int, theta: State, plan: Plan, seen: Seen) -> list[Entry]:
-    """The random and ERK controls of every controlled rung: masks that nothing was learned for."""
+    """List the random and ERK controls of every controlled rung: masks without any learning."""
     shapes = families.shapes(task.network, task.network.depth)
     rungs = controlled(task.ladder.trained, plan.controls)
     entries = []
@@ -401,4 +404,4 @@ def unlearned(task: Task, seed: int, theta: State, plan: Plan, seen: Seen) -> li
     return entries
 
 
-MEASURES = 2  # raised when more is kept of a scored run: those of before are trained again
+MEASURES = 2  # increased when more is kept of a scored run: earlier ones are trained again

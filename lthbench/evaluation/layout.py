@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its folder, and how it is read again."""
+"""The files that an evaluation leaves in its folder, and how they are read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lthbench.io.store import Store
 KEY = re.compile(r"[0-9a-f]{64}")  # of a stored result
 AGAIN = "run the same `lthbench evaluate` command again"
 CLAIM = "evaluation.json"  # OUT/…: whose results the folder holds
-TRAINED = "task.json"  # OUT/<task>/…: which protocol, and by what its cells were trained
+TRAINED = "task.json"  # OUT/<task>/…: which protocol, and what its cells were trained on
 ANSWERS = "answers.json"  # OUT/<task>/…: where the answers of each cell are stored
 
 
@@ -37,15 +37,17 @@ class StoredRun:
 
     @property
     def kind(self) -> str:
+        """The kind of cell."""
         return str(self.row[0])
 
     @property
     def key(self) -> str:
+        """The key of the stored result."""
         return str(self.row[-1])
 
 
 def claim(out: Path) -> dict[str, Any]:
-    """Whose results a folder holds, as the evaluation wrote it: name, method, options, final."""
+    """Read whose results a folder holds: name, method, options, final."""
     path = out / CLAIM
     if not path.is_file():
         raise UsageError(f"{out}: no evaluation; name the folder that `lthbench evaluate` left")
@@ -59,10 +61,10 @@ def claim(out: Path) -> dict[str, Any]:
 
 
 def stored_runs(folder: Path) -> Iterator[StoredRun]:
-    """Every run of OUT/<task> whose result is stored.
+    """Yield every run of OUT/<task> whose result is stored.
 
     Raises:
-        RecordError: where the evaluation is not finished.
+        RecordError: if the evaluation is not finished.
         ResourceError: for a damaged file.
     """
     path = folder / ANSWERS
@@ -79,8 +81,10 @@ def stored_runs(folder: Path) -> Iterator[StoredRun]:
 
 
 def gather(folder: Path) -> None:
-    """Copy into OUT/<task> what the cache holds of its runs, which methods share: the folder is
-    whole then, on another machine and after the cache is gone."""
+    """Copy into OUT/<task> the runs that the cache holds, which methods share.
+
+    Then the folder is complete, on another machine and after the cache is gone.
+    """
     for run in stored_runs(folder):
         place = _place(folder, run)
         if place.parent != folder / "cells":
@@ -88,6 +92,7 @@ def gather(folder: Path) -> None:
 
 
 def read_stored(folder: Path, run: StoredRun) -> messages.Message:
+    """Read a run's stored result."""
     place = _place(folder, run)
     stored = Store(place.parent).get(run.key)
     if stored is None:
@@ -96,6 +101,7 @@ def read_stored(folder: Path, run: StoredRun) -> messages.Message:
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
+    """Read a JSON file; RecordError or ResourceError names it."""
     try:
         table = json.loads(read_bytes(path))
     except ValueError as error:
@@ -106,6 +112,7 @@ def read_json(path: Path) -> Mapping[str, Any]:
 
 
 def read_bytes(path: Path) -> bytes:
+    """Read a file; RecordError or ResourceError names it."""
     try:
         return path.read_bytes()
     except FileNotFoundError as error:
@@ -117,7 +124,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def stored_bytes(folder: Path, run: StoredRun) -> bytes:
-    """A run's stored result; RecordError if it is gone."""
+    """Return a run's stored result as bytes; RecordError if it is gone."""
     place = _place(folder, run)
     try:
         return place.read_bytes()
@@ -126,7 +133,7 @@ def stored_bytes(folder: Path, run: StoredRun) -> bytes:
 
 
 def _place(folder: Path, run: StoredRun) -> Path:
-    """Where a run's result lies: beside the tickets, or in the cache where methods share it."""
+    """Return where a run's result is: beside the tickets, or in the cache if methods share it."""
     own = Store(folder / "cells").path(run.key)
     if run.kind not in SHARED or own.is_file():
         return own
@@ -135,7 +142,7 @@ def _place(folder: Path, run: StoredRun) -> Path:
 
 
 def trained_by(folder: Path) -> Mapping[str, Any]:
-    """Which protocol the cells of OUT/<task> follow, and by what they were trained."""
+    """Return the protocol of the cells of OUT/<task>, and what they were trained on."""
     return read_json(folder / TRAINED)
 
 

@@ -1,4 +1,4 @@
-"""What may move a figure by a bit."""
+"""What may change a result by a bit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LIBRARIES = ("torch", "numpy", "scipy")
 
 
 def environment(means: Means = HERE) -> dict[str, str]:
-    """What may move a figure by a bit: versions, device, processor, threads."""
+    """Return what may change a result by a bit: versions, device, processor, threads."""
     versions = {name: version(name) for name in LIBRARIES}
     return {
         "lthbench": version("lthbench"),
@@ -27,7 +27,7 @@ def environment(means: Means = HERE) -> dict[str, str]:
 
 
 def _processor() -> str:
-    """The processor's name where the system tells it."""
+    """Return the processor's name, where the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

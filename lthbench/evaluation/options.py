@@ -1,4 +1,4 @@
-"""What a user asks for: tasks, seeds, and what is done of each."""
+"""What a user asks for: tasks, seeds, and what is done for each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEVELOPMENT, PUBLISHED = 1000, 0  # the first seed of each kind
 
 @dataclass(frozen=True)
 class Asked:
-    """A method, the tasks that it is run on, and by what."""
+    """A method, the tasks that it is run on, and the device and engine."""
 
     method: Method
     parts: tuple[Part, ...]
@@ -45,11 +45,11 @@ def asked(
     transfer: bool | None = None,
     direct: bool = False,
 ) -> Asked:
-    """What the arguments that `evaluate` and `estimate` share come to; UsageError for mistakes."""
+    """Resolve the arguments that `evaluate` and `estimate` share; UsageError for mistakes."""
     if workers is not None and workers < 0:
         raise UsageError(f"--workers {workers}: 0 or more")
     loaded = load_method(method, {name: str(value) for name, value in (options or {}).items()})
-    if final:  # what would be refused when it is submitted, after days
+    if final:  # what would be refused on submission, days later
         publishable.check(loaded)
     parts = parts_of(
         suite, tasks, seeds, final, only_seeds=only_seeds, controls=controls, transfer=transfer,
@@ -76,10 +76,10 @@ def parts_of(
     transfer: bool | None = None,
     direct: bool = False,
 ) -> tuple[Part, ...]:
-    """The tasks that arguments name, with their seeds and what is scored.
+    """Resolve the tasks that arguments name, with their seeds and what is scored.
 
     Raises:
-        UsageError: for arguments that are mistaken, or do not go together.
+        UsageError: for arguments that are invalid, or do not go together.
     """
     if suite and tasks:
         raise UsageError("--suite and --task exclude each other; name one of them")
@@ -107,7 +107,7 @@ def _controls(name: str) -> Controls:
 def _seeds(
     task: Task, final: bool, count: int | None, only: Sequence[int] | None
 ) -> tuple[int, ...]:
-    """The published or development seeds of a task, or some of them; UsageError for others."""
+    """Return a task's published or development seeds, or some of them; UsageError for others."""
     first = PUBLISHED if final else DEVELOPMENT
     every = range(first, first + (count or task.seeds))
     strange = [seed for seed in only or () if seed not in every]
@@ -120,8 +120,11 @@ def _seeds(
 
 
 def suite_for(tasks: Sequence[str], final: bool) -> Suite:
-    """The suite whose seeds and extras hold where none is named: quick's, or for a final run of a
-    task those of the ranked suite that it is in; in none, its own seeds with every control."""
+    """Return the suite whose seeds and extras apply if none is named.
+
+    It is quick's, or for a final run of a task those of its ranked suite; without one, the task's
+    own seeds with every control.
+    """
     quick = load_suite("quick")
     if not (final and tasks):
         return quick

@@ -1,4 +1,4 @@
-"""One method, one set of options, one kind of seeds a folder, and one process at a time."""
+"""Locks of an output folder: one method, options and kind of seeds, one process at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lthbench.training.dispatch import VERSIONS, Means, arithmetic, engine_for
 
 
 def lock(out: Path) -> AbstractContextManager[Any]:
-    """The folder's lock, or an error at once: two evaluations would overwrite each other."""
+    """Lock the folder, or fail at once: two evaluations would overwrite each other."""
     from filelock import FileLock, Timeout
 
     try:
@@ -32,7 +32,7 @@ def lock(out: Path) -> AbstractContextManager[Any]:
 
 
 def claim(out: Path, method: Method, final: bool) -> None:
-    """One method, one set of options, one kind of seeds a folder."""
+    """Claim a folder for one method, one set of options, one kind of seeds."""
     path = out / CLAIM
     mine = {
         "name": method.name,
@@ -45,13 +45,14 @@ def claim(out: Path, method: Method, final: bool) -> None:
 
 
 def claim_task(folder: Path, task: Task, means: Means) -> None:
+    """Claim a task's folder for one protocol, device and engine."""
     trains = VERSIONS[engine_for(means, task.network)]
     mine = {"task": task.digest, "arithmetic": arithmetic(means), "engine": trains}
     _agree(folder / TRAINED, mine, "give --out another folder")
 
 
 def _agree(path: Path, mine: dict[str, Any], step: str) -> None:
-    """Write the claim, or refuse where the folder belongs to something else."""
+    """Write the claim, or refuse if the folder belongs to something else."""
     if not path.is_file():
         write_whole(path, canonical_json(mine))
         return

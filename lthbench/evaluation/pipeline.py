@@ -1,4 +1,4 @@
-"""The pipeline: method, task, data, find, score, record. Each stage is skipped if it is done."""
+"""The pipeline: method, task, data, find, score, record. Finished stages are skipped."""
 
 from __future__ import annotations
 
@@ -47,20 +47,35 @@ R = TypeVar("R")
 
 
 class Progress(Protocol):
-    """What is told while an evaluation runs."""
+    """What is reported while an evaluation runs."""
 
-    def plan(self, parts: Sequence[Part], workers: int) -> None: ...
-    def begin(self, task: Task) -> None: ...
-    def search(self, task: Task, seed: int, what: str, steps: float, ran: bool) -> None: ...
-    def found(self, task: Task) -> None: ...
-    def scoring(self, task: Task, what: str, steps: float, ran: bool) -> None: ...
-    def carry(self, task: Task, what: str, steps: float, ran: bool) -> None: ...
-    def left_out(self, task: Task) -> None: ...
-    def done(self, record: Record) -> None: ...
+    def plan(self, parts: Sequence[Part], workers: int) -> None:
+        """Report the tasks and seeds before anything runs."""
+
+    def begin(self, task: Task) -> None:
+        """Report that a task begins."""
+
+    def search(self, task: Task, seed: int, what: str, steps: float, ran: bool) -> None:
+        """Report steps of a search, and whether they ran now or were stored."""
+
+    def found(self, task: Task) -> None:
+        """Report that a task's searches are done."""
+
+    def scoring(self, task: Task, what: str, steps: float, ran: bool) -> None:
+        """Report steps of scoring, and whether they ran now or were stored."""
+
+    def carry(self, task: Task, what: str, steps: float, ran: bool) -> None:
+        """Report steps at other depths, and whether they ran now or were stored."""
+
+    def left_out(self, task: Task) -> None:
+        """Report that the method does not support a task."""
+
+    def done(self, record: Record) -> None:
+        """Report a finished record."""
 
 
 class Silent:
-    """Tells nothing: every call is accepted and forgotten."""
+    """Reports nothing: every call is ignored."""
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         return lambda *args: None
@@ -68,10 +83,10 @@ class Silent:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """The records of one evaluation, and the folder they are in.
+    """The records of one evaluation, and their folder.
 
     Attributes:
-        left_out: tasks that the method cannot be run on, each with its reason.
+        left_out: tasks that the method does not support, each with its reason.
     """
 
     records: tuple[Record, ...]
@@ -81,7 +96,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Settings:
-    """How an evaluation runs; nothing but the means changes a record, within its noise."""
+    """How an evaluation runs; only the means change a record, within its noise."""
 
     workers: int
     means: Means
@@ -120,27 +135,30 @@ def evaluate(
 
     Args:
         method: a file's path or a baseline's name.
-        suite, tasks: a suite's name ("quick" if neither is given), or names of tasks.
+        suite: a suite's name; "quick" if neither suite nor tasks are given.
+        tasks: names of tasks.
         seeds: how many; by default the suite's number, or else each task's own.
         only_seeds: some of those seeds, as 0, 1, 2 of a final run; the record has no others.
         final: published seeds and the test split, in place of development seeds and held-out part.
-        controls: which rungs have any: "all", "alternate" or "one rung"; as the suite says by
-            default. A reference has all.
+        controls: which rungs have any: "all", "alternate" or "one rung"; by default as the suite
+            says. A reference has all.
         out: the folder for results, `lthbench-out/<method>` by default (`…-final` with final).
         options: keyword-only options of the method.
-        device: what networks are trained on, by torch's name; a GPU where there is one.
-        workers: processes that train; one a core by default, one for a GPU, 0 for this process.
+        device: what networks are trained on, by torch's name; by default a GPU if there is one.
+        workers: processes that train; one per core by default, one for a GPU, 0 for this process.
         engine: of `lthbench.training.dispatch`; the best for each task by default.
-        executor, address: "local", or "ray" for the nodes of a Ray cluster: at an address, or on
-            this machine alone.
-        timeout, memory: a child's own seconds, and its gigabytes.
+        executor: "local", or "ray" for the nodes of a Ray cluster.
+        address: of the Ray cluster; None starts Ray on this machine alone.
+        timeout: seconds of a child's own; None for no limit.
+        memory: gigabytes of a child.
         keep_going: score a failed seed as chance in place of ending.
-        keep: keep the store of a search that is done.
-        transfer: carry the tickets to other depths; as the suite says by default.
+        keep: keep the stores of finished searches.
+        transfer: transfer the tickets to other depths; by default as the suite says.
         direct: search at those depths too, as for the frozen reference.
+        progress: receives reports while it runs; None for none.
 
     Raises:
-        LthbenchError: for what the caller can put right; nothing that was stored is lost.
+        LthbenchError: for what the caller can correct; nothing that was stored is lost.
     """
     if not 0 < memory < inf:
         raise UsageError(f"--memory {memory}: gigabytes, above 0")
@@ -165,7 +183,7 @@ def evaluate(
 
 
 def _on_nodes(executor: str, address: str | None, workers: int | None) -> bool:
-    """Whether a Ray cluster does the work; UsageError for options that do not go together."""
+    """Return whether a Ray cluster does the work; UsageError for conflicting options."""
     if executor not in ("local", "ray"):
         raise UsageError(
             f"--executor {executor}: local or ray{nearest(executor, ('ray', 'local'))}"
@@ -178,7 +196,7 @@ def _on_nodes(executor: str, address: str | None, workers: int | None) -> bool:
 
 
 def _outside_a_loop(run: Coroutine[Any, Any, R]) -> R:
-    """Run to the end; from a notebook, whose own loop is busy, in a thread beside it."""
+    """Run to the end; from a notebook, whose own event loop is running, in another thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -194,7 +212,7 @@ async def _all(
     how: Settings,
     progress: Progress,
 ) -> tuple[list[Record], list[tuple[str, str]]]:
-    """The records of all tasks, and the tasks that were left out with their reasons."""
+    """Return the records of all tasks, and the tasks left out with their reasons."""
     for part in parts:
         datasets.prepare(part.task, download=False, test=part.plan.final)
         if part.plan.transfer:
@@ -210,7 +228,7 @@ async def _all(
         if how.nodes:
             searching = nodes = Cluster(how.means)
             means = replace(how.means, there=await nodes.arithmetic())
-            scorers = Cluster(how.means, nodes.makeup)  # processes of its own
+            scorers = Cluster(how.means, nodes.makeup)  # its own processes
             children = Children(nodes.device)
             how = replace(how, means=means, start=children.start)
         else:
@@ -247,9 +265,9 @@ async def one(
     searching: Executor,
     scorers: Executor,
 ) -> Record:
-    """One task: find, then score, then the record.
+    """Evaluate one task: find, then score, then the record.
 
-    With the test split, scoring has workers of its own: those of the search never see it.
+    With the test split, scoring has its own workers: those of the search never see it.
     """
     task, seeds, plan = part.task, part.seeds, part.plan
     folder = out / task.name
@@ -260,7 +278,7 @@ async def one(
     searches = await _find(method, seeds, how, progress, searching, task, folder)
     found = time.monotonic()
     progress.found(task)
-    if experiment.untrained(searches):  # nothing is carried
+    if experiment.untrained(searches):  # nothing is transferred
         progress.carry(task, "planned", 0.0, False)
     seen = scoring.see(task, seeds, plan, how.means)
     cells = await scoring.score(
@@ -305,7 +323,7 @@ async def one(
     write_whole(folder / ANSWERS, canonical_json(answered))
     if plan.final:
         gather(folder)
-    # What is installed later is no part of what was evaluated, and would change the bundle.
+    # What is installed later was not part of the evaluation, and would change the bundle.
     write_whole(out / environments.FILE, environments.installed())
     write_record(folder / "record.json", record)
     progress.done(record)
@@ -315,8 +333,10 @@ async def one(
 def _answered(
     cells: list[dict[str, Any]], moved: dict[str, Any] | None
 ) -> dict[str, list[list[Any]]]:
-    """Where the answers of each cell are stored, which a record does not say: each cell's key is
-    taken out of it. Cells of the frozen reference have none."""
+    """Return where the answers of each cell are stored, removing each cell's key.
+
+    Records do not hold this. Cells of the frozen reference have no stored answers.
+    """
     carried = moved["cells"] if moved else []
     return {
         "cells": [
@@ -357,7 +377,7 @@ async def _find(
 
 
 def _frozen_at_targets(frozen: Reference | None, plan: Plan) -> list[dict[str, Any]]:
-    """The random tickets of the reference, which final records share."""
+    """Return the random tickets of the reference, which final records share."""
     if frozen is None or frozen.transfer is None or not plan.final:
         return []
     cells = [c for c in frozen.transfer.cells if c.kind == "erk"]

@@ -1,4 +1,4 @@
-"""Trains tickets and their controls and counts their correct answers: one list of jobs a task.
+"""Trains tickets and their controls and counts their correct answers: one list of jobs per task.
 
 The only module that opens the test split. Every run of a seed is trained on the same scoring
 stream, so that ticket, controls and dense are paired.
@@ -35,7 +35,7 @@ from lthbench.training.dispatch import HERE, Means, arithmetic
 from lthbench.training.executors.local import Executor
 from lthbench.training.job import Evaluation, Examples, Job, Result
 
-ATTEMPTS = 3  # a failed control or dense run is drawn again, twice at most
+ATTEMPTS = 3  # a failed control or dense run is redrawn, at most twice
 # The same for every method: run once, kept in the cache.
 SHARED = ("dense", "random", "erk", "untrained_random")
 
@@ -43,7 +43,7 @@ Note = Callable[[str, float, bool], None]  # what ran, its steps, and whether it
 
 
 def see(task: Task, seeds: Sequence[int], plan: Plan, means: Means = HERE) -> Seen:
-    """Open the examples that a plan needs; the test split only where it is final."""
+    """Open the examples that a plan needs; the test split only for a final one."""
     train, sets = {}, {}
     known: dict[str, Examples] = {}  # MNIST is the same for every seed: hold it once
 
@@ -71,10 +71,17 @@ async def score(
     known: Sequence[dict[str, Any]] = (),
     note: Note = lambda what, steps, ran: None,
 ) -> list[dict[str, Any]]:
-    """Every cell of a task's record: tickets, controls, dense runs, compressed schedules.
+    """Compute every cell of a task's record: tickets, controls, dense runs, compressed schedules.
 
     Args:
-        known: cells of the frozen reference; those that are wanted here are not trained again.
+        task: the task to score.
+        searches: one per seed.
+        folder: of this task's evaluation.
+        executor: runs the trainings.
+        plan: what is scored.
+        seen: the examples of every seed.
+        known: cells of the frozen reference; those needed here are not trained again.
+        note: called with (what ran, its steps, whether it was trained now) for progress.
     """
     entries = await planned(task, searches, folder, executor, plan, seen)
     wanted = {entry.place for entry in entries}
@@ -103,10 +110,16 @@ async def score_until_sound(
     again: Callable[[Entry], Awaitable[Entry | None]],
     note: Note,
 ) -> AsyncIterator[tuple[Entry, Result]]:
-    """Results of a list of cells; after a failed one follow those of its next draws, if any.
+    """Yield results of a list of cells; a failed one is followed by those of its next draws.
 
     Args:
-        again: a failed cell's next draw; None where there is none.
+        task: the task to score.
+        entries: the cells.
+        folder: of this task's evaluation.
+        executor: runs the trainings.
+        seen: the examples of every seed.
+        again: returns a failed cell's next draw, or None.
+        note: called with (what ran, its steps, whether it was trained now) for progress.
     """
     while entries:
         failed = []
@@ -127,7 +140,7 @@ async def score_until_sound(
 async def score_cells(
     task: Task, entries: Sequence[Entry], folder: Path, executor: Executor, seen: Seen
 ) -> AsyncIterator[tuple[Entry, Result, bool]]:
-    """Results of a list of cells, and whether each was trained now: stored ones come at once."""
+    """Yield results of a list of cells, and whether each was trained now; stored ones first."""
     waiting: dict[str, list[Entry]] = {}
     for entry in entries:
         stored = _store(entry.kind, folder, seen.means).get(entry.job.key)
@@ -138,7 +151,7 @@ async def score_cells(
     by_steps: dict[int, list[Job]] = {}
     for waited in waiting.values():
         by_steps.setdefault(waited[0].job.recipe.steps, []).append(waited[0].job)
-    for steps in sorted(by_steps, reverse=True):  # the longest first: the workers end together
+    for steps in sorted(by_steps, reverse=True):  # longest first: the workers end together
         at = tuple(n * steps // len(task.grid) for n in range(1, len(task.grid) + 1))
         evaluation = Evaluation(seen.sets, at, last_of(task))
         async for key, result in executor.results(by_steps[steps], seen.train, evaluation):

@@ -1,4 +1,4 @@
-"""Where a run starts that is no ticket's own: theta_k, and weights drawn anew."""
+"""Starts other than a ticket's own: theta_k, and reinitialised weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lthbench.training.executors.local import Executor
 
 
 async def early(task: Task, seed: int, step: int, executor: Executor, means: Means) -> State | None:
-    """theta_k, a seed's dense run up to step k on the stream of the search; None if it diverged."""
+    """Return theta_k, a seed's dense run up to step k; None if it diverged."""
     theta = families.initial(task.network, task.network.depth, seed)
     job = trainings.training(task, seed, theta, None, step, means=means)
     train = {seed: trainings.examples(task, datasets.search(task, seed).train)}
@@ -33,18 +33,24 @@ def reinitialised(
     attempt: int,
     other: State | None = None,
 ) -> State:
-    """Where a control starts whose weights are drawn anew under a ticket's own masks.
+    """Return where a control with reinitialised weights under a ticket's own masks starts.
 
-    "reinit": of a ticket at theta_0 another draw of theta_0, at theta_k another seed's theta_k; of
-    one with weights of its own (origins signs and free) the same magnitudes with fresh signs, all
-    else the ticket's. "reinit-signs": the ticket's signs, and the magnitudes that reinit has; of a
+    "reinit": for a ticket at theta_0 another draw of theta_0, at theta_k another seed's theta_k;
+    for one with weights of its own (origins signs and free) the same magnitudes with random signs,
+    all else the ticket's. "reinit-signs": the ticket's signs, and the magnitudes of reinit; for a
     ticket with weights of its own those of another draw of theta_0, scaled to the ticket's norm in
     each tensor, all else the ticket's. Other draws have a stream for each of the two kinds; in
-    arithmetic tasks, and of a scaled theta_0, they have the ticket's norms.
+    arithmetic tasks, and for a scaled theta_0, they have the ticket's norms.
 
     Args:
-        start: the ticket's; of weights of its own only the kept entries matter.
-        other: another seed's theta_k, of a ticket at theta_k.
+        task: the task of the ticket.
+        kind: "reinit" or "reinit-signs".
+        origin: of the ticket.
+        seed: of the ticket.
+        start: the ticket's; of its own weights only the kept entries matter.
+        chosen: the ticket's masks.
+        attempt: of the draw.
+        other: another seed's theta_k, for a ticket at theta_k.
     """
     own, signed = origin in ("signs", "free"), kind == "reinit-signs"
     if own and not signed:
@@ -71,10 +77,10 @@ def another(
     *,
     rescale: bool = False,
 ) -> State:
-    """Another draw of theta_0 for a control, in arithmetic tasks with the kept norms of `start`."""
+    """Return another draw of theta_0; in arithmetic tasks with the kept norms of `start`."""
     depth = task.network.depth
     fresh = families.initial(task.network, depth, seed, "control", kind, str(attempt))
-    if task.score.kind == "area" or rescale:  # scale alone moves grokking
+    if task.score.kind == "area" or rescale:  # scale alone affects grokking
         tensors = controls.rescaled(fresh.tensors(), start.tensors(), chosen, list(chosen))
         return State(tensors, 0)
     return fresh

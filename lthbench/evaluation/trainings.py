@@ -17,7 +17,7 @@ from lthbench.training.job import Examples, Job
 
 
 def examples(task: Task, arrays: datasets.Examples) -> Examples:
-    """Arrays as an engine takes them, with the task's scale."""
+    """Convert arrays to an engine's examples, with the task's scale."""
     return Examples(
         torch.from_numpy(arrays.x),
         torch.from_numpy(arrays.y),
@@ -37,7 +37,7 @@ def training(
     depth: int | None = None,
     means: Means = HERE,
 ) -> Job:
-    """A training of the search: its data order is a stream of the seed, the masks and `order`."""
+    """Build a training of the search; its data order depends on seed, masks and `order`."""
     by = engine_for(means, task.network)
     depth = task.network.depth if depth is None else depth
     masked = masks.digest(chosen) if chosen is not None else "dense"

@@ -1,8 +1,8 @@
-"""Carries a method's tickets to the task's neighbouring depths and scores them there.
+"""Transfers a method's tickets to the task's neighbouring depths and scores them there.
 
 By the method's own `transfer_ticket` or else by the elastic rule; on two rungs, beside random
-tickets of the target, and on one of them beside the parts that a carried ticket is made of.
-Definitions: protocol, section 9.
+tickets of the target, and on one of them beside the parts of a transferred ticket. Definitions:
+protocol, section 9.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from lthbench.tickets import controls, elastic, ticket_files
 from lthbench.tickets.ticket import Ticket
 from lthbench.training.executors.local import Executor
 
-CHEAP = 0.05  # dense trainings: methods that cost less are run at the target too
+CHEAP = 0.05  # dense trainings: methods that cost less are also run at the target
 Handing = Callable[[Task, Search, Sequence[Wanted], Path], Awaitable[None]]
 Finding = Callable[[Task, Path], Awaitable[Sequence[Search]]]  # into a folder
 Told = Mapping[str, Any]  # what a record says of a ticket
 
 
 def source(task: Task) -> Task:
-    """The task at the depth that tickets are carried from.
+    """Return the task at the depth that tickets are transferred from.
 
     Where that is not its own depth, the two rungs of transfer are its whole ladder.
     """
@@ -45,7 +45,7 @@ def source(task: Task) -> Task:
 
 
 def at_depth(task: Task, depth: int) -> Task:
-    """The task at another depth, on the rungs of transfer alone."""
+    """Return the task at another depth, on the rungs of transfer alone."""
     assert task.transfer
     return task.model_copy(
         update={
@@ -57,7 +57,7 @@ def at_depth(task: Task, depth: int) -> Task:
 
 
 def has_depths(task: Task) -> None:
-    """Raises TaskError if the network's family does not have the depths of transfer."""
+    """Raise TaskError if the network's family does not have the depths of transfer."""
     if task.transfer:
         for depth in (task.transfer.source, *task.transfer.targets):
             level(task.network, depth)
@@ -76,14 +76,20 @@ async def carry(
     direct: bool = False,
     note: scoring.Note = lambda what, steps, ran: None,
 ) -> dict[str, Any] | None:
-    """What a record holds of transfer; None for a task without it.
+    """Return what a record holds of transfer; None for a task without it.
 
     Args:
-        handing: has the method carry a seed's tickets by a rule of its own; None: elastically.
-        searches: at the task's own depth; if tickets are carried from another, `finding` searches.
+        task: the task of the record.
+        searches: at the task's own depth; if tickets are transferred from another, `finding`
+            searches.
         folder: OUT/<task>; searches at other depths go to `depth<n>` in it.
+        finding: searches at another depth.
+        executor: runs the trainings.
+        seen: the examples of every seed.
+        handing: has the method transfer a seed's tickets by its own rule; None: elastically.
         frozen: cells of the reference at the targets; those are not trained again.
         direct: search at the targets too, whatever the method costs.
+        note: called with (what ran, its steps, whether it was trained now) for progress.
     """
     if task.transfer is None:
         return None
@@ -166,7 +172,7 @@ async def _scored(
     again: Callable[[Entry], Awaitable[Entry | None]],
     note: scoring.Note,
 ) -> list[dict[str, Any]]:
-    """The cells of a list of runs beside those that are known, in a fixed order."""
+    """Return the cells of a list of runs beside those that are known, in a fixed order."""
     cells = {(c["seed"], c["depth"], -c["density"], c["kind"]): dict(c) for c in known}
     waiting = [entry for entry in entries if _place(entry) not in cells]
     async for entry, result in scoring.score_until_sound(
@@ -184,9 +190,9 @@ def _place(entry: Entry) -> tuple[int, int, float, str]:
 def _wanted(
     task: Task, begin: Task, searches: Sequence[Search], home: Path
 ) -> dict[int, list[Wanted]]:
-    """By seed: every rung that was found, for every target.
+    """List every rung that was found, for every target, by seed.
 
-    Raises TicketError where the family cannot be carried there at all.
+    Raises TicketError if the family cannot be transferred there at all.
     """
     assert task.transfer
     moved = task.transfer
@@ -204,7 +210,7 @@ def _wanted(
 
 
 def _not_found(target: Task, search: Search) -> list[dict[str, Any]]:
-    """Rungs that the search did not yield score chance at every target."""
+    """Score rungs that the search did not yield as chance at every target."""
     rungs = target.ladder.trained
     found = _found(search, rungs)
     why = search.reason or "find_tickets did not yield this rung"
@@ -217,7 +223,7 @@ def _missing(target: Task, density: float, seed: int, why: str) -> dict[str, Any
 
 
 def carry_elastically(begin: Task, target: Task, now: Wanted) -> tuple[Ticket, Told]:
-    """The ticket at its target by the elastic rule, and what a record says of it."""
+    """Return the ticket at its target by the elastic rule, and what a record says of it."""
     here, there = (level(task.network, task.network.depth) for task in (begin, target))
     maps = elastic.block_maps(here, there)
     moved = elastic.carried(now.ticket, now.start, here, there, now.density, maps)
@@ -225,7 +231,7 @@ def carry_elastically(begin: Task, target: Task, now: Wanted) -> tuple[Ticket, T
 
 
 def _handed(now: Wanted, home: Path, search: Search) -> tuple[Ticket, Told]:
-    """The same as the method's own rule left it."""
+    """Return the same from the method's own rule."""
     place = folder_of(home, now.depth, search.seed)
     header, chosen, weights = ticket_files.read_ticket(place, now.density)
     source = now.origin if header["origin"] == "transferred" else ""
@@ -236,7 +242,7 @@ def _handed(now: Wanted, home: Path, search: Search) -> tuple[Ticket, Told]:
 def part_entries(
     target: Task, seed: int, ticket: Ticket, told: Told, seen: Seen, attempt: int = 0
 ) -> list[Entry]:
-    """What a carried ticket of the first rung is made of."""
+    """List the parts of a transferred ticket of the first rung."""
     density, depth = target.ladder.trained[0], target.network.depth
     weights = ticket.weights or families.initial(target.network, depth, seed).tensors()
     # The target's own theta_0 has the source's values wherever names and shapes agree.
@@ -265,7 +271,7 @@ def _found(search: Search, densities: Sequence[float]) -> list[float]:
 
 
 def _ticket(task: Task, seed: int, home: Path, density: float) -> tuple[Ticket, State, str]:
-    """A stored ticket, the state that it starts from, and its origin."""
+    """Return a stored ticket, the state that it starts from, and its origin."""
     header, chosen, stored = ticket_files.read_ticket(home / "tickets" / f"seed{seed}", density)
     k = header["start"]
     theta = families.initial(task.network, task.network.depth, seed)
@@ -282,7 +288,7 @@ def entry_at_depth(
     seen: Seen,
     attempt: int = 0,
 ) -> Entry:
-    """One run at a target depth; a ticket without weights starts from theta_0 there."""
+    """Build one run at a target depth; a ticket without weights starts from theta_0 there."""
     if ticket.weights is None:
         start = families.initial(target.network, target.network.depth, seed)
     else:
@@ -293,7 +299,7 @@ def entry_at_depth(
 
 
 def _random(target: Task, seed: int, seen: Seen) -> list[Entry]:
-    """The `erk` tickets of a target, the same for every method."""
+    """List the `erk` tickets of a target, the same for every method."""
     spec, densities = target.network, target.ladder.trained
     drawn = controls.random_masks(families.shapes(spec, spec.depth), densities, seed, "erk")
     told = {"origin": "init", "start": 0}
@@ -304,7 +310,7 @@ def _random(target: Task, seed: int, seen: Seen) -> list[Entry]:
 
 
 def _direct(target: Task, searches: Sequence[Search], home: Path, seen: Seen) -> list[Entry]:
-    """The method's own tickets of a target, found there."""
+    """List the method's own tickets of a target, found there."""
     entries = []
     for search in searches:
         for density in _found(search, target.ladder.trained):

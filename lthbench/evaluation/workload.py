@@ -1,4 +1,4 @@
-"""How much there is to do: the steps of an evaluation, and what one takes before it is measured."""
+"""The work of an evaluation: its steps, and an estimate of their time before measuring."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from lthbench.protocol.task import Controls, Task, Transfer, controlled
 from lthbench.records import transfer_score
 from lthbench.records.aggregate import CONTROLS
 
-IMP_COST = 1 / -math.log(0.8)  # dense trainings a nat: the dearest usual search, before any is seen
+IMP_COST = 1 / -math.log(0.8)  # dense trainings per nat: the costliest usual search, at first
 
 
 OVERHEAD, FLOPS = 7e-4, 6e10  # seconds of a step on one core, before any is measured
 
 
-STARTING = 4.0  # seconds until the processes of a task have imported what they need
+STARTING = 4.0  # seconds until a task's processes have imported what they need
 
 
 def guessed_step(task: Task) -> float:
-    """Seconds of one training step on one core, from its arithmetic, before it was measured."""
+    """Estimate seconds of one training step on one core, from its arithmetic."""
     network = task.network
     inputs = 2 * network.embedding if network.family == "pair-mlp" else network.inputs
     weights = inputs * network.width + network.depth * network.width**2
@@ -29,7 +29,7 @@ def guessed_step(task: Task) -> float:
 
 
 def scoring_steps(task: Task, seeds: int, controls: Controls, compressed: bool) -> float:
-    """Model-steps that scoring a whole ladder takes: dense, tickets, controls, short schedules."""
+    """Count model-steps of scoring a whole ladder: dense, tickets, controls, short schedules."""
     rungs = controlled(task.ladder.trained, controls)
     runs = 1.0 + len(task.ladder.trained) + len(CONTROLS) * len(rungs)
     if compressed and (rung := task.score.compressed_density):
@@ -38,7 +38,7 @@ def scoring_steps(task: Task, seeds: int, controls: Controls, compressed: bool) 
 
 
 def carrying_steps(task: Task, seeds: int, direct: bool) -> float:
-    """Model-steps of what is trained at other depths: carried and random tickets, parts of one."""
+    """Count model-steps at other depths: transferred and random tickets, parts of one."""
     if task.transfer is None:
         return 0.0
     runs = len(task.transfer.targets) * runs_at_a_target(task.transfer, direct)
@@ -46,12 +46,12 @@ def carrying_steps(task: Task, seeds: int, direct: bool) -> float:
 
 
 def runs_at_a_target(transfer: Transfer, direct: bool) -> int:
-    """A seed's trainings at one depth: on each rung carried, random and direct; parts on one."""
+    """Count a seed's runs at one depth: transferred, random and direct on each rung, parts."""
     return (2 + direct) * len(transfer.densities) + len(transfer_score.PARTS)
 
 
 def further_nats(task: Task, direct: bool) -> float:
-    """Nats of density that a seed searches at other depths than the task's own."""
+    """Return the nats of density that a seed searches at depths other than the task's own."""
     if task.transfer is None:
         return 0.0
     searches = (task.transfer.source != task.network.depth) + direct * len(task.transfer.targets)
@@ -59,7 +59,7 @@ def further_nats(task: Task, direct: bool) -> float:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as 0:07, 12:30 or 3:05:00."""
+    """Format seconds as 0:07, 12:30 or 3:05:00."""
     whole = round(seconds)
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

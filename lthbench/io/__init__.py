@@ -1,1 +1,1 @@
-"""Files, paths, stores, messages and text: what is read and written, and how it is checked."""
+"""Files, paths, stores, messages and text: reading, writing and validation."""

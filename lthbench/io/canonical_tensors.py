@@ -1,8 +1,8 @@
 """Named arrays and a JSON header in one canonical form of safetensors, read with limits; no torch.
 
-A safetensors file may be written in many ways; here equal arrays and headers are equal bytes, and
-bytes that are not the canonical ones are refused: wider types first, then names in order, nothing
-between the arrays, and a header that says so.
+Safetensors allows many encodings of the same content; here equal arrays and headers give equal
+bytes, and any other encoding is refused. Canonical: wider types first, then names in order, no gaps
+between the arrays, and a header that lists exactly these.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ Spec = tuple[str, tuple[int, ...]]  # type and shape
 
 
 def dumps(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    """Header and arrays as bytes; equal ones give equal bytes.
+    """Encode a header and arrays; equal ones give equal bytes.
 
     Raises:
-        ValueError: for a type that is none of uint8, int32, float32 and float64.
+        ValueError: for a type other than uint8, int32, float32 and float64.
     """
     import numpy as np
 
@@ -50,7 +50,7 @@ def dumps(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> byte
 
 
 def loads(data: bytes | memoryview, place: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Header and arrays of canonical bytes; the arrays are read-only views of them.
+    """Decode canonical bytes into header and arrays; the arrays are read-only views of the bytes.
 
     Raises:
         RecordError: naming the place, the array and the rule.
@@ -108,7 +108,7 @@ def _spec(name: str, spec: Any, place: str) -> Spec:
 def _check_offsets(
     table: Mapping[str, Any], specs: Mapping[str, Spec], left: int, place: str
 ) -> None:
-    """Each array where the one before it ends, the last where the file ends."""
+    """Check that each array starts where the previous one ends, and the last ends with the file."""
     position = 0
     for name in _order(specs):
         kind, shape = specs[name]
@@ -124,12 +124,12 @@ def _check_offsets(
 
 
 def _order(specs: Mapping[str, Spec]) -> list[str]:
-    """Wider types first: so every array is aligned, as safetensors' own writer has them."""
+    """Order names by type, wider first, so that arrays are aligned as in safetensors' writer."""
     return sorted(specs, key=lambda name: (-SIZES[specs[name][0]], name))
 
 
 def _head(header: Mapping[str, Any], specs: Mapping[str, Spec]) -> bytes:
-    """Length and header of a file, filled up with spaces so that the arrays are aligned."""
+    """Return length prefix and header of a file, space-padded so that the arrays are aligned."""
     table: dict[str, Any] = {"__metadata__": {"header": _json(header)}}
     position = 0
     for name in _order(specs):

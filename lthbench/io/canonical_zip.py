@@ -1,8 +1,8 @@
-"""A zip in one canonical form: stored members, sorted names, one date, nothing else.
+"""Zip files in one canonical form: stored members, sorted names, one date, nothing else.
 
-`read` takes no other bytes than those that `write` gives for the same members. So nothing hides in
-a comment, an extra field or between the members, there is nothing to unpack that could grow, and a
-changed byte is noticed wherever it is.
+`read` accepts only the bytes that `write` produces for the same members. So nothing can hide in a
+comment, an extra field or between members, nothing is decompressed that could grow without bound,
+and a changed byte is always noticed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Data = bytes | memoryview
 
 @dataclass(frozen=True)
 class _Listed:
-    """A member as the directory at the end of a zip lists it."""
+    """A member as listed in the central directory of a zip."""
 
     name: str
     size: int
@@ -38,7 +38,7 @@ class _Listed:
 
 
 def write(members: Mapping[str, Data]) -> bytes:
-    """The zip of these members; RecordError for a name that `read` would refuse."""
+    """Return the zip of these members; RecordError for a name that `read` would refuse."""
     _check_names(sorted(members), "bundle")
     return b"".join(_parts(members))
 
@@ -60,7 +60,7 @@ def _parts(members: Mapping[str, Data]) -> Iterator[Data]:
 
 
 def read(data: bytes, place: str) -> dict[str, memoryview]:
-    """The members of a zip, as views of its bytes.
+    """Return the members of a zip, as views of its bytes.
 
     Raises:
         RecordError: naming the member and the rule.
@@ -83,7 +83,7 @@ def read(data: bytes, place: str) -> dict[str, memoryview]:
     for part in _parts(members):
         if view[position : position + len(part)] != part:
             raise RecordError(f"{place}: byte {position} or soon after it was changed; {NEXT}")
-        position += len(part)  # ends where the file ends: of that, the directory's end was sure
+        position += len(part)  # ends where the file ends: only the end is known so far
     return members
 
 
@@ -111,7 +111,7 @@ def _directory(view: memoryview, place: str) -> list[_Listed]:
 
 
 def _listed(view: memoryview, at: int, place: str) -> tuple[_Listed, int]:
-    """The directory's member at a position, and the position after it."""
+    """Read the directory's member at a position; also return the position after it."""
     if at + CENTRAL.size > len(view) - END.size or bytes(view[at : at + 4]) != b"PK\x01\x02":
         raise RecordError(f"{place}: its directory is damaged; {NEXT}")
     fields = CENTRAL.unpack(view[at : at + CENTRAL.size])
@@ -120,7 +120,7 @@ def _listed(view: memoryview, at: int, place: str) -> tuple[_Listed, int]:
     attributes, offset = fields[15:]
     begin = at + CENTRAL.size
     raw = bytes(view[begin : min(begin + length, len(view) - END.size)])
-    name = raw.decode("latin-1")  # every byte is a character; no other than ASCII passes
+    name = raw.decode("latin-1")  # every byte is a character; only ASCII passes
     where = f"{place}: member {shown(name)}"
     kind = attributes >> 16 & 0o170000
     refusals = (
@@ -157,7 +157,7 @@ def _check_names(names: list[str], place: str) -> None:
 
 
 def _unfit(name: str) -> str | None:
-    """Why a member may not have a name."""
+    """Return why a name is not allowed for a member; None if it is."""
     parts = name.split("/")
     if name.startswith("/") or "\\" in name or ":" in name or ".." in parts or "." in parts:
         return "a path that leaves its folder"

@@ -1,4 +1,4 @@
-"""What child and worker processes share: a private channel, and an end with their parent."""
+"""What child and worker processes share: a private channel to the parent, and its lifetime."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lthbench.io import messages
 
 
 class Channel:
-    """Messages over what were standard input and output; printing goes to standard error.
+    """Messages over the original standard input and output; printing goes to standard error.
 
-    A thread reads the input, so that its end is noticed inside a long computation too: the process
-    then ends at once, because nobody is left to hear it.
+    A thread reads the input, so that its end is noticed even during a long computation: the process
+    then exits at once, because nobody is left to read its answers.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Channel:
         threading.Thread(target=self._read, args=(incoming,), daemon=True).start()
 
     def receive(self) -> messages.Message:
-        """The next message; waits for it."""
+        """Wait for the next message and return it."""
         return self._messages.get()
 
     def send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
@@ -60,7 +60,7 @@ class Channel:
 
 
 def _die_with_parent() -> None:
-    """On Linux the kernel ends this process with its parent, even where code holds the GIL."""
+    """Have the Linux kernel kill this process with its parent, even while code holds the GIL."""
     if sys.platform != "linux":
         return
     import ctypes

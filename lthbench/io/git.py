@@ -1,4 +1,4 @@
-"""Asking git: what cannot be asked, or is refused, is an error, and never an empty answer."""
+"""Git commands: a failure is always an error, never an empty answer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 from lthbench.errors import ResourceError
 from lthbench.io.untrusted import shown
 
-# A repository is named by its folder, and its history is that of its objects; what these say of
-# another, or of other parents, would be followed silently.
+# A repository is identified by its folder, and its history by its objects. Variables that point to
+# another, or to other parents, would be followed silently.
 OTHERS = (
     *("GIT_DIR", "GIT_COMMON_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_NAMESPACE"),
     *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_PREFIX"),
@@ -20,14 +20,16 @@ ALWAYS = ("--no-replace-objects", "--literal-pathspecs", "-c", "core.fsmonitor=f
 
 
 def run(folder: Path, *command: str, given: bytes = b"", index: str | None = None) -> bytes:
-    """Run a git command in the repository that holds a folder; returns what it prints.
+    """Run a git command in the repository that contains a folder; return its output.
 
     Args:
-        given: its input.
-        index: the file of an index other than the repository's own.
+        folder: any folder inside the repository.
+        *command: the arguments of git.
+        given: the standard input of git.
+        index: an index file other than the repository's own.
 
     Raises:
-        ResourceError: if git is not there, or ends with anything but success.
+        ResourceError: if git is not installed, or fails.
     """
     environment = {name: value for name, value in os.environ.items() if name not in OTHERS}
     environment |= {"GIT_INDEX_FILE": index} if index else {}
@@ -45,7 +47,7 @@ def run(folder: Path, *command: str, given: bytes = b"", index: str | None = Non
 
 
 def _said(errors: bytes) -> str:
-    """Git's own reason, on one line."""
+    """Return git's own error message, on one line."""
     lines = errors.decode(errors="replace").strip().splitlines() or ["no reason given"]
     said = next((line for line in lines if line.startswith(("fatal:", "error:"))), lines[0])
     return shown(said, 200)

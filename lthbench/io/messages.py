@@ -1,7 +1,7 @@
 """One format for pipes and files: safetensors bytes whose metadata hold a JSON header.
 
-Nothing here is pickle: bytes from a child, a worker or a disk are parsed with limits and can only
-become numbers, strings and tensors.
+No pickle: bytes from a child, a worker or a disk are parsed with limits and can only become
+numbers, strings and tensors.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ LENGTH = struct.Struct("<Q")
 
 
 class WireError(Exception):
-    """Bytes that are no message, or the end of a pipe inside one."""
+    """A malformed message, or the end of a pipe inside one."""
 
 
 def dumps(header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> bytes:
-    """A message as bytes; the same header and tensors give the same bytes."""
+    """Encode a message; the same header and tensors give the same bytes."""
     ready = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in sorted((tensors or {}).items())
@@ -37,7 +37,7 @@ def dumps(header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
 
 
 def loads(data: bytes) -> Message:
-    """Header and tensors of a message; WireError if it is none."""
+    """Decode a message into header and tensors; WireError if it is malformed."""
     try:
         (size,) = LENGTH.unpack(data[:8])
         if size > min(HEADER_LIMIT, len(data) - 8):
@@ -48,7 +48,7 @@ def loads(data: bytes) -> Message:
         return header, load(data)
     except WireError:
         raise
-    except Exception as error:  # safetensors and json raise many kinds on hostile bytes
+    except Exception as error:  # safetensors and json raise many exceptions on hostile bytes
         raise WireError(f"not a message: {error}") from error
 
 
@@ -62,7 +62,7 @@ def send(
 
 
 def receive(pipe: BinaryIO) -> Message | None:
-    """The next message of a blocking pipe; None at its end."""
+    """Read the next message from a blocking pipe; None at its end."""
     prefix = pipe.read(LENGTH.size)
     if not prefix:
         return None
@@ -75,7 +75,7 @@ async def asend(
     header: Mapping[str, Any],
     tensors: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write one message to a process."""
+    """Write one message to the input of a process."""
     data = dumps(header, tensors)
     pipe.write(LENGTH.pack(len(data)))
     pipe.write(data)
@@ -83,7 +83,7 @@ async def asend(
 
 
 async def areceive(pipe: asyncio.StreamReader) -> Message | None:
-    """The next message of a process; None at the end of its output."""
+    """Read the next message from a process; None at the end of its output."""
     try:
         prefix = await pipe.readexactly(LENGTH.size)
         return loads(await pipe.readexactly(_length(prefix)))
@@ -101,18 +101,18 @@ def _length(prefix: bytes) -> int:
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with `prefix/` before each name."""
+    """Add `prefix/` to the name of each tensor."""
     return {f"{prefix}/{name}": tensor for name, tensor in tensors.items()}
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin with `prefix/`, without it."""
+    """Select the tensors whose names begin with `prefix/`, and strip it."""
     start = prefix + "/"
     return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
 
 
 def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """A nested state_dict as JSON; its tensors go to `tensors` under running numbers."""
+    """Turn a nested state_dict into JSON; its tensors go to `tensors`, numbered consecutively."""
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value
@@ -133,7 +133,7 @@ def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The value that `pack` was given."""
+    """Return the value that `pack` was given."""
     ((kind, value),) = packed.items()
     if kind == "tensor":
         return tensors[value]

@@ -1,7 +1,7 @@
-"""Where files are, and how they are written whole.
+"""Where files are, and how they are written atomically.
 
 The only module that reads environment variables: ``LTHBENCH_CACHE``, ``LTHBENCH_DATA``,
-``LTHBENCH_BUNDLES``, and those that say where the Hub's library keeps data sets.
+``LTHBENCH_BUNDLES``, and those that set where the Hub's library keeps data sets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lthbench.errors import LthbenchError, ResourceError
 PACKAGE = Path(__file__).resolve().parents[1]
 TEMPORARY = re.compile(r"\.tmp-[0-9a-f]{16}")
 
-# What happened, and the next step, for each refusal of the file system that users meet.
+# What happened, and the next step, for each file-system error that users meet.
 REFUSALS = {
     errno.ENOSPC: ("the disk is full", "free some space and run the same command again"),
     errno.EDQUOT: ("the disk quota is used up", "free some space and run the same command again"),
@@ -43,7 +43,7 @@ REFUSALS = {
 
 
 def shipped(kind: Literal["tasks", "baselines", "leaderboard"]) -> Path:
-    """The folder of one kind of data file: inside an installed package, or in the checkout."""
+    """Return the folder of one kind of data file, in the installed package or in the checkout."""
     installed = PACKAGE / "_share" / kind
     if installed.is_dir():
         return installed
@@ -56,7 +56,7 @@ def shipped(kind: Literal["tasks", "baselines", "leaderboard"]) -> Path:
 
 
 def cache() -> Path:
-    """The folder for prepared data and dense runs; not created here."""
+    """Return the folder for prepared data and dense runs; it is not created."""
     if folder := os.environ.get("LTHBENCH_CACHE"):
         return Path(folder).expanduser().absolute()
     from platformdirs import user_cache_dir
@@ -65,17 +65,19 @@ def cache() -> Path:
 
 
 def data_folder() -> Path | None:
-    """The folder of local copies of data sets, if the user names one."""
+    """Return the folder of the user's local copies of data sets, if one is named."""
     return _named_folder("LTHBENCH_DATA", "the copies of the data sets")
 
 
 def data_folders() -> tuple[Path, ...]:
-    """Where data lie, test examples among them: the cache, copies that the user has, and what the
-    Hub's library keeps of all that it has loaded."""
+    """Return every folder that may hold data, test examples among them.
+
+    These are the cache, the user's own copies, and whatever the Hub's library has downloaded.
+    """
     hub = os.environ.get("HF_HOME") or str(_user_cache() / "huggingface")
     named = [hub, *(os.environ.get(name) for name in ("HF_DATASETS_CACHE", "HF_HUB_CACHE"))]
     found = [cache(), *(Path(folder).expanduser().absolute() for folder in named if folder)]
-    with suppress(ResourceError):  # one that is not there
+    with suppress(ResourceError):  # one that does not exist
         if copies := data_folder():
             found.append(copies)
     return tuple(found)
@@ -86,14 +88,14 @@ def _user_cache() -> Path:
 
 
 def bundles_folder() -> Path | None:
-    """The folder of bundles that the user has, if one is named."""
+    """Return the folder of the user's bundles, if one is named."""
     return _named_folder("LTHBENCH_BUNDLES", "the bundles of submissions")
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file that is either absent, the old one, or complete; parent folders are made.
+    """Write a file atomically, creating parent folders: it is absent, the old one, or complete.
 
-    The temporary file lies in the same folder, so the rename cannot cross file systems.
+    The temporary file lies in the same folder, so the rename never crosses file systems.
     """
     temporary = path.parent / f".tmp-{os.urandom(8).hex()}"
     try:
@@ -112,10 +114,10 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def sweep(folder: Path, older: float = 0.0) -> int:
-    """Remove temporary files that killed processes left under a folder; returns their number.
+    """Remove temporary files that killed processes left under a folder; return how many.
 
-    A temporary file of a running process cannot be told from a stale one: hold the folder's
-    lock, or name an age in seconds that none of a running process reaches.
+    A running process's temporary file looks like a stale one: hold the folder's lock, or give an
+    age in seconds that no running process reaches.
     """
     removed = 0
     for parent, _, names in os.walk(folder):
@@ -130,7 +132,7 @@ def sweep(folder: Path, older: float = 0.0) -> int:
 
 
 def canonical_json(obj: object) -> bytes:
-    """One line of JSON whose bytes depend on the values alone: sorted keys, no NaN, UTF-8."""
+    """Encode one line of JSON that depends on the values alone: sorted keys, no NaN, UTF-8."""
     text = json.dumps(
         obj, sort_keys=True, allow_nan=False, ensure_ascii=False, separators=(",", ":")
     )
@@ -138,12 +140,12 @@ def canonical_json(obj: object) -> bytes:
 
 
 def digest(data: bytes) -> str:
-    """SHA-256 in hexadecimal."""
+    """Return the SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 def _named_folder(variable: str, holds: str) -> Path | None:
-    """The folder that an environment variable names; ResourceError if there is none there."""
+    """Return the folder that an environment variable names; ResourceError if it does not exist."""
     folder = os.environ.get(variable)
     if not folder:
         return None
@@ -156,7 +158,7 @@ def _named_folder(variable: str, holds: str) -> Path | None:
 
 
 def refusal(error: OSError) -> str:
-    """What the system refused, and the next step."""
+    """Describe what the system refused, and the next step."""
     if error.errno in REFUSALS:
         what, step = REFUSALS[error.errno]
         return f"{what}; {step}"
@@ -164,7 +166,7 @@ def refusal(error: OSError) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename outlive a power cut, where the system lets a folder be opened."""
+    """Make a rename survive a power failure, where the system allows a folder to be opened."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

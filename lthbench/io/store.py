@@ -1,4 +1,4 @@
-"""Costly results on disk, addressed by what they depend on, and the calls that asked for them."""
+"""Costly results on disk, addressed by their inputs, and the calls that asked for them."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from lthbench.io.paths import canonical_json, digest, write_whole
 
 
 def key(**parts: Any) -> str:
-    """The address of a result: sha256 of everything that it depends on."""
+    """Return the address of a result: sha256 of everything that it depends on."""
     return digest(canonical_json(parts))
 
 
 class Store:
-    """A folder of results, each written whole under its key."""
+    """A folder of results, each written atomically under its key."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def path(self, name: str) -> Path:
+        """Return the file of a result."""
         return self.folder / f"{name}.safetensors"
 
     def get(self, name: str) -> messages.Message | None:
-        """The result of that key, if it is there."""
+        """Return the result stored under a key, or None."""
         try:
             return messages.loads(self.path(name).read_bytes())
         except FileNotFoundError:
@@ -43,18 +44,18 @@ class Store:
     def put(
         self, name: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
     ) -> None:
-        """Store a result whole."""
+        """Store a result atomically."""
         write_whole(self.path(name), messages.dumps(header, tensors))
 
     def drop(self, name: str) -> None:
-        """Forget one result."""
+        """Delete one result."""
         self.path(name).unlink(missing_ok=True)
 
 
 class Log:
     """The sequence of a seed's calls, by key; a re-run must repeat it.
 
-    Calls are held in memory and written by `save`, before anything that depends on them is.
+    Calls are held in memory and written by `save`, always before anything that depends on them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,7 +74,7 @@ class Log:
             ) from error
 
     def call(self, name: str) -> None:
-        """Note the next call; MethodError if a first run made another one here."""
+        """Record the next call; MethodError if the first run made a different one here."""
         if self.position < len(self.keys):
             if self.keys[self.position] != name:
                 raise self._differs()
@@ -82,7 +83,7 @@ class Log:
         self.position += 1
 
     def end(self) -> None:
-        """Note that no call follows; MethodError if a first run made more."""
+        """Record that no call follows; MethodError if the first run made more."""
         if self.position < len(self.keys):
             raise self._differs()
         self.save()
@@ -95,10 +96,10 @@ class Log:
         )
 
     def save(self) -> None:
-        """Write the sequence whole."""
+        """Write the sequence atomically."""
         write_whole(self.path, canonical_json(self.keys))
 
 
 def discard(folder: Path) -> None:
-    """Delete a folder of results that nothing needs any more."""
+    """Delete a folder of results that are no longer needed."""
     shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,7 @@
-"""Standard output and standard error of the command line: no work ends because nobody can read.
+"""Standard output and standard error of the command line: no work is lost because nobody reads.
 
-A reader that has left, a full disk or a closed descriptor is met in the middle of a long evaluation
-as well as in a listing: what cannot be written is dropped, and told once the work is done.
+A reader that exits, a full disk or a closed descriptor may be met in the middle of a long
+evaluation. What cannot be written is dropped, and reported once the work is done.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ if TYPE_CHECKING:
 
 
 class Output(io.FileIO):
-    """A descriptor to write to; it keeps the first refusal, and takes what comes later as read."""
+    """A file descriptor that remembers the first failed write, and silently drops later ones."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__(descriptor, "w", closefd=False)
         self.refused: OSError | None = None
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write some of the data, and return how much; all of it, once that was refused."""
+        """Write some of the data and return how much; after a failure all counts as written."""
         try:
             while self.refused is None:
                 if (written := super().write(data)) is not None:
                     return written
-                select.select((), (self,), ())  # a pipe that does not wait for its reader
+                select.select((), (self,), ())  # a non-blocking pipe
         except OSError as error:
             self.refused = error
         return memoryview(data).nbytes
 
 
 def begin() -> Output | None:
-    """Take over this process's own outputs; returns standard output, None where it is another's.
+    """Take over the process's own outputs; return standard output, or None if it is someone else's.
 
-    Descriptors that are closed are opened to nothing first: the next file would take their number,
-    and what is printed would be written into it.
+    Closed descriptors are first opened to the null device: otherwise the next file would get their
+    number, and whatever is printed would be written into it.
     """
     for descriptor in range(3):
         try:
@@ -59,7 +59,7 @@ def begin() -> Output | None:
 
 
 def lost(output: Output | None) -> str:
-    """Why standard output is not whole; "" if it is, or if its reader wanted no more."""
+    """Return why standard output is incomplete; "" if it is not, or its reader stopped reading."""
     sys.stdout.flush()
     if output is None or output.refused is None or output.refused.errno == errno.EPIPE:
         return ""
@@ -67,7 +67,7 @@ def lost(output: Output | None) -> str:
 
 
 def _text(output: Output, replaced: TextIO | None) -> io.TextIOWrapper:
-    """Text written as before; letters that the encoding lacks by their numbers."""
+    """Return a text stream like the one replaced; characters it cannot encode become escapes."""
     encoding = replaced.encoding if replaced is not None else "utf-8"
     always = output.fileno() != 1 or output.isatty()
     return io.TextIOWrapper(

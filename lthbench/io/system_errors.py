@@ -1,21 +1,21 @@
-"""What a machine refuses, wherever it is met: told with its next step, as no mistake of ours."""
+"""Recognise what the machine refused, wherever it is raised, and report the next step."""
 
 from __future__ import annotations
 
 import errno
-import resource  # early: where memory is short, nothing can be loaded that would tell why
+import resource  # imported early: when memory is short, nothing can be loaded to explain why
 
 from lthbench.io.paths import REFUSALS, refusal
 
-# How libraries say so that raise no MemoryError: the loader, torch, C++.
+# How libraries report it without raising MemoryError: the loader, torch, C++.
 NO_MEMORY = ("failed to map segment", "allocate memory", "bad_alloc", "cannot allocate")
 NO_THREAD = ("can't start new thread", "Resource temporarily unavailable")
-# A file that is absent or closed to us where nobody expected it may well be our mistake.
+# A file that is unexpectedly missing or inaccessible may well be a bug of ours.
 OURS = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
 def refused(error: BaseException) -> str:
-    """What the machine refused and what to do; "" for any other error."""
+    """Describe what the machine refused and what to do; "" for any other error."""
     if isinstance(error, UnicodeEncodeError):
         return no_text(error.object)
     if isinstance(error, OSError):
@@ -29,7 +29,7 @@ def refused(error: BaseException) -> str:
 
 
 def no_text(words: str) -> str:
-    """That words hold bytes which are no text; "" if they hold none."""
+    """Return a remark if words contain bytes that are not text; "" if they do not."""
     if not any("\ud800" <= character <= "\udfff" for character in words):
         return ""
     shown = ascii(words)[1:-1].replace("\\\\", "\\")
@@ -46,7 +46,7 @@ def _of_the_system(error: OSError) -> str:
 
 
 def _memory() -> str:
-    """Too little memory: the limit where one is set, else what the machine has."""
+    """Return how much memory there is: the limit if one is set, else the machine's."""
     limit = _address_space()
     if limit is None:
         return (
@@ -60,6 +60,6 @@ def _memory() -> str:
 
 
 def _address_space() -> int | None:
-    """Bytes that this process may address, where that is limited."""
+    """Return the limit of this process's address space in bytes; None if it is unlimited."""
     limit = resource.getrlimit(resource.RLIMIT_AS)[0]
     return None if limit == resource.RLIM_INFINITY else limit

@@ -1,4 +1,4 @@
-"""JSON, texts and names out of what strangers wrote: read with limits, shown on one line."""
+"""JSON, texts and names from untrusted files: read with limits, shown on one line."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from lthbench.errors import RecordError
 from lthbench.io import visible_text
 from lthbench.io.paths import canonical_json
 
-DEPTH = 24  # of tables in tables
+DEPTH = 24  # nesting of tables
 NEXT = "make the bundle again with `lthbench submit OUT`"
 KEY = re.compile(r"[A-Za-z0-9_.-]{1,60}")
 MARKUP = re.compile(r"<(?![^<>\s@]+@[^<>\s@]+>)")  # anything but a mail address in brackets
 SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:javascript|data|vbscript):", re.IGNORECASE)
-TABLE_LIMIT, TEXT_LIMIT = 40, 400  # keys of a table that may be filled freely; characters of each
+TABLE_LIMIT, TEXT_LIMIT = 40, 400  # keys of a free-form table; characters of each
 INTEGER_LIMIT = 2**63
 HUGE = 1e300
 
 
 def shown(text: str, limit: int = 80) -> str:
-    """A name of others as it may stand in a message: ASCII, one line, cut."""
+    """Make an untrusted name safe to show in a message: ASCII, one line, truncated."""
     visible = ascii(text)[1:-1]
     return visible if len(visible) <= limit else visible[: limit - 3] + "..."
 
 
 def canonical(data: bytes | memoryview, place: str, limit: int, *, line: bool = True) -> Any:
-    """The value of JSON whose bytes are its canonical ones: a line, or in a text no line's end.
+    """Parse JSON that must be in canonical form: one line, or if not `line`, without a line end.
 
-    So no key stands twice, no number is NaN or infinite, and two files of one value are one file.
+    So no key is repeated, no number is NaN or infinite, and equal values are equal files.
 
     Raises:
         RecordError: naming the place and the rule.
@@ -45,7 +45,7 @@ def canonical(data: bytes | memoryview, place: str, limit: int, *, line: bool = 
         again = canonical_json(value)
     except RecursionError as error:
         raise RecordError(f"{place}: JSON nested too deep; {NEXT}") from error
-    except ValueError as error:  # of text, of JSON, of numbers, of surrogates
+    except ValueError as error:  # from text, JSON, numbers or surrogates
         raise RecordError(f"{place}: not JSON: {shown(str(error))}; {NEXT}") from error
     if text != (again if line else again[:-1]):
         raise RecordError(
@@ -68,10 +68,9 @@ def _check_depth(value: Any, left: int) -> None:
 
 
 def check_text(place: str, text: str, *, lines: bool = False) -> None:
-    """That a text pretends to be no other line, and turns no direction of writing.
+    """Check that a text cannot pass for another line of output, or reverse the writing direction.
 
-    Args:
-        lines: whether it may have several.
+    With `lines` it may have several lines.
 
     Raises:
         RecordError: naming the place and the character.
@@ -85,12 +84,12 @@ def check_text(place: str, text: str, *, lines: bool = False) -> None:
 
 
 def _is_seen(character: str) -> bool:
-    """Whether a character is drawn, and no space but the plain one."""
+    """Return whether a character is visible; of spaces, only the plain one is."""
     return character.isprintable() and not visible_text.hidden(character)
 
 
 def check_plain(place: str, key: str, value: str) -> None:
-    """That a text which pages show is none of their code, and leads nowhere but to https.
+    """Check that a text shown on pages contains no markup, and links to nothing but https.
 
     Raises:
         RecordError: naming the place and the rule.
@@ -105,7 +104,7 @@ def check_plain(place: str, key: str, value: str) -> None:
 
 
 def check_table(place: str, table: Mapping[str, Any]) -> None:
-    """That a table which is filled freely has few keys, plain names, and values in bounds.
+    """Check that a free-form table has few keys, plain names, and values within bounds.
 
     Raises:
         RecordError: naming the place, the value and the rule.
@@ -127,13 +126,13 @@ def check_table(place: str, table: Mapping[str, Any]) -> None:
 
 
 def check_zeros(place: str, tree: Any) -> None:
-    """That no number in it is -0; RecordError naming the place."""
+    """Check that no number in a tree is -0; RecordError naming the place."""
     if negative_zero(tree):
         raise RecordError(f"{place}: holds -0, which is written 0")
 
 
 def negative_zero(tree: Any) -> bool:
-    """Whether it is -0, or holds it."""
+    """Return whether a value is -0, or contains it."""
     if isinstance(tree, float):
         return tree == 0 and math.copysign(1, tree) < 0
     if isinstance(tree, dict):
@@ -142,9 +141,9 @@ def negative_zero(tree: Any) -> bool:
 
 
 def difference(a: Any, b: Any, place: str) -> str | None:
-    """The first place where two trees differ by more than 1e-9; None if they agree."""
+    """Return the first place where two trees differ by more than 1e-9; None if they agree."""
     if isinstance(a, float) and isinstance(b, (int, float)) and not isinstance(b, bool):
-        # An integer may be beyond what a float can be.
+        # An integer may exceed the range of a float.
         near = -HUGE < b < HUGE and math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
         return None if near else place
     if isinstance(a, dict) and isinstance(b, dict):

@@ -1,8 +1,8 @@
-"""Text of others made visible: what cannot be seen, or passes for another letter, by its number.
+"""Untrusted text made visible: hidden or look-alike characters are replaced by their code points.
 
-Letters are not judged by a full table of confusables (Unicode TS 39), which marks half of every
-alphabet: only those that no font tells from a Latin one, and only where the text around them is
-Latin, so that names in Cyrillic, Greek or Armenian stay as they are.
+Look-alikes are not taken from the full table of confusables (Unicode TS 39), which marks half of
+every alphabet: only letters that no font distinguishes from a Latin one count, and only in
+otherwise Latin text, so that names in Cyrillic, Greek or Armenian stay as they are.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 import unicodedata
 
-CONTROLS = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))  # Unicode's own categories
-# Letters, marks and symbols that are drawn as nothing at all.
+CONTROLS = frozenset(("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"))  # Unicode's general categories
+# Letters, marks and symbols that render as nothing.
 BLANK = frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\U0001d159\u180b\u180c\u180d\u180f"
     + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 )
-# Cyrillic, Greek, Armenian and IPA letters that are drawn as a Latin one.
+# Cyrillic, Greek, Armenian and IPA letters that look like a Latin one.
 ALIKE = frozenset(
     "\u0405\u0406\u0408\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u04ae"
     "\u051a\u051c\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0455\u0456\u0458\u04bb\u0501\u051b"
@@ -24,19 +24,21 @@ ALIKE = frozenset(
     "\u03a5\u03a7\u03bf\u03f2\u03f3\u054d\u0555\u0570\u0578\u057d\u0581\u0585\u0251\u0261\u01c0"
 )
 BYTE_ORDER_MARK = "\ufeff"
-LETTERLIKE = range(0x2100, 0x2150)  # the script l of a norm, the double R of the reals: as written
-SAME = ("<wide>", "<narrow>", "<font>", "<small>", "<compat>")  # the letter itself, in another form
+LETTERLIKE = range(0x2100, 0x2150)  # the script l of a norm, the double-struck R of the reals
+SAME = ("<wide>", "<narrow>", "<font>", "<small>", "<compat>")  # the same letter in another form
 WORD = re.compile(r"\w+")
 
 
 def unmarked(text: str) -> str:
-    """The text without the byte order mark that some editors write before it; Python passes over
-    one in files alone."""
+    """Strip the byte order mark that some editors write at the start of a text.
+
+    Python itself skips one only in files.
+    """
     return text.removeprefix(BYTE_ORDER_MARK)
 
 
 def visible(text: str) -> str:
-    """The text with hidden and disguised characters as <U+200B>; plain ASCII as it is."""
+    """Show hidden and disguised characters as <U+200B>; plain ASCII is unchanged."""
     if text.isascii() and text.isprintable():
         return text
     shown = "".join(number(c) if hidden(c) else c for c in text)
@@ -45,17 +47,17 @@ def visible(text: str) -> str:
 
 
 def hidden(character: str) -> bool:
-    """Whether a character is drawn as nothing, changes others, or means nothing."""
+    """Return whether a character is invisible, alters others, or is unassigned."""
     return unicodedata.category(character) in CONTROLS or character in BLANK
 
 
 def number(character: str) -> str:
-    """A character by its number, as Unicode writes it."""
+    """Return the code point of a character in Unicode's notation."""
     return f"<U+{ord(character):04X}>"
 
 
 def _word(word: str, written: set[str]) -> str:
-    """A word whose letters say which ones they are."""
+    """Replace look-alike letters of a word by their code points."""
     latin = any(c.isascii() and c.isalpha() for c in word)
     return "".join(
         number(c) if (c in ALIKE and (latin or _script(c) not in written)) or _other_form(c) else c
@@ -68,7 +70,7 @@ def _script(letter: str) -> str:
 
 
 def _other_form(character: str) -> bool:
-    """Whether it is an ASCII letter or digit in another form: full-width, mathematical, Kelvin."""
+    """Return whether it is a variant of an ASCII letter or digit: full-width, Kelvin and so on."""
     if character.isascii() or (ord(character) in LETTERLIKE and character != "\u212a"):
         return False
     kind, _, _ = unicodedata.decomposition(character).rpartition(" ")

@@ -1,9 +1,9 @@
-"""Refuses what a method has no business doing: by the kernel where it can, and by an audit hook.
+"""Blocks what a method must not do: in the kernel where possible, and by an audit hook.
 
-Linux's Landlock closes files to whatever opens them (`landlock`); the hook tells in words
-what a method may not, and is all that there is on other systems. It stops mistakes and lazy
-cheating, not hostile code: Python cannot wall off code that runs in the same process. See
-CONTRIBUTING, "What is promised about the test split".
+Linux's Landlock closes files however they are opened (`landlock`); the hook explains what a method
+may not do, and is the only guard on other systems. It stops mistakes and lazy cheating, not hostile
+code: Python cannot isolate code that runs in the same process. See CONTRIBUTING, "What is promised
+about the test split".
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 from lthbench.method import landlock
 
 PROCESSES = ("os.fork", "os.forkpty", "os.system", "os.exec", "os.posix_spawn", "os.spawn")
-# Events of calls that change files: where in their arguments a path is, and the folder's descriptor
-# that it is relative to.
+# Events of calls that change files: which argument is a path, and which the descriptor of the
+# folder that it is relative to.
 CHANGES: dict[str, tuple[tuple[int, int | None], ...]] = {
     "os.remove": ((0, 1),),
     "os.rmdir": ((0, 1),),
@@ -39,8 +39,8 @@ WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 TEST_FILE = "test.safetensors"
 
 
-# They open or make files below Python, which raises no event then; whether they write. Only what is
-# imported when the guard is installed is seen here.
+# Functions that open or create files below Python, which then raises no event; whether they write.
+# Only what is imported when the guard is installed is covered.
 UNSEEN = {
     ("os", "mkfifo"): True,
     ("os", "mknod"): True,
@@ -48,7 +48,7 @@ UNSEEN = {
     ("safetensors", "serialize_file"): True,
     ("safetensors.torch", "safe_open"): False,
     ("safetensors.torch", "serialize_file"): True,
-    ("torch", "from_file"): True,  # shared, it writes
+    ("torch", "from_file"): True,  # when shared, it writes
     ("torch", "UntypedStorage.from_file"): True,
     ("torch._C", "PyTorchFileReader"): False,
     ("torch._C", "PyTorchFileWriter"): True,
@@ -61,7 +61,7 @@ def install(home: Path, forbidden: Sequence[Path], *, sandboxed: bool = False) -
     Args:
         home: the only folder that may be written to.
         forbidden: folders that may not be read (the cache, local copies of data, the results).
-        sandboxed: whether the process is inside a sandbox, which shows it less than this would.
+        sandboxed: whether the process is in a sandbox, which exposes less than this would.
     """
     if not sandboxed:
         landlock.confine(home, forbidden)
@@ -102,7 +102,7 @@ def install(home: Path, forbidden: Sequence[Path], *, sandboxed: bool = False) -
 
 
 def _changed(event: str, args: tuple[Any, ...]) -> Iterator[str]:
-    """What a call that changes files would change: by path, relative to a folder, or open."""
+    """Yield what a file-changing call would change: by path, relative to a folder, or open."""
     for at, folder in CHANGES[event]:
         base = args[folder] if folder is not None and folder < len(args) else -1
         if isinstance(args[at], int):
@@ -114,18 +114,18 @@ def _changed(event: str, args: tuple[Any, ...]) -> Iterator[str]:
 
 
 def _descriptor(number: int) -> str:
-    """A link to what is open under that number, where the system has such links."""
+    """Return a link to the file open under that descriptor, where the system has such links."""
     return f"/dev/fd/{number}"
 
 
 def _database(name: Any, own: str) -> str:
-    """Where a database is; of one in memory, the process's own folder."""
+    """Return where a database is; for one in memory, the process's own folder."""
     path, _, query = os.fsdecode(name).removeprefix("file:").partition("?")
     return own if path in ("", ":memory:") or "mode=memory" in query else _resolved(path)
 
 
 def _seen(function: Callable[..., Any], flags: int) -> Callable[..., Any]:
-    """The function, raising the event of an opened file for each path that it is given."""
+    """Wrap a function to raise the audit event of an opened file for each of its paths."""
 
     def audited(*args: Any, **kwargs: Any) -> Any:
         for value in (*args, *kwargs.values()):

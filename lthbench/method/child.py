@@ -1,8 +1,8 @@
 """The process that holds a method and one seed's examples: `python -m lthbench.method.child`.
 
-It has no test path and no data folder in its environment. Every costly call goes to the coordinator
-over the channel; an error is sent there with the method's own line. Inside a sandbox it is started
-as `python -m lthbench.method.child sandboxed`.
+Its environment has no test path and no data folder. Every costly call goes to the coordinator over
+the channel; an error is sent there with the method's own line. Inside a sandbox it is started as
+`python -m lthbench.method.child sandboxed`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from lthbench.tickets.ticket import Ticket
 from lthbench.training.augment import fed
 from lthbench.training.job import Examples, single_threaded
 
-REHEARSED, LEAST = 0.5, 4  # seconds and steps that a rehearsal runs of a loop
+REHEARSED, LEAST = 0.5, 4  # seconds and steps of a loop that a rehearsal runs
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     device = torch.device(setup["device"])
     if device.type == "cuda":
         torch.cuda.set_device(device.index or 0)
-        torch.backends.cudnn.deterministic = True  # a replay must come to the same tickets
+        torch.backends.cudnn.deterministic = True  # a replay must produce the same tickets
     seen = task.data.scale, task.data.shift, bool(setup["tokens"])
     train = Examples(tensors["x"], tensors["y"], *seen).to(device)
     path = setup["path"]
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 class Shortened(Problem):
-    """For a rehearsal: a loop of the method's own ends after its first steps, which are timed."""
+    """For a rehearsal: a problem whose loops end after their first steps, which are timed."""
 
     def _steps(
         self, stateful: tuple[Any, ...], number: int, first: int, steps: int, reply: dict[str, Any]
@@ -81,7 +81,7 @@ class Shortened(Problem):
         batches = fed(self._train, self._task.recipe, self._seed, order, first, steps)
         for done, (x, y) in enumerate(batches, start=1):
             yield Batch(x, y)
-            if done == 1:  # the step that makes the optimiser's state is not one of many
+            if done == 1:  # the first step creates the optimiser's state and is not typical
                 began = time.perf_counter(), time.process_time()
             elif time.perf_counter() - began[0] > REHEARSED and done >= LEAST:
                 break
@@ -92,7 +92,7 @@ class Shortened(Problem):
 
 
 def _seed_global_generators(seed: int) -> None:
-    """A method that draws without problem.generator repeats itself too, outside long loops."""
+    """Make a method that draws without problem.generator reproducible, outside long loops."""
     torch.manual_seed(seeds.torch_seed(seed, "method", "torch"))
     np.random.seed(seeds.torch_seed(seed, "method", "numpy") % 2**32)
     random.seed(seeds.torch_seed(seed, "method", "random"))
@@ -109,7 +109,7 @@ def _load(source: str, path: str) -> dict[str, Any]:
 
 
 def _carry(channel: Channel, source: Problem, transfer_ticket: Any) -> None:
-    """Carry each ticket that the coordinator hands over, until there are no more."""
+    """Transfer each ticket that the coordinator hands over, until there are no more."""
     while True:
         header, tensors = channel.ask({"op": "next"})
         if "target" not in header:
@@ -133,7 +133,7 @@ def _tickets(find_tickets: Any, problem: Problem, options: dict[str, Any]) -> It
 
 
 def _yield(channel: Channel, ticket: Any, op: str = "ticket") -> None:
-    """Send one ticket; what is no ticket at all is refused here, the rest by the coordinator."""
+    """Send one ticket; anything else is refused here, an invalid ticket by the coordinator."""
     if not isinstance(ticket, Ticket):
         raise TypeError(f"find_tickets yielded {type(ticket).__name__}; yield Ticket(masks)")
     header: dict[str, Any] = {"op": op, "start": ticket.start, "trained": ticket.trained}
@@ -144,7 +144,7 @@ def _yield(channel: Channel, ticket: Any, op: str = "ticket") -> None:
         header["step"] = ticket.weights.step if isinstance(ticket.weights, State) else 0
         tensors |= messages.prefixed("weight", _only_tensors(ticket.weights))
     reply, _ = channel.ask(header, tensors)
-    if "error" in reply:  # theta_k of its start was not paid yet; other errors end the run there
+    if "error" in reply:  # theta_k of its start is not paid for yet; other errors end the run there
         raise BudgetExceeded(reply["message"])
 
 
@@ -157,7 +157,7 @@ def _kind(value: Any) -> str:
 
 
 def _described(error: BaseException, path: str) -> dict[str, Any]:
-    """The error as a message: its type, its text, the last of the method's own lines."""
+    """Encode the error as a message: its type, its text, the last of the method's own lines."""
     frames = traceback.extract_tb(error.__traceback__)
     lines = [frame.lineno for frame in frames if frame.filename == path]
     if isinstance(error, SyntaxError) and error.filename == path:

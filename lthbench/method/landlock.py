@@ -1,8 +1,8 @@
-"""What the kernel refuses this process from now on, by Linux's Landlock: files, whoever opens them.
+"""What the kernel refuses this process from now on, by Linux's Landlock: access to files.
 
-Python's audit hook sees what Python opens; this also binds libraries that open files below it. It
-needs no rights, and binds root too. See landlock(7); a process that is bound so can look into none
-that is not, by /proc or otherwise.
+Python's audit hook sees only what Python opens; this also binds libraries that open files below it.
+It needs no privileges, and binds root too. See landlock(7); a process bound by it cannot inspect
+one that is not, through /proc or otherwise.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-CREATE, ADD, RESTRICT = 444, 445, 446  # the system calls, on every kind of processor
-VERSION, BENEATH = 1, 1  # a flag of the first; the kind of rule
+CREATE, ADD, RESTRICT = 444, 445, 446  # the system calls, the same on every architecture
+VERSION, BENEATH = 1, 1  # a flag of the first call; the type of rule
 NO_NEW_PRIVILEGES = 38  # of prctl
 
 READ = 1 << 0 | 1 << 2  # execute, read a file
 LIST = 1 << 3
-WRITE = 1 << 1  # to a file that is there
-CHANGE = sum(1 << bit for bit in range(4, 13))  # remove and make files and folders of every kind
-# Version: what it added. Before the second nothing may be moved from one folder to another.
-LATER = {2: 1 << 13, 3: 1 << 14}  # move between folders; cut to a length
+WRITE = 1 << 1  # to an existing file
+CHANGE = sum(1 << bit for bit in range(4, 13))  # remove and create files and folders of every type
+# Version: the right it added. Before version 2 nothing may be moved between folders.
+LATER = {2: 1 << 13, 3: 1 << 14}  # move between folders; truncate
 OF_FILES = READ | WRITE | LATER[3]
 
-DEVICES = ("null", "nvidia", "kfd", "dri")  # that are written to, by how their names begin
+DEVICES = ("null", "nvidia", "kfd", "dri")  # devices that are written to, by prefix
 
 
 class _Ruleset(ctypes.Structure):
@@ -39,21 +39,21 @@ class _Beneath(ctypes.Structure):
 
 
 def version() -> int:
-    """Of the kernel's Landlock; 0 where there is none."""
+    """Return the version of the kernel's Landlock; 0 if it has none."""
     if sys.platform != "linux":
         return 0
     return max(0, _call(CREATE, None, ctypes.c_size_t(0), VERSION))
 
 
 def confine(home: Path, closed: Sequence[Path]) -> bool:
-    """Bind this thread, and all that it starts: every file may be listed, and written to in `home`
-    alone; none may be read in `closed`, nor what /proc says of other processes.
+    """Bind this thread, and all that it starts, to these rules.
 
-    A file that is made later beside a closed folder, or beside a folder that one is in, is closed
-    too.
+    Every file may be listed, but only those in `home` written to; none may be read in `closed`, nor
+    what /proc says of other processes. A file created later beside a closed folder, or beside a
+    parent of one, is closed too.
 
     Returns:
-        Whether the kernel can; False changes nothing.
+        Whether the kernel supports this; if not, nothing changes.
     """
     known = version()
     if not known:
@@ -83,14 +83,16 @@ def confine(home: Path, closed: Sequence[Path]) -> bool:
 
 
 def _of_another(path: str) -> bool:
-    """Whether this is what /proc says of another process."""
+    """Return whether this is what /proc says of another process."""
     name = Path(path).name
     return name.isdigit() and int(name) != os.getpid()
 
 
 def _open(folder: str, shut: Collection[str], around: Collection[str]) -> Iterator[str]:
-    """The files and folders that make up a folder without those that are shut; `around` are the
-    folders that hold one of these. What a link leads to has a rule of its own."""
+    """Yield the files and folders that make up a folder without those that are shut.
+
+    `around` are the folders that contain a shut one. The target of a link has its own rule.
+    """
     for path in _entries(folder):
         if path in shut:
             continue
@@ -101,7 +103,7 @@ def _open(folder: str, shut: Collection[str], around: Collection[str]) -> Iterat
 
 
 def _entries(folder: str) -> list[str]:
-    """What is in a folder, without links; nothing of one that is not there, or not ours to read."""
+    """List a folder without links; a missing or unreadable one is empty."""
     try:
         with os.scandir(folder) as found:
             return [entry.path for entry in found if not entry.is_symlink()]
@@ -124,6 +126,6 @@ def _allow(held: int, path: str, rights: int) -> None:
 
 
 def _call(number: int, *arguments: object) -> int:
-    """A system call of Landlock's; -1 where it is refused."""
+    """Make a system call of Landlock's; -1 if it is refused."""
     libc = ctypes.CDLL(None, use_errno=True)
     return int(libc.syscall(ctypes.c_long(number), *arguments))

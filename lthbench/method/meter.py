@@ -1,4 +1,4 @@
-"""Counts what a search costs, in exact thirds of one example's forward and backward pass."""
+"""Meters a search's cost, in exact thirds of one example's forward and backward pass."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Literal, get_args
 from lthbench.errors import BadCall, BudgetExceeded
 
 Work = Literal["forward", "gradient", "hessian"]
-# What is done with each example, in forward-and-backward passes: nothing that sees one costs less.
+# What is done with each example, in forward-and-backward passes; the minimum is a forward pass.
 PASSES: Mapping[Work, float] = {"forward": 1 / 3, "gradient": 1.0, "hessian": 2.0}
 
 
 def work_of(value: object, call: str) -> Work:
-    """The name of a loop's work, as a method gave it to `call`.
+    """Return the name of a loop's work, as a method gave it to `call`.
 
     Raises:
         BadCall: for a number or another name.
@@ -34,8 +34,8 @@ class Meter:
         given: what was charged for examples that the method was given, a part of `count`.
 
     Args:
-        steps, batch: T and the examples of one step: together one dense training, one unit.
-        budget: units.
+        steps, batch: T and the batch size: together one dense training, the unit.
+        budget: in units.
     """
 
     def __init__(self, steps: int, batch: int, budget: float) -> None:
@@ -45,13 +45,15 @@ class Meter:
         self._step = 3 * batch
 
     def charge(self, examples: int, cost: float = 1.0, *, given: bool = False) -> None:
-        """Charge forward and backward passes (times cost) of the unmasked network.
+        """Charge forward and backward passes of the unmasked network.
 
         Args:
+            examples: how many.
+            cost: passes per example, in multiples of one forward and backward pass.
             given: whether the method does the work, on examples that it is given.
 
         Raises:
-            BudgetExceeded: by the call that would exceed; it is not counted.
+            BudgetExceeded: by the call that would exceed the budget; it is not counted.
         """
         work = round(3 * cost * examples)
         if self.count + work > self.limit:

@@ -1,6 +1,6 @@
-"""What a step of a loop takes of a method's own process, measured there before its code is loaded.
+"""The time of one loop step in a method's own process, measured before its code is loaded.
 
-A search's processor time is held against it (`lthbench.records.unmetered`; protocol, section 4).
+A search's processor time is compared with it (`lthbench.records.unmetered`; protocol, section 4).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from lthbench.training.engines.plain import loss_of, optimiser_of
 from lthbench.training.job import Examples
 
 LASTS = 0.25  # seconds of processor time, at least
-MOST = 10_000  # steps, should the clock stand still
+MOST = 10_000  # steps, should the clock not advance
 
 
 def measure(task: Task, seed: int, train: Examples) -> float:
-    """Processor seconds of one step of dense training, in which all weights are ranked once.
+    """Measure the processor seconds of one dense training step that ranks all weights once.
 
-    The ranking is what methods that learn a mask do in every step (edge-popup and its kin); on
-    small networks it takes as long as the step's passes.
+    Methods that learn a mask rank the weights in every step (edge-popup and its kin); on small
+    networks this takes as long as the step's passes.
     """
     theta = families.initial(task.network, task.network.depth, seed)
     network = families.load(task.network, task.network.depth, theta).to(train.x.device).train()
@@ -31,7 +31,7 @@ def measure(task: Task, seed: int, train: Examples) -> float:
     ranked = {name: named[name] for name in families.shapes(task.network, task.network.depth)}
     began, done = 0.0, 0
     for done, (x, y) in enumerate(fed(train, task.recipe, seed, ("pace",), 0, MOST + 1)):
-        if done == 1:  # the step that makes the optimiser's state is not one of many
+        if done == 1:  # the first step creates the optimiser's state and is not typical
             began = time.process_time()
         elif done > 1 and time.process_time() - began > LASTS:
             break

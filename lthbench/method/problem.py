@@ -1,4 +1,4 @@
-"""The only object a method sees: the dense network, the training part, and a metered trainer."""
+"""The only object a method sees: the dense network, the training part, a metered trainer."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from lthbench.training.engines.plain import loss_of, optimiser_of
 from lthbench.training.engines.plain import rate as rate_at
 from lthbench.training.job import Examples
 
-SHORT = 200  # a loop of at most so many steps runs again on replay; a longer one is snapshotted
+SHORT = 200  # a loop of at most this many steps is rerun on replay; a longer one is snapshotted
 Ask = Callable[[dict[str, Any], Mapping[str, Tensor] | None], messages.Message]
 
 
 class Batch(NamedTuple):
-    """What a network sees, and the labels: (batch, ...) and (batch,)."""
+    """A network's inputs and the labels: (batch, ...) and (batch,)."""
 
     x: Tensor
     y: Tensor
@@ -86,10 +86,10 @@ class Problem:
         return blocks.level(self._task.network, self.depth)
 
     def at_depth(self, depth: int) -> Problem:
-        """The same task, seed and budget with the family's network at another depth.
+        """Return the same task, seed and budget with the family's network at another depth.
 
-        What it asks for is charged by that network's dense FLOPs; batches of a loop and drawn
-        examples at least by those of the task's own, which they could be used for as well.
+        What it asks for is charged by that network's dense FLOPs; batches of a loop and random
+        examples at least by those of the task's own network, which they could be used for as well.
         """
         spec = self._task.network
         if type(depth) is not int or not families.has_depth(spec, depth):
@@ -98,11 +98,11 @@ class Problem:
         return type(self)(self._task, depth, self._seed, self._train, self._ask, self._shared)
 
     def network(self) -> nn.Module:
-        """A fresh copy of the dense network at theta_0, on the problem's device."""
+        """Return a new copy of the dense network at theta_0, on the problem's device."""
         return families.load(self._task.network, self.depth, self._theta).to(self.device)
 
     def theta(self, k: int = 0) -> State:
-        """The canonical dense run at step k (0 to T); charged k / T, once."""
+        """Return the canonical dense run at step k (0 to T); charged k / T, once."""
         if k == 0:
             return State(self._theta.tensors(), 0)
         return self._state(self._request({"op": "theta", "k": int(k)}))
@@ -118,6 +118,7 @@ class Problem:
         """Train by the task's recipe from theta_0, theta_k or a state, under masks, to a step.
 
         Args:
+            start: 0 for theta_0, k for theta_k, or a state.
             masks: bool by prunable name; None trains dense.
             until: the step to end at, T by default.
             order: another number gives another data order.
@@ -134,19 +135,20 @@ class Problem:
         return self._state(self._request(header, tensors))
 
     def accuracy(self, state: State, masks: Mapping[str, Tensor] | None = None) -> float:
-        """The share of the held-out part that the state gets right (0 to 1); charged."""
+        """Return the state's accuracy on the held-out part (0 to 1); charged."""
         header = {"op": "accuracy", "step": state.step, "masked": masks is not None}
         tensors = messages.prefixed("start", dict(state)) | messages.prefixed("mask", masks or {})
         return float(self._request(header, tensors)[0]["accuracy"])
 
     def loop(self, *stateful: Any, steps: int, cost: Work = "gradient") -> Iterator[Batch]:
-        """Batches for a loop of the method's own, charged whole when it begins.
+        """Yield batches for a loop of the method's own, charged in full when it begins.
 
         Args:
-            stateful: everything that the body changes: modules (with their gradients), optimisers,
+            *stateful: everything that the body changes: modules (with their gradients), optimisers,
                 generators, tensors, whatever has `state_dict` and `load_state_dict`. A killed run
                 continues inside the loop from a snapshot of these; a finished loop of more than 200
-                steps is restored whole and yields nothing. What is not passed is lost.
+                steps is restored and yields nothing. What is not passed is lost.
+            steps: the number of batches.
             cost: what a step does with its batch: "forward" alone, a third of a pass forward and
                 backward; "gradient", one pass; "hessian", a Hessian or Jacobian product, two.
         """
@@ -159,7 +161,7 @@ class Problem:
         first = int(reply["step"])
         if first:
             _restore(messages.unpack(reply["snapshot"], tensors), stateful, self.generator)
-            self._shared.loops = int(reply["loops"])  # those begun in the body are not begun again
+            self._shared.loops = int(reply["loops"])  # loops begun in the body are not begun again
         return self._steps(stateful, number, first, steps, reply)
 
     def _steps(
@@ -180,9 +182,11 @@ class Problem:
                 saved = time.monotonic()
 
     def examples(self, per_class: int, name: str, *, cost: Work = "gradient") -> Batch:
-        """A balanced, fixed draw of training examples, charged when it is made.
+        """Draw a balanced, fixed set of training examples, charged when it is drawn.
 
         Args:
+            per_class: examples of each class.
+            name: of the random stream; equal names give equal examples.
             cost: what is done with them, as in `loop`.
         """
         work = work_of(cost, "examples")
@@ -200,22 +204,22 @@ class Problem:
         return Batch(self._train.inputs(rows), self._train.labels(rows))
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The task's loss of logits (batch, classes) and labels (batch,), in its precision."""
+        """Compute the task's loss of logits (batch, classes) and labels (batch,), in its dtype."""
         return loss_of(outputs, targets, self._task.recipe.label_smoothing)
 
     def forward(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """Logits of the network with these weights in place of its own."""
+        """Compute logits of the network with these weights in place of its own."""
         return torch.func.functional_call(self.network(), dict(weights), (x,))  # type: ignore[no-any-return]
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The synaptic flow R: what the all-ones input brings to the outputs, summed; a scalar.
+        """Compute the synaptic flow R: the summed output for the all-ones input, a scalar.
 
-        The network is made linear and positive: batch norm in evaluation mode and LayerNorm are
-        times scale, GELU is ReLU, softmax attention is (q k' / n^2) v with n tokens. Charged as
-        one example's pass forward and back.
+        The network is made linear and positive: batch norm in evaluation mode and LayerNorm only
+        scale, GELU is ReLU, softmax attention is (q k' / n^2) v with n tokens. Charged as one
+        example's pass forward and back.
 
         Args:
-            weights: every tensor of the state, not negative, biases 0; R has their precision.
+            weights: every tensor of the state, non-negative, biases 0; R has their precision.
         """
         self._request({"op": "examples", "count": 1, "name": "flow", "cost": "gradient"})
         network = self.network()
@@ -224,30 +228,31 @@ class Problem:
     def optimiser(
         self, tensors: Iterable[Tensor], rate: float = 1.0
     ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-        """The task's optimiser and its schedule, fresh, for tensors of a method's own; no decay.
+        """Create the task's optimiser and its schedule for a method's own tensors; no decay.
 
         Call the schedule's `step()` after each of the optimiser's, and pass both to `loop`.
 
         Args:
-            rate: times the recipe's learning rate.
+            tensors: what the optimiser updates.
+            rate: a factor of the recipe's learning rate.
         """
         recipe = self._task.recipe
         group = {"params": list(tensors), "weight_decay": 0.0}
         optimiser = optimiser_of([group], recipe)
         group = optimiser.param_groups[0]
         group["lr"] = rate * recipe.rate
-        last = recipe.steps  # the schedule stands still once it has ended
+        last = recipe.steps  # the schedule is constant after its end
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimiser, lambda done: rate_at(recipe, min(done + 1, last)) / recipe.rate
         )
         return optimiser, schedule
 
     def ones(self) -> Tensor:
-        """The all-ones input, one example; for tokens every token with weight 1 / tokens."""
+        """Return the all-ones input, one example; for tokens every token with weight 1 / tokens."""
         return self.network().ones().to(self.device)  # type: ignore[operator, no-any-return]
 
     def generator(self, name: str) -> torch.Generator:
-        """The seed's random stream of that name; one object a name, CPU."""
+        """Return the seed's random stream of that name; one object per name, on the CPU."""
         if name not in self._shared.generators:
             generator = torch.Generator()
             generator.manual_seed(seeds.torch_seed(self._seed, "method", name))
@@ -280,7 +285,7 @@ def _snapshot(stateful: tuple[Any, ...], generators: Mapping[str, torch.Generato
 
 
 def _on_gpu() -> bool:
-    """Whether this process has a GPU at work: it was told its device as it began."""
+    """Return whether this process uses a GPU: its device was set when it began."""
     return torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
 
 
@@ -327,7 +332,7 @@ def _load_into(thing: Any, state: Any) -> None:
 
 
 def _parameters(thing: Any) -> list[Tensor]:
-    """The parameters whose gradients belong to a module's or an optimiser's state."""
+    """Return the parameters whose gradients belong to a module's or an optimiser's state."""
     if isinstance(thing, nn.Module):
         return list(thing.parameters())
     groups = getattr(thing, "param_groups", [])

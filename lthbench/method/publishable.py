@@ -1,7 +1,7 @@
-"""What a method must be so that its results can stand on the leaderboard, whatever they are.
+"""What a method must satisfy for its results to appear on the leaderboard, whatever they are.
 
-Nothing of it is run: its source is read as text. So it is known before anything is trained, and
-known again of a bundle, whose records must say of the method what its source says. No torch.
+The source is read as text, not run. So the rules can be checked before anything is trained, and
+again for a bundle, whose records must describe the method as its source does. No torch.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from lthbench.records.schema import MethodEntry
 
 SOURCE_LIMIT, LITERAL_LIMIT = 64 * 2**10, 4 * 2**10  # bytes
 NEXT = "a method computes what it needs, from the problem"
-# Expressions that are literals if all that they are made of is.
+# Expressions that are literals if all their parts are.
 BUILT = (ast.Tuple, ast.List, ast.Set, ast.Dict, ast.BinOp, ast.UnaryOp)
-WHOLE = ("Constant", "JoinedStr", "TemplateStr")  # by name: Python 3.14 has the last
+WHOLE = ("Constant", "JoinedStr", "TemplateStr")  # by name: only Python 3.14 has the last
 
 
 def check(method: Method) -> None:
-    """That nothing in a method's source or options would be refused after its evaluation.
+    """Check that nothing in a method's source or options would be refused after its evaluation.
 
     Raises:
         MethodError: naming the file, the place and the rule.
@@ -41,7 +41,7 @@ def check(method: Method) -> None:
 
 
 def entry_of(method: Method) -> MethodEntry:
-    """What a record would tell of a method; by the schema only after `check`."""
+    """Return what a record would say of a method; schema-valid only after `check`."""
     return MethodEntry.model_construct(
         name=method.name,
         digest=method.digest,
@@ -51,9 +51,9 @@ def entry_of(method: Method) -> MethodEntry:
 
 
 def remarks(entry: MethodEntry) -> Iterator[str]:
-    """What may stand in an entry, and leaves it without an author, a licence or a name of its own.
+    """Yield what is allowed, but leaves an entry without an author, a licence or a unique name.
 
-    To be told before an evaluation: each is put right in the source, which is what is evaluated.
+    Shown before an evaluation: each is corrected in the source, which is what is evaluated.
     """
     absent = [key for key in ("authors", "licence") if not entry.described.get(key, "").strip()]
     if absent:
@@ -68,10 +68,11 @@ def remarks(entry: MethodEntry) -> Iterator[str]:
 
 
 def check_source(source: str, place: str) -> None:
-    """That a source is a method's and no store of tickets: its size, and that of its literals.
+    """Check that a source is a method and no store of tickets, by its size and its literals.
 
     Args:
-        place: what an error calls it.
+        source: the text of the file.
+        place: what errors call it.
 
     Raises:
         MethodError: naming the line, the size and the limit.
@@ -87,10 +88,10 @@ def check_source(source: str, place: str) -> None:
 
 
 def longest_literal(source: str, place: str) -> tuple[int, int] | None:
-    """Line and bytes of an expression that holds more literal text than any may; else None.
+    """Return line and bytes of an expression with more literal text than allowed; else None.
 
-    Strings, numbers, and displays, sums and products of them count by their source text. What
-    else an expression holds, such as one name among a list's numbers, is not counted with them.
+    Strings, numbers, and displays, sums and products of them count by their source text. Other
+    parts of an expression, such as one name among a list's numbers, do not count.
     """
     tree = parsed(source, place)
     lines = source.replace("\r\n", "\n").replace("\r", "\n").encode().split(b"\n")
@@ -99,7 +100,7 @@ def longest_literal(source: str, place: str) -> tuple[int, int] | None:
         begins.append(begins[-1] + len(line) + 1)
     literal: dict[ast.AST, int] = {}  # bytes of literals in each
     pure: set[ast.AST] = set()
-    for node in reversed(list(ast.walk(tree))):  # parts before what they are parts of
+    for node in reversed(list(ast.walk(tree))):  # parts before the whole
         if isinstance(node, (ast.stmt, ast.mod)):
             continue
         parts = [p for p in ast.iter_child_nodes(node) if not isinstance(p, ast.stmt)]
@@ -114,13 +115,13 @@ def longest_literal(source: str, place: str) -> tuple[int, int] | None:
 
 
 def _length(node: ast.expr, begins: list[int]) -> int:
-    """Bytes of an expression's text, where each line begins at so many bytes."""
+    """Return the bytes of an expression's text; `begins` is the byte offset of each line."""
     last, column = node.end_lineno or node.lineno, node.end_col_offset or node.col_offset
     return begins[last - 1] + column - begins[node.lineno - 1] - node.col_offset
 
 
 def check_told(entry: MethodEntry) -> None:
-    """That what a record tells of its method is plain, and fits together.
+    """Check that what a record says of its method is plain text and consistent.
 
     Raises:
         RecordError: naming the place, the value and the rule.
@@ -140,7 +141,7 @@ def check_told(entry: MethodEntry) -> None:
 
 
 def check_says(entry: MethodEntry, source: Declared) -> None:
-    """That a record tells of its method what the method's source does.
+    """Check that a record describes its method as the method's source does.
 
     Raises:
         RecordError: naming the place, and what the source has there.
@@ -169,7 +170,7 @@ def check_says(entry: MethodEntry, source: Declared) -> None:
 
 
 def check_shipped(entry: MethodEntry) -> None:
-    """The same of a record alone, where its source is that of a shipped baseline.
+    """Check a record alone likewise, if its source is that of a shipped baseline.
 
     Raises:
         RecordError: naming the place, and what the source has there.
@@ -183,7 +184,7 @@ def check_shipped(entry: MethodEntry) -> None:
 
 @lru_cache(maxsize=4)
 def _baselines(stamps: tuple[tuple[str, int], ...]) -> dict[str, Declared]:
-    """What each baseline's source says, by its digest; read again when a file changes."""
+    """Return what each baseline's source says, by digest; reread when a file changes."""
     sources = [Path(path).read_bytes() for path, _ in stamps]
     places = [Path(path).name for path, _ in stamps]
     return {digest(s): declared(s.decode(), p) for s, p in zip(sources, places, strict=True)}

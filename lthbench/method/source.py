@@ -1,4 +1,4 @@
-"""A method's file to its source, options and digest, read as text: nothing of it is run here."""
+"""A method's file parsed to its source, options and digest, as text: nothing is run here."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lthbench.io.visible_text import unmarked
 
 DESCRIBED = ("name", "version", "paper", "authors", "licence", "code")
 LONGEST = 400  # characters of a description
-SOURCE_LIMIT = 2**20  # bytes of a file; as a bundle takes it
+SOURCE_LIMIT = 2**20  # bytes of a file; the limit of a bundle
 
 
 @dataclass(frozen=True)
 class Method:
-    """A method as it was found: its source, and the options it takes and was given."""
+    """A method as loaded: its source, and the options it takes and was given."""
 
     name: str
     path: str
@@ -30,21 +30,21 @@ class Method:
     options: Mapping[str, Any]
     described: Mapping[str, str] = field(default_factory=dict)
     summary: str = ""
-    carries: bool = False  # whether it has a transfer_ticket of its own
+    carries: bool = False  # whether it has its own transfer_ticket
 
     @property
     def digest(self) -> str:
-        """sha256 of the source."""
+        """The sha256 of the source."""
         return digest(self.source.encode())
 
     @property
     def identity(self) -> str:
-        """sha256 of source and options: what results belong to."""
+        """The sha256 of source and options: what results belong to."""
         return digest(canonical_json({"source": self.digest, "options": dict(self.options)}))
 
 
 def baseline_names() -> tuple[str, ...]:
-    """Every baseline that ships with the package."""
+    """Return the names of all baselines that ship with the package."""
     return tuple(sorted(path.stem for path in shipped("baselines").glob("*.py")))
 
 
@@ -64,7 +64,7 @@ class Declared:
 
 
 def load_method(name: str, settings: Mapping[str, str] | None = None) -> Method:
-    """A method by its file's path or by a baseline's name, with options set from strings."""
+    """Load a method by its file's path or a baseline's name, with options set from strings."""
     path = _find(name)
     source = _text(path)
     found = declared(source, str(path))
@@ -76,10 +76,10 @@ def load_method(name: str, settings: Mapping[str, str] | None = None) -> Method:
 
 
 def declared(source: str, place: str) -> Declared:
-    """What a source says of its method; `place` is what an error calls it.
+    """Return what a source says of its method; `place` is what errors call it.
 
     Raises:
-        MethodError: for what is no method's source.
+        MethodError: for a source that is not a method.
     """
     tree = parsed(source, place)
     bound = _bound(tree)
@@ -93,9 +93,9 @@ def declared(source: str, place: str) -> Declared:
 
 
 def parsed(source: str, place: str) -> ast.Module:
-    """The syntax tree of a source; MethodError for what is no Python."""
+    """Parse a source; MethodError if it is not Python."""
     try:
-        with warnings.catch_warnings():  # of escapes, which the child's output holds too
+        with warnings.catch_warnings():  # about escapes, which the child's output repeats
             warnings.simplefilter("ignore")
             return ast.parse(unmarked(source), place)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -117,7 +117,7 @@ def _find(name: str) -> Path:
 
 
 def _text(path: Path) -> str:
-    """A file's text with all that its digest is of; no more is read than any bundle takes."""
+    """Read a file's text, exactly as its digest covers it, up to the limit of a bundle."""
     try:
         size = path.stat().st_size
         if size > SOURCE_LIMIT:
@@ -131,7 +131,7 @@ def _text(path: Path) -> str:
 
 
 def _bound(tree: ast.Module) -> set[str]:
-    """Names bound at the top level: functions, classes, assignments, imports."""
+    """Return names bound at the top level: functions, classes, assignments, imports."""
     bound: set[str] = set()
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -145,7 +145,7 @@ def _bound(tree: ast.Module) -> set[str]:
 
 
 def _options(tree: ast.Module, place: str) -> dict[str, Any]:
-    """Keyword-only parameters of find_tickets and their defaults, which must be literals."""
+    """Return find_tickets' keyword-only parameters and their defaults, which must be literals."""
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     functions = [function for function in functions if function.name == "find_tickets"]
     if not functions:
@@ -195,14 +195,14 @@ def _parsed(name: str, text: str, kind: type) -> Any:
 
 
 def _finite(value: Any) -> bool:
-    """No record can hold an infinite or undefined option."""
+    """Return whether a value contains no infinite or undefined number, which no record can hold."""
     return not isinstance(value, float) or math.isfinite(value)
 
 
 def _described(tree: ast.Module, place: str) -> dict[str, str]:
-    """METHOD = dict(name=…, paper=…, …), if the file has it; literals only."""
+    """Return METHOD = dict(name=…, paper=…, …), if the file has it; literals only."""
     found = [(node, value) for node in tree.body if (value := _method_of(node)) is not None]
-    if len(found) > 1:  # which of them holds is for a reader to see, not for a rule to say
+    if len(found) > 1:  # which of them counts is for a reader to see, not for a rule to say
         raise MethodError(f"{place}:{found[1][0].lineno}: METHOD is there twice; keep one")
     for node, value in found:
         try:
@@ -228,7 +228,7 @@ def _described(tree: ast.Module, place: str) -> dict[str, str]:
 
 
 def _method_of(node: ast.stmt) -> ast.expr | None:
-    """What a statement gives the name METHOD; None if it gives it nothing."""
+    """Return what a statement assigns to METHOD; None if nothing."""
     targets: list[ast.expr] = []
     if isinstance(node, ast.Assign):
         targets = node.targets
@@ -239,5 +239,5 @@ def _method_of(node: ast.stmt) -> ast.expr | None:
 
 
 def _summary(tree: ast.Module) -> str:
-    """The first line of the file's docstring."""
+    """Return the first line of the file's docstring."""
     return (ast.get_docstring(tree) or "").split("\n")[0]

@@ -1,4 +1,4 @@
-"""Writes a method to begin with: a small working example, or a copy of a baseline."""
+"""Writes a new method: a small working example, or a copy of a baseline."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def new(path: Path, source: str | None = None) -> None:
     """Write the example, or a copy of the baseline `source`, under the name of the new file.
 
     Raises:
-        UsageError: the file is there already, or is no .py file.
+        UsageError: the file exists already, or is not a .py file.
         MethodError: there is no such baseline.
     """
     if path.suffix != ".py" or not path.stem:

@@ -1,1 +1,1 @@
-"""The families of networks, their states, and what follows from their wiring."""
+"""The families of networks, their states, and what follows from their structure."""

@@ -18,7 +18,7 @@ class Level:
     Attributes:
         tensors: the shape of every tensor of the state, by name.
         prunable: the names of those that have a mask.
-        stages: the runs of repeated blocks; tensors outside of them are there at every depth.
+        stages: the runs of repeated blocks; tensors outside them exist at every depth.
     """
 
     depth: int
@@ -28,7 +28,7 @@ class Level:
 
 
 def level(spec: Network, depth: int) -> Level:
-    """The network at a depth; TaskError for a depth that its family does not have."""
+    """Return the network at a depth; TaskError for a depth that its family does not have."""
     if not families.has_depth(spec, depth):
         raise TaskError(f"depth {depth}: {spec.family} networks {families.depths_told(spec)}")
     state = families.build(spec, depth).state_dict()

@@ -1,7 +1,7 @@
-"""Plain convolutions without norms: Conv-2, Conv-4 and Conv-6 of Frankle & Carbin 2019.
+"""Plain convolutional networks without norms: Conv-2, -4 and -6 of Frankle & Carbin 2019.
 
-Depth counts pairs of convolutions, each twice as wide as the pair before and followed by pooling:
-Conv-4 is depth 2. No two pairs have one shape, so nothing is repeated.
+Depth counts pairs of convolutions, each twice as wide as the previous pair and followed by pooling:
+Conv-4 has depth 2. All pairs differ in shape, so there is no repeated block.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lthbench.protocol.task import Network
 
 
 class Conv(nn.Module):
-    """Pairs of 3x3 convolutions and pooling, two hidden layers, classes; ReLU between."""
+    """Pairs of 3x3 convolutions and pooling, two hidden layers, classes; ReLU between them."""
 
     def __init__(self, spec: Network, depth: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Conv(nn.Module):
         self.head = nn.Linear(spec.hidden, spec.classes)
 
     def forward(self, x: Tensor, pool: Callable[[Tensor, int], Tensor] = F.max_pool2d) -> Tensor:
-        """(batch, channels, side, side) to (batch, classes)."""
+        """Map (batch, channels, side, side) to (batch, classes)."""
         for number, layer in enumerate(self.conv):
             x = F.relu(layer(x))
             if number % 2:
@@ -46,24 +46,24 @@ class Conv(nn.Module):
         return logits
 
     def ones(self) -> Tensor:
-        """The all-ones input, (1, channels, side, side)."""
+        """Return the all-ones input, (1, channels, side, side)."""
         return torch.ones(self.image)
 
     def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The number of paths from input to output, for non-negative weights by name.
+        """Count the paths from input to output, given non-negative weights by name.
 
-        Pooling adds up: whichever of its inputs is the largest, a path leads through each.
+        Pooling is a sum: whichever of its inputs is the largest, each has a path through it.
         """
         ones = self.ones().double()
         pool = {"pool": F.avg_pool2d}  # a quarter of the sum
         counted: Tensor = torch.func.functional_call(self, dict(weights), (ones,), pool)
-        return counted.sum()  # ReLU passes what is not negative
+        return counted.sum()  # ReLU does not change non-negative values
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The synaptic flow R of non-negative weights by name; pooling takes the largest."""
+        """Return the synaptic flow R of non-negative weights by name; pooling takes the maximum."""
         return through(self, self.ones(), weights)
 
     @staticmethod
     def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
-        """None."""
+        """Return no stages."""
         return ()

@@ -1,4 +1,4 @@
-"""Dense networks by family and depth: built empty, then filled from the task's own table."""
+"""Dense networks by family and depth: built empty, then initialised as the task specifies."""
 
 from __future__ import annotations
 
@@ -28,57 +28,57 @@ FAMILIES = {
 
 
 def build(spec: Network, depth: int) -> nn.Module:
-    """The dense module of a family at a depth, on the meta device: shapes, no values."""
+    """Build the dense module of a family at a depth on the meta device: shapes, no values."""
     with torch.device("meta"):
         module: nn.Module = FAMILIES[spec.family](spec, depth)
         return module
 
 
 def shapes(spec: Network, depth: int) -> dict[str, tuple[int, ...]]:
-    """The shape of every prunable tensor, by name, in the module's order."""
+    """Return the shape of every prunable tensor, by name, in the module's order."""
     module = build(spec, depth)
     parameters = {name: tuple(p.shape) for name, p in module.named_parameters()}
     return {name: parameters[name] for name in matching(tuple(parameters), spec.prunable)}
 
 
 def prunable_weights(spec: Network, depth: int) -> int:
-    """N, how many weights of a family at a depth can be pruned."""
+    """Return N, the number of prunable weights of a family at a depth."""
     return sum(math.prod(shape) for shape in shapes(spec, depth).values())
 
 
 def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
-    """The runs of repeated blocks of a family at a depth; no tensor outside of them repeats."""
+    """Return the runs of repeated blocks of a family at a depth; only their tensors repeat."""
     found: tuple[Stage, ...] = FAMILIES[spec.family].stages(spec, depth)  # type: ignore[attr-defined]
     return found
 
 
 def has_depth(spec: Network, depth: int) -> bool:
-    """Whether the family can be built at a depth: one that repeats nothing has its own alone."""
+    """Return whether a family can be built at a depth; without repeats it has only its own."""
     return depth == spec.depth or (depth >= 1 and bool(stages(spec, spec.depth)))
 
 
 def depths_told(spec: Network) -> str:
-    """The depths of a family in words, for messages."""
+    """Describe the depths of a family, for messages."""
     if stages(spec, spec.depth):
         return "have depths from 1"
     return f"repeat no block: {spec.depth} is their only depth"
 
 
 def flops(spec: Network, depth: int) -> int:
-    """Floating-point operations of one example's forward pass through the dense network.
+    """Count the floating-point operations of one example's forward pass through the dense network.
 
     A multiply-add counts as two. Matrix products and convolutions are counted, as by
-    `torch.utils.flop_counter`; biases, norms, activations and the looking up of tokens are not.
+    `torch.utils.flop_counter`; biases, norms, activations and embedding look-ups are not.
     """
     return _counted(spec, depth)[0]
 
 
 def sparse_flops(spec: Network, depth: int, masks: Mapping[str, Tensor]) -> int:
-    """Floating-point operations of one example's forward pass through the masked network.
+    """Count the floating-point operations of one example's forward pass through the masked network.
 
-    A nominal count, of no kernel: that of the dense network less two for each pruned weight and
-    each place where it is used (the tokens of a sequence, the pixels of a convolution's output,
-    padding included). What has no mask counts as `flops` has it.
+    A nominal count, which no kernel attains: that of the dense network less two for each pruned
+    weight and each position where it is used (the tokens of a sequence, the pixels of a
+    convolution's output, padding included). Tensors without a mask count as in `flops`.
     """
     total, uses = _counted(spec, depth)
     return total - sum(2 * uses[n] * int((~mask).sum()) for n, mask in masks.items())
@@ -86,7 +86,7 @@ def sparse_flops(spec: Network, depth: int, masks: Mapping[str, Tensor]) -> int:
 
 @cache
 def _counted(spec: Network, depth: int) -> tuple[int, dict[str, int]]:
-    """Operations of a dense forward pass, and how often each prunable tensor is used in it."""
+    """Count the operations of a dense forward pass, and how often it uses each prunable tensor."""
     from torch.utils.flop_counter import FlopCounterMode
 
     module = build(spec, depth)
@@ -103,9 +103,9 @@ def _counted(spec: Network, depth: int) -> tuple[int, dict[str, int]]:
 
 
 def initial(spec: Network, depth: int, seed: int, *stream: str) -> State:
-    """theta_0: every tensor drawn in float64 from the stream "init" and rounded to float32.
+    """Draw theta_0: every tensor in float64 from the stream "init", rounded to float32.
 
-    A further stream name draws other weights of the same distributions (the reinit control).
+    An additional stream name draws other weights from the same distributions (the reinit control).
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in build(spec, depth).state_dict().items():
@@ -116,7 +116,7 @@ def initial(spec: Network, depth: int, seed: int, *stream: str) -> State:
 
 
 def init_of(spec: Network, name: str) -> Init:
-    """The initial distribution of a tensor; TaskError unless exactly one row matches its name."""
+    """Return a tensor's initial distribution; TaskError unless exactly one row matches its name."""
     rows = [init for init in spec.init if matching((name,), init.tensors)]
     if len(rows) != 1:
         raise TaskError(
@@ -126,7 +126,7 @@ def init_of(spec: Network, name: str) -> Init:
 
 
 def load(spec: Network, depth: int, state: State) -> nn.Module:
-    """A module of its own, with trainable copies of the state's tensors."""
+    """Build a new module with trainable copies of the state's tensors."""
     module = build(spec, depth)
     module.load_state_dict(state.tensors(), assign=True)
     for parameter in module.parameters():
@@ -135,11 +135,11 @@ def load(spec: Network, depth: int, state: State) -> nn.Module:
 
 
 def effective(spec: Network, depth: int, masks: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The kept weights on some path from the input to the output (Vysogorets & Kempe 2021).
+    """Return the kept weights on some path from the input to the output (Vysogorets & Kempe 2021).
 
-    With the network made linear and positive a weight is on a path exactly if the output's
-    derivative by it is positive, at any depth (`networks.reach`). Constants, such as biases, begin
-    no path.
+    With the network made linear and positive, a weight is on a path exactly if the output's
+    derivative with respect to it is positive, at any depth (`networks.reach`). Constants, such as
+    biases, begin no path.
     """
     module = build(spec, depth).double().to_empty(device="cpu")
     weights = {}
@@ -154,18 +154,18 @@ def effective(spec: Network, depth: int, masks: dict[str, Tensor]) -> dict[str, 
 
 
 def effective_nodes(alive: Mapping[str, Tensor]) -> int:
-    """The nodes on some path from the input to the output, of the weights that `effective` gives.
+    """Count the nodes on some path from the input to the output, given the weights of `effective`.
 
     A node is a row of a prunable tensor: a unit of a Linear layer (in attention each of the
     queries', keys' and values'), a channel of a convolution, a token of an embedding. A weight on a
-    path leads into a node that lies on it, so that the nodes are the rows with such a weight: no
-    row is counted that nothing leads into, or out of. Classes count, features of the input do not.
+    path leads into a node on that path, so the nodes are the rows with such a weight; rows that
+    nothing leads into or out of are not counted. Classes count, input features do not.
     """
     return sum(int(kept.reshape(len(kept), -1).any(1).sum()) for kept in alive.values())
 
 
 def _draw(init: Init, shape: tuple[int, ...], generator: np.random.Generator) -> np.ndarray:
-    """One tensor of a distribution, in float64; fans as in Glorot & Bengio 2010."""
+    """Draw one tensor from a distribution, in float64; fans as in Glorot & Bengio 2010."""
     if init.distribution == "constant":
         return np.full(shape, init.value)
     receptive = math.prod(shape[2:])

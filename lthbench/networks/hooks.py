@@ -1,4 +1,4 @@
-"""Whether a module computes what its class says, and nobody watches."""
+"""Detect modules that a method has modified or observes."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from torch import nn
 
 
 def untouched(module: nn.Module, kind: type[nn.Module]) -> bool:
-    """Whether nobody can see how a module comes to its output, or what becomes of it: a method may
-    put one of its own in its place, prune it by torch's own means, or hang hooks on it."""
+    """Return whether a module computes what its class defines, unobserved.
+
+    A method may replace its forward, prune it by torch's own means, or register hooks on it.
+    """
     hooks = (
         module._forward_pre_hooks,
         module._forward_hooks,
         module._backward_pre_hooks,
         module._backward_hooks,
     )
-    own = "forward" in vars(module)  # set on this one module
+    own = "forward" in vars(module)  # set on this instance
     return type(module) is kind and not own and not any(hooks)

@@ -1,7 +1,7 @@
 """Multilayer perceptrons on features, and on pairs of tokens.
 
-The repeated unit is the square hidden layer: `hidden.1`, `hidden.2`, …; `hidden.0` of a network on
-features is the stem, in a network on pairs the first of the equal layers.
+The repeated unit is the square hidden layer: `hidden.1`, `hidden.2`, …; `hidden.0` is the stem of a
+network on features, and the first of the equal layers of a network on pairs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lthbench.protocol.task import Network
 
 
 class MLP(nn.Module):
-    """inputs - width x depth - neck - classes, ReLU between; LeNet-300-100 is depth 1."""
+    """inputs - width x depth - neck - classes, ReLU between them; LeNet-300-100 is depth 1."""
 
     def __init__(self, spec: Network, depth: int) -> None:
         super().__init__()
@@ -31,7 +31,8 @@ class MLP(nn.Module):
         self.neck = nn.Linear(spec.width, spec.neck) if spec.neck else None
         self.head = nn.Linear(last, spec.classes)
 
-    def forward(self, x: Tensor) -> Tensor:  # (batch, ...) to (batch, classes)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, ...) to (batch, classes)."""
         x = x.flatten(1)
         for layer in self.hidden:
             x = F.relu(layer(x), inplace=untouched(layer, nn.Linear))
@@ -41,38 +42,39 @@ class MLP(nn.Module):
         return logits
 
     def ones(self) -> Tensor:
-        """The all-ones input, (1, inputs)."""
+        """Return the all-ones input, (1, inputs)."""
         return torch.ones(1, self.inputs)
 
     def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The classes that a path leads to, for non-negative weights by name (`reach`)."""
+        """Return the classes that a path leads to, given non-negative weights by name (`reach`)."""
         neck = ("neck",) if self.neck is not None else ()
         hidden = (*(f"hidden.{n}" for n in range(len(self.hidden))), *neck)
         return _chain(torch.ones(1, self.inputs, dtype=torch.float64), hidden, weights)
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The synaptic flow R of non-negative weights by name: what the all-ones input brings."""
+        """Return the synaptic flow R of non-negative weights by name."""
         return through(self, self.ones(), weights)
 
     @staticmethod
     def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
-        """The square layers; the first hidden layer reads the features and is the stem."""
+        """Return the square layers; the first hidden layer reads the features and is the stem."""
         return (numbered("hidden.", range(1, depth)),)
 
 
 class PairMLP(nn.Module):
-    """Two tokens, one embedding table for both, concatenated; width x depth; classes."""
+    """Two tokens with one embedding table, concatenated; width x depth; classes."""
 
     def __init__(self, spec: Network, depth: int) -> None:
         super().__init__()
         self.tokens = spec.inputs
-        # nn.Embedding(...) would draw values, for which torch imports its compiler (2 s).
+        # nn.Embedding(...) would initialise values, for which torch imports its compiler (2 s).
         table = torch.empty(spec.inputs, spec.embedding)
         self.embed = nn.Embedding.from_pretrained(table, freeze=False)  # type: ignore[no-untyped-call]
         self.hidden = _hidden(2 * spec.embedding, spec.width, depth)
         self.head = nn.Linear(spec.width, spec.classes)
 
-    def forward(self, x: Tensor) -> Tensor:  # (batch, 2) tokens or (batch, 2, tokens) weights
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, 2) tokens, or (batch, 2, tokens) weights of tokens, to (batch, classes)."""
         first, *others = self.hidden
         x = F.relu(self._read(x, first), inplace=untouched(first, nn.Linear))
         for layer in others:
@@ -81,10 +83,10 @@ class PairMLP(nn.Module):
         return logits
 
     def _read(self, x: Tensor, first: nn.Module) -> Tensor:
-        """What the first layer makes of two embeddings side by side, (batch, width).
+        """Apply the first layer to two concatenated embeddings, (batch, width).
 
-        It is the sum of what each token brings in its place, and many pairs share few tokens: so
-        each token is multiplied once, a fifth less work in a step on all pairs.
+        The result is the sum of each token's contribution in its position, and many pairs share few
+        tokens: multiplying each token once saves a fifth of the work in a step on all pairs.
         """
         if x.is_floating_point():
             read: Tensor = first((x @ self.embed.weight).flatten(1))
@@ -101,28 +103,28 @@ class PairMLP(nn.Module):
         return read
 
     def ones(self) -> Tensor:
-        """Every token with weight 1 / tokens in place of one-hot, (1, 2, tokens)."""
+        """Return every token with weight 1 / tokens in place of one-hot, (1, 2, tokens)."""
         return torch.full((1, 2, self.tokens), 1 / self.tokens)
 
     def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The classes that a path leads to, for non-negative weights by name (`reach`)."""
+        """Return the classes that a path leads to, given non-negative weights by name (`reach`)."""
         tokens = torch.ones(1, 2, self.tokens, dtype=torch.float64)
         embedded = reached(tokens @ weights["embed.weight"]).flatten(1)
         return _chain(embedded, [f"hidden.{n}" for n in range(len(self.hidden))], weights)
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The synaptic flow R of non-negative weights by name: what the all-ones input brings."""
+        """Return the synaptic flow R of non-negative weights by name."""
         return through(self, self.ones(), weights)
 
     @staticmethod
     def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
-        """Every hidden layer: two embeddings side by side are as wide as a layer."""
+        """Return every hidden layer: two concatenated embeddings are as wide as a layer."""
         square = 2 * spec.embedding == spec.width
         return (numbered("hidden.", range(0 if square else 1, depth)),)
 
 
 def _chain(x: Tensor, hidden: Iterable[str], weights: Mapping[str, Tensor]) -> Tensor:
-    """What inputs (1, n) bring through these layers and the head, summed; biases begin no path."""
+    """Pass inputs (1, n) through these layers and the head, and sum; biases begin no path."""
     for name in hidden:
         x = reached(F.linear(x, weights[f"{name}.weight"]))
     return reached(F.linear(x, weights["head.weight"])).sum()

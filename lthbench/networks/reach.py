@@ -1,8 +1,8 @@
-"""Which weights a path from input to output leads through, exact at any depth.
+"""Which weights lie on a path from input to output, exact at any depth.
 
 Networks are made linear with non-negative weights, so that a sum is positive exactly if one of its
-terms is. Numbers of paths leave float64 in deep networks; their signs are all that counts, and
-`reached` keeps no more of them.
+terms is. In deep networks the number of paths overflows float64; only its sign matters, and
+`reached` keeps just that.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ class _Reached(torch.autograd.Function):
 
 
 def reached(x: Tensor) -> Tensor:
-    """1 where x is positive, else 0; the same of the gradient that comes back through it."""
+    """Return 1 where x is positive, else 0; likewise for the gradient in the backward pass."""
     found: Tensor = _Reached.apply(x)
     return found
 
 
 def attended(q: Tensor, k: Tensor, v: Tensor, seen: Tensor | None = None) -> Tensor:
-    """What attention brings, as (1 + q k') v: query and key count where a value passes.
-
-    Each is (2, heads, positions, size of a head): first what is there at all, constants too, then
-    what of it is read from the input. Their product is read from the input by any of the three.
+    """Apply attention as (1 + q k') v: query and key count wherever a value passes.
 
     Args:
-        seen: (queries, keys), 1 where a query sees a key, 0 where it does not; None for everywhere.
+        q: queries, (2, heads, positions, size of a head): index 0 holds everything, constants
+            included, index 1 what depends on the input.
+        k: keys, likewise.
+        v: values, likewise. The product depends on the input if any of the three does.
+        seen: (queries, keys), 1 where a query sees a key, else 0; None for everywhere.
     """
     there = 1 + q[0] @ k[0].mT
     read = q[1] @ k[0].mT + q[0] @ k[1].mT

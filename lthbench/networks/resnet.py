@@ -1,9 +1,9 @@
 """Residual networks for small images (He et al. 2016, section 4.2), with 1x1 projections.
 
-As in open_lth: a stem, stages of basic blocks of which each is twice as wide as the one before,
-average pooling, classes; where a block changes the shape its shortcut is a 1x1 convolution with a
-norm. The repeated unit is the block, and depth counts blocks a stage: ResNet-20 has three stages of
-depth 3. A signal is an image of height one, and its kernels are of height one too.
+As in open_lth: a stem, stages of basic blocks, each stage twice as wide as the previous one,
+average pooling, classes; where a block changes the shape, its shortcut is a 1x1 convolution with a
+norm. The repeated unit is the block, and depth counts blocks per stage: ResNet-20 has three stages
+of depth 3. A signal is an image of height one, and its kernels have height one too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lthbench.protocol.task import Network
 
 
 class Norm(nn.Module):
-    """Batch norm whose state is float32 alone: torch's own counts batches in an integer."""
+    """Batch norm whose state is float32 only: torch's own counts batches in an integer."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -34,7 +34,7 @@ class Norm(nn.Module):
         self.register_buffer("running_var", torch.empty(width))
 
     def forward(self, x: Tensor, linear: bool = False) -> Tensor:
-        """(batch, width, height, width of the image), normalised; or only times the scale."""
+        """Normalise (batch, width, height, width of the image); if linear, only scale it."""
         if linear:
             return x * self.weight[:, None, None]
         statistics = self.running_mean, self.running_var
@@ -44,7 +44,7 @@ class Norm(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions with kernels of side 3, added to what they read."""
+    """Two convolutions with kernels of side 3, added to their input."""
 
     def __init__(self, spec: Network, reads: int, width: int, stride: int = 1) -> None:
         super().__init__()
@@ -57,6 +57,7 @@ class Block(nn.Module):
         self.shortcut_norm = Norm(width) if changes else None
 
     def forward(self, x: Tensor, linear: bool = False) -> Tensor:
+        """Map (batch, reads, ...) to (batch, width, ...); if linear, without ReLU."""
         y = F.relu(self.norm1(self.conv1(x), linear))
         y = self.norm2(self.conv2(y), linear)
         if self.shortcut is not None and self.shortcut_norm is not None:
@@ -65,7 +66,7 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """2 * stages * depth + 2 layers of weights, shortcuts not counted."""
+    """A network of 2 * stages * depth + 2 weight layers, not counting shortcuts."""
 
     def __init__(self, spec: Network, depth: int) -> None:
         super().__init__()
@@ -82,7 +83,7 @@ class ResNet(nn.Module):
         self.head = nn.Linear(widths[-1], spec.classes)
 
     def forward(self, x: Tensor, linear: bool = False, only_reach: bool = False) -> Tensor:
-        """(batch, channels, side, side) or (batch, side) to (batch, classes)."""
+        """Map (batch, channels, side, side) or (batch, side) to (batch, classes)."""
         if x.ndim == 2:
             x = x[:, None, None]
         x = F.relu(self.norm(self.stem(x), linear))
@@ -93,18 +94,18 @@ class ResNet(nn.Module):
         return logits
 
     def ones(self) -> Tensor:
-        """The all-ones input, (1, channels, side, side); of a signal (1, 1, 1, side)."""
+        """Return the all-ones input, (1, channels, side, side); for a signal (1, 1, 1, side)."""
         return torch.ones(self.image)
 
     def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """Positive where a path leads to a class, for non-negative weights by name (`reach`).
+        """Return a positive value where a path leads to a class, given non-negative weights.
 
         A shortcut without weights is a path of its own.
         """
         return self._linear(weights, torch.float64, only_reach=True)
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The synaptic flow R of non-negative weights by name; norms are times scale."""
+        """Return the synaptic flow R of non-negative weights by name; norms only scale."""
         return self._linear(weights, weights["head.weight"].dtype)
 
     def _linear(
@@ -113,22 +114,22 @@ class ResNet(nn.Module):
         ones = self.ones().to(weights["head.weight"].device, dtype)
         linear = {"linear": True, "only_reach": only_reach}
         counted: Tensor = torch.func.functional_call(self, dict(weights), (ones,), linear)
-        return counted.sum()  # ReLU passes what is not negative
+        return counted.sum()  # ReLU does not change non-negative values
 
     @staticmethod
     def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
-        """Every stage; the first block of each stays where it is."""
+        """Return every stage; the first block of each is fixed."""
         return tuple(numbered(f"stage.{s}.", range(depth), fixed=True) for s in range(spec.stages))
 
 
 def _convolution(spec: Network, reads: int, width: int, side: int, stride: int = 1) -> nn.Conv2d:
-    """A convolution that keeps the size where its stride is 1; of a signal, along it alone."""
+    """Build a convolution that keeps the size at stride 1; a signal's kernel has height 1."""
     kernel = spec.sides(side)
     padding = (kernel[0] // 2, kernel[1] // 2)
     return nn.Conv2d(reads, width, kernel, spec.sides(stride), padding, bias=False)
 
 
 def _blocks(spec: Network, reads: int, width: int, depth: int, halves: bool) -> list[Block]:
-    """One stage; all stages but the first halve the image."""
+    """Build one stage; all stages but the first halve the image."""
     first = Block(spec, reads, width, 2 if halves else 1)
     return [first, *(Block(spec, width, width) for _ in range(depth - 1))]

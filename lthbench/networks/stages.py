@@ -10,7 +10,7 @@ class Stage:
     """Blocks of one shape, in order: all their tensors have the same suffixes and shapes.
 
     `blocks` are prefixes of tensor names that end in a dot, `"stage.0.1."`. The first block of a
-    `fixed` stage may be of another shape (it changes the size) and is never copied nor dropped.
+    `fixed` stage may have another shape (it changes the size) and is never copied or dropped.
     """
 
     blocks: tuple[str, ...]
@@ -18,5 +18,5 @@ class Stage:
 
 
 def numbered(prefix: str, numbers: range, fixed: bool = False) -> Stage:
-    """The stage of `prefix` + "0.", "1.", …"""
+    """Return the stage with the blocks `prefix` + "0.", "1." and so on."""
     return Stage(tuple(f"{prefix}{n}." for n in numbers), fixed)

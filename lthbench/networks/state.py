@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class State(Mapping[str, Tensor]):
-    """Read-only weights (CPU) and their step; reading one gives a copy.
+    """Read-only weights (on the CPU) and their step; reading a tensor returns a copy.
 
     Args:
         tensors: every parameter and buffer of the network by name; not copied.
@@ -34,17 +34,17 @@ class State(Mapping[str, Tensor]):
         return f"State(step={self.step}, tensors={list(self._tensors)})"
 
     def tensors(self) -> dict[str, Tensor]:
-        """A copy of everything, by name."""
+        """Return a copy of all tensors, by name."""
         return {name: tensor.clone() for name, tensor in self._tensors.items()}
 
     @property
     def digest(self) -> str:
-        """sha256 over names, types, shapes, bytes and the step."""
+        """The sha256 of names, types, shapes, bytes and the step."""
         return digest(self._tensors, self.step)
 
 
 def digest(tensors: Mapping[str, Tensor], step: int) -> str:
-    """sha256 over sorted names, types, shapes and bytes, and the step; any device, any order."""
+    """Return the sha256 of sorted names, types, shapes, bytes and step; any device, any order."""
     running = hashlib.sha256(f"step {step}".encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -54,10 +54,10 @@ def digest(tensors: Mapping[str, Tensor], step: int) -> str:
 
 
 def bits(tensor: Tensor) -> Tensor:
-    """The tensor's bytes: comparing these tells -0 from 0, and a NaN equal to itself."""
+    """Return the tensor's bytes: comparing them distinguishes -0 from 0, and NaN equals itself."""
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
 def same(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors agree in type, shape and every bit."""
+    """Return whether two tensors agree in type, shape and every bit."""
     return a.dtype == b.dtype and a.shape == b.shape and torch.equal(bits(a), bits(b))

@@ -1,4 +1,4 @@
-"""What the all-ones input brings through a network: the score that SynFlow differentiates."""
+"""The output of a network for its all-ones input: the score that SynFlow differentiates."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from torch import Tensor, nn
 def through(
     network: nn.Module, ones: Tensor, weights: Mapping[str, Tensor], *arguments: Any
 ) -> Tensor:
-    """Summed output of a network for its all-ones input (scalar), under weights by name.
+    """Return the summed output of a network for its all-ones input (scalar).
 
     Args:
-        arguments: of the network's forward pass, after the input.
+        network: the module.
+        ones: its all-ones input.
+        weights: tensors to use in place of the network's, by name.
+        *arguments: further arguments of the network's forward pass.
     """
     given = (ones.to(weights["head.weight"]), *arguments)
     flowing: Tensor = torch.func.functional_call(network, dict(weights), given)

@@ -1,7 +1,7 @@
 """A transformer without LayerNorm on pairs of tokens, after Nanda et al. 2023.
 
-Attention is made of four Linear layers, so that no weight escapes pruning. The repeated unit is
-the block.
+Attention consists of four Linear layers, so that every weight is prunable. The repeated unit is the
+block.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lthbench.networks.stages import Stage, numbered
 from lthbench.networks.synflow import through
 from lthbench.protocol.task import Network
 
-Attend = Literal["softmax", "flow"]  # what weighs the values; the last is linear
+Attend = Literal["softmax", "flow"]  # how values are weighted; "flow" is linear
 
 
 class Block(nn.Module):
@@ -37,12 +37,12 @@ class Block(nn.Module):
         self.down = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor, reads: int = 0, attend: Attend = "softmax") -> Tensor:
-        """(batch, n, width) to (batch, n - reads, width): the positions from `reads` on."""
+        """Map (batch, n, width) to (batch, n - reads, width): the positions from `reads` on."""
         kept = x[:, reads:]
         q, k, v = (_split(y, self.heads) for y in (self.query(kept), self.key(x), self.value(x)))
         scores = q @ k.transpose(-1, -2)  # (batch, heads, n - reads, n)
         causal = torch.ones_like(scores[0, 0], dtype=torch.bool).triu(1 + reads)
-        if attend == "flow":  # linear in query and in key; n^2 as there are n of each
+        if attend == "flow":  # linear in query and key; n^2 because there are n of each
             attention = scores.div(x.shape[1] ** 2).masked_fill(causal, 0)
         else:
             scores = scores.div(math.sqrt(q.shape[-1])).masked_fill(causal, -math.inf)
@@ -50,14 +50,16 @@ class Block(nn.Module):
         return self._add(kept, (attention @ v).transpose(1, 2).flatten(2))
 
     def gather(self, rows: Tensor, where: Tensor, reads: int = 0) -> Tensor:
-        """`forward(rows[where], reads)`, with keys, values and scores computed once for each row.
+        """Compute `forward(rows[where], reads)`, but keys, values and scores only once per row.
 
         Args:
-            rows: (rows, width), all that can stand at a position; the last one ends every example.
+            rows: (rows, width), everything that can be at a position; the last one ends every
+                example.
             where: (batch, n), the row at each position.
+            reads: the first position to compute.
         """
         asking, asked = rows, where[:, reads:]
-        if asked.shape[1] == 1:  # of all examples the same
+        if asked.shape[1] == 1:  # the same for all examples
             asking, asked = rows[-1:], asked.new_zeros(1, 1)
         q = self.query(asking).view(len(asking), self.heads, -1).transpose(0, 1)
         k = self.key(rows).view(len(rows), self.heads, -1).permute(1, 2, 0)
@@ -70,14 +72,14 @@ class Block(nn.Module):
         return self._add(F.embedding(asked, asking), mixed.flatten(2))
 
     def _add(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """To the residual stream the values that attention mixed, then what the MLP makes of it."""
+        """Add the attention output to the residual stream, then the MLP's."""
         x = x + self.output(mixed)
         added: Tensor = self.down(F.relu(self.up(x), inplace=untouched(self.up, nn.Linear)))
         return x + added
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
-    """(batch, n, width) to (batch, heads, n, width / heads)."""
+    """Reshape (batch, n, width) to (batch, heads, n, width / heads)."""
     return x.view(*x.shape[:2], heads, -1).transpose(1, 2)
 
 
@@ -87,7 +89,7 @@ class Transformer(nn.Module):
     def __init__(self, spec: Network, depth: int) -> None:
         super().__init__()
         self.tokens, self.heads = spec.inputs, spec.heads
-        # nn.Embedding(...) would draw values, for which torch imports its compiler (2 s).
+        # nn.Embedding(...) would initialise values, for which torch imports its compiler (2 s).
         table = torch.empty(spec.inputs, spec.width)
         self.embed = nn.Embedding.from_pretrained(table, freeze=False)  # type: ignore[no-untyped-call]
         self.position = nn.Parameter(torch.empty(3, spec.width))
@@ -96,7 +98,7 @@ class Transformer(nn.Module):
         self.head = nn.Linear(spec.width, spec.classes, bias=False)
 
     def forward(self, x: Tensor, attend: Attend = "softmax") -> Tensor:
-        """(batch, 2) tokens, or (batch, 3, tokens) weights of tokens, to (batch, classes)."""
+        """Map (batch, 2) tokens, or (batch, 3, tokens) weights of tokens, to (batch, classes)."""
         first, *others = self.blocks
         x = self._read(x, first, 0 if others else 2, attend)
         for block in others:
@@ -105,10 +107,10 @@ class Transformer(nn.Module):
         return logits
 
     def _read(self, x: Tensor, first: nn.Module, reads: int, attend: Attend) -> Tensor:
-        """What the first block makes of the tokens, (batch, 3 - reads, width).
+        """Apply the first block to the tokens, (batch, 3 - reads, width).
 
-        A token in its place is the same in every example, and many pairs share few of them: what
-        comes of each alone is computed once, which halves a step on all pairs.
+        A token in its position is the same in every example, and many pairs share few tokens:
+        computing each once halves the work in a step on all pairs.
         """
         if x.is_floating_point():
             embedded = x @ self.embed.weight
@@ -124,22 +126,22 @@ class Transformer(nn.Module):
         return read
 
     def _is_plain(self, first: nn.Module) -> bool:
-        """Whether nobody can see how the first block comes to its output."""
+        """Return whether nothing modifies or observes the first block."""
         if not untouched(first, Block) or not untouched(self.embed, nn.Embedding):
             return False
         layers = (getattr(first, name) for name in ("query", "key", "value"))
         return all(untouched(layer, nn.Linear) for layer in layers)
 
     def ones(self) -> Tensor:
-        """Every token with weight 1 / tokens in place of one-hot, (1, 3, tokens)."""
+        """Return every token with weight 1 / tokens in place of one-hot, (1, 3, tokens)."""
         return torch.full((1, 3, self.tokens), 1 / self.tokens)
 
     def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The classes that a path from a or b leads to, for non-negative weights by name (`reach`).
+        """Return the classes reached by a path from a or b, given non-negative weights (`reach`).
 
         Attention counts as (1 + q k') v: query and key are on a path where value and output are.
-        "=" is a constant, so what holds it alone is no path; positions count as biases do, not at
-        all.
+        "=" is a constant, so what depends on it alone is no path; positions, like biases, do not
+        count.
         """
         numbers = torch.zeros(3, self.tokens, dtype=torch.float64)
         equals = numbers.clone()
@@ -160,7 +162,7 @@ class Transformer(nn.Module):
         return reached(F.linear(reached(x)[1], weights["head.weight"])).sum()
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The synaptic flow R of non-negative weights by name: the all-ones input's summed output.
+        """Return the synaptic flow R of non-negative weights by name.
 
         Attention is (q k' / n^2) v in place of softmax, with n tokens.
         """
@@ -168,5 +170,5 @@ class Transformer(nn.Module):
 
     @staticmethod
     def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
-        """Every block."""
+        """Return all blocks as one stage."""
         return (numbered("blocks.", range(depth)),)

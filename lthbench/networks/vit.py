@@ -1,8 +1,8 @@
-"""A vision transformer made of timm's parts (Dosovitskiy et al. 2021), read at the class token.
+"""A vision transformer built from timm's parts (Dosovitskiy et al. 2021), read at the class token.
 
-Queries, keys and values are one Linear layer and their output another, so that no weight escapes
-pruning. The repeated unit is the block. The tensors have timm's names; timm itself takes seconds to
-import and is imported by what builds the network.
+Queries, keys and values are one Linear layer and their output another, so that every weight is
+prunable. The repeated unit is the block. Tensors have timm's names; timm itself takes seconds to
+import and is imported only when the network is built.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lthbench.protocol.task import Network
 
 
 class ViT(nn.Module):
-    """Patches and a class token, blocks of attention and an MLP behind LayerNorms, classes."""
+    """Patches and a class token, blocks of attention and an MLP after LayerNorms, classes."""
 
     def __init__(self, spec: Network, depth: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class ViT(nn.Module):
             block.attn.fused_attn = False  # the fused kernels have no second derivatives
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, side, side) or (batch, side) to (batch, classes)."""
+        """Map (batch, channels, side, side) or (batch, side) to (batch, classes)."""
         if x.ndim == 2:
             x = x[:, None, None]
         first = self.cls_token.expand(len(x), -1, -1)
@@ -44,15 +44,15 @@ class ViT(nn.Module):
         return logits
 
     def ones(self) -> Tensor:
-        """The all-ones input, (1, channels, side, side); of a signal (1, 1, 1, side)."""
+        """Return the all-ones input, (1, channels, side, side); for a signal (1, 1, 1, side)."""
         return torch.ones(self.image)
 
     def paths(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The classes that a path from the image leads to, for non-negative weights by name.
+        """Return the classes reached by a path from the image, given non-negative weights.
 
-        As `reach` tells. Attention counts as (1 + q k') v: query and key are on a path where value
-        and output are. The class token is a constant: what holds it alone is no path; positions
-        count as biases do, not at all.
+        Attention counts as (1 + q k') v: query and key are on a path where value and output are.
+        The class token is a constant, so what depends on it alone is no path; positions, like
+        biases, do not count.
         """
         patches = self._patches(weights, self.ones().double())
         first = weights["cls_token"]
@@ -72,9 +72,9 @@ class ViT(nn.Module):
         return reached(F.linear(y, weights["head.weight"])).sum()
 
     def flow(self, weights: Mapping[str, Tensor]) -> Tensor:
-        """The synaptic flow R of non-negative weights by name: the all-ones input's summed output.
+        """Return the synaptic flow R of non-negative weights by name.
 
-        Attention is (q k' / n^2) v in place of softmax, with n tokens; LayerNorm is times scale.
+        Attention is (q k' / n^2) v in place of softmax, with n tokens; LayerNorm only scales.
         """
         ones = self.ones().to(weights["head.weight"])
         tokens = torch.cat([weights["cls_token"], self._patches(weights, ones)], 1)
@@ -92,28 +92,29 @@ class ViT(nn.Module):
         return F.linear(x[:, 0], weights["head.weight"]).sum()
 
     def _patches(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """(1, channels, side, side) to (1, patches, width), without the bias."""
+        """Map (1, channels, side, side) to (1, patches, width), without the bias."""
         patches = F.conv2d(x, weights["patch_embed.proj.weight"], stride=self.patch)
         return patches.flatten(2).transpose(1, 2)
 
     def _heads(self, weights: Mapping[str, Tensor], of: str, x: Tensor) -> Tensor:
-        """Queries, keys and values of tokens (batch, n, width), without the biases.
+        """Compute queries, keys and values of tokens (batch, n, width), without the biases.
 
-        (3, batch, heads, n, width / heads).
+        Returns:
+            (3, batch, heads, n, width / heads).
         """
         both = F.linear(x, weights[f"{of}attn.qkv.weight"])
         return both.view(*both.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
 
     @staticmethod
     def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
-        """Every block."""
+        """Return all blocks as one stage."""
         return (numbered("blocks.", range(depth)),)
 
 
 def _scaled(x: Tensor, scale: Tensor) -> Tensor:
-    """A LayerNorm made linear: times its scale, over the mean of what it reads as a constant.
+    """Make a LayerNorm linear: multiply by its scale, divide by the input's mean as a constant.
 
-    Without that constant a block of attention cubes its input, and five leave float64.
+    Without that constant a block of attention cubes its input, and five blocks overflow float64.
     """
     mean = float(x.detach().mean())
     return x * (scale / (mean or 1.0))

@@ -1,1 +1,1 @@
-"""What is measured: tasks, their data and splits."""
+"""What is measured: tasks, their data and their splits."""

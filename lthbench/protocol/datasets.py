@@ -1,7 +1,7 @@
-"""Examples for the search: decoded once to fingerprinted integers, then read from the cache.
+"""Examples for the search: decoded once into fingerprinted integers, then read from the cache.
 
 A source is split before anything else sees it: the file that the search reads holds no test
-example. Test files are written here, by `prepare`, and opened by `testset` alone.
+example. Test files are written here, by `prepare`, and opened by `test_split` alone.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ TRAINING = {  # examples of a source's training part
     "cifar10": 50_000,
     "imagenette": 9_469,
 }
-IMAGENETTE = 160  # pixels a side of the square images that are kept of it
+IMAGENETTE = 160  # side in pixels of the square images that are kept
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Inputs (n, ...), uint8 or of signals int16, and labels (n,), uint8."""
+    """Inputs (n, ...), uint8 or (signals) int16, and labels (n,), uint8."""
 
     x: Inputs
     y: Bytes
@@ -54,7 +54,7 @@ class Search:
 
 
 def search(task: Task, seed: int) -> Search:
-    """The search's examples for a seed; nothing of the test split is read."""
+    """Return the search's examples for a seed; the test split is not read."""
     if task.data.source == "modular-addition":
         train, held_out, _ = modular_addition(task, seed)
         return Search(train, held_out)
@@ -67,10 +67,10 @@ def search(task: Task, seed: int) -> Search:
 
 
 def modular_addition(task: Task, seed: int) -> tuple[Examples, Examples, Examples]:
-    """Training, held-out and test pairs of a + b mod p, drawn and renamed by the seed.
+    """Draw the training, held-out and test pairs of a + b mod p, and rename tokens, by the seed.
 
-    A pair and its mirror image stay on one side. Tokens and labels are renamed by two permutations,
-    so that the rule cannot be written down without looking for it.
+    A pair and its mirror image are in the same part. Two permutations rename tokens and labels, so
+    that the rule cannot be hard-coded.
     """
     p = task.data.modulus
     unordered = np.array([(a, b) for a in range(p) for b in range(a, p)])
@@ -92,9 +92,9 @@ def modular_addition(task: Task, seed: int) -> tuple[Examples, Examples, Example
 
 
 def training_examples(task: Task) -> int:
-    """How many examples a seed trains on, at least: seeds of folds and pairs differ by a few.
+    """Return the least number of examples that a seed trains on; with folds and pairs it varies.
 
-    Known without the data, so that a task can be refused before they are fetched.
+    Known without the data, so that a task can be refused before any download.
     """
     if task.data.source == "modular-addition":
         p = task.data.modulus
@@ -107,18 +107,18 @@ def training_examples(task: Task) -> int:
 
 
 def _held_out(task: Task, count: int) -> int:
-    """How many of the training part's examples are held out."""
+    """Return how many examples of the training part are held out."""
     return task.data.held_out or round(task.data.held_out_fraction * count)
 
 
 def prepared(task: Task, *, test: bool = True) -> bool:
-    """Whether the task's files lie in the cache, without or with those of the test split."""
+    """Return whether the task's files are in the cache, with or without the test split."""
     needed = [part for part in parts(task) if test or not part.endswith("test")]
     return all(_file(task, part).is_file() for part in needed)
 
 
 def parts(task: Task) -> tuple[str, ...]:
-    """The names of the task's files, one for each part of its source."""
+    """Return the names of the task's files, one for each part of its source."""
     if task.data.source == "modular-addition":
         return ()
     folds = [f"fold{fold}." for fold in range(task.data.folds)] or [""]
@@ -126,15 +126,16 @@ def parts(task: Task) -> tuple[str, ...]:
 
 
 def prepare(task: Task, *, download: bool, test: bool = True) -> None:
-    """Decode the task's source into the cache, whole and checked; does nothing if it is there.
+    """Decode the task's source into the cache, atomically and verified, unless it is already there.
 
     Args:
-        download: whether the network may be used if no local copy is named.
-        test: whether the test split is needed too: a search does without.
+        task: the task whose data are needed.
+        download: whether the network may be used if there is no local copy.
+        test: whether the test split is needed too; a search does not need it.
     """
     if prepared(task, test=test):
         return
-    sweep(cache() / "data", older=DAY)  # what a kill left; a running process is younger
+    sweep(cache() / "data", older=DAY)  # left by killed processes; running ones are younger
     own = {"digits": _digits, "mnist1d": _mnist1d, "imagenette": _imagenette}
     decode = own.get(task.data.source, _from_hub)
     for part, examples in decode(task, download):
@@ -153,7 +154,7 @@ def verify(task: Task) -> None:
 
 
 def read(task: Task, part: str) -> Examples:
-    """One part from the cache, its fingerprints compared with the task's."""
+    """Read one part from the cache and compare its fingerprints with the task's."""
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -172,9 +173,9 @@ def read(task: Task, part: str) -> Examples:
 
 
 def pooled(images: Inputs, pool: int) -> Inputs:
-    """Images (n, height, width, channels) averaged over squares of `pool` pixels, half rounded up.
+    """Average images (n, height, width, channels) over squares of `pool` pixels, rounding half up.
 
-    Integers alone, so that every machine sees the same bytes.
+    Integer arithmetic only, so that every machine sees the same bytes.
     """
     if pool == 1:
         return images
@@ -186,7 +187,7 @@ def pooled(images: Inputs, pool: int) -> Inputs:
 
 
 def count(task: Task, part: str) -> int:
-    """How many examples a part in the cache has; none of them is read."""
+    """Return how many examples a part in the cache has, without reading them."""
     from safetensors import safe_open
 
     with safe_open(_file(task, part), framework="numpy") as file:
@@ -194,7 +195,7 @@ def count(task: Task, part: str) -> int:
 
 
 def fingerprint(array: Inputs) -> str:
-    """sha256 of the array's bytes in C order."""
+    """Return the sha256 of the array's bytes in C order."""
     return digest(np.ascontiguousarray(array).tobytes())
 
 
@@ -209,7 +210,7 @@ def _check(task: Task, name: str, array: Inputs, place: str, step: str) -> None:
 
 
 def _record(task: Task, name: str, array: Inputs) -> None:
-    """Keep the fingerprint of an array's first preparation, for a task that lists none."""
+    """Store the fingerprint of an array's first preparation, for a task that lists none."""
     known = _recorded(task)
     if name not in known:
         text = json.dumps(known | {name: fingerprint(array)}, indent=1)
@@ -217,7 +218,7 @@ def _record(task: Task, name: str, array: Inputs) -> None:
 
 
 def _recorded(task: Task) -> dict[str, str]:
-    """The fingerprints of the source's first preparation in this cache."""
+    """Return the fingerprints of the source's first preparation in this cache."""
     path = _file(task, "").parent / FIRST
     if not path.is_file():
         return {}
@@ -245,7 +246,7 @@ def _take(examples: Examples, rows: NDArray[np.int64]) -> Examples:
 
 
 def _digits(task: Task, _download: bool) -> Iterator[tuple[str, Examples]]:
-    """scikit-learn's digits in stratified folds, each fold once the test part."""
+    """Yield scikit-learn's digits in stratified folds, each of which is the test part once."""
     from sklearn.datasets import load_digits
 
     loaded: Any = load_digits()
@@ -261,7 +262,7 @@ def _digits(task: Task, _download: bool) -> Iterator[tuple[str, Examples]]:
 
 
 def _mnist1d(_task: Task, _download: bool) -> Iterator[tuple[str, Examples]]:
-    """MNIST-1D as published (seed 42), in multiples of 1 / 4096: int16, (n, 40)."""
+    """Yield MNIST-1D as published (seed 42), in multiples of 1 / 4096: int16, (n, 40)."""
     from lthbench.protocol import mnist1d
 
     signals, labels = mnist1d.generate()
@@ -272,7 +273,7 @@ def _mnist1d(_task: Task, _download: bool) -> Iterator[tuple[str, Examples]]:
 
 
 def _from_hub(task: Task, download: bool) -> Iterator[tuple[str, Examples]]:
-    """A Hub data set, from the local copy under LTHBENCH_DATA or, if allowed, from the Hub."""
+    """Yield a Hub data set, from the copy under LTHBENCH_DATA or, if allowed, from the Hub."""
     name, column = HUB[task.data.source]
     folder = data_folder()
     local = folder / name if folder else None
@@ -302,10 +303,10 @@ def _from_hub(task: Task, download: bool) -> Iterator[tuple[str, Examples]]:
 
 
 def _imagenette(task: Task, download: bool) -> Iterator[tuple[str, Examples]]:
-    """Imagenette's 160-pixel images by torchvision, from a local copy or, if allowed, its archive.
+    """Yield Imagenette's 160-pixel images, from a local copy or, if allowed, by download.
 
-    Its "val" is the test part. Of every image the shorter side is brought to 160 pixels and the
-    middle square taken. (train: 9,469 images, val: 3,925.)
+    Its "val" is the test part. Each image is resized to a shorter side of 160 pixels and cropped to
+    the central square (train: 9,469 images, val: 3,925).
     """
     folder = data_folder()
     if folder is not None:
@@ -327,7 +328,7 @@ def _imagenette(task: Task, download: bool) -> Iterator[tuple[str, Examples]]:
 
 
 def _pictures(folder: Path, download: bool) -> Iterator[tuple[str, Examples]]:
-    """The two parts of Imagenette as torchvision lists them: by class, then by file name."""
+    """Yield the two parts of Imagenette in torchvision's order: by class, then by file name."""
     from torchvision.datasets import Imagenette
 
     try:
@@ -347,7 +348,7 @@ def _pictures(folder: Path, download: bool) -> Iterator[tuple[str, Examples]]:
 
 
 def _square(image: Any) -> Bytes:
-    """The middle square of a picture whose shorter side is brought to 160 pixels: RGB bytes."""
+    """Resize an image to a shorter side of 160 pixels and crop the central square: RGB bytes."""
     short = min(image.size)
     if short != IMAGENETTE:
         size = (max(IMAGENETTE, round(n * IMAGENETTE / short)) for n in image.size)

@@ -1,9 +1,9 @@
-"""MNIST-1D (Greydanus & Kobak 2024, arXiv:2011.14439): ten templates of 12 points, disturbed.
+"""MNIST-1D (Greydanus & Kobak 2024, arXiv:2011.14439): ten templates of 12 points, perturbed.
 
-The published set itself, not another draw: numpy promises that the stream of its old generator
-never changes, and the order of the draws below is that of the authors' code. Their file was written
-with another numpy and differs from what their package makes today by one unit in the last place of
-a float64; rounded to 1 / 4096, which is a fifth of a percent of the noise in it, the two are equal.
+This is the published set, not a new draw: numpy guarantees that the stream of its legacy generator
+never changes, and the draws below are in the order of the authors' code. Their file was written
+with another numpy version and differs from what their package produces today by one unit in the
+last place of a float64; rounded to 1 / 4096, a fifth of a percent of the noise, the two are equal.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ Signal = NDArray[np.float64]
 
 SEED = 42
 EXAMPLES, TRAINED = 5000, 4000
-POINTS = 40  # of an example
-RESOLUTION = 4096  # steps of 1; the largest value, 5.5, stays within 16 bits
-PADDING = 36, 60  # zeros behind a template, at least and at most
-SHIFT = 48  # places that it is moved by, below this
-SCALE = 0.4  # its height varies by half of this, up and down
-CORRELATED, INDEPENDENT = 0.25, 0.02  # noise: of what is not template, smoothed; of everything
-SMOOTHING = 2  # points, of the correlated noise
+POINTS = 40  # of one example
+RESOLUTION = 4096  # steps per unit; the largest value, 5.5, fits in 16 bits
+PADDING = 36, 60  # zeros after a template, minimum and maximum
+SHIFT = 48  # positions that it is shifted by, exclusive
+SCALE = 0.4  # its height varies by half of this, up or down
+CORRELATED, INDEPENDENT = 0.25, 0.02  # noise: smoothed, outside the template; white, everywhere
+SMOOTHING = 2  # points, for the correlated noise
 SHEAR = 0.75
 
 TEMPLATES = (
@@ -40,9 +40,10 @@ TEMPLATES = (
 
 
 def generate() -> tuple[Signal, NDArray[np.int64]]:
-    """All 5,000 examples (5000, 40), standardised together, and their labels; training part first.
+    """Generate all 5,000 examples (5000, 40), standardised together, and their labels.
 
-    Raises nothing and reads nothing: the same arrays on every machine, up to the last place.
+    The training part comes first. Deterministic: the same arrays on every machine, up to the last
+    place.
     """
     random = RandomState(SEED)
     templates = _standardised()
@@ -56,7 +57,7 @@ def generate() -> tuple[Signal, NDArray[np.int64]]:
 
 
 def _standardised() -> Signal:
-    """Templates of mean 0 and deviation 1 / 6 that begin at 0, (10, 12)."""
+    """Return the templates (10, 12), with mean 0 and deviation 1 / 6, shifted to begin at 0."""
     x = np.asarray(TEMPLATES, dtype=np.float64)
     x = (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
     started: Signal = (x - x[:, :1]) / 6.0
@@ -64,12 +65,12 @@ def _standardised() -> Signal:
 
 
 def _disturbed(template: Signal, random: RandomState) -> Signal:
-    """One example of a template: padded, stretched, scaled, moved, noised, sheared; 40 points."""
+    """Draw one example of a template: padded, stretched, scaled, shifted, noised, sheared."""
     from scipy.ndimage import gaussian_filter
 
     least, most = PADDING
     zeros = np.zeros(least + int(random.rand() * (most - least + 1)))
-    # Lifted by a hair, so that a template's own zeros are told from the padding's.
+    # Raised slightly, so that a template's own zeros differ from the padding's.
     x = _resampled(np.concatenate([template + 1e-8, zeros]), len(template) + most)
     x = x * (1 + SCALE * (random.rand() - 0.5))
     x = np.roll(x, random.choice(SHIFT))
@@ -80,5 +81,5 @@ def _disturbed(template: Signal, random: RandomState) -> Signal:
 
 
 def _resampled(x: Signal, points: int) -> Signal:
-    """Linear interpolation at that many places from the first point to the last."""
+    """Interpolate linearly at `points` positions from the first point to the last."""
     return np.interp(np.linspace(0, 1, points), np.linspace(0, 1, len(x)), x)

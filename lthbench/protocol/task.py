@@ -1,4 +1,4 @@
-"""Tasks and suites: strict TOML to frozen models, and their digests. No torch here."""
+"""Tasks and suites: strict TOML parsed into frozen models, and their digests. No torch here."""
 
 from __future__ import annotations
 
@@ -26,26 +26,29 @@ def _no_percent(density: float) -> float:
 
 Fraction = Annotated[float, Field(gt=0), AfterValidator(_no_percent)]
 Count = Annotated[int, Field(gt=0)]
-FILE_LIMIT = 2**20  # bytes of a task's or a suite's file
-PUBLISHED = 5  # seeds of a task that names no other number
-FREE = ("title", "calibration")  # of a task: not part of its protocol
-IMAGES = ("conv", "resnet", "vit")  # families that see channels, height and width
+FILE_LIMIT = 2**20  # bytes of a task or suite file
+PUBLISHED = 5  # seeds of a task that gives no other number
+FREE = ("title", "calibration")  # keys of a task that are not part of its protocol
+IMAGES = ("conv", "resnet", "vit")  # families with inputs of channels, height and width
 
 
 class Strict(BaseModel):
-    """A frozen table that refuses unknown keys and loose types."""
+    """A frozen table that rejects unknown keys and loosely typed values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _lists_are_tuples(cls, table: Any) -> Any:
-        """TOML and JSON have lists only; strict models want tuples, which stay as they are."""
+        """Convert lists to tuples: TOML and JSON have only lists, strict models want tuples."""
         return _tuples(table)
 
     def canonical(self) -> dict[str, Any]:
-        """What digests are taken of: a key that keeps its default is left out, so that a later
-        version may add keys without moving any digest."""
+        """Return the values that digests are computed from.
+
+        A key at its default is left out, so that a later version may add keys without changing any
+        digest.
+        """
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
@@ -60,17 +63,17 @@ class Data(Strict):
 
     source: Literal["digits", "mnist1d", "modular-addition", "mnist", "cifar10", "imagenette"]
     classes: Count
-    held_out: int = Field(ge=0, default=0)  # examples; for generated sources a fraction below
+    held_out: int = Field(ge=0, default=0)  # examples; generated sources have a fraction, below
     held_out_fraction: float = Field(ge=0, lt=1, default=0.0)
     train_fraction: float = Field(ge=0, lt=1, default=0.0)
     modulus: int = Field(ge=0, default=0)
     folds: int = Field(ge=0, default=0)
     pool: Count = 1  # images are averaged over squares of this many pixels a side
-    # A network sees value * scale + shift, one figure or one a channel; tokens stay integers.
+    # A network sees value * scale + shift, one number or one per channel; tokens stay integers.
     scale: float | tuple[float, ...] = 1.0
     shift: float | tuple[float, ...] = 0.0
-    # Of every array. None at all: those of the first preparation are kept in the cache and compared
-    # from then on, which tells a changed file from that one, but not one machine's from another's.
+    # Of every array. If empty, those of the first preparation are cached and compared from then on,
+    # which detects a changed file, but not a difference between machines.
     fingerprints: dict[str, str] = Field(default_factory=dict)
 
 
@@ -83,33 +86,33 @@ class Init(Strict):
 
 
 class Network(Strict):
-    """A dense network: its family, its sizes, its initial distributions, its prunable tensors."""
+    """A dense network: its family, sizes, initial distributions and prunable tensors."""
 
     family: Literal["mlp", "pair-mlp", "transformer", "conv", "resnet", "vit"]
-    depth: Count  # repeated units; of a resnet blocks in each of its three stages
-    inputs: Count  # features (of images channels * side**rank), or tokens of the vocabulary
-    width: Count  # units of a hidden layer, of the residual stream, or channels of the first stage
+    depth: Count  # repeated units; for a resnet blocks in each stage
+    inputs: Count  # features (for images channels * side**rank), or size of the vocabulary
+    width: Count  # units of a hidden layer or the residual stream, or channels of the first stage
     neck: int = Field(ge=0, default=0)  # a last, narrower hidden layer; 0 for none
     embedding: int = Field(ge=0, default=0)
     heads: int = Field(ge=0, default=0)
     hidden: int = Field(ge=0, default=0)  # units of a transformer's MLP, or after convolutions
-    rank: Literal[1, 2] = 2  # 1: signals, of one channel; 2: square images
+    rank: Literal[1, 2] = 2  # 1: signals, with one channel; 2: square images
     channels: int = Field(ge=0, default=0)  # of an image
     side: int = Field(ge=0, default=0)  # of a square image, in pixels, or of a signal, in points
     patch: int = Field(ge=0, default=0)  # side of a patch, in pixels or points
-    stages: int = Field(ge=1, le=6, default=3)  # of a resnet, each twice as wide as the last
+    stages: int = Field(ge=1, le=6, default=3)  # of a resnet, each twice as wide as the one before
     stem: int = Field(ge=1, default=3)  # side of a resnet's first kernel, an odd number
     classes: Count
     prunable: tuple[str, ...]
     init: tuple[Init, ...]
 
     def sides(self, length: int) -> tuple[int, int]:
-        """Height and width of a square of this side; a signal, and a part of one, is one high."""
+        """Return the height and width of an input of this side; a signal has height 1."""
         return (length if self.rank == 2 else 1), length
 
     @model_validator(mode="after")
     def _image_fits(self) -> Network:
-        """What a network on images is cut into must come out even."""
+        """Check that the image divides evenly into patches or stages."""
         if self.family not in IMAGES:
             return self
         if self.inputs != self.channels * self.side**self.rank or not self.inputs:
@@ -136,17 +139,17 @@ class Recipe(Strict):
     optimiser: Literal["adam", "adamw", "sgd"]
     rate: float = Field(gt=0)
     schedule: Schedule
-    drops: tuple[Count, ...] = ()  # steps after which the rate is a tenth of what it was
-    warm_up: int = Field(ge=0, default=0)  # steps in which the rate first rises, linearly
+    drops: tuple[Count, ...] = ()  # steps after which the rate is divided by ten
+    warm_up: int = Field(ge=0, default=0)  # steps in which the rate rises linearly
     steps: Count  # T
     batch: int = Field(ge=0)  # 0: all examples but those left out
-    leave_out: float = Field(ge=0, lt=1, default=0.0)  # of the examples, anew at every step
+    leave_out: float = Field(ge=0, lt=1, default=0.0)  # of the examples, redrawn at every step
     weight_decay: float = Field(ge=0, default=0.0)
     decayed: tuple[str, ...] = ()
     momentum: float = Field(ge=0, lt=1, default=0.0)
     betas: tuple[float, float] = (0.9, 0.999)
     label_smoothing: float = Field(ge=0, lt=1, default=0.0)
-    # Crops of images padded by 4, half of them mirrored; or signals moved by up to 2 points.
+    # Images: random crops, padded by 4, half of them mirrored; signals: shifts of up to 2 points.
     augment: Literal["none", "crop-flip", "shift"] = "none"
     precision: Literal["float32", "float64"] = "float32"
 
@@ -159,25 +162,25 @@ class Recipe(Strict):
         return self
 
     def batch_size(self, examples: int) -> int:
-        """Examples in one step, of so many to train on."""
+        """Return the batch size for a number of training examples."""
         return self.batch or examples - round(self.leave_out * examples)
 
     def lasting(self, steps: int) -> Recipe:
-        """The whole schedule in another number of steps."""
+        """Return the whole schedule stretched or shrunk to another number of steps."""
         drops = tuple(drop * steps // self.steps for drop in self.drops)
         warm_up = self.warm_up * steps // self.steps
         return self.model_copy(update={"steps": steps, "drops": drops, "warm_up": warm_up})
 
     def compressed(self, factor: int) -> Recipe:
-        """The whole schedule in 1/factor of the steps."""
+        """Return the whole schedule in 1/factor of the steps."""
         return self.lasting(self.steps // factor)
 
 
 class Score(Strict):
-    """What is read from a run: accuracy at T, or its average over the logarithm of the step."""
+    """What is measured in a run: accuracy at T, or its average over the logarithm of the step."""
 
     kind: Literal["accuracy", "area"]
-    # Accuracy from which a run has memorised or generalised, in tables of area tasks.
+    # Accuracy that counts as memorised or generalised, in tables of area tasks.
     threshold: float = Field(gt=0, lt=1, default=0.95)
     every: Count  # steps between evaluations
     compressed_density: float = Field(ge=0, lt=1, default=0.0)  # 0: no compressed schedules
@@ -199,14 +202,14 @@ class Ladder(Strict):
 
 
 class Search(Strict):
-    """What a method may spend, and from how late a step its tickets may start."""
+    """What a method may spend, and how late a step its tickets may start from."""
 
     budget: float = Field(gt=0)  # dense trainings
     rewind_limit: int = Field(ge=0)
 
 
 class Transfer(Strict):
-    """The depth that tickets are found at for transfer, and the two they are carried to."""
+    """The depth at which tickets are found for transfer, and the two they are transferred to."""
 
     source: Count
     targets: tuple[Count, Count]
@@ -225,11 +228,11 @@ class Variant(Strict):
     """One row of the calibration: a changed recipe and what dense training reached with it."""
 
     variant: str
-    score: tuple[float, ...]  # one figure a seed, on the held-out part
+    score: tuple[float, ...]  # one per seed, on the held-out part
 
 
 class Calibration(Strict):
-    """The variants that were tried before the recipe was frozen, on the held-out part alone."""
+    """The variants tried before the recipe was frozen, on the held-out part alone."""
 
     command: str
     reading: str
@@ -237,7 +240,7 @@ class Calibration(Strict):
 
 
 class Task(Strict):
-    """One protocol, whole: data, network, recipe, ladder, scores."""
+    """One complete protocol: data, network, recipe, ladder, scores."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,60}$")
     version: Count
@@ -249,7 +252,7 @@ class Task(Strict):
     score: Score
     ladder: Ladder
     search: Search
-    transfer: Transfer | None = None  # none: the family repeats no unit
+    transfer: Transfer | None = None  # None: the family has no repeated unit
     calibration: Calibration | None = None
 
     @model_validator(mode="after")
@@ -270,7 +273,7 @@ class Task(Strict):
         if self.recipe.augment == "shift" and self.data.source != "mnist1d":
             raise ValueError('recipe.augment "shift" is for signals: source "mnist1d"')
         rung = self.score.compressed_density
-        if rung and self.score.kind == "area":  # of a compressed run the end alone is kept
+        if rung and self.score.kind == "area":  # of a compressed run only the end is kept
             raise ValueError("score.compressed_density: must be 0 where score.kind is area")
         if rung and rung not in self.ladder.trained:
             raise ValueError("score.compressed_density must be a rung of ladder.trained")
@@ -283,18 +286,19 @@ class Task(Strict):
 
     @property
     def digest(self) -> str:
-        """Of all that a result depends on; titles and the calibration table are free to change."""
+        """Digest of all that a result depends on; titles and the calibration table are excluded."""
         table = self.canonical()
         return digest(canonical_json({k: table[k] for k in table if k not in FREE}))
 
     @property
     def training_digest(self) -> str:
-        """Of what one training depends on: the key of stored results, whatever is scored."""
+        """Digest of all that one training depends on: the key of stored results, however scored."""
         parts = {"data": self.data.canonical(), "network": self.network.canonical()}
         return digest(canonical_json(parts))
 
     @property
     def chance(self) -> float:
+        """The accuracy of random guessing."""
         return 1 / self.data.classes
 
     @property
@@ -305,7 +309,7 @@ class Task(Strict):
 
 @lru_cache(maxsize=64)
 def grid(every: int, steps: int) -> tuple[int, ...]:
-    """The steps at which a run of so many steps is evaluated, the last one among them."""
+    """Return the steps at which a run is evaluated; the last step is among them."""
     return tuple(range(every, steps + 1, every))
 
 
@@ -313,8 +317,11 @@ Controls = Literal["all", "alternate", "one rung"]
 
 
 def controlled(ladder: Sequence[float], controls: Controls) -> tuple[float, ...]:
-    """The rungs that have controls: all, every second one from the sparsest up, or the sparsest
-    but one (of a ladder of one rung that one)."""
+    """Return the rungs that have controls.
+
+    These are all of them, every second one from the sparsest up, or the second sparsest (of a
+    ladder of one rung, that one).
+    """
     if controls == "all":
         return tuple(ladder)
     return tuple(ladder[-1::-2][::-1] if controls == "alternate" else ladder[-2:-1] or ladder)
@@ -326,11 +333,11 @@ class Suite(Strict):
     name: str
     title: str
     tasks: tuple[str, ...]
-    seeds: Count | None = None  # of every task; none: as many as each task has published ones
+    seeds: Count | None = None  # of every task; None: each task's own number of published seeds
     ranked: bool
     controls: Controls
     compressed: bool
-    transfer: tuple[str, ...] = ()  # the tasks whose tickets are carried to other depths
+    transfer: tuple[str, ...] = ()  # the tasks whose tickets are transferred to other depths
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Suite:
@@ -345,17 +352,17 @@ Model = TypeVar("Model", Task, Suite)
 
 
 def matching(names: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """The names, in their order, that match at least one of the shell-style patterns."""
+    """Return the names, in their order, that match at least one of the shell-style patterns."""
     return tuple(n for n in names if any(fnmatchcase(n, pattern) for pattern in patterns))
 
 
 def task_names() -> tuple[str, ...]:
-    """Every task that ships with the package."""
+    """Return the names of all tasks that ship with the package."""
     return tuple(sorted(path.stem for path in shipped("tasks").glob("*.toml")))
 
 
 def load_task(name: str) -> Task:
-    """A task by its name, or from a TOML file of one's own by its path (it ends in .toml)."""
+    """Load a task by its name, or a user's own from a TOML file by its path (ending in .toml)."""
     if name.endswith(".toml"):
         return _read(Path(name), Task)
     path = shipped("tasks") / f"{name}.toml"
@@ -366,12 +373,12 @@ def load_task(name: str) -> Task:
 
 
 def suite_names() -> tuple[str, ...]:
-    """Every suite that ships with the package."""
+    """Return the names of all suites that ship with the package."""
     return tuple(sorted(path.stem for path in (shipped("tasks") / "suites").glob("*.toml")))
 
 
 def load_suite(name: str) -> Suite:
-    """A suite by its name."""
+    """Load a suite by its name."""
     if name not in suite_names():
         raise TaskError(
             f"no suite {name!r}{nearest(name, suite_names())}; there are {', '.join(suite_names())}"
@@ -380,21 +387,21 @@ def load_suite(name: str) -> Suite:
 
 
 def numbers_of_seeds(suite: Suite) -> str:
-    """How many seeds a suite's tasks have, as "5" or "5 to 10"."""
+    """Return how many seeds a suite's tasks have, as "5" or "5 to 10"."""
     counts = {suite.seeds or load_task(name).seeds for name in suite.tasks}
     low, high = min(counts), max(counts)
     return str(low) if low == high else f"{low} to {high}"
 
 
 def _read(path: Path, model: type[Model]) -> Model:
-    """Parse a file strictly; the first mistake becomes one line with its place."""
+    """Parse a file strictly; the first mistake is reported on one line with its place."""
     try:
         if (size := path.stat().st_size) > FILE_LIMIT:
             raise TaskError(f"{path}: {size:,} bytes; a task's file has at most {FILE_LIMIT:,}")
         table = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
         raise TaskError(f"{path}: {error.strerror}; name a TOML file that exists") from error
-    except (ValueError, RecursionError) as error:  # of text, of TOML, of endless numbers
+    except (ValueError, RecursionError) as error:  # from text, TOML or huge numbers
         raise TaskError(f"{path}: not valid TOML: {error}") from error
     try:
         loaded = model.model_validate(table)
@@ -406,9 +413,9 @@ def _read(path: Path, model: type[Model]) -> Model:
 
 
 def _first(error: ValidationError, model: type[BaseModel]) -> str:
-    """`[recipe] momentun: unknown key (did you mean momentum?)` from pydantic's complaints."""
+    """Turn pydantic's errors into `[recipe] momentun: unknown key (did you mean momentum?)`."""
     errors = error.errors(include_url=False)
-    # A misspelt key is missing under its right name too; the hint is worth more.
+    # A misspelt key also makes the right one missing; the hint is more helpful.
     first = next((e for e in errors if e["type"] == "extra_forbidden"), errors[0])
     place = [str(part) for part in first["loc"]]
     table = f"[{'.'.join(place[:-1])}] " if len(place) > 1 else ""
@@ -425,7 +432,7 @@ def _first(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def _keys(model: type[BaseModel], place: list[str]) -> list[str]:
-    """The keys of the table at this place; a number is the place of a row in a list of tables."""
+    """Return the keys of the table at this place; a number is a row in a list of tables."""
     for part in place:
         if part.isdigit():
             continue

@@ -1,4 +1,4 @@
-"""The only code that opens a test split; `score` alone may import it."""
+"""The only code that opens a test split; only `score` may import it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from lthbench.protocol.task import Task
 
 
 def test_examples(task: Task, seed: int) -> Examples:
-    """The test examples of a task at a seed."""
+    """Return the test examples of a task at a seed."""
     if task.data.source == "modular-addition":
         return datasets.modular_addition(task, seed)[2]
     return datasets.read(task, f"fold{seed % task.data.folds}.test" if task.data.folds else "test")

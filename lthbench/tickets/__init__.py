@@ -1,1 +1,1 @@
-"""Masks and tickets: counts, origins, controls, and tickets at other depths."""
+"""Masks and tickets: counts, origins, controls, and transfer to other depths."""

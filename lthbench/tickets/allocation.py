@@ -14,16 +14,16 @@ Rule: TypeAlias = Literal["uniform", "erk"]
 
 
 def layer_counts(shapes: Shapes, density: float, rule: Rule) -> dict[str, int]:
-    """Share ``target_count(density, N)`` kept entries out among tensors, exactly.
+    """Distribute ``target_count(density, N)`` kept entries exactly among tensors.
 
     ``uniform``: every tensor at the same density. ``erk`` (Erdos-Renyi kernel; Evci et al. 2020,
     "Rigging the lottery", as in jaxpruner's ``sparsity_distributions``): a tensor's density is
     proportional to sum(shape) / prod(shape); tensors that would exceed 1 are dense and the rest
     is rescaled, until none does. A 0-d tensor counts as one of shape (1,).
 
-    Fractions of an entry go by largest remainder, equal remainders by name; the arithmetic is
-    exact. Returns counts in the order of ``shapes``, 0 <= count <= size. Raises TicketError for
-    a density outside (0, 1] and an unknown rule.
+    Fractions are rounded by largest remainder, ties by name; the arithmetic is exact. Returns
+    counts in the order of ``shapes``, 0 <= count <= size. Raises TicketError for a density outside
+    (0, 1] and for an unknown rule.
     """
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     wanted = target_count(density, sum(sizes.values()))
@@ -46,7 +46,7 @@ def _erk_quotas(shapes: Shapes, sizes: Mapping[str, int], density: Fraction) -> 
         rest = [name for name in shapes if name not in dense]
         budget = wanted - sum(sizes[name] for name in dense)
         scale = budget / max(1, sum(weights[name] for name in rest))
-        # A tensor found too full stays so: making it dense leaves more for each of the others.
+        # A tensor found too full stays dense: that leaves more for each of the others.
         overfull = {name for name in rest if weights[name] * scale > sizes[name]}
         if not overfull:
             return {
@@ -57,9 +57,9 @@ def _erk_quotas(shapes: Shapes, sizes: Mapping[str, int], density: Fraction) -> 
 
 
 def largest_remainder(quotas: Mapping[str, Fraction], wanted: int) -> dict[str, int]:
-    """Round quotas to whole numbers that sum to ``wanted``, which is their rounded sum.
+    """Round quotas to integers that sum to ``wanted``, which is their rounded sum.
 
-    Equal remainders go by name.
+    Ties go by name.
     """
     floors = {name: math.floor(quota) for name, quota in quotas.items()}
     by_remainder = sorted(quotas, key=lambda name: (floors[name] - quotas[name], name))

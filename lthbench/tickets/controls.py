@@ -1,8 +1,8 @@
-"""Controls: what a ticket's masks and start weights are replaced by to see what they are worth.
+"""Controls: what replaces a ticket's masks or start weights to show what they contribute.
 
 Pure functions of their arguments and of the seed's streams ``control/<kind>``. Each draw takes
-``attempt``, the number of the try: a control whose training failed is drawn again under the next.
-Each tensor has a stream of its own, so no result depends on the order of tensors.
+``attempt``: a control whose training failed is drawn again under the next number. Each tensor has
+its own stream, so results do not depend on the order of tensors.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _KINDS: dict[Rule, str] = {"uniform": "random", "erk": "erk"}
 def shuffled(
     masks: Masks, seed: int, *, attempt: int = 0
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Permute each tensor's mask within the tensor: keeps every count, forgets which entries.
+    """Permute each tensor's mask within the tensor, keeping its count but not its positions.
 
-    Answers "which weights?" (Frankle et al. 2021, "Pruning neural networks at initialization:
-    why are we missing the mark?"). Returns the masks, in the order and on the devices of
-    ``masks``, and the sorted names of tensors that are their own shuffle because they are full,
-    empty or of one element. Every other tensor's mask differs from the one given.
+    Answers "which weights?" (Frankle et al. 2021, "Pruning neural networks at initialization: why
+    are we missing the mark?"). Returns the masks, in the order and on the devices of ``masks``, and
+    the sorted names of tensors that cannot change because they are full, empty or of one element.
+    Every other tensor's mask differs from the original.
     """
     kept = counts(masks)
     own = {name for name, mask in masks.items() if kept[name] in (0, mask.numel())}
@@ -46,9 +46,9 @@ def shuffled(
 
 
 def _shuffled_one(name: str, mask: Tensor, seed: int, attempt: int) -> Tensor:
-    """Return a permutation of ``mask``, neither full nor empty, that is not ``mask`` itself."""
+    """Return a permutation of ``mask``, neither full nor empty, other than ``mask`` itself."""
     flat: NDArray[np.bool_] = mask.detach().cpu().reshape(-1).numpy()
-    # A permutation of few elements is often the identity on the mask, which would be no control.
+    # A permutation of few elements often leaves the mask unchanged, which would be no control.
     permuted, draw = flat, 0
     while np.array_equal(permuted, flat):
         random = generator(seed, "control", "shuffled", name, attempt, draw)
@@ -61,9 +61,9 @@ def random_masks(
 ) -> list[dict[str, Tensor]]:
     """Draw random masks, one for each density, with the layer counts of ``rule``.
 
-    All densities share one draw of scores, so sparser masks lie within denser ones wherever no
+    All densities share one draw of scores, so sparser masks are subsets of denser ones wherever no
     tensor's count grows (rounding can move one entry between tensors). Bool CPU tensors in the
-    order of ``shapes``. Raises TicketError as ``masks.layer_counts`` does.
+    order of ``shapes``. Raises TicketError as ``allocation.layer_counts`` does.
     """
     wanted = [layer_counts(shapes, density, rule) for density in densities]
     kind = _KINDS[rule]
@@ -79,10 +79,10 @@ def rescaled(
 ) -> dict[str, Tensor]:
     """Scale each prunable tensor of ``fresh`` so that its kept entries' norm is that of ``like``.
 
-    For tasks where the scale of the weights alone changes when a network generalises. Norms are
+    For tasks where the scale of the weights by itself affects when a network generalises. Norms are
     Euclidean, summed exactly in float64; results are float32 tensors on the CPU. A tensor of
     ``fresh`` whose kept entries are all zero, or none, cannot be scaled and stays as it is. Other
-    tensors of ``fresh`` are handed on.
+    tensors of ``fresh`` are passed through.
 
     Raises TicketError for a missing tensor or shapes that differ.
     """
@@ -112,12 +112,12 @@ def fresh_signs(
     *,
     attempt: int = 0,
 ) -> dict[str, Tensor]:
-    """Give each kept entry of the prunable tensors its magnitude with a fair random sign.
+    """Give each kept entry of the prunable tensors its magnitude with a random sign.
 
-    The control of tickets that carry signs (Zhou et al. 2019, "Deconstructing lottery tickets").
-    Signs are drawn for every entry and used where ``masks`` keep it, so an entry's sign does not
-    depend on the mask; the rest of ``start`` is handed on. Dtypes and devices are those of
-    ``start``. Raises TicketError for a missing tensor or shapes that differ.
+    The control of tickets that consist of signs (Zhou et al. 2019, "Deconstructing lottery
+    tickets"). Signs are drawn for every entry and used where ``masks`` keep it, so an entry's sign
+    does not depend on the mask; the rest of ``start`` is passed through. Dtypes and devices are
+    those of ``start``. Raises TicketError for a missing tensor or shapes that differ.
     """
     result = dict(start)
     for name in prunable:
@@ -140,9 +140,9 @@ def fresh_magnitudes(
 ) -> dict[str, Tensor]:
     """Give each kept entry of ``fresh`` the sign that it has in ``start``.
 
-    What a ticket owes to the signs of its start alone (Zhou et al. 2019, "Deconstructing lottery
-    tickets"). A weight of 0 counts as positive. The rest of ``fresh`` is handed on; results are on
-    the CPU. Raises TicketError for a missing tensor or shapes that differ.
+    Tests what a ticket owes to the signs of its start alone (Zhou et al. 2019, "Deconstructing
+    lottery tickets"). A weight of 0 counts as positive. The rest of ``fresh`` is passed through;
+    results are on the CPU. Raises TicketError for a missing tensor or shapes that differ.
     """
     result = dict(fresh)
     for name in prunable:
@@ -154,7 +154,7 @@ def fresh_magnitudes(
 
 
 def _like(tensors: Mapping[str, Tensor], name: str, state: Mapping[str, Tensor]) -> Tensor:
-    """Return ``tensors[name]`` once it is known to exist, with the shape that ``state`` has."""
+    """Return ``tensors[name]`` after checking that it exists and has the shape in ``state``."""
     if name not in state:
         raise TicketError(f"{name} is prunable but not among the start weights")
     if name not in tensors:

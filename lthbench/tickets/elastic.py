@@ -1,10 +1,10 @@
-"""Elastic transfer: a ticket of one depth carried to another of its family, block by block.
+"""Elastic transfer: a ticket of one depth, block by block, at another depth of its family.
 
 Chen et al. 2021, "The elastic lottery ticket hypothesis", arXiv:2103.16547. A deeper network gets
 copies of blocks, a shallower one loses the last ones; masks, weights and the state of norms move
-together, by one table of sources, and nothing is rescaled or drawn again. The first block of a
-fixed stage, and whatever stands outside of blocks, goes over one to one. Pure functions: arguments
-are not changed, results share no memory with them.
+together, by one table of sources, and nothing is rescaled or redrawn. The first block of a fixed
+stage, and everything outside blocks, maps one to one. Pure functions: arguments are not changed,
+results share no memory with them.
 """
 
 from __future__ import annotations
@@ -31,26 +31,33 @@ Order: TypeAlias = Literal["append", "interpolate"]
 Blocks: TypeAlias = tuple[int, ...]  # of one stage: the source block of every target block
 Sources: TypeAlias = Mapping[str, str]  # the source tensor of every target tensor
 
-FACTOR = 2  # by which a carried density may miss its rung
+FACTOR = 2  # by which a transferred density may miss its rung
 
 
 class AtDepth(Protocol):
-    """What a problem shows of its network, its ladders and its dense run."""
+    """What a problem exposes of its network, its ladders and its dense run."""
 
     @property
-    def level(self) -> Level: ...
+    def level(self) -> Level:
+        """Names and shapes of all tensors, and the repeated blocks."""
+
     @property
-    def densities(self) -> tuple[float, ...]: ...
+    def densities(self) -> tuple[float, ...]:
+        """The ladder of trained tickets, sparsest last."""
+
     @property
-    def untrained_densities(self) -> tuple[float, ...]: ...
-    def theta(self, k: int = 0) -> State: ...
+    def untrained_densities(self) -> tuple[float, ...]:
+        """The ladder of untrained tickets, sparsest last."""
+
+    def theta(self, k: int = 0) -> State:
+        """Return the canonical dense run at step k."""
 
 
 # --- which block comes from which ------------------------------------------------------------
 
 
 def block_map(source: int, target: int, fixed: bool, order: str = "append") -> Blocks:
-    """The source block of every target block of a stage that has `source` and gets `target`.
+    """Return the source block of every target block of a stage with `source` and `target` blocks.
 
     Fewer: the last ones are dropped. More: every block is copied once before any is copied twice,
     earlier ones first, and never block 0 of a `fixed` stage. "append" puts the copies at the end,
@@ -72,7 +79,7 @@ def block_map(source: int, target: int, fixed: bool, order: str = "append") -> B
 
 
 def block_maps(source: Level, target: Level, order: str = "append") -> tuple[Blocks, ...]:
-    """The map of every stage; TicketError names a block that the target cannot get."""
+    """Return the map of every stage; TicketError names a block that the target cannot get."""
     _same_stages(source, target)
     maps = []
     for old, new in zip(source.stages, target.stages, strict=True):
@@ -85,7 +92,7 @@ def block_maps(source: Level, target: Level, order: str = "append") -> tuple[Blo
 
 
 def undone(maps: tuple[Blocks, ...]) -> tuple[Blocks, ...]:
-    """The squeeze that takes a stretch back: of each block and its copies the first is kept."""
+    """Return the maps that undo a deepening: of each block and its copies the first is kept."""
     return tuple(tuple(blocks.index(block) for block in sorted(set(blocks))) for blocks in maps)
 
 
@@ -93,10 +100,10 @@ def undone(maps: tuple[Blocks, ...]) -> tuple[Blocks, ...]:
 
 
 def sources(source: Level, target: Level, maps: tuple[Blocks, ...]) -> dict[str, str]:
-    """The source tensor of every tensor of the target's state, in the target's order.
+    """Return the source tensor of every tensor of the target's state, in the target's order.
 
-    Raises TicketError, naming the tensor, for one that has no source, one of another shape, one
-    that has a mask on one side only, and a source tensor that should have gone somewhere.
+    Raises TicketError, naming the tensor, for one that has no source or one of another shape, for
+    one with a mask on one side only, and for a source tensor that is left without a target.
     """
     _same_stages(source, target)
     origin: dict[str, str] = {}
@@ -117,7 +124,7 @@ def sources(source: Level, target: Level, maps: tuple[Blocks, ...]) -> dict[str,
 
 
 def carry(tensors: Mapping[str, Tensor], where: Sources) -> dict[str, Tensor]:
-    """A copy of its source for every target tensor of a table of `sources`."""
+    """Return a copy of its source for every target tensor of a table of `sources`."""
     for name, old in where.items():
         if old not in tensors:
             raise TicketError(f"{name}: its source {old} is not among what is carried")
@@ -125,7 +132,7 @@ def carry(tensors: Mapping[str, Tensor], where: Sources) -> dict[str, Tensor]:
 
 
 def copies(target: Level, maps: tuple[Blocks, ...]) -> tuple[str, ...]:
-    """The target's prunable tensors in blocks whose source has already gone to an earlier block."""
+    """Return the target's prunable tensors in blocks that repeat an earlier block's source."""
     prefixes = tuple(
         stage.blocks[place]
         for stage, blocks in zip(target.stages, maps, strict=True)
@@ -169,7 +176,7 @@ def _agree(name: str, old: str, source: Level, target: Level) -> None:
 
 
 def _nothing_left(source: Level, target: Level, used: set[str], used_blocks: set[str]) -> None:
-    """A tensor may be dropped with its whole block only."""
+    """Check that tensors are dropped only with their whole block."""
     every = [block for stage in source.stages for block in stage.blocks]
     for name in source.tensors:
         block = _block(name, every)
@@ -186,18 +193,18 @@ def _nothing_left(source: Level, target: Level, used: set[str], used_blocks: set
 def to_count(
     masks: Masks, weights: Mapping[str, Tensor], wanted: int, among: Collection[str] = ()
 ) -> dict[str, Tensor]:
-    """Bring masks to exactly `wanted` kept entries, in the tensors of surplus or lack.
+    """Bring masks to exactly `wanted` kept entries, changing the tensors of surplus or lack.
 
-    Among the tensors in `among` (a stretch's `copies`; all where it is empty, or where these alone
-    cannot make up the difference) a tensor's surplus is what it keeps above the density that all
-    of them together must come to. Too many kept: tensors of surplus lose entries in proportion to
-    it, smallest |weight| first. Too few: tensors of lack gain entries in proportion to it, largest
-    |weight| first. Fractions go by largest remainder, equal magnitudes by `keep_top`'s fixed rank.
-    So a ticket at its rung keeps its own entries where it is stretched, and what is added comes to
-    the rung's density; no tensor is taken past that density by a whole entry.
+    Of the tensors in `among` (a deeper network's `copies`; all if it is empty, or if these alone
+    cannot make up the difference), a tensor's surplus is what it keeps above their joint target
+    density. Too many kept: tensors of surplus lose entries in proportion to it, smallest |weight|
+    first. Too few: tensors of lack gain entries in proportion to it, largest |weight| first.
+    Fractions are rounded by largest remainder, equal magnitudes ordered by `keep_top`'s fixed rank.
+    So a ticket at its rung keeps its own entries when it is deepened, and what is added has the
+    rung's density; no tensor passes that density by a whole entry.
 
     Raises TicketError if the density is off by more than a factor of 2, naming the tensor that is
-    furthest off, for a count that is none, and for weights that do not fit the masks.
+    furthest off, for an invalid count, and for weights that do not fit the masks.
     """
     sizes = {name: mask.numel() for name, mask in masks.items()}
     have, every = counts(masks), sum(sizes.values())
@@ -222,7 +229,7 @@ def _refusal(have: Mapping[str, int], sizes: Mapping[str, int], wanted: int) -> 
 def _new_counts(
     have: Mapping[str, int], sizes: Mapping[str, int], wanted: int, among: Collection[str]
 ) -> dict[str, int]:
-    """How many entries each tensor keeps at the wanted count; exact arithmetic."""
+    """Return how many entries each tensor keeps at the wanted count; exact arithmetic."""
     chosen = [name for name in have if name in among]
     left = wanted - sum(count for name, count in have.items() if name not in among)
     if not chosen or not 0 <= left <= sum(sizes[name] for name in chosen):
@@ -232,7 +239,7 @@ def _new_counts(
         return dict(have)
     density = Fraction(left, sum(sizes[name] for name in chosen))
     lack = {name: density * sizes[name] - have[name] for name in chosen}  # negative: surplus
-    # All lacks sum to the difference, so those of its sign alone sum to no less.
+    # All lacks sum to the difference, so those with its sign sum to at least as much.
     lack = {name: value for name, value in lack.items() if value * difference > 0}
     scale = abs(difference) / sum((abs(value) for value in lack.values()), start=Fraction(0))
     moved = largest_remainder({n: abs(v) * scale for n, v in lack.items()}, abs(difference))
@@ -241,7 +248,7 @@ def _new_counts(
 
 
 def _resized(name: str, mask: Tensor, weights: Mapping[str, Tensor], count: int) -> Tensor:
-    """The mask with its weakest entries dropped, or the strongest pruned ones added."""
+    """Drop the mask's weakest entries, or add the strongest pruned ones."""
     have = int(torch.count_nonzero(mask))
     if count == have:
         return mask.clone()
@@ -257,15 +264,18 @@ def _resized(name: str, mask: Tensor, weights: Mapping[str, Tensor], count: int)
 
 
 def elastic(ticket: Ticket, source: AtDepth, target: AtDepth, *, order: str = "append") -> Ticket:
-    """A ticket of one depth at another by the elastic rules, on the same rung of the ladder.
+    """Transfer a ticket from one depth to another by the elastic rules, on the same rung.
 
     Args:
-        source, target: the problems at the two depths; reads theta_k of the source's dense run
-            where the ticket starts from it.
+        ticket: a ticket of the source.
+        source: the problem at the ticket's depth; theta_k of its dense run is read if the ticket
+            starts from it.
+        target: the problem at the other depth.
         order: of the copies in a deeper network, "append" or "interpolate".
 
-    Raises TicketError, in one line, if there is no block to copy, if the ticket does not belong to
-    the source, or if it comes out at more than twice or less than half the rung's density.
+    Raises:
+        TicketError: in one line, if there is no block to copy, if the ticket does not belong to the
+            source, or if it ends at more than twice or less than half the rung's density.
     """
     own = ticket.weights
     start = dict(source.theta(ticket.start)) if own is None else own
@@ -284,11 +294,15 @@ def carried(
     density: float,
     maps: tuple[Blocks, ...],
 ) -> Ticket:
-    """The ticket at the target, with exactly round(density * N) kept and weights of its own.
+    """Return the ticket at the target, with exactly round(density * N) kept and its own weights.
 
     Args:
+        ticket: a ticket of the source.
         start: what it starts from at the source: theta_0, theta_k, or its own weights.
-        maps: of `block_maps`, or `undone` ones, which take a stretch back.
+        source: the network that it was found for.
+        target: the network at the other depth.
+        density: of the rung, in (0, 1].
+        maps: from `block_maps`, or from `undone`, which reverses a deepening.
     """
     belongs(ticket, start, source)
     where = sources(source, target, maps)
@@ -305,10 +319,13 @@ def on_rung(
     density: float,
     among: Collection[str] = (),
 ) -> Ticket:
-    """A ticket that was carried here by whatever rule, with exactly round(density * N) kept.
+    """Return a transferred ticket, by whatever rule, with exactly round(density * N) kept.
 
     Args:
-        start: what it starts from here, by whose magnitudes entries come and go.
+        ticket: the ticket at its target.
+        start: what it starts from there; its magnitudes decide which entries are dropped or added.
+        at: the target network.
+        density: of the rung, in (0, 1].
         among: as in `to_count`.
     """
     belongs(ticket, start, at)
@@ -329,13 +346,17 @@ def belongs(ticket: Ticket, start: Mapping[str, Tensor], at: Level) -> None:
 def parts(
     ticket: Ticket, fresh: Mapping[str, Tensor], seed: int, *, attempt: int = 0
 ) -> dict[str, Ticket]:
-    """What a carried ticket is taken apart into, to see which part of it carries over.
+    """Split a transferred ticket into parts, to see which of them accounts for its score.
 
-    Its masks or random ones with its count in every tensor, its weights or others: "mask-only" are
-    its masks with other weights, "weights-only" its weights under random masks, "layers" neither.
+    Each part has the ticket's masks or random ones with its count in every tensor, and its weights
+    or others: "mask-only" is its masks with other weights, "weights-only" its weights under random
+    masks, "layers" neither.
 
     Args:
-        fresh: another draw of the target's theta_0, that has no value from the source's.
+        ticket: the ticket at its target.
+        fresh: another draw of the target's theta_0, sharing no value with the source's.
+        seed: of the random masks.
+        attempt: of the draw.
     """
     lots = {
         name: torch.from_numpy(generator(seed, "control", "layers", name, attempt).random(shape))

@@ -1,4 +1,4 @@
-"""Arithmetic on masks: choose them from scores, count, compare, pack and digest them.
+"""Arithmetic on masks: choosing them from scores, counting, comparing, packing and digests.
 
 A mask is one bool tensor for each prunable tensor, keyed by parameter name, True = kept.
 Density is the kept fraction of all entries; counts are exact everywhere. An entry's flat index
@@ -27,7 +27,7 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 _Bools: TypeAlias = NDArray[np.bool_]
 _Ranks: TypeAlias = NDArray[np.uint64]
 
-# Every integer of smaller magnitude has its own float64; from here on two may share one.
+# Every integer of smaller magnitude has a float64 of its own; larger ones may share one.
 _EXACT_INTEGERS = 2**53
 _GOLDEN = 0x9E3779B97F4A7C15
 _WORD = 2**64 - 1
@@ -39,8 +39,8 @@ _WORD = 2**64 - 1
 def target_count(density: float, total: int) -> int:
     """Return how many of ``total`` entries are kept at ``density``: ``round(density * total)``.
 
-    The product is a float64 one and a half goes to the even number, as Python's ``round`` does:
-    half of 5 entries is 2. ``density`` is in (0, 1], anything else an error; the count may be 0.
+    The product is computed in float64 and rounded half to even, as by Python's ``round``: half of
+    5 entries is 2. ``density`` must be in (0, 1]; the count may be 0.
     """
     _require_density(density)
     return round(density * total)
@@ -51,15 +51,15 @@ def keep_top(
     keep: float | Mapping[str, int],
     within: Masks | None = None,
 ) -> dict[str, Tensor]:
-    """Keep exactly the wanted number of highest-scored entries.
+    """Keep exactly the requested number of highest-scored entries.
 
     ``scores``: real tensors of any shape, dtype and device; infinities are ordered, NaN is
     refused, integers must lie within 2**53. ``keep``: a density in (0, 1] of all entries of
     ``scores``, ranked globally, or the exact count of each tensor, ranked layer by layer.
-    ``within``: masks like ``scores``; only their True entries may be kept (density still speaks
-    of all entries).
+    ``within``: masks like ``scores``; only their True entries may be kept (a density
+    still refers to all entries).
 
-    Entries that tie at the threshold go by a fixed pseudo-random rank, splitmix64 (Steele et al.
+    Ties at the threshold are broken by a fixed pseudo-random rank, splitmix64 (Steele et al.
     2014) started at the first 8 bytes of sha256 of the tensor's name and read at the flat index.
     So equal values give equal masks in any dict order, dtype and device; masks of one set of
     scores are nested as their density falls, and narrowing by ``within`` changes nothing.
@@ -109,7 +109,7 @@ class _Pool:
         return positions if self.allowed is None else self.allowed[positions]
 
     def mask(self, selected: _Bools) -> _Bools:
-        """Return the tensor's flat mask, in memory of its own, from one bool a candidate."""
+        """Return a new flat mask of the tensor, from one bool per candidate."""
         if self.allowed is None:
             return selected.copy()
         mask = np.zeros(self.size, dtype=np.bool_)
@@ -118,9 +118,9 @@ class _Pool:
 
 
 def _choose(pools: Sequence[_Pool], count: int, where: str) -> list[_Bools]:
-    """Return one flat mask a pool that together keep the ``count`` best candidates.
+    """Return one flat mask per pool that together keep the ``count`` best candidates.
 
-    ``pools`` come sorted by name: the last resort, two equal tie ranks, is decided by their order.
+    ``pools`` must be sorted by name: their order decides between equal tie ranks.
     """
     sizes = [pool.values.size for pool in pools]
     available = sum(sizes)
@@ -145,7 +145,7 @@ def _choose(pools: Sequence[_Pool], count: int, where: str) -> list[_Bools]:
 
 
 def _above(values: NDArray[np.float64], count: int) -> tuple[_Bools, NDArray[np.intp], int]:
-    """Return which values exceed the ``count``-th highest, who ties with it, how many to add."""
+    """Return which values exceed the ``count``-th highest, which equal it, and how many to add."""
     nothing = np.empty(0, dtype=np.intp)
     if count in (0, values.size):
         return np.full(values.size, count > 0), nothing, 0
@@ -156,7 +156,7 @@ def _above(values: NDArray[np.float64], count: int) -> tuple[_Bools, NDArray[np.
 
 
 def _lowest(ranks: _Ranks, count: int) -> NDArray[np.intp]:
-    """Return the positions of the ``count`` lowest ranks, equal ones in their order."""
+    """Return the positions of the ``count`` lowest ranks, stable among equal ones."""
     if count == ranks.size:
         return np.arange(count)
     threshold = np.partition(ranks, count - 1)[count - 1]
@@ -168,7 +168,7 @@ def _lowest(ranks: _Ranks, count: int) -> NDArray[np.intp]:
 def _tie_ranks(name: str, indices: NDArray[np.intp]) -> _Ranks:
     """Return the pseudo-random ranks, uint64, of the entries at flat ``indices`` of a tensor."""
     start = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
-    # Array arithmetic wraps modulo 2**64, which is what splitmix64 asks for; scalars would warn.
+    # Array arithmetic wraps modulo 2**64, as splitmix64 requires; scalars would warn.
     word = indices.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64((start + _GOLDEN) & _WORD)
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -183,7 +183,7 @@ def _float64(name: str, scores: Tensor) -> NDArray[np.float64]:
         raise TicketError(f"scores of {name} are {kind}: give torch tensors (torch.as_tensor)")
     if scores.is_complex():
         raise TicketError(f"scores of {name} are complex ({scores.dtype}): use their magnitude")
-    # First to the CPU: some accelerators have no float64.
+    # To the CPU first: some accelerators have no float64.
     tensor = scores.detach().cpu().reshape(-1).to(torch.float64)
     values: NDArray[np.float64] = tensor.numpy()
     if np.isnan(values).any():
@@ -243,7 +243,7 @@ def pack(masks: Masks) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
     """Return masks as bits and their shapes, ready for safetensors and JSON.
 
     The first dict holds flat uint8 CPU tensors of ceil(size / 8) bytes, row-major, the first
-    entry in the highest bit, the last byte filled up with zeros (``numpy.packbits``); the second
+    entry in the highest bit, the last byte padded with zeros (``numpy.packbits``); the second
     the shapes. Both are keyed and sorted by parameter name: equal masks give equal bytes.
     """
     _require_bool(masks)
@@ -255,8 +255,8 @@ def pack(masks: Masks) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
 def unpack(bits: Mapping[str, Tensor], shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
     """Return the masks that ``pack`` was given: bool CPU tensors, sorted by name.
 
-    Raises TicketError for names that differ, shapes that are none, bits that are not flat uint8
-    of the right length, and filling bits that are not zero.
+    Raises TicketError for names that differ, invalid shapes, bits that are not flat uint8 of the
+    right length, and padding bits that are not zero.
     """
     _require_names(bits, shapes, "bits", "shapes")
     return {name: _unpack_one(name, bits[name], shapes[name]) for name in sorted(bits)}
@@ -281,8 +281,8 @@ def _unpack_one(name: str, packed: Tensor, shape: Sequence[int]) -> Tensor:
 def digest(masks: Masks) -> str:
     """Return sha256, in hex, of names, shapes and packed bits, whatever the order and device.
 
-    Hashed are one line of JSON, ``[[name, shape], ...]`` sorted by name, and the packed bits of
-    the tensors in the same order; the shapes say where each ends.
+    The hash covers one line of JSON, ``[[name, shape], ...]`` sorted by name, and the packed bits
+    of the tensors in the same order; the shapes say where each ends.
     """
     bits, shapes = pack(masks)
     header = json.dumps(list(shapes.items()), ensure_ascii=True, separators=(",", ":"))

@@ -1,4 +1,4 @@
-"""How far two masks overlap, and how far chance alone makes them."""
+"""How far two masks overlap, and how far they would by chance."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lthbench.tickets.masks import Masks, _flat, _require_alike, counts
 
 @dataclass(frozen=True)
 class OverlapFigures:
-    """How far two masks keep the same entries, against chance with the same counts.
+    """How far two masks keep the same entries, compared with chance at the same counts.
 
-    Counts are entries; None stands where a figure has no value (nothing kept, no freedom left).
+    Counts are entries; None where a figure is undefined (nothing kept, no freedom left).
 
     - ``size``, ``kept_a``, ``kept_b``, ``intersection``: what was counted.
     - ``expected``, ``deviation``: mean and standard deviation of the intersection when each
@@ -68,9 +68,9 @@ def overlap(a: Masks, b: Masks) -> Overlap:
 
 
 def _overlap_figures(tables: Sequence[tuple[int, int, int, int]]) -> OverlapFigures:
-    """Return the figures of tensors together, each (size, kept in a, kept in b, in both)."""
+    """Return the pooled figures of tensors, each (size, kept in a, kept in b, in both)."""
     size, first, second, both = (sum(column) for column in zip(*tables, strict=True))
-    # Fractions: no rounding decides whether a figure that has no value is found to have none.
+    # Fractions: rounding must not decide whether a figure is undefined.
     expected = sum((Fraction(k * m, n) for n, k, m, _ in tables if n), start=Fraction(0))
     variance = sum((_hypergeometric_variance(n, k, m) for n, k, m, _ in tables), start=Fraction(0))
     most = sum(min(k, m) for _, k, m, _ in tables)

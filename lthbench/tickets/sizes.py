@@ -1,7 +1,7 @@
-"""What a task's fractions and patterns come to: tensors, kept counts, training examples.
+"""What a task's fractions and patterns amount to: tensors, kept counts, training examples.
 
-A task's file is read without torch; what it means for the network that it names is looked at here,
-so that a task of one's own is refused before anything is prepared or trained.
+A task file is read without torch; what it means for its network is checked here, so that a user's
+own task is refused before anything is prepared or trained.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Sizes:
 
     Attributes:
         shapes: of every prunable tensor, by name, in the network's order.
-        trained, untrained: the exact count of weights that each rung of the two ladders keeps.
-        examples: that a seed trains on, at least.
+        trained, untrained: the exact number of weights that each rung of the two ladders keeps.
+        examples: the least number that a seed trains on.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -45,9 +45,9 @@ class Sizes:
 
 
 def load_sound(name: str) -> Task:
-    """`load_task`, with `sizes_of` a task of one's own: it raises what a file is refused for.
+    """Load a task; a user's own is also checked by `sizes_of`.
 
-    What ships is not looked at: a test does that.
+    Tasks that ship with the package are not checked: a test does that.
     """
     task = load_task(name)
     if name.endswith(".toml"):
@@ -56,12 +56,12 @@ def load_sound(name: str) -> Task:
 
 
 def sizes_of(task: Task) -> Sizes:
-    """The sizes of a task.
+    """Compute the sizes of a task.
 
     Raises TaskError, with the file and the key, for a pattern that matches no tensor, for prunable
-    tensors that are no weights of Linear, Conv or Embedding layers, for a tensor without its one
+    tensors other than weights of Linear, Conv or Embedding layers, for a tensor without exactly one
     initial distribution, for rungs that keep no weight or as many as another, for a transfer depth
-    that the family has not, and for a batch of more examples than there are.
+    that the family does not have, and for a batch larger than the number of examples.
     """
     try:
         _patterns(task)
@@ -76,7 +76,7 @@ def sizes_of(task: Task) -> Sizes:
 
 
 def _patterns(task: Task) -> None:
-    """Every pattern matches a tensor, the prunable ones weights alone; every tensor has a row."""
+    """Check that every pattern matches a tensor, prunable ones only weights, and each has a row."""
     network = task.network
     module = families.build(network, network.depth)
     weights, parameters = _weights(module), [name for name, _ in module.named_parameters()]
@@ -91,13 +91,13 @@ def _patterns(task: Task) -> None:
 
 
 def _weights(module: nn.Module) -> list[str]:
-    """What can be pruned: the weights of layers that multiply, and of embedding tables."""
+    """Return what can be pruned: the weights of layers that multiply, and of embedding tables."""
     kinds = (nn.Linear, _ConvNd, nn.Embedding)
     return [f"{name}.weight" for name, layer in module.named_modules() if isinstance(layer, kinds)]
 
 
 def _match(patterns: Sequence[str], wanted: list[str], names: list[str], key: str) -> None:
-    """Every pattern matches a name, and none but wanted ones."""
+    """Check that every pattern matches a name, and only wanted ones."""
     for pattern in patterns:
         found = matching(tuple(names), (pattern,))
         if not found:
@@ -112,13 +112,13 @@ def _match(patterns: Sequence[str], wanted: list[str], names: list[str], key: st
 
 
 def _listed(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
+    """List the first names, and how many more there are."""
     more = len(names) - LISTED
     return ", ".join(names[:LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _counts(densities: Sequence[float], size: int, key: str) -> tuple[int, ...]:
-    """What each rung keeps of so many weights: at least one, and fewer than the rung before."""
+    """Return what each rung keeps of `size` weights: at least one, fewer than the one before."""
     counts = tuple(target_count(density, size) for density in densities)
     if 0 in counts:
         density = densities[counts.index(0)]
@@ -133,7 +133,7 @@ def _counts(densities: Sequence[float], size: int, key: str) -> tuple[int, ...]:
 
 
 def _transfer(task: Task) -> None:
-    """Every depth of the transfer can be built, and its rungs keep weights there."""
+    """Check that every transfer depth can be built, and that its rungs keep weights there."""
     if task.transfer is None:
         return
     for depth in (task.transfer.source, *task.transfer.targets):
@@ -145,7 +145,7 @@ def _transfer(task: Task) -> None:
 
 
 def _examples(task: Task) -> int:
-    """The training examples of a seed, which a batch must not exceed."""
+    """Return the number of training examples of a seed, which a batch must not exceed."""
     count = datasets.training_examples(task)
     if count < 1:
         raise TaskError("[data] nothing is left to train on; hold out fewer examples")

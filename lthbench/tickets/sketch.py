@@ -1,9 +1,9 @@
-"""Sketches of masks: 48 bytes that tell how far two tickets overlap, without their bundles.
+"""Sketches of masks: 48 bytes that estimate how far two tickets overlap, without their bundles.
 
 b-bit minwise hashing (Broder 1997, "On the resemblance and containment of documents"; Li & König
 2010, "b-bit minwise hashing") with one bit of each of 384 minima. Each kept weight is hashed once,
 and the minima are those of 384 equal parts of the hashes' range (Li, Owen & Zhang 2012, "One
-permutation hashing"); a part without a hash takes another's minimum, by a fixed sequence
+permutation hashing"); an empty part borrows another's minimum, by a fixed sequence
 (Shrivastava 2017, "Optimal densification for fast and accurate minwise hashing"). Protocol,
 section 12.1.
 """
@@ -23,10 +23,10 @@ PARTS = 384  # bits; in base64 64 characters
 
 
 def sketch(masks: Mapping[str, NDArray[np.bool_]]) -> str:
-    """The sketch of one ticket's masks, in base64.
+    """Compute the sketch of one ticket's masks, in base64.
 
-    Hashed are the places of kept weights, counted from 0 through all tensors in the order of their
-    names and row by row within each; at least one is kept.
+    The positions of kept weights are hashed, counted from 0 through all tensors in the order of
+    their names and row by row within each; at least one must be kept.
     """
     flat = np.concatenate([masks[name].reshape(-1) for name in sorted(masks)])
     hashes = np.sort(_mixed(np.flatnonzero(flat).astype(np.uint64)))
@@ -46,7 +46,7 @@ def sketch(masks: Mapping[str, NDArray[np.bool_]]) -> str:
 
 
 def _mixed(values: Hashes) -> Hashes:
-    """splitmix64 (Steele, Lea & Flood 2014) of each value: its output from that state."""
+    """Apply splitmix64 (Steele, Lea & Flood 2014): its output from each value as its state."""
     mixed = (values + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -54,20 +54,21 @@ def _mixed(values: Hashes) -> Hashes:
 
 
 def unpacked(sketches: Sequence[str]) -> NDArray[np.uint8]:
-    """Sketches as bytes, (sketches, 48)."""
+    """Decode sketches to bytes, (sketches, 48)."""
     held = np.frombuffer(base64.b64decode("".join(sketches), validate=True), dtype=np.uint8)
     return held.reshape(len(sketches), PARTS // 8)
 
 
 def jaccard(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The estimated Jaccard index of the kept weights of two tickets.
+    """Estimate the Jaccard index of the kept weights of two tickets.
 
-    Unbiased: bits agree with probability (1 + J) / 2. Its standard error is
-    sqrt((1 - J^2) / 384), .022 at J = .9 and .05 at 0; more where fewer than some 2,000 weights are
-    kept, because parts share their minima. Of equal masks J is 1 without error.
+    Unbiased: bits agree with probability (1 + J) / 2. The standard error is sqrt((1 - J^2) / 384),
+    .022 at J = .9 and .05 at 0; it is larger below about 2,000 kept weights, because parts share
+    their minima. For equal masks J is exactly 1.
 
     Args:
-        one, other: sketches as `unpacked` gives them, (..., 48).
+        one: sketches from `unpacked`, (..., 48).
+        other: sketches to compare with, likewise; the two are broadcast.
     """
     differ = np.bitwise_count(one ^ other).sum(axis=-1, dtype=np.int64)
     return np.asarray(1 - 2 * differ / PARTS)

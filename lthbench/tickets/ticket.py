@@ -1,4 +1,4 @@
-"""What a method returns, checked; and where its weights come from, found by comparing bits."""
+"""What a method returns, validated; and where its weights come from, found by comparing bits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def check(
     """Refuse a ticket that breaks a rule, naming the tensor and the rule.
 
     Args:
-        shapes: of the prunable tensors; names: of every tensor of the state.
+        ticket: what the method yielded.
+        shapes: of the prunable tensors.
+        names: shapes of every tensor of the state, by name.
+        rewind_limit: the latest step that it may start from.
     """
     if not isinstance(ticket, Ticket):
         raise TicketError(f"find_tickets yielded a {type(ticket).__name__}; yield Ticket(masks)")
@@ -86,7 +89,7 @@ def _check_weights(weights: Any, names: Mapping[str, tuple[int, ...]]) -> None:
 
 
 def rung_of(ticket: Ticket, ladder: Sequence[float], total: int, done: Sequence[float]) -> float:
-    """The rung that the ticket's kept count belongs to; rungs come once each, sparsest last."""
+    """Return the rung of the ticket's kept count; rungs come once each, sparsest last."""
     kept = mask_arithmetic.kept(ticket.masks)
     counts = {mask_arithmetic.target_count(density, total): density for density in ladder}
     if kept not in counts:
@@ -109,18 +112,19 @@ def origin(
     trained: Sequence[State],
     elsewhere: Sequence[State] = (),
 ) -> tuple[str, int]:
-    """Where the ticket's weights come from, and the step k they stand at; first that fits.
+    """Determine where the ticket's weights come from, and their step k; the first match counts.
 
     Args:
-        thetas: theta_0 and every theta_k up to the rewind limit that is known.
+        ticket: the ticket, already checked.
+        thetas: theta_0 and every known theta_k up to the rewind limit.
         trained: the states that this method's `train` returned.
         elsewhere: theta_0 and theta_k of the same seed at other depths.
 
     Returns:
-        The origin and the step that training begins at (protocol, section 5): "init",
-        "rewind", "signs", "scaled" (of untrained tickets: theta_0 times one positive factor a
-        tensor), "transferred" (tensor by tensor one of a theta elsewhere), "final" or "free".
-        Pruned positions are zeroed before comparing; all comparisons are of bits.
+        The origin and the step at which training begins (protocol, section 5): "init", "rewind",
+        "signs", "scaled" (of untrained tickets: theta_0 times one positive factor per tensor),
+        "transferred" (tensor by tensor one of a theta elsewhere), "final" or "free". Pruned entries
+        are zeroed before comparing; all comparisons are bitwise.
     """
     if not ticket.trained:
         thetas = {0: thetas[0]}  # biases and norms as drawn: a later state's are learned
@@ -140,23 +144,23 @@ def origin(
             return "transferred", theta.step
     for state in trained:
         if _equal(weights, _pruned(state.tensors(), ticket.masks)):
-            return "final", ticket.start  # learning-rate rewinding: the schedule begins again
+            return "final", ticket.start  # learning-rate rewinding: the schedule restarts
     return "free", ticket.start
 
 
 def completed(
     weights: Mapping[str, Tensor], theta: Mapping[str, Tensor], masks: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Weights of origin "signs" or "scaled", their pruned entries as their rule would have them.
+    """Fill in the pruned entries of weights of origin "signs" or "scaled" by their own rule.
 
-    A ticket's training never sees those, its shuffled control does: zeros there would make the
-    control the worse for nothing that the masks say.
+    A ticket's training never sees these entries, but its shuffled control does: zeros there would
+    handicap the control for reasons unrelated to the masks.
     """
     whole = dict(weights)
     for name, mask in masks.items():
         kept, source = weights[name][mask], theta[name][mask]
         if len(kept):
-            largest = int(source.abs().argmax())  # its quotient is rounded least
+            largest = int(source.abs().argmax())  # its quotient has the smallest rounding error
             one_magnitude = bool((kept.abs() == kept[0].abs()).all())
             rest = (
                 kept[0].abs() * theta[name].sign()
@@ -170,7 +174,7 @@ def completed(
 def copied(
     weights: Mapping[str, Tensor], source: Mapping[str, Tensor], masks: Mapping[str, Tensor]
 ) -> bool:
-    """Whether each tensor is, where it is kept, bit by bit one of the source's of its shape."""
+    """Return whether each tensor's kept entries equal a source tensor's of its shape bitwise."""
 
     def one_of(tensor: Tensor, mask: Tensor | None) -> bool:
         alike = [other for other in source.values() if other.shape == tensor.shape]
@@ -197,7 +201,7 @@ def _equal(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
 def _signs(
     weights: Mapping[str, Tensor], theta: Mapping[str, Tensor], masks: Mapping[str, Tensor]
 ) -> bool:
-    """Each prunable tensor one positive magnitude times theta's signs, all else theta's bits."""
+    """Return whether prunable tensors are one magnitude times theta's signs, others theta's."""
     if weights.keys() != theta.keys():
         return False
     for name, tensor in weights.items():
@@ -218,7 +222,7 @@ def _signs(
 def _scaled(
     weights: Mapping[str, Tensor], theta: Mapping[str, Tensor], masks: Mapping[str, Tensor]
 ) -> bool:
-    """Each prunable tensor theta's times one positive factor of its own, all else theta's bits."""
+    """Return whether prunable tensors are theta's times one positive factor, others theta's."""
     if weights.keys() != theta.keys():
         return False
     return all(
@@ -230,10 +234,10 @@ def _scaled(
 
 
 def _one_factor(scaled: Tensor, source: Tensor) -> bool:
-    """Whether one positive number times each entry of ``source`` rounds to that of ``scaled``.
+    """Return whether one positive number times each entry of ``source`` rounds to ``scaled``.
 
-    An entry allows the factors between the two midpoints to its float32 neighbours, divided by
-    what was scaled; there is a factor exactly if these intervals have a point in common.
+    An entry allows the factors between the two midpoints to its float32 neighbours, divided by the
+    source entry; a factor exists exactly if these intervals have a point in common.
     """
     if not torch.equal(scaled.sign(), source.sign()):
         return False

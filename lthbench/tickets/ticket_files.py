@@ -1,4 +1,4 @@
-"""A ticket's file in an evaluation's folder."""
+"""Ticket files in the folder of an evaluation."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write_ticket(
     chosen: Mapping[str, Tensor],
     weights: Mapping[str, Tensor],
 ) -> None:
-    """Write a ticket's file whole; no weights where they are theta_0."""
+    """Write a ticket's file atomically; weights equal to theta_0 are not stored."""
     bits, shapes = masks.pack(chosen)
     content = messages.prefixed("mask", bits) | messages.prefixed("weight", weights)
     write_whole(
@@ -29,14 +29,14 @@ def write_ticket(
 
 
 def rung_name(density: float) -> str:
-    """The file name of a rung: its density in millionths, so that names sort like densities."""
+    """Return the file name of a rung: its density in millionths, so that names sort by it."""
     return f"{round(density * 1e6):07d}.safetensors"
 
 
 def read_ticket(
     folder: Path, density: float
 ) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, Tensor]]:
-    """Header, masks and stored weights of a ticket file."""
+    """Read header, masks and stored weights from a ticket file."""
     path = folder / rung_name(density)
     try:
         header, tensors = messages.loads(path.read_bytes())

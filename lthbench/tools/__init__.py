@@ -1,1 +1,1 @@
-"""For method authors and maintainers: each is a verb of the command line."""
+"""Tools for method authors and maintainers: each is a verb of the command line."""

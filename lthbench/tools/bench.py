@@ -1,13 +1,13 @@
-"""What this machine makes of each engine and task, beside what its hardware allows.
+"""How fast each engine trains each task on this machine, relative to what its hardware allows.
 
 `lthbench bench` times steps on examples of a task's shapes, with no evaluation between them, in one
 process and by all workers at once. In the same run it times the two things that a step cannot do
 without: its matrix products, replayed alone on the operands of a real step, and the bytes that it
 must move, at the speed of a large copy. A fraction is the limit's time over the step's. Masked
-networks are held against the limits of the dense one, so an engine that leaves pruned weights out
-may pass 1; so may one whose tensors stay in a cache, against the copy limit.
+networks are compared with the limits of the dense one, so an engine that skips pruned weights may
+exceed 1; so may one whose tensors stay in a cache, for the copy limit.
 
-`python -m lthbench.tools.bench` is the process that measures limits beside others of its kind.
+`python -m lthbench.tools.bench` is the process that measures limits alongside others of its kind.
 """
 
 from __future__ import annotations
@@ -47,33 +47,33 @@ from lthbench.training.executors.local import Executor
 from lthbench.training.job import Examples, Job, as_in_a_worker, single_threaded
 
 DENSITIES = (1.0, 0.2, 0.05)  # and the sparsest of a task's ladder
-GROUPS = {"cpu": (4,), "cuda": (1, 15, 100)}  # networks that the stacked engine is given at once
+GROUPS = {"cpu": (4,), "cuda": (1, 15, 100)}  # networks that the stacked engine gets at once
 WARM = 2  # steps of a short run: building, the first step, and one more
 ROUNDS = 3  # timings of which the median counts
-SHORTEST = 1e-3  # seconds of one timing, whatever was asked: the clock's own cost is far below
+SHORTEST = 1e-3  # seconds of one timing, whatever was requested: the clock's own cost is far below
 COPIED = {"cpu": 2**27, "cuda": 2**30}  # bytes: more than a cache holds
-NOISE = 2**27  # bytes of drawn examples at most
+NOISE = 2**27  # bytes of random examples at most
 EXAMPLES = {"digits": 1_438, "mnist": 60_000, "cifar10": 50_000, "imagenette": 9_469}
 ORDER = "bench"
 
-Run = Callable[[int], Awaitable[float]]  # wall seconds of so many steps of every job
+Run = Callable[[int], Awaitable[float]]  # wall seconds of this many steps of every job
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one model-step takes at least: its products alone, its bytes alone; in seconds."""
+    """The least time of one model-step: its products alone, its bytes alone; in seconds."""
 
     products: float
     copies: float
 
     def shared(self, processes: int) -> Limits:
-        """Of a model-step of any of so many processes, of which each has these limits."""
+        """Return limits of a model-step in any of several processes with these limits each."""
         return Limits(self.products / processes, self.copies / processes)
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Model-steps a second, and the share of each dense limit that they come to."""
+    """Model-steps per second, and the fraction of each dense limit that they reach."""
 
     steps: float
     products: float
@@ -81,7 +81,7 @@ class Rate:
 
     @staticmethod
     def of(seconds: float, limits: Limits) -> Rate:
-        """The rate of model-steps that take so many seconds each."""
+        """Return the rate of model-steps that take this many seconds each."""
         return Rate(1 / seconds, limits.products / seconds, limits.copies / seconds)
 
 
@@ -106,7 +106,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Benched:
-    """A row for each task, engine, density and group, and the machine that they hold for."""
+    """A row for each task, engine, density and group, and the machine that they apply to."""
 
     device: str
     name: str
@@ -117,11 +117,11 @@ class Benched:
     rows: tuple[Row, ...]
 
     def table(self) -> dict[str, Any]:
-        """Everything as plain numbers and names."""
+        """Return everything as plain numbers and names."""
         return {**asdict(self), "rows": [asdict(row) for row in self.rows]}
 
     def text(self) -> str:
-        """A row each, with what qualifies the figures."""
+        """Format the rows, and the notes on them."""
         from tabulate import tabulate
 
         together = f"{self.workers} worker{'s' * (self.workers != 1)}"
@@ -147,7 +147,7 @@ class Benched:
         return row.task, row.engine, f"{row.density:.2%}", str(row.jobs), *told
 
     def notes(self) -> list[str]:
-        """What a reader must know of the figures, a line each."""
+        """Return what a reader must know about the figures, one line each."""
         notes = [
             "steps/s: model-steps a second on examples of the task's shapes, nothing evaluated",
             "limits: the dense network's, at every density; a share above 100 % leaves work out, "
@@ -160,16 +160,16 @@ class Benched:
 
 
 def bench(tasks: Sequence[str], device: str, seconds: float, workers: int) -> Benched:
-    """Time every engine that can take each task, on this machine.
+    """Time every engine that can train each task, on this machine.
 
     Args:
-        tasks: names or files of tasks; for none, suite lite and mlp-digits on a CPU, all elsewhere.
-        device: torch's name of it.
-        seconds: of one row, about; starting processes and compiling come on top.
+        tasks: names or files of tasks; if empty, suite lite and mlp-digits on a CPU, all elsewhere.
+        device: torch's name.
+        seconds: per row, roughly; starting processes and compiling are extra.
         workers: processes that train at once on a CPU; 0 for this one alone.
 
     Raises:
-        LthbenchError: for a name that is none, or a device that is not here.
+        LthbenchError: for an unknown name, or a device that does not exist here.
     """
     means = check_device(device)
     if not seconds > 0:
@@ -177,7 +177,7 @@ def bench(tasks: Sequence[str], device: str, seconds: float, workers: int) -> Be
     if workers < 0:
         raise UsageError(f"--workers {workers}: 0 or more")
     loaded = [load_sound(name) for name in tasks or _default_tasks(means)]
-    # What trains on a GPU is one process: more of them would share it.
+    # One process trains on a GPU: more of them would share it.
     workers = workers if means.kind == "cpu" else 0
     rows = asyncio.run(_all(loaded, means, seconds, workers))
     threads = 1 if means.kind == "cpu" else torch.get_num_threads()
@@ -186,7 +186,7 @@ def bench(tasks: Sequence[str], device: str, seconds: float, workers: int) -> Be
 
 
 def check_device(device: str) -> Means:
-    """The means that a device's name stands for; UsageError where it is not here."""
+    """Return the means for a device's name; UsageError if it does not exist here."""
     means = dispatch.means_of(device, None)
     if means.kind not in GROUPS:
         raise UsageError(f"--device {device}: bench knows {' and '.join(GROUPS)} alone")
@@ -200,7 +200,7 @@ def _default_tasks(means: Means) -> tuple[str, ...]:
 
 
 def name_of(device: str) -> str:
-    """The processor's or the GPU's own name."""
+    """Return the product name of the processor or GPU."""
     if device == "cpu":
         return environment()["processor"]
     return torch.cuda.get_device_name(device)
@@ -226,7 +226,7 @@ async def _rows(
     executor: Executor,
     others: Limiters,
 ) -> list[Row]:
-    """One task; a row's seconds are shared by its two rates."""
+    """Time one task; a row's seconds are divided between its two rates."""
     train = drawn(task, means.device)
     share = seconds / (2 if workers else 1)
     each = others.limits(task, share) if workers else None
@@ -248,7 +248,7 @@ async def _rows(
 
 
 async def together(jobs: Sequence[Job], train: Examples, workers: int, seconds: float) -> float:
-    """Seconds a model-step while so many workers train the jobs, each an equal share of them."""
+    """Return seconds per model-step while these workers train equal shares of the jobs."""
     executor = local.local(workers)
     try:
         return await pace(_there(jobs, train, executor, workers), seconds) / len(jobs)
@@ -257,7 +257,7 @@ async def together(jobs: Sequence[Job], train: Examples, workers: int, seconds: 
 
 
 def together_at_most(task: Task, workers: int, seconds: float) -> Limits:
-    """The dense network's limits of a model-step while so many processes are at work."""
+    """Return the dense network's limits of a model-step while these processes are at work."""
     with limiters(workers) as others:
         return others.limits(task, seconds).shared(workers)
 
@@ -270,7 +270,7 @@ def _densities(task: Task) -> tuple[float, ...]:
 
 
 def jobs_of(task: Task, engine: str, density: float, count: int) -> list[Job]:
-    """So many trainings by an engine, each with its own order; one mask of ERK below density 1."""
+    """Create trainings with different orders; below density 1 they share one ERK mask."""
     depth = task.network.depth
     start = families.initial(task.network, depth, 0)
     masks: Mapping[str, Tensor] | None = None
@@ -287,10 +287,10 @@ def jobs_of(task: Task, engine: str, density: float, count: int) -> list[Job]:
 
 
 def drawn(task: Task, device: str = "cpu", count: int | None = None) -> Examples:
-    """Examples of a task's shapes on a device: its own if they are computed, else noise.
+    """Return examples of a task's shapes on a device: its own if generated, else noise.
 
-    Noise takes as long to learn nothing from. As many as the training part has, unless they are
-    very large or `count` says otherwise.
+    Noise takes just as long to train on. As many as the training part has, unless they are very
+    large or `count` says otherwise.
     """
     if task.data.source == "modular-addition":
         found = trainings.examples(task, datasets.search(task, 0).train)
@@ -307,19 +307,19 @@ def drawn(task: Task, device: str = "cpu", count: int | None = None) -> Examples
 
 
 def _shape(task: Task) -> tuple[int, ...]:
-    """Of one example as it is decoded."""
+    """Return the shape of one decoded example."""
     spec = task.network
     return (spec.side, spec.side, spec.channels) if spec.family in IMAGES else (spec.inputs,)
 
 
 def _lasting(jobs: Sequence[Job], steps: int) -> list[Job]:
-    """The same trainings with their whole schedules in so many steps."""
+    """Return the same trainings with their whole schedules in this number of steps."""
     recipe = jobs[0].recipe.lasting(steps)
     return [replace(job, recipe=recipe, until=steps) for job in jobs]
 
 
 def _here(jobs: Sequence[Job], train: Examples, means: Means) -> Run:
-    """Trains in this process, on a CPU with a worker's arithmetic."""
+    """Return a run that trains in this process, on a CPU with a worker's arithmetic."""
 
     async def run(steps: int) -> float:
         began = time.perf_counter()
@@ -332,7 +332,7 @@ def _here(jobs: Sequence[Job], train: Examples, means: Means) -> Run:
 
 
 def _there(jobs: Sequence[Job], train: Examples, executor: Executor, workers: int) -> Run:
-    """Trains by workers, each with as many of the jobs: one list would go to one of them."""
+    """Return a run that trains by workers, each with its share: one list would go to one."""
     size = len(jobs) // workers
     lists = [jobs[first : first + size] for first in range(0, len(jobs), size)]
 
@@ -349,16 +349,16 @@ def _there(jobs: Sequence[Job], train: Examples, executor: Executor, workers: in
 
 
 def _demand(job: Job, status: str, reason: str) -> None:
-    """A run that ended early took too little time to be a figure."""
+    """Raise unless the run is complete: one that ended early took too little time."""
     if status != "ok":
         raise ResourceError(f"bench: engine {job.engine} {status}: {' '.join(reason.split())[:80]}")
 
 
 async def pace(run: Run, seconds: float) -> float:
-    """Seconds a step of all jobs: what long runs take more than short ones, within about `seconds`.
+    """Return seconds per step of all jobs, by comparing long and short runs, in about `seconds`.
 
-    The difference leaves out what a run takes once: building, compiling, sending. Where steps are
-    so slow that the time is soon over, fewer runs are timed, and at least one of each.
+    The difference excludes what a run takes once: building, compiling, sending. If steps are so
+    slow that time runs out, fewer runs are timed, but at least one of each.
     """
     share = max(seconds / (ROUNDS + 2), SHORTEST)
     await run(WARM)
@@ -374,7 +374,7 @@ async def pace(run: Run, seconds: float) -> float:
 
 
 async def _some(run: Run, steps: int, over: float) -> list[float]:
-    """Timings of equal runs, as many as are begun by a time: at least one, at most ROUNDS."""
+    """Time equal runs, starting new ones until a time: at least one, at most ROUNDS."""
     timed = [await run(steps)]
     while len(timed) < ROUNDS and time.perf_counter() < over:
         timed.append(await run(steps))
@@ -385,7 +385,7 @@ async def _some(run: Run, steps: int, over: float) -> list[float]:
 
 
 def limits(task: Task, device: str, seconds: float, jobs: int = 1) -> Limits:
-    """The dense network's limits on a device: of one model-step where `jobs` go together.
+    """Measure the dense network's limits on a device, per model-step where `jobs` go together.
 
     On a CPU by one thread, as a worker computes.
     """
@@ -405,9 +405,9 @@ class _Step:
 
 
 def _recorded(task: Task, device: str) -> _Step:
-    """Take one dense step and note its matrix products.
+    """Take one dense step and record its matrix products.
 
-    So attention's products count, and no input gradient that nobody asks for.
+    This includes attention's products, and excludes input gradients that are not needed.
     """
     from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -442,7 +442,7 @@ def _recorded(task: Task, device: str) -> _Step:
 
 
 def _one_batch(task: Task, device: str) -> tuple[nn.Module, Tensor, Tensor]:
-    """The dense network as the plain engine trains it, and the inputs and labels of a step."""
+    """Return the dense network as the plain engine trains it, and inputs and labels of a step."""
     dtype = plain.PRECISIONS[task.recipe.precision]
     depth = task.network.depth
     network = families.load(task.network, depth, families.initial(task.network, depth, 0))
@@ -460,7 +460,7 @@ def _one_batch(task: Task, device: str) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def mixed(task: Task, device: str) -> AbstractContextManager[Any]:
-    """The arithmetic that the plain engine does a forward pass in: bfloat16 of images on a GPU."""
+    """Return the plain engine's forward context: bfloat16 for images on a GPU."""
     whole = task.recipe.precision != "float32" or task.network.family not in IMAGES
     if not device.startswith("cuda") or whole:
         return nullcontext()
@@ -468,16 +468,17 @@ def mixed(task: Task, device: str) -> AbstractContextManager[Any]:
 
 
 def _states(task: Task) -> int:
-    """Tensors of a weight's shape that the optimiser keeps."""
+    """Return how many tensors of a weight's shape the optimiser keeps."""
     if task.recipe.optimiser == "sgd":
         return 1 if task.recipe.momentum else 0
     return 2
 
 
 def _products_time(step: _Step, device: str, seconds: float, jobs: int) -> float:
-    """Seconds of one model's products where so many go together, or as many as there is room for.
+    """Return seconds of one model's products where `jobs` go together, or as many as fit in memory.
 
-    Matrix products of several jobs are batched, as none is faster alone; convolutions go in turn.
+    Matrix products of several jobs are batched, as no single one is faster; convolutions are run in
+    turn.
     """
     try:
         with torch.no_grad():
@@ -490,7 +491,7 @@ def _products_time(step: _Step, device: str, seconds: float, jobs: int) -> float
 
 
 def _alone(func: Any, args: tuple[Any, ...], jobs: int) -> Callable[[], Any]:
-    """One product of a step, by itself, for so many jobs; biases are left out."""
+    """Return one product of a step, by itself, for this many jobs; biases are left out."""
     aten = torch.ops.aten
     if func is aten.convolution.default:
         image, weight, _, *how = args
@@ -505,7 +506,7 @@ def _alone(func: Any, args: tuple[Any, ...], jobs: int) -> Callable[[], Any]:
 
 
 def _many(operand: Tensor, jobs: int) -> Tensor:
-    """A matrix, or a batch of them, once for each job, with its rows and columns laid as it has."""
+    """Repeat a matrix, or a batch of them, for each job, keeping its memory layout."""
     operand = operand.detach()
     if jobs == 1:
         return operand
@@ -515,7 +516,7 @@ def _many(operand: Tensor, jobs: int) -> Tensor:
 
 
 def _timed(calls: Sequence[Callable[[], Any]], device: str, seconds: float) -> float:
-    """Seconds of all calls, one after the other; on a GPU without the time that launching takes."""
+    """Return seconds of all calls, one after the other; on a GPU without launch overhead."""
 
     def run() -> None:
         for call in calls:
@@ -524,7 +525,7 @@ def _timed(calls: Sequence[Callable[[], Any]], device: str, seconds: float) -> f
     if device == "cpu":
         return _each(run, lambda: None, seconds)
     with torch.cuda.device(device):
-        # Torch wants a warm-up away from the main stream.
+        # Torch requires a warm-up outside the main stream.
         beside = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         beside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(beside):
@@ -537,7 +538,7 @@ def _timed(calls: Sequence[Callable[[], Any]], device: str, seconds: float) -> f
 
 
 def _each(run: Callable[[], Any], wait: Callable[[], Any], seconds: float) -> float:
-    """Seconds of one call: the median of rounds that take about `seconds` in all."""
+    """Return seconds of one call: the median of rounds that take about `seconds` in all."""
 
     def spent(count: int) -> float:
         wait()
@@ -555,7 +556,7 @@ def _each(run: Callable[[], Any], wait: Callable[[], Any], seconds: float) -> fl
 
 
 def _bandwidth(device: str, seconds: float) -> float:
-    """Bytes read and written a second where one large tensor is copied to another."""
+    """Return bytes read and written per second while copying one large tensor to another."""
     kind = device.partition(":")[0]
     source = torch.ones(COPIED[kind], dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
@@ -566,15 +567,15 @@ def _bandwidth(device: str, seconds: float) -> float:
 class Limiters:
     """Processes that measure limits at the same time, as many as there are workers.
 
-    Cores share caches, memory and sometimes arithmetic units: twice the limit of one process is no
-    limit of two.
+    Cores share caches, memory and sometimes arithmetic units: the limit of two processes is less
+    than twice that of one.
     """
 
     def __init__(self, started: Sequence[subprocess.Popen[str]]) -> None:
         self._started = tuple(started)
 
     def limits(self, task: Task, seconds: float) -> Limits:
-        """What one of them reaches while all measure: medians."""
+        """Return what one of them reaches while all measure: medians."""
         ask = json.dumps({"task": task.model_dump(mode="json"), "seconds": seconds})
         for process in self._started:
             assert process.stdin
@@ -598,7 +599,7 @@ def _reply(process: subprocess.Popen[str]) -> dict[str, float]:
 
 @contextmanager
 def limiters(count: int) -> Iterator[Limiters]:
-    """So many processes that measure limits, ended with the block."""
+    """Start processes that measure limits; they end with the block."""
     with ExitStack() as stack:
         yield Limiters([_started(stack) for _ in range(count)])
 

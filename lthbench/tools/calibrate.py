@@ -1,7 +1,7 @@
 """Dense training under changed recipes, on the held-out part: `lthbench dev calibrate TASK`.
 
-A recipe is frozen only if no variant is better by more than half a dense seed's deviation: a dense
-reference that a variant beats makes every subnetwork look like a winner.
+A recipe is frozen only if no variant is better by more than half a dense seed's deviation: if a
+variant beats the dense reference, every subnetwork looks like a winner.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lthbench.training.job import Evaluation, Job, Result
 
 
 def variants(recipe: Recipe) -> dict[str, Recipe]:
-    """The recipe itself and its neighbours: rate, steps, weight decay, and decay of the rate."""
+    """Return the recipe and its neighbours: rate, steps, weight decay, and learning-rate decay."""
     other = "linear" if recipe.schedule == "constant" else "constant"
     changes: dict[str, dict[str, Any]] = {
         "as is": {},
@@ -42,7 +42,7 @@ def variants(recipe: Recipe) -> dict[str, Recipe]:
 
 
 def measured(task: Task, recipe: Recipe, result: Result, held_out: int) -> float:
-    """The score on the held-out part: accuracy at the end, or the area."""
+    """Return the score on the held-out part: accuracy at the end, or the area."""
     counts = result.correct["held_out"].tolist() if "held_out" in result.correct else []
     if result.state is None:
         return float(task.chance)
@@ -56,7 +56,7 @@ def measured(task: Task, recipe: Recipe, result: Result, held_out: int) -> float
 async def calibrate(
     task: Task, seeds: tuple[int, ...], workers: int, only: tuple[str, ...] = ()
 ) -> dict[str, list[float]]:
-    """One figure for each variant (or for those that are named) and seed."""
+    """Measure each variant (or those named) at each seed."""
     datasets.prepare(task, download=False)
     executor = local.local(workers)
     figures: dict[str, list[float]] = {}
@@ -97,7 +97,7 @@ async def calibrate(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the table of variants as the task file holds it."""
+    """Print the table of variants in the format of the task file."""
     parser = argparse.ArgumentParser(prog="python -m lthbench.tools.calibrate")
     parser.add_argument("task")
     parser.add_argument("--seeds", type=int, default=3)

@@ -1,7 +1,7 @@
-"""Proves that a method keeps the rules, on a synthetic task, in seconds: for `lthbench check`.
+"""Checks that a method keeps the rules, on a synthetic task, in seconds: for `lthbench check`.
 
-The method runs in the real child process: straight, a second time, and killed by signal inside its
-long loops and after its costly calls. Tickets must agree in every bit.
+The method runs in the real child process: uninterrupted, a second time, and killed by signal inside
+its long loops and after its costly calls. Tickets must agree in every bit.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found: a row for each rule, and the work behind it."""
+    """The findings of a check: a row for each rule, and the work behind it."""
 
     rows: tuple[Row, ...]
     starts: int  # child processes
@@ -122,7 +122,7 @@ class Report:
         return all(row.passed for row in self.rows)
 
     def text(self) -> str:
-        """A line for each rule, with what to do where one is broken, and a line of sums."""
+        """Format a line for each rule, with what to do if it is broken, and a line of totals."""
         signs = {True: "ok  ", False: "NO  ", None: "-   "}
         lines = [
             f"{signs[row.passed]}{row.rule}" + f": {row.note}" * bool(row.note) for row in self.rows
@@ -132,7 +132,7 @@ class Report:
         return "\n".join([*lines, f"{held} of {len(self.rows)} rules hold ({work})"])
 
     def demand(self) -> None:
-        """Raise CheckFailed, naming the first rule that is broken, if any is."""
+        """Raise CheckFailed, naming the first broken rule, if any is."""
         for row in self.rows:
             if row.passed is False:
                 raise CheckFailed(f"a rule is broken: {row.rule}")
@@ -152,10 +152,10 @@ class _Run:
 
 
 def check(method: Method, *, limits: Limits | None = None, task: Task = TASK) -> Report:
-    """Try every rule on a method; a rule that is broken is a row, not an error.
+    """Try every rule on a method; a broken rule is a row, not an error.
 
     Raises:
-        LthbenchError: what is not the method's fault, such as a full disk.
+        LthbenchError: for what is not the method's fault, such as a full disk.
     """
     single_threaded()
     began = time.monotonic()
@@ -170,7 +170,7 @@ def check(method: Method, *, limits: Limits | None = None, task: Task = TASK) ->
 
 
 def _entry(method: Method) -> Row:
-    """Whether it can be submitted, as far as its source tells; what it does is not looked at."""
+    """Check whether it can be submitted, judging by its source; its behaviour is not examined."""
     try:
         publishable.check(method)
     except MethodError as error:
@@ -195,14 +195,14 @@ async def _check(
     for rule, advice in ((AGAIN, BE_PURE), (LOOPS, PASS_STATE), (CALLS, BE_PURE)):
         rows.append(_compared(rule, straight, runs[rule], advice))
         if not rows[-1].passed:
-            break  # whatever broke this rule breaks the next ones
+            break  # whatever broke this rule also breaks the next ones
     return rows, [straight, *runs.values()]
 
 
 async def _go(
     run: _Run, points: Sequence[Point], method: Method, task: Task, limits: Limits
 ) -> None:
-    """Search, killed at each of the points in turn and started again, to the end."""
+    """Search to the end, killed at each of the points in turn and restarted."""
     for point in (*points, None):
         run.probe.kill_at = point
         run.starts += 1
@@ -223,14 +223,14 @@ async def _go(
 
 
 def _broken(error: Exception) -> str:
-    """The rule that an error of a straight run speaks of."""
+    """Return the rule that an error of an uninterrupted run is about."""
     if "BudgetExceeded: " in str(error):
         return BUDGET
     return TICKETS if isinstance(error, TicketError) or "TicketError: " in str(error) else RUNS
 
 
 def _first_rows(straight: _Run, task: Task) -> list[Row]:
-    """What one undisturbed run shows."""
+    """Return what one undisturbed run shows."""
     rows: list[Row] = []
     for rule in (RUNS, BUDGET, TICKETS, ORIGIN):
         if straight.search is None and rule == straight.kind:
@@ -243,7 +243,7 @@ def _first_rows(straight: _Run, task: Task) -> list[Row]:
 
 
 def _found(rule: str, search: Search, task: Task) -> str:
-    """What a run that broke nothing did, in words."""
+    """Describe what a run that broke nothing did."""
     if rule == TICKETS:
         return ", ".join(f"{rung['density']:.1%}" for rung in search.rungs)
     if rule == BUDGET:
@@ -254,7 +254,7 @@ def _found(rule: str, search: Search, task: Task) -> str:
 
 
 def _missing(search: Search, task: Task) -> str:
-    """Which rungs did not come, and what that means; nothing if all did."""
+    """Describe which rungs are missing, and what that means; "" if none is."""
     trained = all(rung["trained"] for rung in search.rungs)
     name = "problem.densities" if trained else "problem.untrained_densities"
     ladder = task.ladder.trained if trained else task.ladder.untrained
@@ -271,7 +271,7 @@ def _thirds(steps: int) -> tuple[int, ...]:
 
 
 def _loop_points(seen: Sequence[Point]) -> tuple[Point, ...]:
-    """A snapshot inside the first, the middle and the last long loop, and the end of the last."""
+    """Return a snapshot in the first, middle and last long loop, and the end of the last."""
     snapshots: dict[int, list[Point]] = {}
     for point in seen:
         if point[0] == "snapshot":
@@ -282,19 +282,19 @@ def _loop_points(seen: Sequence[Point]) -> tuple[Point, ...]:
 
 
 def _call_points(seen: Sequence[Point]) -> tuple[Point, ...]:
-    """The first, the middle and the last costly call; without one the middle ticket."""
+    """Return the first, the middle and the last costly call; if none, the middle ticket."""
     calls = [point for point in seen if point[0] in ("train", "theta", "accuracy", "examples")]
     tickets = [point for point in seen if point[0] == "ticket"]
     return tuple(_some(calls) or tickets[len(tickets) // 2 :][:1])
 
 
 def _some(items: Sequence[T]) -> list[T]:
-    """The first, the middle and the last."""
+    """Return the first, the middle and the last."""
     return list(items) if len(items) <= 3 else [items[0], items[len(items) // 2], items[-1]]
 
 
 def _compared(rule: str, straight: _Run, other: _Run, advice: str) -> Row:
-    """The row of a rule that two runs should agree by."""
+    """Return the row of a rule that two runs must agree for."""
     if not other.starts:
         return Row(rule, True, "there are none")
     killed = f"killed {', '.join(map(_named, other.killed))}" if other.killed else ""
@@ -304,7 +304,7 @@ def _compared(rule: str, straight: _Run, other: _Run, advice: str) -> Row:
 
 
 def _difference(straight: _Run, other: _Run) -> str:
-    """The first thing in which two runs' tickets differ, rung by rung; nothing if they agree."""
+    """Describe the first difference between two runs' tickets, rung by rung; "" if none."""
     assert straight.search and other.search
     rungs, others = straight.search.rungs, other.search.rungs
     if len(rungs) != len(others):

@@ -47,17 +47,17 @@ from lthbench.training.executors import local
 from lthbench.training.executors.local import Executor
 from lthbench.training.job import Evaluation, Examples, Job
 
-LONG, ROUNDS = 0.3, 3  # processor seconds of one timing; timings of which the median counts
-WARM = 3  # steps that make the optimiser's state and the caches
+LONG, ROUNDS = 0.3, 3  # processor seconds of one timing; number of timings (the median counts)
+WARM = 3  # steps that create the optimiser's state and warm the caches
 OWN = 120.0  # seconds that a rehearsal may take
 GPU_STEP, GPU_RATE = 2e-3, 2e13  # assumed without a GPU: seconds and FLOP/s, one job at a time
-REPORTING = 3.0  # seconds to write records and the report: what they import, mostly
+REPORTING = 3.0  # seconds to write records and the report: mostly imports
 ORDER = ("estimate",)
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Seconds: of a processor, and by the clock."""
+    """Seconds of processor time and of wall time."""
 
     processor: float
     wall: float
@@ -66,32 +66,33 @@ class Spent:
         return Spent(self.processor + other.processor, self.wall + other.wall)
 
     def __sub__(self, other: Spent) -> Spent:
-        least = 0.0  # of two timings a longer one is no proof of negative time
+        least = 0.0  # two timings may differ the wrong way: no negative times
         processor, wall = self.processor - other.processor, self.wall - other.wall
         return Spent(max(processor, least), max(wall, least))
 
     def times(self, factor: float) -> Spent:
+        """Multiply both by a factor."""
         return Spent(self.processor * factor, self.wall * factor)
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What one step, one look at all scored sets and one job take a worker.
+    """The time that a worker needs for one step, one evaluation of all scored sets and one job.
 
     Attributes:
-        steps: by density, rising; between two it is on the line.
-        fit: a look at the sets that are looked at once, where a training ends.
+        steps: by density, rising; linear in between.
+        fit: an evaluation of the sets that are evaluated once, at the end of a training.
     """
 
     steps: tuple[tuple[float, Spent], ...]
     evaluation: Spent
     job: Spent
     flops: float  # of a step
-    gpu: float | None  # seconds of a step on the GPU that is here
+    gpu: float | None  # seconds of a step on this machine's GPU
     fit: Spent = Spent(0.0, 0.0)
 
     def step(self, density: float) -> Spent:
-        """One step of a network so dense."""
+        """Return the time of one step of a network of this density."""
         at = [known for known, _ in self.steps]
         processor, wall = (
             float(np.interp(density, at, [getattr(spent, kind) for _, spent in self.steps]))
@@ -100,7 +101,7 @@ class Pace:
         return Spent(processor, wall)
 
     def training(self, trained: Mapping[float, float]) -> Spent:
-        """So many steps of each density."""
+        """Return the time of a number of steps at each density."""
         return sum((self.step(d).times(n) for d, n in trained.items()), Spent(0.0, 0.0))
 
 
@@ -110,11 +111,11 @@ class Row:
 
     Attributes:
         seeds: how many.
-        search_cost: dense trainings a seed, as a record will say; the budget if bounded.
+        search_cost: dense trainings per seed, as a record will say; the budget if bounded.
         search_steps, own_steps, scoring_steps: of all seeds; own ones in the method's process.
-        cached_steps: of scoring, which the cache or the reference spares.
+        cached_steps: of scoring, saved by the cache or the reference.
         bounded: why the search is an upper bound, or empty.
-        gpu_measured: whether a GPU was here to be timed.
+        gpu_measured: whether there was a GPU to be timed.
     """
 
     task: str
@@ -134,7 +135,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A row for each task, and the sums; starting processes is in the sums alone."""
+    """A row for each task, and the totals; only these include starting processes."""
 
     method: str
     final: bool
@@ -146,23 +147,26 @@ class Estimate:
 
     @property
     def core_hours(self) -> float:
+        """Processor time of all tasks, in hours."""
         return sum(row.core_hours for row in self.rows) + self.starting_core_hours
 
     @property
     def seconds(self) -> float:
+        """Wall time of all tasks, in seconds."""
         return sum(row.seconds for row in self.rows) + self.starting_seconds
 
     @property
     def gpu_minutes(self) -> float:
+        """GPU time of all tasks, in minutes."""
         return sum(row.gpu_minutes for row in self.rows)
 
     def table(self) -> dict[str, Any]:
-        """Everything as plain numbers."""
+        """Return everything as plain numbers."""
         sums = {name: getattr(self, name) for name in ("core_hours", "seconds", "gpu_minutes")}
         return {**asdict(self), "rows": [asdict(row) for row in self.rows], **sums}
 
     def text(self) -> str:
-        """A row a task, the sums, and what qualifies them."""
+        """Format a row per task, the totals, and the notes on them."""
         from tabulate import tabulate
 
         workers = f"{self.workers} worker{'s' * (self.workers != 1)}"
@@ -185,7 +189,7 @@ class Estimate:
         return "\n".join([title, "", grid, "", *self.notes()])
 
     def notes(self) -> list[str]:
-        """What a reader must know of the figures, a line each."""
+        """Return what a reader must know about the figures, one line each."""
         notes = [
             f"{row.task}: search is at most its budget, {row.search_cost:g} dense trainings a "
             f"seed; it could not be rehearsed: {row.bounded}"
@@ -248,10 +252,10 @@ def estimate(
     engine: str | None = None,
     transfer: bool | None = None,
 ) -> Estimate:
-    """Foresee what `evaluate` with the same arguments would take on this machine.
+    """Estimate what `evaluate` with the same arguments would take on this machine.
 
     Raises:
-        LthbenchError: for what the caller can put right: a name, data that is not prepared.
+        LthbenchError: for what the caller can correct: a name, data that is not prepared.
     """
     what = asked(
         method, suite, tasks, seeds, final, options, workers, device, engine,
@@ -286,7 +290,7 @@ async def _all(
         for number, part in enumerate(parts):
             task, seeds = part.task, part.seeds
             seen = scoring.see(task, seeds, replace(part.plan, final=False), means)
-            # Data reach the workers, and torch awakes in them.
+            # Sends data to the workers, and initialises torch in them.
             await _round(executor, _job(task, seeds[0], means, _middle(task)), WARM, width, seen)
             if not number:
                 starting = Spent(_processor() - began, time.monotonic() - clock)
@@ -304,9 +308,9 @@ async def _all(
 
 
 def _started(workers_own: Spent, workers: int, final: bool) -> Spent:
-    """Starting the coordinator, which imports as much as a worker, its workers, and reporting.
+    """Return the time of starting the coordinator and its workers, and of reporting.
 
-    A test split has workers of its own.
+    The coordinator imports as much as a worker. A test split has its own workers.
     """
     each = Spent(workload.STARTING, workload.STARTING)
     if workers:
@@ -320,12 +324,12 @@ def _started(workers_own: Spent, workers: int, final: bool) -> Spent:
 
 
 def _middle(task: Task) -> float:
-    """The middle rung: most of what is trained is masked."""
+    """Return the middle rung: most trained networks are masked."""
     return task.ladder.trained[len(task.ladder.trained) // 2]
 
 
 def _job(task: Task, seed: int, means: Means, density: float) -> Job:
-    """A training at a density."""
+    """Create a training at a density."""
     depth = task.network.depth
     shapes = families.shapes(task.network, depth)
     (masks,) = controls.random_masks(shapes, [density], seed, "erk")
@@ -343,7 +347,7 @@ async def _pace(
         return Evaluation(seen.sets, tuple(range(1, steps + 1)), experiment.last_of(task))
 
     async def timed(dense: float, evaluated: bool) -> tuple[Spent, Spent]:
-        """A run of a few steps, and each of the steps that follow."""
+        """Return the time of a run of a few steps, and of each further step."""
         job = _job(task, seed, seen.means, dense)
 
         async def spent(steps: int) -> Spent:
@@ -373,7 +377,7 @@ async def _pace(
 
 
 async def _long_enough(most: int, spent: Any) -> int:
-    """Steps that take long enough to be timed, at most T."""
+    """Return a number of steps that takes long enough to be timed, at most T."""
     steps = min(2 * WARM, most)
     while steps < most:
         seconds = (await spent(steps)).processor
@@ -392,7 +396,7 @@ async def _round(
     seen: Seen,
     looks: Evaluation | None = None,
 ) -> Spent:
-    """The mean over workers of the same job, one for each at the same time."""
+    """Return the mean time of the same job, run by every worker at once."""
     jobs = [replace(job, until=steps, key=f"{steps}-{number}") for number in range(workers)]
     began, walls = _processor(), []
     async for _, result in executor.results(jobs, seen.train, looks):
@@ -408,7 +412,7 @@ def _median(timed: Sequence[Spent]) -> Spent:
 
 
 def _processor() -> float:
-    """Processor seconds of this process and of the workers that it started."""
+    """Return processor seconds of this process and of the workers that it started."""
     spent = time.process_time()
     for child in psutil.Process().children():
         try:
@@ -420,7 +424,7 @@ def _processor() -> float:
 
 
 def _tested(task: Task, seed: int, seen: Seen) -> int:
-    """How many test examples there are; none of them is read."""
+    """Return how many test examples there are, without reading them."""
     if task.data.modulus:
         known = len(seen.train[seed].y) + len(seen.sets[seed]["held_out"].y)
         return int(task.data.modulus**2) - known
@@ -431,18 +435,18 @@ def _tested(task: Task, seed: int, seen: Seen) -> int:
 
 
 def _flops(task: Task, train: Examples) -> float:
-    """Floating-point operations of one step, forward and backward, of the unmasked network."""
+    """Count floating-point operations of one step, forward and backward, of the dense network."""
     each = 3 * families.flops(task.network, task.network.depth)
     return float(each * task.recipe.batch_size(len(train.y)))
 
 
 def _gpu_step(job: Job, train: Examples) -> float | None:
-    """Seconds of a step on the GPU, if there is one."""
+    """Return seconds of a step on the GPU, if there is one."""
     if not torch.cuda.is_available():
         return None
     there = replace(train, x=train.x.cuda(), y=train.y.cuda())
     times = {}
-    for steps in (WARM, WARM, WARM + 100):  # the first time wakes the device
+    for steps in (WARM, WARM, WARM + 100):  # the first run initialises the device
         ((_, result),) = plain.run([replace(job, until=steps)], {job.seed: there})
         times[steps] = result.seconds
     return (times[WARM + 100] - times[WARM]) / 100
@@ -481,8 +485,8 @@ async def _row(
     afterwards = pace.training(cells.trained) + pace.job.times(cells.runs)
     afterwards += pace.evaluation.times(cells.runs * len(task.grid)) + pace.fit.times(cells.runs)
     core = n * (search.processor + found.processor + cells.planning.processor)
-    # A seed's search is a chain: workers beyond the seeds wait. Scoring is one list of jobs.
-    # What a method computes in its own process, it does beside the other seeds' on the same cores.
+    # A seed's search is sequential: workers beyond the seeds wait. Scoring is one list of jobs.
+    # A method's own process computes beside the other seeds' on the same cores.
     together = max(n / local.default_workers(), 1.0)
     searching = found.wall * together + search.wall * max(n / workers, 1.0)
     scored = afterwards.wall * max(1 / workers, 1 / max(cells.runs, 1.0))
@@ -506,7 +510,7 @@ async def _row(
 
 
 def _bound(task: Task) -> Rehearsal:
-    """The most that a search may spend: its budget, in trainings by workers."""
+    """Return the most that a search may spend: its budget, in trainings by workers."""
     budget, steps = task.search.budget, task.recipe.steps
     search = Search(0, "failed", "", budget, 0.0, ())
     return Rehearsal(
@@ -516,7 +520,7 @@ def _bound(task: Task) -> Rehearsal:
 
 @dataclass(frozen=True)
 class Cells:
-    """What scoring has to train for all seeds, what is stored of it, and planning one seed's.
+    """What scoring has to train for all seeds, what is stored of it, and the time to plan one seed.
 
     Attributes:
         trained: steps by density.
@@ -529,6 +533,7 @@ class Cells:
 
     @property
     def steps(self) -> float:
+        """Steps of all densities."""
         return sum(self.trained.values())
 
 
@@ -540,8 +545,8 @@ async def _cells(
     plan: Plan,
     seen: Seen,
 ) -> Cells:
-    """Plan the cells of the rehearsed tickets, as scoring will; see which are stored."""
-    if plan.final:  # a name in every cell's key; what stands under it is not looked at
+    """Plan the cells of the rehearsed tickets, as scoring will, and see which are stored."""
+    if plan.final:  # a name in every cell's key; the set itself is not read
         sets = {seed: {**own, "test": own["held_out"]} for seed, own in seen.sets.items()}
         seen = replace(seen, sets=sets)
     dry, began = Dry(task), (time.process_time(), time.monotonic())
@@ -549,7 +554,7 @@ async def _cells(
     planning = Spent(time.process_time() - began[0], time.monotonic() - began[1])
     others = [replace(found.search, seed=seed, rungs=()) for seed in seeds[1:]]
     shared = await experiment.planned(task, others, folder, Dry(task), plan, seen)
-    if experiment.untrained([found.search]):  # seeds without rungs stand here as trained ones
+    if experiment.untrained([found.search]):  # seeds without rungs count as trained ones here
         kinds = {entry.place[:2] + entry.place[3:] for entry in first}
         shared = [e for e in shared if e.place[:2] + e.place[3:] in kinds]
     frozen = reference.load_reference(task) if plan.final else None
@@ -572,11 +577,11 @@ async def _cells(
 def _with_transfer(
     task: Task, seeds: Sequence[int], found: Rehearsal, cells: Cells, frozen: Reference | None
 ) -> Cells:
-    """The cells with those of transfer, by their number: tickets are carried when they are real.
+    """Add the cells of transfer, by number only: real tickets are needed to transfer them.
 
-    At each target a carried and an ERK ticket of two rungs, and three parts of one; the tickets of
-    a cheap method found there; a search at the depth that they are carried from, if it is another.
-    ERK tickets of the reference's seeds are its own.
+    At each target there are a transferred and an ERK ticket of two rungs, and three parts of one;
+    the tickets of a cheap method found there; a search at the depth that they are transferred from,
+    if it is another. ERK tickets of the reference's seeds are already stored in it.
     """
     moved, n = task.transfer, len(seeds)
     if moved is None:
@@ -587,7 +592,7 @@ def _with_transfer(
     for rung in moved.densities:
         steps = sum(weights) * runs * task.recipe.steps / len(moved.densities)
         trained[rung] += n * steps
-    if moved.source != task.network.depth:  # on two rungs: in nats, a part of the way down
+    if moved.source != task.network.depth:  # on two rungs: in nats, a fraction of the way down
         part = min(1.0, log(moved.densities[-1]) / log(task.ladder.trained[-1]))
         there = families.flops(task.network, moved.source) / own
         searched = found.search.cost * task.recipe.steps
@@ -607,12 +612,12 @@ def _with_transfer(
 
 
 def _times(trained: Mapping[float, float], factor: int) -> defaultdict[float, float]:
-    """Steps by density, that many times."""
+    """Multiply steps by density."""
     return defaultdict(float, {dense: factor * steps for dense, steps in trained.items()})
 
 
 def _mean_step(pace: Pace, seeds: int, found: Rehearsal, cells: Cells) -> float:
-    """Processor seconds of one step of what workers train, or of a dense one."""
+    """Return processor seconds of an average step that workers train, or of a dense one."""
     trained = _times(found.trained, seeds)
     for dense, number in cells.trained.items():
         trained[dense] += number
@@ -621,7 +626,7 @@ def _mean_step(pace: Pace, seeds: int, found: Rehearsal, cells: Cells) -> float:
 
 
 def _stored(entry: Entry, means: Means) -> bool:
-    """Whether a cell that all methods share was trained before."""
+    """Return whether a cell that all methods share is already stored."""
     if entry.kind not in scoring.SHARED:
         return False
     return store.Store(cache() / "cells" / arithmetic(means)).path(entry.job.key).is_file()

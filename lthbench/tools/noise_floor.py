@@ -37,11 +37,11 @@ from lthbench.training.job import Evaluation, Job
 
 PARTS = ("held_out", "test")
 
-Curves = dict[str, list[list[list[int]]]]  # by set: for each rung and draw, right answers
+Curves = dict[str, list[list[list[int]]]]  # by set: for each rung and draw, correct answers
 
 
 def nudged(start: State, seed: int, draw: int) -> State:
-    """Each weight (float32) moved by one unit in the last place, up or down by lot."""
+    """Move each weight (float32) by one unit in the last place, up or down at random."""
     moved = {}
     for name, tensor in start.items():
         up = seeds.generator(seed, "noise", str(draw), name).random(tuple(tensor.shape)) < 0.5
@@ -51,20 +51,22 @@ def nudged(start: State, seed: int, draw: int) -> State:
 
 
 def floor(values: Sequence[float], least: float) -> float:
-    """The standard deviation of scores that differ by noise alone, at least `least`."""
+    """Return the standard deviation of scores that differ by noise alone, at least `least`."""
     return max(least, statistics.stdev(values))
 
 
 def curve_floor(draws: Sequence[Sequence[int]]) -> float:
-    """Root mean square over evaluations of the standard deviation, in examples, at least one."""
+    """Return the root mean square over evaluations of the deviation in examples, at least one."""
     return max(1.0, math.sqrt(float(np.mean(np.var(np.array(draws), axis=0, ddof=1)))))
 
 
 def floors(task: Task, rungs: Sequence[Sequence[Sequence[int]]], size: int) -> Noise:
-    """What noise does to each rung's score and curve; never less than one example does.
+    """Return what noise does to each rung's score and curve; at least what one example does.
 
     Args:
-        rungs: right answers, for each rung and draw.
+        task: the task of the tickets.
+        rungs: correct answers, for each rung and draw.
+        size: examples of the set.
     """
     least = aggregate.unit(task.score.kind, size) / size
     told = [[_points(task, counts, size) for counts in draws] for draws in rungs]
@@ -75,8 +77,10 @@ def floors(task: Task, rungs: Sequence[Sequence[Sequence[int]]], size: int) -> N
 
 
 def _points(task: Task, counts: Sequence[int], size: int) -> float:
-    """A run's right answers at T, or its area in points; what lies before its start is the same for
-    all draws, here 0."""
+    """Convert a run's correct answers to its accuracy at T, or its area, in points.
+
+    What lies before its start is the same for all draws, here 0.
+    """
     if task.score.kind == "accuracy":
         last = counts[-aggregate.LAST :] if task.recipe.schedule == "constant" else counts[-1:]
         return float(np.mean(last))
@@ -88,12 +92,18 @@ def _points(task: Task, counts: Sequence[int], size: int) -> float:
 async def scored(
     task: Task, seed: int, tickets: Path, workers: int, means: Means, draws: int = FLOOR_DRAWS
 ) -> tuple[Curves, dict[str, int]]:
-    """Curves of each rung's ticket from that many starts, and how many examples each set has.
+    """Return curves of each rung's ticket from several starts, and the size of each set.
 
     Args:
+        task: the task of the tickets.
+        seed: of the search.
         tickets: the folder of that seed's tickets.
+        workers: processes that train.
+        means: device and engine.
+        draws: starts of each ticket.
 
-    Raises ResourceError where one diverges: noise that decides that has no standard deviation.
+    Raises:
+        ResourceError: if one diverges: its score has no standard deviation.
     """
     seen = scoring.see(task, [seed], plan.Plan(final=True), means)
     counted = {part: seen.sets[seed][part] for part in PARTS}  # the training part has no floor
@@ -139,7 +149,7 @@ async def scored(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write OUT/<task>/noise.json, which `lthbench.records.reference` takes up."""
+    """Write OUT/<task>/noise.json, the input of `lthbench.records.reference`."""
     parser = argparse.ArgumentParser(
         prog="python -m lthbench.tools.noise_floor", description=__doc__
     )

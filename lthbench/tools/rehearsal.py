@@ -1,8 +1,8 @@
 """Runs a method without its trainings, to count what it would ask for: for `lthbench estimate`.
 
 It runs in its real child process, against a harness that answers at once: a training ends with the
-weights that it began with, a little moved, and no held-out example is right. Of a loop of the
-method's own the first steps run and are timed; what the method computes beside that really runs.
+weights that it began with, slightly changed, and no held-out example is correct. The first steps of
+a method's own loop run and are timed; whatever else the method computes really runs.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Rehearsal:
     """What a search at one seed asks for.
 
     Attributes:
-        search: its tickets lie where `find` would leave them.
-        trained: steps that workers are given to do, by density: sparse ones may take less.
+        search: its tickets are where `find` would leave them.
+        trained: steps of workers, by density: sparse ones may take less time.
         trainings, accuracies: how many of each.
         own_steps: of loops in the method's own process.
-        processor, wall: seconds of that process, its start and its loops to their ends included.
+        processor, wall: seconds of that process, including its start and its full loops.
     """
 
     search: Search
@@ -52,6 +52,7 @@ class Rehearsal:
 
     @property
     def steps(self) -> float:
+        """Steps of workers at all densities."""
         return sum(self.trained.values())
 
 
@@ -71,6 +72,7 @@ class Dry:
     async def results(
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> AsyncIterator[tuple[str, Result]]:
+        """Count the jobs and yield their starts, slightly changed."""
         for job in jobs:
             self.trained[density(job)] += weighted(self.task, job)
             self.trainings += job.until > job.start.step
@@ -79,16 +81,17 @@ class Dry:
             yield job.key, Result(_moved(job), {name: torch.zeros(1).long() for name in sets})
 
     async def close(self) -> None:
+        """Do nothing."""
         return
 
 
 def density(job: Job) -> float:
-    """The kept share of a job's prunable weights."""
+    """Return the kept fraction of a job's prunable weights."""
     return masks.kept(job.masks) / masks.total(job.masks) if job.masks else 1.0
 
 
 def weighted(task: Task, job: Job) -> float:
-    """A job's steps, in steps of the task's own network."""
+    """Return a job's steps, in steps of the task's own network."""
     own, steps = task.network.depth, job.until - job.start.step
     if job.depth == own or not steps:
         return float(steps)
@@ -96,7 +99,7 @@ def weighted(task: Task, job: Job) -> float:
 
 
 def _moved(job: Job) -> State:
-    """The start under its masks, each tensor times a factor of the job's own.
+    """Return the masked start, each tensor multiplied by a factor of the job's own.
 
     Two trainings from one start must not end in equal bits: what follows them would look the same.
     """
@@ -112,7 +115,7 @@ async def rehearse(
     """Run one seed's search without its trainings; the folder is laid out as by `find`.
 
     Raises:
-        MethodError: at what the method cannot do without real results, or at its own mistakes.
+        MethodError: for what the method cannot do without real results, or its own mistakes.
     """
     place = folder / "store" / f"seed{seed}"
     state = session.prepare(task, seed, folder / "tickets" / f"seed{seed}", place, means)

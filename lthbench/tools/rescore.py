@@ -28,7 +28,7 @@ COMPUTED = {"aggregates", "scorer", "schema_version"}
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A record's table without what is computed of it, with what its file leaves out as usual."""
+    """Read a record's table without its computed figures, and with its omitted defaults."""
     try:
         table = json.loads(path.read_bytes())
         if not isinstance(table, dict) or "cells" not in table:
@@ -54,7 +54,7 @@ def rescored(path: Path) -> Path:
 
 
 def references(paths: Iterable[Path]) -> list[Path]:
-    """Make those references again that were made from one of these records; returns their files."""
+    """Rebuild the references that were made from one of these records; return their files."""
     written = []
     for path in paths:
         table = read(path)
@@ -69,7 +69,7 @@ def references(paths: Iterable[Path]) -> list[Path]:
 
 
 def _reference(table: dict[str, Any]) -> reference.Reference | None:
-    """The present reference of a record's own protocol."""
+    """Return the present reference of a record's own protocol."""
     name = table["task"]["name"]
     task = load_task(name) if name in task_names() else None
     same = task is not None and task.digest == table["task"]["digest"]
@@ -77,7 +77,7 @@ def _reference(table: dict[str, Any]) -> reference.Reference | None:
 
 
 def _starts(cells: Iterable[Any]) -> list[tuple[int, str, Any]]:
-    """What tells dense runs of one record from those of another."""
+    """Return what distinguishes dense runs of one record from those of another."""
     return [(c.seed, c.weights, c.correct) for c in cells if (c.kind, c.schedule) == ("dense", 1)]
 
 

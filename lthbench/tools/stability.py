@@ -36,17 +36,17 @@ from lthbench.training.job import Evaluation, Job
 STEPS = (0, 100, 250, 500, 1000, 2000)
 DENSITY = 0.8**9  # 13.4 %
 STABLE = 0.02
-POINTS = 11  # on the line between two ends, both of them among it
+POINTS = 11  # on the line between two ends, both included
 ORDERS = (("stability", "0"), ("stability", "1"))
 
 
 def candidates(recipe: Recipe) -> tuple[int, ...]:
-    """The steps that are tried: at most a tenth of T, none inside a warm-up."""
+    """Return the steps to try: at most a tenth of T, none inside a warm-up."""
     return tuple(k for k in STEPS if k <= recipe.steps / 10 and (k == 0 or k > recipe.warm_up))
 
 
 def between(one: State, other: State, share: float) -> State:
-    """The point of the line from one state to another; what is no float is the first's."""
+    """Interpolate linearly between two states; non-float tensors are the first's."""
     ends = other.tensors()
     return State(
         {
@@ -58,12 +58,12 @@ def between(one: State, other: State, share: float) -> State:
 
 
 def barrier(errors: Sequence[float]) -> float:
-    """By how much the highest error of a line exceeds the mean of its two ends."""
+    """Return by how much the highest error on a line exceeds the mean of its two ends."""
     return max(errors) - (errors[0] + errors[-1]) / 2
 
 
 async def measured(task: Task, seed: int, executor: Executor, folder: Path) -> float:
-    """The barrier of IMP's ticket on the held-out part, rewound to the task's rewind limit."""
+    """Measure the held-out barrier of IMP's ticket, rewound to the task's rewind limit."""
     ladder = task.ladder.model_copy(update={"trained": (DENSITY,)})
     scored = task.score.model_copy(update={"compressed_density": 0.0})
     rung = task.model_copy(update={"ladder": ladder, "score": scored, "transfer": None})
@@ -83,7 +83,7 @@ async def measured(task: Task, seed: int, executor: Executor, folder: Path) -> f
 async def instability(
     task: Task, seed: int, start: State, masks: Masks | None, executor: Executor
 ) -> float:
-    """The barrier between two trainings of one subnetwork that differ in the order of the data."""
+    """Measure the barrier between two trainings of one subnetwork in different data orders."""
     search = datasets.search(task, seed)
     train = {seed: trainings.examples(task, search.train)}
     held = trainings.examples(task, search.held_out)
@@ -141,7 +141,7 @@ async def _all(task: Task, seeds: Sequence[int], steps: Sequence[int], workers: 
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print the barrier of each candidate, by development seed."""
+    """Create a training in a data order of its own."""
     parser = argparse.ArgumentParser(prog="python -m lthbench.tools.stability", description=__doc__)
     parser.add_argument("task")
     parser.add_argument("--seeds", type=int, default=3)

@@ -1,7 +1,7 @@
-"""What each step's network sees: its rows, moved and mirrored by tables made ahead.
+"""What each step's network sees: its batch, shifted and flipped by precomputed tables.
 
-Moves and flips are integers from the stream "augment" of the run's seed and order, with random
-access by step like the rows themselves; inputs are moved on the device, a batch at a time.
+Shifts and flips are integers from the stream "augment" of the run's seed and order, with random
+access by step like the batches themselves; inputs are transformed on the device, batch by batch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lthbench.training.batches import batches, by_step, steps_per_table
 from lthbench.training.job import Examples
 
 PAD = 4  # black pixels on each side that a crop may reach into
-SHIFT = 2  # points that a signal is moved by at most, to either side
+SHIFT = 2  # points that a signal is shifted by at most, in either direction
 REACH = {"crop-flip": PAD, "shift": SHIFT}
 
 
@@ -32,7 +32,7 @@ def fed(
     until: int,
     dtype: torch.dtype = torch.float32,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Inputs and labels of each step in [start, until), the same for every start."""
+    """Yield inputs and labels of each step in [start, until), the same for every start."""
     rows = batches(recipe, len(data.y), seed, order, start, until)
     if recipe.augment == "none":
         for chosen in rows:
@@ -49,7 +49,7 @@ def fed(
 def tables(
     recipe: Recipe, examples: int, seed: int, order: tuple[str, ...], start: int, until: int
 ) -> Iterator[Tensor]:
-    """For each step in [start, until) and example of its batch: rows and columns to skip, mirrored.
+    """Yield for each step in [start, until) the row offset, column offset and flip of each example.
 
     int64, (batch, 3): two offsets of 0 to twice the augmentation's reach, and 0 or 1.
     """
@@ -67,21 +67,21 @@ def tables(
 
 
 def move(inputs: Tensor, table: Tensor) -> Tensor:
-    """Signals (n, points) shifted, or images cropped and mirrored, as `tables` says for each."""
+    """Shift signals (n, points), or crop and flip images, as `tables` says for each."""
     return shift(inputs, table) if inputs.ndim == 2 else crop_and_flip(inputs, table)
 
 
 def shift(signals: Tensor, table: Tensor) -> Tensor:
-    """Signals (n, points) moved in a circle; an offset of SHIFT leaves one where it is."""
+    """Shift signals (n, points) circularly; an offset of SHIFT leaves one unchanged."""
     points = signals.shape[1]
     along = torch.arange(points, device=signals.device)
     return signals.gather(1, (along + table[:, 1, None] - SHIFT) % points)
 
 
 def crop_and_flip(images: Tensor, table: Tensor) -> Tensor:
-    """Images (n, side, side, channels) moved as `tables` says for each: (n, side, side, channels).
+    """Crop and flip images (n, side, side, channels) as `tables` says for each; the shape is kept.
 
-    An offset of PAD leaves an image where it is; a mirrored one has its columns reversed.
+    An offset of PAD leaves an image in place; a flipped one has its columns reversed.
     """
     side = images.shape[1]
     padded = F.pad(images, (0, 0, PAD, PAD, PAD, PAD))

@@ -1,4 +1,4 @@
-"""Running statistics of norms, estimated anew for weights that were not trained to theirs."""
+"""Running statistics of norms, re-estimated for weights that were not trained with them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-BATCHES = 100  # training batches that an untrained ticket's statistics are the mean of
+BATCHES = 100  # training batches over which an untrained ticket's statistics are averaged
 
 
 @torch.no_grad()
 def estimate(network: nn.Module, inputs: Iterable[Tensor]) -> None:
     """Set each norm's running mean and variance to the plain mean of the batches' own.
 
-    The network sees each batch in training mode and is left in the mode that it was in. Whatever
-    has `running_mean`, `running_var` and `momentum` counts as a norm; without one nothing is read.
+    The network sees each batch in training mode and is then returned to its previous mode. Whatever
+    has `running_mean`, `running_var` and `momentum` counts as a norm; without any, no input is
+    read.
     """
     norms = [m for m in network.modules() if isinstance(getattr(m, "running_mean", None), Tensor)]
     if not norms:

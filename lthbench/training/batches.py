@@ -18,10 +18,10 @@ BLOCK = 50  # steps of left-out examples that are drawn together
 def batches(
     recipe: Recipe, examples: int, seed: int, order: tuple[str, ...], start: int, until: int
 ) -> Iterator[Tensor]:
-    """The rows of each step in [start, until): int64 tensors, the same for every start.
+    """Yield the example indices of each step in [start, until): int64, the same for every start.
 
     Epochs are permutations cut into whole batches (the rest of an epoch is dropped); a task with
-    `leave_out` takes all examples but that share at every step.
+    `leave_out` uses all examples but that fraction at every step.
     """
     size = steps_per_table(recipe, examples)
     return by_step(partial(_table, recipe, examples, seed, order), size, start, until)
@@ -30,7 +30,7 @@ def batches(
 def by_step(
     table_of: Callable[[int], np.ndarray], size: int, start: int, until: int
 ) -> Iterator[Tensor]:
-    """What each step in [start, until) finds in numbered tables of `size` steps, one at a time."""
+    """Yield the entry of each step in [start, until), from numbered tables of `size` steps."""
     table: Tensor | None = None
     in_table = -1
     for step in range(start, until):
@@ -42,7 +42,7 @@ def by_step(
 
 
 def steps_per_table(recipe: Recipe, examples: int) -> int:
-    """Steps whose rows are drawn together: an epoch, or a block of full-batch steps."""
+    """Return how many steps are drawn together: an epoch, or a block of full-batch steps."""
     return max(1, examples // recipe.batch) if recipe.batch else BLOCK
 
 

@@ -1,7 +1,7 @@
-"""Which engine trains a job: a rule of family and device, in code and never timed at run time.
+"""Which engine trains a job: a fixed rule by family and device, never timed at run time.
 
-The engine is part of every stored result's key, so the rule is applied where a job is made. The
-figures behind the table: `python -m tests.speed.engines`.
+The engine is part of every stored result's key, so the rule is applied where a job is created. The
+measurements behind the table: `python -m tests.speed.engines`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from lthbench.protocol.task import Network
 from lthbench.training.engines import compact, plain, stacked
 from lthbench.training.job import Evaluation, Examples, Job, Result
 
-# Raise one when its bits change.
+# Increment one when its bits change.
 VERSIONS = {"plain": "plain-3", "compact": "compact-1", "stacked": "stacked-2"}
-JOBS_TOGETHER, BYTES_TOGETHER = 256, 2**29  # of one chunk: what a dying process loses
+JOBS_TOGETHER, BYTES_TOGETHER = 256, 2**29  # of one chunk: what is lost with a dying process
 RUN = {"plain": plain.run, "compact": compact.run, "stacked": stacked.run}
 
 
 @dataclass(frozen=True)
 class Means:
-    """The device that networks are trained on, and the engine, if one was asked for."""
+    """The device that networks are trained on, and the engine, if one was requested."""
 
-    device: str = "cpu"  # torch's name of it
+    device: str = "cpu"  # torch's name
     engine: str | None = None
-    there: str = ""  # what the nodes of a cluster said of theirs, in place of what is here
+    there: str = ""  # the arithmetic that a cluster's nodes reported, in place of ours
 
     @property
     def kind(self) -> str:
@@ -42,7 +42,7 @@ HERE = Means()  # a processor, and the best engine for it
 
 
 def engine_for(means: Means, network: Network) -> str:
-    """The engine for networks of this family: one that was asked for takes what it can."""
+    """Return the engine for networks of this family; a requested one takes what it supports."""
     able = engines(means, network)
     if means.engine is None:
         return able[0]
@@ -50,12 +50,15 @@ def engine_for(means: Means, network: Network) -> str:
 
 
 def means_of(device: str | None, engine: str | None, *, here: bool = True) -> Means:
-    """The means that were asked for; a GPU and the best engine where nothing was.
+    """Return the means requested; by default a GPU if there is one, and the best engine.
 
     Args:
+        device: torch's name of a device, or None.
+        engine: the name of an engine, or None.
         here: whether the device must be this machine's own.
 
-    Raises UsageError for a device that is not there and for an engine that is none.
+    Raises:
+        UsageError: for a device that does not exist and for an unknown engine.
     """
     if engine not in (None, *RUN):
         raise UsageError(f"--engine {engine}: one of {', '.join(RUN)}{nearest(str(engine), RUN)}")
@@ -75,14 +78,14 @@ def means_of(device: str | None, engine: str | None, *, here: bool = True) -> Me
 
 
 def device_told(means: Means) -> str:
-    """The device by its maker's name where there is one; for a processor, "cpu"."""
+    """Return the device's product name if it has one; for a processor, "cpu"."""
     if means.there and means.kind != "cpu":
         return means.there.partition("_")[2].replace("_", " ")
     return torch.cuda.get_device_name(means.device) if means.kind == "cuda" else means.kind
 
 
 def arithmetic(means: Means = HERE) -> str:
-    """What bits depend on beside the job: results of two of these are never mixed."""
+    """Return what bits depend on besides the job: results that differ in it are never mixed."""
     if means.there:
         return means.there
     name = device_told(means)
@@ -92,7 +95,7 @@ def arithmetic(means: Means = HERE) -> str:
 
 
 def engines(means: Means, network: Network) -> tuple[str, ...]:
-    """The engines that can train a family on a device, best first."""
+    """Return the engines that can train a family on a device, best first."""
     if means.kind == "cuda":
         return "stacked", "plain"
     if means.kind != "cpu":
@@ -105,10 +108,12 @@ def engines(means: Means, network: Network) -> tuple[str, ...]:
 def chunks(
     jobs: Sequence[Job], data: Mapping[int, Examples], slots: int = 1
 ) -> list[Sequence[Job]]:
-    """Jobs that go together: those that one batched network holds, and each of the others alone.
+    """Group jobs: those that one batched network holds go together, the others alone.
 
     Args:
-        slots: chunks that can run at once, among which such a group is shared out.
+        jobs: the jobs to distribute.
+        data: the training examples of each seed.
+        slots: chunks that can run at once; a group is divided among them.
     """
     together: dict[Hashable, list[Job]] = {}
     for number, job in enumerate(jobs):
@@ -119,7 +124,7 @@ def chunks(
 
 
 def _cut(group: Sequence[Job], slots: int) -> Iterator[Sequence[Job]]:
-    """A group in equal parts, none of more jobs or bytes than one message should hold."""
+    """Cut a group into equal parts that exceed neither the jobs nor the bytes of one message."""
     held = [*group[0].start.tensors().values(), *(group[0].masks or {}).values()]
     bytes_each = sum(tensor.nbytes for tensor in held)
     most = max(1, min(JOBS_TOGETHER, BYTES_TOGETHER // max(1, bytes_each)))
@@ -131,7 +136,7 @@ def _cut(group: Sequence[Job], slots: int) -> Iterator[Sequence[Job]]:
 def run_whole(
     jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None = None
 ) -> Iterator[tuple[str, Result]]:
-    """A result for every job: after an error of ours those that are left are "failed"."""
+    """Yield a result for every job: after an internal error the remaining ones are "failed"."""
     left = {job.key for job in jobs}
     try:
         for key, result in run(jobs, data, evaluation):

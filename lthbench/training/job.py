@@ -1,9 +1,9 @@
 """Engines train a list of jobs in this process and yield each result as it ends.
 
-An engine starts no process and cannot tell test examples from held-out ones: it is handed named
-sets to count correct answers on. Engines have the interface of `plain.run`; `choice` says which one
-trains a job. No result depends on which jobs went together: by no bit for engines that train one
-after the other, within the noise floor for one that batches them.
+An engine starts no process and cannot distinguish test examples from held-out ones: it counts
+correct answers on named sets. Engines have the interface of `plain.run`; `dispatch` selects the one
+that trains a job. No result depends on which jobs went together: not in one bit for engines that
+train jobs one by one, within the noise floor for one that batches them.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Job:
 
     Attributes:
         network, depth: what is trained.
-        start: the weights and the step to begin at; the optimiser begins fresh, the schedule
-            at the start's step.
+        start: the weights and the step to begin at; the optimiser begins fresh, the schedule at the
+        start's step.
         masks: bool by prunable name, True = kept; None trains dense.
         until: the step to end at; until == start.step only evaluates.
         seed, order: the named stream of the data order.
-        norm_batches: of a run that only evaluates: training batches, the first of its order, that
-            running statistics are estimated on before.
+        norm_batches: for evaluation only: how many training batches, the first of its order,
+        running statistics are estimated on before.
         key: names the result; jobs with equal keys have equal results.
-        engine: the name of the one that trains it.
+        engine: the name of the engine that trains it.
     """
 
     network: Network
@@ -60,7 +60,7 @@ class Examples:
     """Inputs (integers), labels (uint8) on a device; a network sees `x * scale + shift`, or tokens.
 
     Images are (n, height, width, channels), the layout that they are decoded to, with one scale and
-    shift or one for each channel; a network sees them as (n, channels, height, width).
+    shift or one per channel; a network sees them as (n, channels, height, width).
     """
 
     x: Tensor
@@ -71,23 +71,23 @@ class Examples:
 
     @cached_property
     def digest(self) -> str:
-        """Names these examples by their content and by how they are seen."""
+        """Digest of these examples' content and of how networks see them."""
         content = state_digest({"x": self.x, "y": self.y}, 0)
         return f"{content} {self.scale} {self.shift} {self.tokens}"
 
     def to(self, device: torch.device | str) -> Examples:
-        """The same examples on a device."""
+        """Copy the examples to a device."""
         if self.x.device == torch.device(device):
             return self
         return replace(self, x=self.x.to(device), y=self.y.to(device))
 
     def inputs(self, rows: Tensor | slice, dtype: torch.dtype = torch.float32) -> Tensor:
-        """What a network of this precision sees of these rows."""
+        """Return these rows as a network of this precision sees them."""
         x = self.x[rows] if isinstance(rows, slice) else self.x.index_select(0, rows)
         return self.seen(x, dtype)
 
     def seen(self, x: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-        """What a network of this precision sees of bytes like these examples'."""
+        """Return bytes like these examples' as a network of this precision sees them."""
         if self.tokens:
             return x.long()
         x = x.to(dtype).mul_(_figure(self.scale, dtype, x))
@@ -95,17 +95,17 @@ class Examples:
             x.add_(_figure(self.shift, dtype, x))
         if x.ndim < 4:
             return x
-        x = x.permute(0, 3, 1, 2)  # in memory the channels stay last, which a GPU gains from
+        x = x.permute(0, 3, 1, 2)  # in memory the channels stay last, which is faster on a GPU
         return x if x.is_cuda else x.contiguous()
 
     def labels(self, rows: Tensor | slice) -> Tensor:
-        """The labels of these rows, as cross-entropy wants them."""
+        """Return the labels of these rows, as cross-entropy expects them."""
         y = self.y[rows] if isinstance(rows, slice) else self.y.index_select(0, rows)
         return y.long()
 
 
 def _figure(value: float | Sequence[float], dtype: torch.dtype, like: Tensor) -> float | Tensor:
-    """One figure, or one for each channel on the device of `like`."""
+    """Convert to one number, or to one per channel on the device of `like`."""
     if isinstance(value, (int, float)):
         return value
     return torch.tensor(value, dtype=dtype, device=like.device)
@@ -116,7 +116,7 @@ class Evaluation:
     """Named sets of examples for each seed, and the steps at which correct answers are counted.
 
     Attributes:
-        last: names of sets that are counted once, where a training ends.
+        last: names of sets that are counted once, at the end of a training.
     """
 
     sets: Mapping[int, Mapping[str, Examples]]
@@ -124,7 +124,7 @@ class Evaluation:
     last: tuple[str, ...] = ()
 
     def due(self, job: Job) -> dict[int, dict[str, Examples]]:
-        """The sets that a job is counted on, by step; one that only evaluates, where it is."""
+        """Return the sets that a job is evaluated on, by step; without training, at its start."""
         sets = self.sets[job.seed]
         only = job.until == job.start.step
         steps = {job.until} if only else {n for n in self.at if job.start.step < n <= job.until}
@@ -135,7 +135,7 @@ class Evaluation:
         return found
 
     def to(self, device: torch.device | str) -> Evaluation:
-        """The same sets on a device."""
+        """Copy the sets to a device."""
         moved = {s: {n: e.to(device) for n, e in sets.items()} for s, sets in self.sets.items()}
         return replace(self, sets=moved)
 
@@ -145,17 +145,17 @@ Looks = Mapping[int, Mapping[str, Examples]]  # what is counted, by step
 
 @dataclass(frozen=True)
 class Result:
-    """What one job came to.
+    """The outcome of one job.
 
     Attributes:
         state: the weights at the end; None if the run diverged or failed.
         correct: counts of correct answers (int64) for each set, at each evaluated step past the
             start, in order.
         predictions: the last evaluation's answers (uint8) for each set.
-        distance: learning distance, the Euclidean norm of what the kept prunable weights moved from
-            start to end; None where there is no end.
+        distance: learning distance, the Euclidean norm of the kept prunable weights' change from
+            start to end; None if there is no end.
         status: "diverged" if a loss or a weight was not finite; "failed" with its reason.
-        note: what a user should know of how it was trained; no part of the result.
+        note: what a user should know of how it was trained; not part of the result.
     """
 
     state: State | None
@@ -175,10 +175,14 @@ def outcome(
     correct: Mapping[str, Tensor],
     predictions: Mapping[str, Tensor],
 ) -> Result:
-    """What a training came to, that ends in these weights.
+    """Build the result of a training that ended in these weights.
 
     Args:
-        loss: whether the last loss that was looked at is finite.
+        job: the job that was trained.
+        state: the weights at the end.
+        loss: whether the last loss that was checked is finite.
+        correct: counts of correct answers by set.
+        predictions: the last answers by set.
     """
     if loss and all(bool(tensor.isfinite().all()) for tensor in state.values()):
         return Result(state, correct, predictions, distance=learning_distance(job, state))
@@ -191,7 +195,7 @@ def one_by_one(
     data: Mapping[int, Examples],
     evaluation: Evaluation | None,
 ) -> Iterator[tuple[str, Result]]:
-    """An engine of a function that trains one job on its examples, counted where it is due."""
+    """Make an engine from a function that trains one job on its examples."""
     for job in jobs:
         began = time.perf_counter()
         result = train(job, data[job.seed], evaluation.due(job) if evaluation else {})
@@ -199,7 +203,7 @@ def one_by_one(
 
 
 def learning_distance(job: Job, end: State) -> float:
-    """||theta_T - theta_start||_2 over the kept prunable weights, in float64.
+    """Compute ||theta_T - theta_start||_2 over the kept prunable weights, in float64.
 
     How far a network learns from where it starts (Neyshabur et al. 2019, "The role of
     over-parametrization in generalization of neural networks").
@@ -214,19 +218,19 @@ def learning_distance(job: Job, end: State) -> float:
 
 
 def count_correct(answers: Tensor, examples: Examples) -> int:
-    """How many of the answers (n,) are the labels."""
+    """Count how many of the answers (n,) match the labels."""
     return int((answers == examples.y.to(answers.device)).sum())
 
 
 def single_threaded() -> None:
-    """One thread and no denormals: the arithmetic that stored results were made with."""
+    """Set one thread and no denormals: the arithmetic that stored results were made with."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
 
 
 @contextmanager
 def as_in_a_worker() -> Iterator[None]:
-    """That arithmetic for a while, in a process that is not ours alone."""
+    """Use that arithmetic for the duration of a block, in a process that is not ours alone."""
     threads = torch.get_num_threads()
     flushing = float(torch.tensor(1e-310, dtype=torch.float64) * 1) == 0
     single_threaded()

@@ -1,4 +1,4 @@
-"""One child process as the coordinator sees it: messages, what it prints, its time and memory."""
+"""One child process as the coordinator sees it: messages, output, time and memory."""
 
 from __future__ import annotations
 
@@ -20,33 +20,40 @@ from lthbench.evaluation.search.requests import Requests
 from lthbench.io import messages, store
 from lthbench.training.executors.environment import environment
 
-OUTPUT_KEPT = 64 * 1024  # bytes of what a child prints, from its beginning and from its end
+OUTPUT_KEPT = 64 * 1024  # bytes of a child's output, from its beginning and from its end
 OUTPUT_LIMIT = 64 * 2**20
 POLL_SECONDS = 0.25
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a child may take: its own seconds (None: any) and bytes of memory."""
+    """What a child may use: seconds of its own (None: unlimited) and bytes of memory."""
 
     seconds: float | None = None
     memory: int = 8 * 2**30
 
 
 class Child(Protocol):
-    """A child wherever it lives: on this machine, or on a node of a cluster."""
+    """A child, on this machine or on a node of a cluster."""
 
     own_seconds: float
     processor: float
 
-    async def send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None: ...
-    async def receive(self, limits: Limits, stop: asyncio.Event) -> messages.Message: ...
-    def kill(self) -> None: ...
-    async def close(self) -> None: ...
+    async def send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Send one message to the child."""
+
+    async def receive(self, limits: Limits, stop: asyncio.Event) -> messages.Message:
+        """Wait for the child's next request."""
+
+    def kill(self) -> None:
+        """Kill the child."""
+
+    async def close(self) -> None:
+        """End the child and wait for it."""
 
 
 def computed(process: psutil.Process) -> float:
-    """Processor seconds of a process and of those that it has waited for."""
+    """Return the processor seconds of a process and of those that it has waited for."""
     times = process.cpu_times()
     return float(times.user + times.system + times.children_user + times.children_system)
 
@@ -55,10 +62,10 @@ StartChild = Callable[[Path], Awaitable[Child]]  # in a folder of its own
 
 
 class ChildProcess:
-    """One child process: its messages, what it prints, its time and its memory.
+    """One child process: its messages, its output, its time and its memory.
 
     Attributes:
-        own_seconds: that it was waited for.
+        own_seconds: that the coordinator waited for it.
         processor: seconds that it has computed, as of its last message.
     """
 
@@ -73,7 +80,8 @@ class ChildProcess:
 
     @staticmethod
     async def start(home: Path) -> ChildProcess:
-        store.discard(home)  # what a killed run left there would be news to the next
+        """Start a child in an empty folder."""
+        store.discard(home)  # a child must not find what a killed run left there
         home.mkdir(parents=True, exist_ok=True)
         own = str(home.resolve())
         process = await asyncio.create_subprocess_exec(
@@ -92,6 +100,7 @@ class ChildProcess:
         return ChildProcess(process)
 
     async def send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Send one message; MethodError if the child has ended."""
         assert self.process.stdin
         try:
             await messages.asend(self.process.stdin, header, tensors)
@@ -99,10 +108,11 @@ class ChildProcess:
             raise await self._gone() from error
 
     async def receive(self, limits: Limits, stop: asyncio.Event) -> messages.Message:
-        """The next request; MethodError if it is none that a method's call makes, or if the child
-        ends or takes too much.
+        """Wait for the next request.
 
-        Raises CancelledError once another seed has asked all to stop.
+        Raises:
+            MethodError: for a malformed message, or if the child ends or exceeds its limits.
+            CancelledError: once another seed has asked all to stop.
         """
         assert self.process.stdout
         reading = asyncio.ensure_future(messages.areceive(self.process.stdout))
@@ -123,7 +133,7 @@ class ChildProcess:
             raise await self._gone()
         if stop.is_set():
             raise asyncio.CancelledError
-        self._check(limits, 0.0)  # a child that asks often is never waited for so long
+        self._check(limits, 0.0)  # a child that asks often is never waited for that long
         self._requests.check(message[0])
         return message
 
@@ -172,6 +182,7 @@ class ChildProcess:
             self.process.kill()
 
     async def close(self) -> None:
+        """Kill the process and wait for its end."""
         self.kill()
         await self.process.wait()
         self._capture.cancel()

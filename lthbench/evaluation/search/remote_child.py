@@ -1,4 +1,4 @@
-"""A seed's child on a node of a cluster, and what stands there beside it."""
+"""A seed's child on a node of a cluster, and the actor beside it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from lthbench.training.executors.ray_connection import (
     ray_module,
 )
 
-CHILD_GPU = 0.01  # of one: beside a training there is room for children
+CHILD_GPU = 0.01  # of a GPU: beside a training there is room for children
 
 
 class Host:
-    """A Ray actor beside one child process: passes its messages on, counts its time and memory."""
+    """A Ray actor beside one child process: relays its messages, counts its time and memory."""
 
     async def start(self) -> None:
         """Start the child in a new folder of this node."""
@@ -41,7 +41,7 @@ class Host:
         self._child = await ChildProcess.start(self._home)
 
     async def send(self, frame: bytes) -> dict[str, Any]:
-        """Pass a message on to the child."""
+        """Relay a message to the child."""
         header, tensors = messages.loads(frame)
         if "forbidden" in header:  # the setup: the folders of this node count as well
             header["forbidden"] = [*header["forbidden"], *self._hidden]
@@ -52,7 +52,7 @@ class Host:
         return {}
 
     async def receive(self, seconds: float | None, memory: int) -> dict[str, Any]:
-        """The child's next message, or what is wrong with it."""
+        """Return the child's next message, or its error."""
         try:
             message = await self._child.receive(Limits(seconds, memory), self._never)
         except MethodError as error:
@@ -89,12 +89,12 @@ class RemoteChild:
 
     @property
     def closed(self) -> bool:
-        """Whether it was ended."""
+        """Whether the child was ended."""
         return self._host is None
 
     @staticmethod
     async def start(reserved: int, gpu: float = 0.0) -> RemoteChild:
-        """Start a child with so many cores and such a part of a GPU, where the fewest are busy."""
+        """Start a child with these cores and this share of a GPU, on the least busy node."""
         ray = ray_module()
         wanted = ray.remote(Host).options(
             num_cpus=reserved, num_gpus=gpu, max_restarts=0, scheduling_strategy="SPREAD"
@@ -108,12 +108,15 @@ class RemoteChild:
         return child
 
     async def send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+        """Send one message to the child."""
         self._heard(await self._call("send", messages.dumps(header, tensors)))
 
     async def receive(self, limits: Limits, stop: asyncio.Event) -> messages.Message:
-        """The next request; MethodError if the child ends, or takes too much.
+        """Wait for the next request.
 
-        Raises CancelledError once another seed has asked all to stop.
+        Raises:
+            MethodError: if the child ends, or exceeds its limits.
+            CancelledError: once another seed has asked all to stop.
         """
         reading = asyncio.ensure_future(self._call("receive", limits.seconds, limits.memory))
         try:
@@ -128,11 +131,11 @@ class RemoteChild:
         return message
 
     def kill(self) -> None:
-        """Kill the child, not what stands beside it."""
+        """Kill the child, but not its actor."""
         self._host.kill.remote()
 
     async def close(self) -> None:
-        """End the child and what stands beside it; a node that is gone has done so."""
+        """End the child and its actor; a lost node has already done so."""
         if self.closed:
             return
         with suppress(ResourceError, asyncio.TimeoutError):
@@ -158,7 +161,7 @@ class RemoteChild:
             ) from error
 
     def _heard(self, reply: dict[str, Any]) -> dict[str, Any]:
-        """A reply of the host's, or the error that it tells."""
+        """Return the host's reply, or raise the error that it reports."""
         self.own_seconds = reply.get("own", self.own_seconds)
         self.processor = reply.get("processor", self.processor)
         if "error" not in reply:
@@ -179,11 +182,11 @@ class Children:
     async def start(self, home: Path | None = None) -> RemoteChild:
         """Start a seed's child on some node; the interface of `ChildProcess.start`.
 
-        A child waits for its trainings most of the time, and computes where its method has loops
-        of its own: it never does both. While at least half of the cluster's cores stay free of
-        children, it has a core of its own, so that a seed may use two; otherwise it has none
-        reserved and shares one with a training, as it does on one machine. Children can therefore
-        never take the cores that the trainings need for which they wait.
+        A child waits for its trainings most of the time, and computes where its method has its own
+        loops: it never does both. While at least half of the cluster's cores are free of children,
+        it has a core of its own, so that a seed may use two; otherwise it has none reserved and
+        shares one with a training, as on one machine. So children can never take the cores that the
+        trainings need for which they wait.
 
         Args:
             home: not used: the child's folder is a new one on its node.
@@ -196,7 +199,7 @@ class Children:
         return child
 
     async def close(self) -> None:
-        """End what is left of them."""
+        """End the remaining children."""
         for child in self._children:
             await child.close()
         self._children.clear()

@@ -1,7 +1,7 @@
-"""What a child may ask for: each request's own fields, before they are acted on.
+"""What a child may ask for: each request's fields, checked before they are acted on.
 
-A method's own calls are well made by `method.problem`. A hostile one writes its requests itself:
-a number may be a path, a count negative, a depth a thousand million.
+A method's own calls are well-formed by `method.problem`. A hostile one writes its own requests: a
+number may be a path, a count negative, a depth a billion.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from typing import Any
 from lthbench.errors import MethodError
 from lthbench.method.meter import PASSES
 
-# Whole numbers: the least and the most of each.
+# Integers: the minimum and maximum of each.
 WHOLE = {
     "depth": (1, 64),
     "count": (0, 10**9),
     "number": (1, 10**6),
     "loops": (0, 10**6),
-    "steps": (-(10**9), 10**9),  # negative ones are told by the call itself
+    "steps": (-(10**9), 10**9),  # negative ones are reported by the call itself
     "step": (-(10**9), 10**9),
     "until": (-(10**9), 10**9),
     "k": (-(10**9), 10**9),
     "order": (-(2**63), 2**63),
 }
-CHARGED = ("loop", "examples")  # by the name of what is done with them
+CHARGED = ("loop", "examples")  # by the name of their work
 
 
 class Requests:
-    """The requests of one search, in their order."""
+    """The requests of one search, in order."""
 
     def __init__(self) -> None:
         self._begun: set[int] = set()
 
     def check(self, header: Mapping[str, Any]) -> None:
-        """Take note of one request.
+        """Check and record one request.
 
         Raises:
             MethodError: for one that no call of a problem makes.
@@ -53,7 +53,7 @@ class Requests:
             if number is None or number in self._begun:
                 raise _refused(header, f"loop {number} was begun already")
             self._begun.add(number)
-        # One that is stored before its loop begins would turn the meter back.
+        # A snapshot stored before its loop begins would turn the meter back.
         if header.get("op") == "snapshot" and number not in self._begun:
             raise _refused(header, f"loop {number} was not begun")
 

@@ -1,6 +1,6 @@
-"""Runs a method: one child process a seed, whose calls are answered until it ends.
+"""Runs a method: one child process per seed, whose requests are answered until it ends.
 
-One loop over the pipes, no threads. A killed run starts again from the first line of the method.
+One event loop over the pipes, no threads. A killed run starts again from the method's first line.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from lthbench.training.dispatch import HERE, Means, engine_for
 from lthbench.training.executors.batching import Together
 from lthbench.training.executors.local import Executor
 
-ATTEMPTS = 3  # of a search, after nodes were lost under it
+ATTEMPTS = 3  # of a search whose nodes were lost
 R = TypeVar("R")
 
 
 class Killed(Exception):
-    """The probe killed the child; another call of `find` goes on."""
+    """The probe killed the child; another call of `find` continues."""
 
 
 async def find(
@@ -59,12 +59,21 @@ async def find(
     probe: Probe | None = None,
     note: Note = lambda seed, what, steps, ran: None,
 ) -> tuple[Search, ...]:
-    """Search at every seed; seeds that are done already are read, not run.
+    """Search at every seed; finished seeds are read, not run.
 
     Args:
+        method: the method to run.
+        task: the task to search on.
+        seeds: the seeds, searched concurrently.
         folder: gets `tickets/seed<k>/` and, until a seed is done, `store/seed<k>/`.
+        executor: runs the trainings.
+        limits: of each child.
+        keep_going: record a failed seed in place of raising its error.
+        keep: keep the stores of finished seeds.
+        means: device and engine of the trainings.
         start: starts a child where it is to live.
-        note: is told (seed, what happened, model-steps, whether they ran now) for progress.
+        probe: of `check`: where to take snapshots and to kill.
+        note: called with (seed, what happened, model-steps, whether they ran now) for progress.
     """
     stop = asyncio.Event()
     together = Together(executor, len(seeds))
@@ -106,7 +115,7 @@ async def find(
 def _failed(seed: int, error: BaseException) -> Search:
     scored = isinstance(error, (MethodError, TicketError, BudgetExceeded))
     if not scored or isinstance(error, NotApplicable):
-        raise error  # a task left out, the machine's fault or ours: no score of the method
+        raise error  # a task left out, the machine's fault or ours: not a score of the method
     partial = getattr(error, "search", None)
     if isinstance(partial, Search):
         return partial
@@ -132,7 +141,7 @@ async def _search(
     if done.is_file():
         search = _stored(done)
         note(seed, "stored", search.cost * task.recipe.steps, False)
-        for rung in search.rungs[-1:]:  # nothing of this search is left to be done
+        for rung in search.rungs[-1:]:  # nothing of this search is left to do
             note(seed, f"ticket {rung['density']!r}", 0, False)
         return search
     place = folder / "store" / f"seed{seed}"
@@ -159,7 +168,7 @@ async def _search(
 
 
 async def again_when_lost(search: Callable[[], Awaitable[R]], attempts: int = ATTEMPTS) -> R:
-    """Run a search, and from its beginning again if its node is lost: its store replays it."""
+    """Run a search, again from its beginning if its node is lost: its store replays it."""
     for _ in range(attempts - 1):
         with suppress(NodeLost):
             return await search()
@@ -167,7 +176,7 @@ async def again_when_lost(search: Callable[[], Awaitable[R]], attempts: int = AT
 
 
 def _stored(path: Path) -> Search:
-    """A search that ended."""
+    """Read a finished search."""
     try:
         table = json.loads(path.read_bytes())
         return Search(**{**table, "rungs": tuple(table["rungs"])})
@@ -195,7 +204,7 @@ async def _converse(
     """Send the setup, then answer requests until the method ends."""
     header, tensors = setup(state, method, folder)
     await child.send({**header, "paced": True}, tensors)
-    first, _ = await child.receive(limits, stop)  # before anything of the method is loaded
+    first, _ = await child.receive(limits, stop)  # before the method is loaded
     state.pace, began = float(first["pace"]), child.processor
     while True:
         header, tensors = await child.receive(limits, stop)
@@ -219,7 +228,7 @@ async def _converse(
 
 
 def setup(state: SeedState, method: Method, folder: Path) -> messages.Message:
-    """The first message to a child: the task, the method, and the examples of one seed."""
+    """Build the first message to a child: the task, the method, and the examples of one seed."""
     header = {
         "task": state.task.model_dump(mode="json", exclude={"calibration"}),
         "depth": state.task.network.depth,
@@ -243,7 +252,7 @@ async def answered(
     probe: Probe | None,
     note: Note,
 ) -> messages.Message:
-    """The answer to one request, or what forbids it: the child raises that in the method."""
+    """Return the answer to one request, or what forbids it: the child raises that in the method."""
     op = header.get("op")
     try:
         reply, answer = await session.answer(op, header, tensors, state, executor, probe, note)
@@ -260,11 +269,14 @@ async def answered(
 def method_error(
     method: Method, seed: int, header: Mapping[str, Any], fresh: bool = False
 ) -> MethodError:
-    """What went wrong in a child, at the method's own line.
+    """Return what went wrong in a child, at the method's own line.
 
     Args:
-        fresh: it has not trained or yielded anything, so that it cannot know how well it does: only
-            then may it leave the task out.
+        method: the method that ran.
+        seed: of the child.
+        header: the error as the child reported it.
+        fresh: whether it has neither trained nor yielded anything, so that it cannot know how well
+            it does: only then may it leave the task out.
     """
     line = header.get("line")
     place = f"{method.path}:{line}" if line else method.path

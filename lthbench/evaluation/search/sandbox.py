@@ -1,7 +1,7 @@
-"""A method's process inside bubblewrap, which shows it a few read-only folders and no network.
+"""A method's process inside bubblewrap, which exposes a few read-only folders and no network.
 
-The coordinator stays outside, and so do the test split, the cache, the results and the network.
-What stops what is a table in CONTRIBUTING, each row with a test (`tests/test_sandbox.py`).
+The coordinator stays outside, as do the test split, the cache, the results and the network. A table
+in CONTRIBUTING lists what stops what, each row with a test (`tests/test_sandbox.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PACKAGE = Path(__file__).resolve().parents[2]
 HOME = "/home/method"
 NOBODY = "65534"
 SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64")  # programs and libraries of the system
-LOADER = ("/etc/ld.so.cache", "/etc/alternatives")  # all that is shown of /etc
+LOADER = ("/etc/ld.so.cache", "/etc/alternatives")  # all of /etc that is exposed
 TOOLS = ("bwrap", "prlimit", "setpriv")
 WATCHED_EVERY = 0.2  # seconds
 FIRST_WITHIN = 0.01  # seconds; a method may end at once
@@ -40,16 +40,16 @@ ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What all processes of one sandbox may take.
+    """What all processes of one sandbox may use together.
 
     Attributes:
-        memory: bytes in all; of one process the kernel itself refuses more.
+        memory: bytes in all; for one process the kernel itself enforces the limit.
         processes: at once.
         disk: bytes of its home, which is held in memory; a quarter each for /tmp and /dev/shm.
         processor: seconds that one process may compute.
-        wall: seconds from start to end, those included in which it waits for a training.
+        wall: seconds from start to end, including waits for trainings.
         message: bytes of one message to the coordinator.
-        stored: bytes of what the coordinator keeps for it: states, snapshots, tickets.
+        stored: bytes of what the coordinator stores for it: states, snapshots, tickets.
         files: open at once in a process.
     """
 
@@ -64,10 +64,10 @@ class Bounds:
 
 
 def start(bounds: Bounds | None = None) -> StartChild:
-    """What starts a method's child inside a sandbox, for `find` and `Settings.start`.
+    """Return what starts a method's child inside a sandbox, for `find` and `Settings.start`.
 
     Raises:
-        ResourceError: where bubblewrap is missing, or may not make a sandbox.
+        ResourceError: if bubblewrap is missing, or may not create a sandbox.
     """
     limits = bounds or Bounds()
     demand(limits)
@@ -89,7 +89,7 @@ def start(bounds: Bounds | None = None) -> StartChild:
 
 
 def demand(bounds: Bounds) -> None:
-    """Raise ResourceError unless a sandbox can be made here."""
+    """Raise ResourceError unless a sandbox can be created here."""
     missing = [tool for tool in TOOLS if not shutil.which(tool)]
     if missing or sys.platform != "linux":
         raise ResourceError(
@@ -113,10 +113,10 @@ def demand(bounds: Bounds) -> None:
 
 
 def command(bounds: Bounds, *python: str) -> list[str]:
-    """The command that runs Python with these arguments in a sandbox.
+    """Return the command that runs Python with these arguments in a sandbox.
 
-    As root no user namespace is made and the process becomes nobody: inside one it would still be
-    the machine's root, who may write to /proc/sys without any capability.
+    As root no user namespace is created and the process becomes nobody: inside one it would still
+    be the machine's root, who may write to /proc/sys without any capability.
     """
     root = os.geteuid() == 0
     apart = ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts"]
@@ -130,7 +130,7 @@ def command(bounds: Bounds, *python: str) -> list[str]:
         *_in_memory("/tmp", bounds.disk // 4),
         *_in_memory(HOME, bounds.disk),
         *_read_only(),  # last: it may lie in one of those
-        *("--remount-ro", "/dev", "--remount-ro", "/"),  # these two are held in memory too
+        *("--remount-ro", "/dev", "--remount-ro", "/"),  # these two are also held in memory
         *("--cap-drop", "ALL", *kept, "--hostname", "lthbench", "--chdir", HOME, "--"),
         *(become if root else ()),
         *_limited(bounds),
@@ -139,7 +139,7 @@ def command(bounds: Bounds, *python: str) -> list[str]:
 
 
 def _limited(bounds: Bounds) -> list[str]:
-    """The kernel's own limits, for each process."""
+    """Return the command for the kernel's own limits on each process."""
     values = {
         "core": 0,
         "cpu": bounds.processor,
@@ -156,9 +156,9 @@ def _tool(name: str) -> str:
 
 
 def _read_only() -> list[str]:
-    """Programs, libraries and this package, at their own paths; nothing else of the machine.
+    """Return programs, libraries and this package, at their own paths; nothing else is exposed.
 
-    In a checkout that is the package's folder alone: not the repository around it.
+    In a checkout only the package's folder is included: not the repository around it.
     """
     found = []
     for place in map(Path, SYSTEM):
@@ -188,16 +188,16 @@ def _in_memory(place: str, size: int) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Nothing of this process's own; the package is found beside the packages it needs."""
+    """Return an environment with nothing of this process's own but the path to the packages."""
     own = {"HOME": HOME, "TMPDIR": "/tmp", "USER": "method", "LANG": "C.UTF-8"}
     python = {"PYTHONPATH": str(PACKAGE.parent), "PYTHONDONTWRITEBYTECODE": "1"}
     return {"PATH": "/usr/bin:/bin", **own, **python, **ONE_THREAD, **NO_COMPILER}
 
 
 class Sandboxed(ChildProcess):
-    """A child inside a sandbox, with a thread outside that ends all of it when it takes too much.
+    """A child inside a sandbox, with a thread outside that kills all of it when it exceeds a limit.
 
-    The thread looks on while the coordinator computes: its loop stands still then.
+    The thread also watches while the coordinator computes and its event loop is blocked.
     """
 
     def __init__(self, process: asyncio.subprocess.Process, bounds: Bounds, kept: Path) -> None:
@@ -205,7 +205,7 @@ class Sandboxed(ChildProcess):
         assert process.stdout
         process.stdout = cast(Any, _Bounded(process.stdout, bounds.message))
         self.bounds = bounds
-        self._kept = kept  # where the coordinator stores what is asked for
+        self._kept = kept  # where the coordinator stores what was requested
         self.why = ""
         self._computed: dict[tuple[int, float], float] = {}
         self._outermost = psutil.Process(process.pid)
@@ -229,17 +229,19 @@ class Sandboxed(ChildProcess):
                 return
 
     def _look(self) -> None:
-        """Its thread does: the outermost process has not waited for those inside."""
+        """Do nothing, the thread does it: the outermost process does not wait for those inside."""
 
     def _end(self) -> None:
-        """End the first process inside too: a method that shares its user may have undone its
-        bond to the outermost."""
+        """Kill the first process inside too.
+
+        A method running as the same user may have undone its tie to the outermost process.
+        """
         for process in (self._outermost, *self._first):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
 
     async def _gone(self) -> MethodError:
-        if self._watching.is_alive():  # it may be about to say why
+        if self._watching.is_alive():  # it may be about to give the reason
             self._over.set()
             await asyncio.to_thread(self._watching.join)
         gone = await super()._gone()
@@ -261,12 +263,13 @@ class Sandboxed(ChildProcess):
 
 
 class _Bounded:
-    """The reading end of a pipe that takes no message longer than a limit."""
+    """The reading end of a pipe that refuses messages longer than a limit."""
 
     def __init__(self, pipe: asyncio.StreamReader, limit: int) -> None:
         self._pipe, self._limit = pipe, limit
 
     async def readexactly(self, count: int) -> bytes:
+        """Read exactly `count` bytes."""
         if count > self._limit:
             raise messages.WireError(
                 f"a message of {count} bytes; a sandbox may send {self._limit}"
@@ -275,13 +278,15 @@ class _Bounded:
 
 
 def spent(outermost: psutil.Process, known: dict[tuple[int, float], float]) -> float:
-    """Processor seconds of all processes of a sandbox so far, those included that have ended.
+    """Return the processor seconds of all processes of a sandbox so far, including ended ones.
 
-    These are known by their last look or by what waited for them. Neither sum counts anything
-    twice, so the larger one holds: a process may end between two looks, or be waited for by none.
+    Ended ones are known from the last look at them or from the process that waited for them.
+    Neither sum counts anything twice, so the larger one holds: a process may end between two looks,
+    or without anything waiting for it.
 
     Args:
-        known: seconds of every process that was ever seen, kept from look to look.
+        outermost: the process that was started.
+        known: seconds of every process ever seen, kept from look to look.
     """
     waited = 0.0
     for process in (outermost, *outermost.children(recursive=True)):
@@ -293,10 +298,12 @@ def spent(outermost: psutil.Process, known: dict[tuple[int, float], float]) -> f
 
 
 def excess(outermost: psutil.Process, began: float, bounds: Bounds) -> str:
-    """What a sandbox takes too much of; "" if nothing.
+    """Return which limit a sandbox exceeds; "" if none.
 
     Args:
-        began: when it started, by the clock that nobody sets.
+        outermost: the process that was started.
+        began: when it started, by the monotonic clock.
+        bounds: the limits.
 
     Raises:
         psutil.NoSuchProcess: if it has ended.
@@ -312,7 +319,7 @@ def excess(outermost: psutil.Process, began: float, bounds: Bounds) -> str:
         allowed = bounds.memory / 2**30
         return f"{used / 2**30:.1f} GB of memory; at most {allowed:.1f} GB are allowed"
     left = psutil.virtual_memory().available
-    if left < RESERVE:  # memory that no process shows, as of files held in memory
+    if left < RESERVE:  # memory that no process accounts for, such as files held in memory
         return f"{left / 2**20:.0f} MB of the machine's memory were left"
     if time.monotonic() - began > bounds.wall:
         return f"more than {bounds.wall:g} s from start to end"
@@ -320,8 +327,8 @@ def excess(outermost: psutil.Process, began: float, bounds: Bounds) -> str:
 
 
 def hoarded(folder: Path, limit: int) -> str:
-    """Whether more than a limit is stored in a folder; "" if not."""
+    """Return a complaint if more than a limit is stored in a folder; "" if not."""
     used = 0
-    with contextlib.suppress(OSError):  # a file that is renamed meanwhile
+    with contextlib.suppress(OSError):  # a file may be renamed meanwhile
         used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return f"{used / 2**30:.1f} GB are stored for it" if used > limit else ""

@@ -1,7 +1,7 @@
 """Answers what a method asks at one seed: each call is metered, looked up or done, stored, logged.
 
-A re-run after a kill asks the same again: what is stored returns at once and is charged again, and
-must come in the same order. Each ticket is checked, its origin found, and written whole.
+A re-run after a kill makes the same calls: what is stored returns at once and is charged again, and
+the order must be the same. Each ticket is checked, its origin determined, and written atomically.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ class Probe:
 
 @dataclass(frozen=True)
 class Search:
-    """One seed's search: what a ticket file each holds, and what it cost.
+    """One seed's search: the header of each ticket file, and its cost.
 
     Attributes:
-        processor: seconds that its own process computed once the method was loaded; of a search
-            that was interrupted, the process that ended it.
-        pace: seconds of one step there; 0 where it was not measured.
+        processor: seconds that its own process computed once the method was loaded; for an
+            interrupted search, in the process that finished it.
+        pace: seconds of one step there; 0 if it was not measured.
         steps: that its loops and examples were charged for.
     """
 
@@ -75,7 +75,7 @@ class Search:
     steps: float = 0.0
 
     def entry(self) -> dict[str, Any]:
-        """What a record holds of it; figures of a machine in four digits."""
+        """Return what a record holds of it; machine-dependent figures have four digits."""
         names = ("seed", "status", "reason", "cost")
         told = {name: getattr(self, name) for name in names}
         own = {"seconds": self.processor, "pace": self.pace, "steps": self.steps}
@@ -90,11 +90,11 @@ class Depth:
     number: int
     theta: State
     shapes: Mapping[str, tuple[int, ...]]  # of the prunable tensors
-    weight: float  # FLOPs of a pass, in those of the task's own network
+    weight: float  # FLOPs of a pass, relative to the task's own network
 
     @property
     def given(self) -> float:
-        """What examples weigh that the method is given: at least the task's own network's pass.
+        """What examples given to the method cost: at least a pass of the task's own network.
 
         A shallower network's price would buy the batches that a method trains its own network on.
         """
@@ -109,8 +109,8 @@ class SeedState:
         depths: the networks that were asked for, by depth; the task's own from the beginning.
         thetas: theta_k by depth and k, up to the rewind limit.
         paid: depth and k of every theta_k that was charged.
-        means: by what its networks are trained.
-        processor, pace: as a search has them.
+        means: device and engine of its networks.
+        processor, pace: as for a search.
     """
 
     task: Task
@@ -136,13 +136,13 @@ class SeedState:
         return self.depths[self.task.network.depth]
 
     def at(self, number: int) -> Depth:
-        """The network at a depth."""
+        """Return the network at a depth."""
         if number not in self.depths:
             self.depths[number] = _depth(self.task, self.seed, number)
         return self.depths[number]
 
     def progress(self) -> dict[str, Any]:
-        """What a search that goes on inside a loop must find again, as JSON."""
+        """Return what a search that resumes inside a loop must restore, as JSON."""
         return {
             "position": self.log.position,
             "spent": self.meter.count,
@@ -153,7 +153,7 @@ class SeedState:
         }
 
     def go_on(self, progress: Mapping[str, Any]) -> None:
-        """Take up what `progress` gave: calls made in the loop's body are not made again."""
+        """Resume from what `progress` returned: calls made in the loop's body are not repeated."""
         self.log.position = progress["position"]
         self.meter.count, self.meter.given = progress["spent"], progress["given"]
         self.trained = list(progress["trained"])
@@ -168,7 +168,7 @@ class SeedState:
 
 
 def prepare(task: Task, seed: int, tickets: Path, place: Path, means: Means = HERE) -> SeedState:
-    """One seed's state at the first line of a method, stale temporary files removed."""
+    """Set up one seed's state at the first line of a method; removes stale temporary files."""
     for folder in (tickets, place):
         sweep(folder)
     depth = task.network.depth
@@ -233,7 +233,7 @@ async def answer(
         return _begin_loop(state, header, probe, note)
     if op == "snapshot":
         held = {name: header[name] for name in ("step", "snapshot", "loops")}
-        state.log.save()  # first: the snapshot names a place in it
+        state.log.save()  # first: the snapshot refers to a place in it
         state.store.put(f"loop{header['number']}", held | {"search": state.progress()}, tensors)
         note(state.seed, "snapshot", 0, True)
         return {}, {}
@@ -307,7 +307,7 @@ async def _theta(
 
 
 def _is_early(state: SeedState, at: Depth, start: State, until: int) -> bool:
-    """Whether dense training up to there is theta_k, from which tickets may start."""
+    """Return whether dense training up to `until` is theta_k, from which tickets may start."""
     early = start.step == 0 < until <= state.task.search.rewind_limit
     return early and start.digest == at.theta.digest
 
@@ -350,7 +350,7 @@ def _begin_loop(
         raise BadCall(f"loop: steps {steps} must not be negative")
     state.log.call(store.key(op="loop", number=number, steps=steps, cost=cost))
     state.meter.charge(steps * state.task.recipe.batch_size(len(state.train.y)), cost, given=True)
-    note(state.seed, "loop", steps, False)  # the child's own work, whose pace is not seen here
+    note(state.seed, "loop", steps, False)  # the child's own work, whose pace is not measured here
     stored = state.store.get(f"loop{number}")
     at = probe.snapshot_at(steps) if probe else ()
     reply = {"step": 0, "every": SNAPSHOT_SECONDS, "at": list(at)}
@@ -368,7 +368,7 @@ async def _ticket(
     executor: Executor,
     note: Note,
 ) -> messages.Message:
-    """Check a ticket, find its origin and its rung, write its file."""
+    """Check a ticket, determine its origin and rung, write its file."""
     chosen = dict(header["masks"]) | messages.under("mask", tensors)
     weights = (
         State(messages.under("weight", tensors), header["step"]) if "weighted" in header else None
@@ -384,7 +384,7 @@ async def _ticket(
         raise TicketError("trained and untrained tickets in one search; a method yields one kind")
     density = ticket.rung_of(proposed, ladder, total, done)
     if proposed.start and (own.number, proposed.start) not in state.thetas:
-        # Charged like any other call of it.
+        # Charged like any other such call.
         await _theta(state, own, proposed.start, executor, note)
     trained = [State(t, h["step"]) for h, t in filter(None, map(state.store.get, state.trained))]
     here = {k: theta for (depth, k), theta in state.thetas.items() if depth == own.number}

@@ -1,6 +1,6 @@
-"""A method's own `transfer_ticket`: one child a seed carries tickets to other depths.
+"""A method's own `transfer_ticket`: one child per seed transfers tickets to other depths.
 
-It may look at the target's theta_0 and at some examples, not train: its budget says so.
+It may look at the target's theta_0 and at some examples, but not train: its budget is too small.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BUDGET = 0.01  # dense trainings, for all tickets of a seed
 
 @dataclass(frozen=True)
 class Wanted:
-    """One ticket of the source, and the depth that it is to be carried to."""
+    """One ticket of the source, and the depth that it is to be transferred to."""
 
     ticket: Ticket
     start: State
@@ -46,7 +46,7 @@ class Wanted:
 
 
 def folder_of(home: Path, depth: int, seed: int) -> Path:
-    """Where a seed's carried tickets lie."""
+    """Return the folder of a seed's transferred tickets."""
     return home / "carried" / f"depth{depth}" / f"seed{seed}"
 
 
@@ -62,13 +62,21 @@ async def hand_over(
     means: Means = HERE,
     start: StartChild = ChildProcess.start,
 ) -> None:
-    """Have the method carry a seed's tickets; does nothing if they are there.
+    """Have the method transfer a seed's tickets; does nothing if they exist.
 
     Args:
-        task: at the depth that tickets are carried from.
+        method: has a `transfer_ticket`.
+        executor: runs what the method asks for.
+        limits: of the child.
+        task: at the depth that tickets are transferred from.
+        search: the seed's search at that depth.
+        wanted: the tickets and their target depths.
         home: the folder of that search.
+        means: device and engine.
+        start: starts the child.
 
-    Raises MethodError for what the method raised, or a ticket that does not fit the target.
+    Raises:
+        MethodError: for what the method raised, or a ticket that does not fit the target.
     """
     done = home / "carried" / f"seed{search.seed}.json"
     if done.is_file():
@@ -138,7 +146,7 @@ def _keep(
     tensors: Mapping[str, Tensor],
     home: Path,
 ) -> None:
-    """Check a carried ticket, bring it to the rung's count, find its origin, write its file."""
+    """Check a transferred ticket, bring it to the rung's count, find its origin, write its file."""
     spec = state.task.network
     there, theta = level(spec, now.depth), families.initial(spec, now.depth, state.seed)
     chosen = dict(header["masks"]) | messages.under("mask", dict(tensors))

@@ -1,10 +1,10 @@
 """The compact engine: multilayer perceptrons on a CPU, the kept weights alone.
 
 Forward and backward are written out, which saves a small network most of its time, and a layer that
-a mask has thinned is a sparse matrix: its products, its gradient and its optimiser's state are of
-the kept weights and nothing else. A unit without inputs still emits what its bias says.
+is sparse enough is a sparse matrix: its products, its gradient and its optimiser's state cover the
+kept weights and nothing else. A unit without inputs still outputs its bias.
 
-All weights that are trained lie in one vector, so that an optimiser's step is one pass over it.
+All trained weights lie in one vector, so that an optimiser's step is one pass over it.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ from lthbench.training.job import (
     outcome,
 )
 
-# A layer is sparse from where its products take less time so, on whole steps
-# (`python -m tests.speed.engines`): a kept weight costs as much as so many of a full matrix, and a
-# sparse product as much again as so many, whatever is in it.
+# A layer is sparse from where its products are faster that way, measured on whole steps
+# (`python -m tests.speed.engines`): the cost of a kept weight, in weights of a full matrix, and the
+# fixed cost of a sparse product, likewise.
 KEPT, CALL = 4.0, 20_000
 
 
 def able(network: Network) -> bool:
-    """Whether this engine trains such networks: biases are not pruned in it."""
+    """Return whether this engine can train such networks; it supports no pruned biases."""
     pruned = (name for name in network.prunable if name.endswith("bias"))
     return network.family in ("mlp", "pair-mlp") and not any(pruned)
 
@@ -87,7 +87,7 @@ def _train(job: Job, data: Examples, due: Looks) -> Result:
 
 
 def _loss_gradient(logits: Tensor, y: Tensor, smoothing: float) -> Tensor:
-    """The gradient of the mean cross-entropy by logits (batch, classes)."""
+    """Return the gradient of the mean cross-entropy with respect to logits (batch, classes)."""
     gradient = logits.softmax(1)
     if smoothing:
         gradient -= smoothing / logits.shape[1]
@@ -96,7 +96,7 @@ def _loss_gradient(logits: Tensor, y: Tensor, smoothing: float) -> Tensor:
 
 
 class _Held(NamedTuple):
-    """A tensor that is trained and its gradient: parts of the network's two vectors."""
+    """A trained tensor and its gradient: views of the network's two vectors."""
 
     values: Tensor
     gradient: Tensor
@@ -104,7 +104,7 @@ class _Held(NamedTuple):
 
 @dataclass
 class _Full:
-    """A layer held as a matrix (out, in); a mask in its precision keeps pruned gradients at 0."""
+    """A layer stored as a matrix (out, in); a mask in its dtype keeps pruned gradients at 0."""
 
     name: str
     weight: _Held
@@ -112,22 +112,22 @@ class _Full:
     mask: Tensor | None
 
     def reads(self, x: Tensor) -> Tensor:
-        """What forward and backward want of an input (batch, in): itself."""
+        """Return an input (batch, in) as forward and backward need it: unchanged."""
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, in) to (batch, out)."""
+        """Map (batch, in) to (batch, out)."""
         return torch.addmm(self.bias.values, x, self.weight.values.t())
 
     def backward(self, x: Tensor, gradient: Tensor, wanted: bool) -> Tensor | None:
-        """Note the gradients of weight and bias; returns that of x (batch, in) if it is wanted."""
+        """Store the gradients of weight and bias; return that of x (batch, in) if it is wanted."""
         torch.sum(gradient, 0, out=self.bias.gradient)
         torch.mm(gradient.t(), x, out=self.weight.gradient)
         _pruned(self.weight.gradient, self.mask)
         return gradient @ self.weight.values if wanted else None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weight and bias by name."""
+        """Return weight and bias by name."""
         return {f"{self.name}.weight": self.weight.values, f"{self.name}.bias": self.bias.values}
 
 
@@ -139,21 +139,21 @@ class _Sparse:
         row, column = mask.nonzero(as_tuple=True)
         self.weight = _csr(row, column, weight.values, mask.shape)
         self.gradient = _csr(row, column, weight.gradient, mask.shape)
-        self.places = torch.argsort(column, stable=True)  # of the values by columns
+        self.places = torch.argsort(column, stable=True)  # of the values, by columns
         by_columns = column[self.places], row[self.places]
         self.moved = torch.empty_like(weight.values)
         self.transposed = _csr(*by_columns, self.moved, mask.shape[::-1])
 
     def reads(self, x: Tensor) -> Tensor:
-        """Sparse products want an input as (in, batch)."""
+        """Transpose an input to (in, batch), as sparse products need it."""
         return x.t().contiguous()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(in, batch) to (batch, out)."""
+        """Map (in, batch) to (batch, out)."""
         return (self.weight @ x).add_(self.bias.values[:, None]).t()
 
     def backward(self, x: Tensor, gradient: Tensor, wanted: bool) -> Tensor | None:
-        """As of a full layer, with x (in, batch)."""
+        """Store and return gradients like a full layer, with x (in, batch)."""
         torch.sum(gradient, 0, out=self.bias.gradient)
         gradient, into = gradient.t().contiguous(), self.gradient
         torch.sparse.sampled_addmm(into, gradient, x.t(), beta=0.0, out=into)
@@ -163,17 +163,17 @@ class _Sparse:
         return (self.transposed @ gradient).t()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Weight and bias by name."""
+        """Return weight and bias by name."""
         weight = self.weight.to_dense()
         return {f"{self.name}.weight": weight, f"{self.name}.bias": self.bias.values}
 
 
 @dataclass
 class _Pairs:
-    """Two tokens by one table, side by side, and the layer that reads them.
+    """Two tokens with one embedding table, concatenated, and the layer that reads them.
 
-    It is the sum of what each token brings in its place, and many pairs share few tokens: so each
-    token is multiplied once. The masks are those of table and weight.
+    The result is the sum of each token's contribution in its position, and many pairs share few
+    tokens: so each token is multiplied only once. The masks are those of table and weight.
     """
 
     name: str
@@ -183,18 +183,18 @@ class _Pairs:
     masks: tuple[Tensor | None, Tensor | None]
 
     def reads(self, x: Tensor) -> Tensor:
-        """Tokens (batch, 2)."""
+        """Return tokens (batch, 2) unchanged."""
         return x
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, 2) tokens to (batch, out)."""
+        """Map (batch, 2) tokens to (batch, out)."""
         left, right = self.weight.values.chunk(2, dim=1)
         lefts = torch.addmm(self.bias.values, self.table.values, left.t())
         rights = self.table.values @ right.t()
         return lefts.index_select(0, x[:, 0]).add_(rights.index_select(0, x[:, 1]))
 
     def backward(self, x: Tensor, gradient: Tensor, wanted: bool) -> None:
-        """Note the gradients of table, weight and bias."""
+        """Store the gradients of table, weight and bias."""
         torch.sum(gradient, 0, out=self.bias.gradient)
         table = self.table.values
         into = gradient.new_zeros(2, len(table), gradient.shape[1])
@@ -207,7 +207,7 @@ class _Pairs:
             _pruned(held.gradient, mask)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Table, weight and bias by name."""
+        """Return table, weight and bias by name."""
         read = {f"{self.name}.weight": self.weight.values, f"{self.name}.bias": self.bias.values}
         return {"embed.weight": self.table.values, **read}
 
@@ -218,7 +218,7 @@ def _pruned(gradient: Tensor, mask: Tensor | None) -> None:
 
 
 def _csr(row: Tensor, column: Tensor, values: Tensor, shape: Sequence[int]) -> Tensor:
-    """Sparse rows over these values, which are not copied: who changes them changes the matrix."""
+    """Build a sparse matrix that shares these values: changing them changes the matrix."""
     ends = torch.bincount(row, minlength=shape[0]).cumsum(0)
     starts = torch.cat([ends.new_zeros(1), ends]).int()
     with warnings.catch_warnings():
@@ -229,11 +229,11 @@ def _csr(row: Tensor, column: Tensor, values: Tensor, shape: Sequence[int]) -> T
 
 
 class _Network:
-    """A chain of layers with ReLU between, and the vectors that hold what is trained."""
+    """A chain of layers with ReLU between them, and the vectors of weights and gradients."""
 
     def __init__(self, job: Job, dtype: torch.dtype) -> None:
         start, masks = job.start.tensors(), dict(job.masks or {})
-        # A state that came over a pipe has its tensors in another order.
+        # A state received over a pipe has its tensors in another order.
         self.order = list(families.build(job.network, job.depth).state_dict())
         names = [n.removesuffix(".bias") for n in self.order if n.endswith(".bias")]
         decayed = set(matching(tuple(self.order), job.recipe.decayed))
@@ -248,7 +248,7 @@ class _Network:
             elif name in masks:
                 tensor = tensor * masks[name]
             parts[name] = tensor
-        order = sorted(self.order, key=lambda name: name not in decayed)  # what decays comes first
+        order = sorted(self.order, key=lambda name: name not in decayed)  # decayed ones come first
         self.values = torch.cat([parts[name].reshape(-1) for name in order])
         self.gradients = torch.zeros_like(self.values)
         self.decayed = sum(parts[name].numel() for name in decayed)
@@ -275,7 +275,7 @@ class _Network:
                 self.layers.append(_Full(name, held(weight), bias, factors(weight)))
 
     def forward(self, x: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """What each layer read, and its output (batch, out); the last are the logits."""
+        """Return each layer's input and output (batch, out); the last output is the logits."""
         read, outputs = [], []
         for number, layer in enumerate(self.layers):
             read.append(layer.reads(x))
@@ -286,27 +286,27 @@ class _Network:
         return read, outputs
 
     def backward(self, read: Sequence[Tensor], outputs: Sequence[Tensor], gradient: Tensor) -> None:
-        """Note all gradients, from a forward pass and the gradient of its logits."""
+        """Store all gradients, given a forward pass and the gradient of its logits."""
         for number in reversed(range(len(self.layers))):
             passed = self.layers[number].backward(read[number], gradient, number > 0)
-            if passed is not None:  # a unit that emits 0 passes nothing back
+            if passed is not None:  # a unit with output 0 passes no gradient back
                 gradient = torch.ops.aten.threshold_backward(passed, outputs[number - 1], 0)
 
     def state(self) -> dict[str, Tensor]:
-        """A copy of every tensor by name, in the module's order."""
+        """Return a copy of every tensor by name, in the module's order."""
         found = {n: tensor for layer in self.layers for n, tensor in layer.tensors().items()}
         return {name: found[name].clone() for name in self.order}
 
 
 def _thin(mask: Tensor) -> bool:
-    """Whether a layer is faster by its kept weights alone."""
+    """Return whether a layer is faster as a sparse matrix."""
     return int(mask.count_nonzero()) * KEPT + CALL < mask.numel()
 
 
 class _Update:
     """The recipe's optimiser over a network's one vector, by torch's fused kernels.
 
-    A pruned weight of a full matrix has no gradient, is 0, and so is its state: it stays.
+    A pruned weight of a full matrix has no gradient, and it and its state are 0: they stay 0.
     """
 
     def __init__(self, network: _Network, recipe: Recipe) -> None:
@@ -354,7 +354,7 @@ def _evaluate(
     sets: Mapping[str, Examples],
     correct: dict[str, list[int]],
 ) -> dict[str, Tensor]:
-    """Answers of the network on every set (uint8); appends the counts of correct ones."""
+    """Return the network's predictions on every set (uint8); append the counts of correct ones."""
     answers = {}
     for name, examples in sets.items():
         starts = range(0, len(examples.y), EVALUATED_TOGETHER)

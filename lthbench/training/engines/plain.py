@@ -28,8 +28,8 @@ from lthbench.training.job import (
 )
 
 EVALUATED_TOGETHER = 2500  # examples in one forward pass: bounded memory, good use of the cache
-PIXELS_TOGETHER = 500 * 32 * 32  # likewise, of images, whose hidden layers are large
-CHECKED_EVERY = 50  # steps between looks at the loss: a diverged run ends early
+PIXELS_TOGETHER = 500 * 32 * 32  # likewise for images, whose hidden layers are large
+CHECKED_EVERY = 50  # steps between checks of the loss: a diverged run ends early
 PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 
@@ -38,7 +38,7 @@ def run(
 ) -> Iterator[tuple[str, Result]]:
     """Train each job on its seed's examples and yield (key, result) as it ends.
 
-    An evaluation changes no bit of the training.
+    Evaluations do not change the training in any bit.
     """
     return one_by_one(_train, jobs, data, evaluation)
 
@@ -84,9 +84,10 @@ def _train(job: Job, data: Examples, due: Looks) -> Result:
 
 
 def _wide(network: Network) -> bool:
-    """Whether convolutions gain on a processor too from channels that stay last in memory.
+    """Return whether convolutions gain from channels-last memory, on a processor too.
 
-    Not those of few channels, whose strided 1x1 convolutions torch 2.14 (oneDNN) gets wrong there.
+    Not those with few channels, whose strided 1x1 convolutions torch 2.14 (oneDNN) computes wrongly
+    in that layout.
     """
     return network.family == "resnet" and network.width % 8 == 0
 
@@ -95,9 +96,9 @@ Mixed = Callable[[], AbstractContextManager[Any]]
 
 
 def _mixed(network: Network, device: torch.device, dtype: torch.dtype) -> Mixed:
-    """The context of a forward pass: bfloat16 where a GPU sees images, else as it stands.
+    """Return the context of a forward pass: bfloat16 for images on a GPU, else unchanged.
 
-    Arithmetic is never trained in it: there a rounded loss stops at what its precision can tell.
+    Arithmetic tasks never use it: a rounded loss would stop decreasing at its precision.
     """
     if device.type != "cuda" or network.family not in IMAGES or dtype != torch.float32:
         return nullcontext
@@ -105,7 +106,7 @@ def _mixed(network: Network, device: torch.device, dtype: torch.dtype) -> Mixed:
 
 
 def loss_of(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Mean cross-entropy of logits (batch, classes), in float32 or better."""
+    """Compute the mean cross-entropy of logits (batch, classes), in float32 or better."""
     outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
     return F.cross_entropy(outputs, targets, label_smoothing=smoothing)
 
@@ -113,7 +114,7 @@ def loss_of(outputs: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
 class _Masked:
     """Keeps pruned weights, and every optimiser state of their shape, at exactly 0.
 
-    The optimisers make their state in their first step, so it is collected after that one.
+    Optimisers create their state in their first step, so it is collected after that one.
     """
 
     def __init__(
@@ -141,7 +142,7 @@ class _Masked:
 
 
 def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """A fresh optimiser; decay applies to the tensors that the recipe lists."""
+    """Create an optimiser; decay applies to the tensors that the recipe lists."""
     named = dict(network.named_parameters())
     decayed = matching(tuple(named), recipe.decayed)
     groups = [
@@ -152,7 +153,7 @@ def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def optimiser_of(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
-    """The recipe's optimiser for groups of parameters that name their own weight decay."""
+    """Create the recipe's optimiser for parameter groups that carry their own weight decay."""
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=recipe.rate, momentum=recipe.momentum, fused=True)
     kind = torch.optim.Adam if recipe.optimiser == "adam" else torch.optim.AdamW
@@ -160,9 +161,9 @@ def optimiser_of(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Op
 
 
 def rate(recipe: Recipe, step: int) -> float:
-    """The learning rate of the update that ends at this step (1 to T).
+    """Return the learning rate of the update that ends at this step (1 to T).
 
-    A warm-up rises to the full rate at its last step; what follows it falls over the rest.
+    A warm-up reaches the full rate at its last step; the decay after it spans the remaining steps.
     """
     if step <= recipe.warm_up:
         return recipe.rate * step / recipe.warm_up
@@ -180,7 +181,7 @@ def _set_rate(optimiser: torch.optim.Optimizer, recipe: Recipe, step: int) -> No
 
 
 def _together(examples: Examples) -> int:
-    """Examples in one forward pass of an evaluation."""
+    """Return how many examples one forward pass of an evaluation holds."""
     if examples.x.ndim < 4:
         return EVALUATED_TOGETHER
     return min(EVALUATED_TOGETHER, max(1, PIXELS_TOGETHER // examples.x.shape[1] ** 2))
@@ -194,7 +195,7 @@ def _evaluate(
     sets: Mapping[str, Examples],
     correct: dict[str, list[int]],
 ) -> dict[str, Tensor]:
-    """Answers of the network on every set (uint8); appends the counts of correct ones."""
+    """Return the network's predictions on every set (uint8); append the counts of correct ones."""
     network.eval()
     answers = {}
     for name, examples in sets.items():

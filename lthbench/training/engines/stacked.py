@@ -1,9 +1,9 @@
-"""The stacked engine: jobs of one shape as one batched network, a step of all of them at a time.
+"""The stacked engine: jobs of one shape as one batched network, stepping all at once.
 
 Weights, masks, optimiser state and running statistics have a leading job axis; examples stay on the
-device; on a GPU a whole step is one captured graph. Every job sees the batches, the rates and the
-masks that `plain` gives it. Step i of a group is the i-th after each job's own start. A job that
-has ended, or diverged, stays as it is until its neighbours end too.
+device; on a GPU a whole step is one captured graph. Every job sees the batches, rates and masks
+that `plain` gives it. Step i of a group is the i-th after each job's own start. A job that has
+ended, or diverged, stays unchanged until its neighbours end too.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lthbench.training.engines.stacked_feed import BLOCK, Feed, seen_as
 from lthbench.training.engines.stacked_network import Seen, Stack, Way, captured, reason
 from lthbench.training.job import Evaluation, Examples, Job, Result, outcome
 
-# The faster way to a gradient, by `python -m tests.speed.engines`.
+# The faster way of computing gradients, by `python -m tests.speed.engines`.
 WAYS: Mapping[str, Mapping[str, Way]] = {
     "cpu": {
         "mlp": "vmap",
@@ -45,8 +45,8 @@ WAYS: Mapping[str, Mapping[str, Way]] = {
         "vit": "unrolled",
     },
 }
-ON_CPU = 16  # jobs that go together where memory is plenty and nothing is gained by more
-MOST = 512  # likewise on a GPU, whose memory is the bound for all but the smallest networks
+ON_CPU = 16  # jobs that go together where memory is plentiful and more would gain nothing
+MOST = 512  # likewise on a GPU, whose memory is the limit for all but the smallest networks
 SHARE = 0.6  # of a GPU's free memory; the rest is for evaluations and other processes
 RATES = ("rate", "schedule", "drops", "warm_up", "steps")  # of a recipe: each job has its own
 
@@ -69,8 +69,11 @@ def run(
     group that does not fit is halved; networks that cannot be stacked train one by one.
 
     Args:
+        jobs: the jobs to train.
+        data: the training examples of each seed.
+        evaluation: what correct answers are counted on, and when.
         most: jobs that train together; None for as many as fit.
-        way: to a gradient; None for the table's.
+        way: of computing gradients; None for the table's.
     """
     groups: dict[Hashable, list[Job]] = {}
     for job in jobs:
@@ -80,14 +83,14 @@ def run(
 
 
 def stackable(job: Job, data: Examples) -> Hashable:
-    """What jobs must agree in to train together."""
+    """Return what jobs must agree in to train together."""
     recipe = job.recipe.model_dump_json(exclude=set(RATES))
     only_evaluated = (job.norm_batches,) if job.until == job.start.step else ()
     return job.network.model_dump_json(), job.depth, recipe, seen_as(data), only_evaluated
 
 
 def capacity(job: Job, data: Examples, way: Way | None = None) -> int:
-    """How many such jobs fit: on a GPU by a step of one, which the others need no more than."""
+    """Return how many such jobs fit; on a GPU estimated from the memory of one job's step."""
     device = data.x.device
     if device.type != "cuda":
         return ON_CPU
@@ -110,7 +113,7 @@ def _group(
     way: Way | None,
 ) -> Iterator[tuple[str, Result]]:
     """Train the jobs of one group, as many at a time as fit."""
-    # Those that end together go together.
+    # Jobs that end together go together.
     waiting = sorted(jobs, key=lambda job: job.start.step - job.until)
     while waiting:
         ended: set[int] = set()
@@ -118,7 +121,7 @@ def _group(
         try:
             most = most or capacity(waiting[0], data[waiting[0].seed], way)
             chunks = math.ceil(len(waiting) / most)
-            together = waiting[: math.ceil(len(waiting) / chunks)]  # none is left with a few
+            together = waiting[: math.ceil(len(waiting) / chunks)]  # no small remainder is left
             for index, result in _trained(together, data, evaluation, way):
                 ended.add(index)
                 yield together[index].key, result
@@ -137,7 +140,7 @@ def _group(
 
 
 def _freed(device: torch.device) -> None:
-    """Give back what a group held."""
+    """Release the memory that a group held."""
     if device.type == "cuda":
         gc.collect()
         torch.cuda.empty_cache()
@@ -190,13 +193,13 @@ class Group:
     """Jobs of one shape in training.
 
     Attributes:
-        lengths: steps that each job takes; those that it took, once it has diverged.
+        lengths: steps of each job; once it has diverged, the steps that it took.
         last: the loss of each job's last step.
-        note: what a user should know of the training.
+        note: what a user should know about the training.
     """
 
     def __init__(self, jobs: Sequence[Job], data: Mapping[int, Examples], way: Way | None) -> None:
-        """Makes room for everything; NotStackable if a forward pass cannot be batched."""
+        """Allocate everything; NotStackable if a forward pass cannot be batched."""
         first, like = jobs[0], _like(jobs[0], data)
         self.jobs, self.recipe = jobs, first.recipe
         self.lengths = [job.until - job.start.step for job in jobs]
@@ -214,7 +217,7 @@ class Group:
             weights.masked_fill_(self.pruned, 0)
         self.decay = _decay(self.stack, self.recipe)
         self.moments = stacked_optimisers.moments(self.recipe, weights)
-        # Of the steps in a block; what each begins with, and how it ends.
+        # Of the steps in a block: the inputs of each, and its results.
         self.figures = weights.new_zeros(BLOCK, stacked_optimisers.FIGURES + 1, len(jobs))
         self.losses = weights.new_zeros(BLOCK, len(jobs))
         self.counter = torch.zeros(1, dtype=torch.int64, device=weights.device)
@@ -223,7 +226,7 @@ class Group:
         self._probe()
 
     def _probe(self) -> None:
-        """One gradient of two examples, to see whether the network can be stacked."""
+        """Compute one gradient of two examples, to see whether the network can be stacked."""
         before = {name: tensor.clone() for name, tensor in self.stack.buffers.items()}
         x, y = self.feed.batch(self.counter)
         try:
@@ -237,7 +240,7 @@ class Group:
             self.stack.buffers[name].copy_(tensor)
 
     def settle_norms(self) -> None:
-        """Estimate running statistics on each job's first batches, if it is to be evaluated so."""
+        """Estimate running statistics on each job's first batches, if its evaluation needs them."""
 
         def inputs() -> Iterator[Tensor]:
             for step in range(self.jobs[0].norm_batches):
@@ -248,9 +251,9 @@ class Group:
         batch_norm.estimate(Seen(self.stack), inputs())
 
     def load(self, ahead: Sequence[Sequence[Tensor]], first: int) -> None:
-        """Make a block of steps ready, of which so many were taken before it."""
+        """Prepare a block of steps; `first` is the number of steps before it."""
         self.feed.load(ahead)
-        idle = (0.0, 0.0, 1.0, 0.0)  # of a job that has ended: no rate, nothing to divide by 0
+        idle = (0.0, 0.0, 1.0, 0.0)  # of a job that has ended: rate 0, and no division by 0
         table = [
             [
                 (*stacked_optimisers.figures(job.recipe, job.start.step + step, step), 1.0)
@@ -266,29 +269,29 @@ class Group:
         self.counter.zero_()
 
     def advance(self, place: int) -> None:
-        """The step of this place in the block, for every job."""
+        """Take the step at this place in the block, for every job."""
         ending = self.ending[place]
         if ending not in self._steps:
             step: Callable[[], None] = partial(self.step, ending)
             if self.counter.is_cuda:
-                self._steps.clear()  # jobs that have ended stay so: the graph before is done
+                self._steps.clear()  # ended jobs stay ended: the previous graph is not needed
                 kept = [*self.changing(), self.counter, self.losses]
                 step, self.note = captured(step, kept)
             self._steps[ending] = step
         self._steps[ending]()
 
     def changing(self) -> list[Tensor]:
-        """All that a step moves, each with a leading job axis."""
+        """Return all tensors that a step changes, each with a leading job axis."""
         return [self.stack.weights, *self.moments, *self.stack.buffers.values()]
 
     def step(self, ending: bool) -> None:
-        """The counted step of the block: batch, gradient, masks, update.
+        """Take the current step of the block: batch, gradient, masks, update.
 
-        A pruned weight gets no gradient: it and what the optimiser keeps of it began at 0 and
-        stay there, which is what masks after every step would come to.
+        A pruned weight gets no gradient: it and its optimiser state began at 0 and stay there, just
+        as if masks were applied after every step.
 
         Args:
-            ending: some jobs have ended and are left as they are.
+            ending: some jobs have ended and are left unchanged.
         """
         before = [tensor.clone() for tensor in self.changing()] if ending else []
         x, y = self.feed.batch(self.counter)
@@ -308,9 +311,9 @@ class Group:
         self.counter.add_(1).remainder_(BLOCK)
 
     def look(self, running: Sequence[int], first: int) -> dict[int, int]:
-        """The jobs that diverged in the block that ended, and after how many steps.
+        """Return the jobs that diverged in the block just ended, and after how many steps.
 
-        As in the plain engine a loss is looked at now and then, by the step from theta_0.
+        As in the plain engine, a loss is checked only now and then, by its step from theta_0.
         """
         losses, broken = self.losses.cpu(), {}
         for j in running:
@@ -327,13 +330,13 @@ class Group:
 
 
 def _like(job: Job, data: Mapping[int, Examples]) -> Tensor:
-    """An empty tensor of the device and type that weights have."""
+    """Return an empty tensor with the device and dtype of the weights."""
     dtype, device = plain.PRECISIONS[job.recipe.precision], data[job.seed].x.device
     return torch.empty(0, dtype=dtype, device=device)
 
 
 def _pruned(stack: Stack, jobs: Sequence[Job]) -> Tensor | None:
-    """The weights that are kept at 0 (jobs, size); None if all jobs are dense."""
+    """Return the weights that are kept at 0 (jobs, size); None if all jobs are dense."""
     if all(job.masks is None for job in jobs):
         return None
     pruned = torch.zeros_like(stack.weights, dtype=torch.bool)
@@ -345,7 +348,7 @@ def _pruned(stack: Stack, jobs: Sequence[Job]) -> Tensor | None:
 
 
 def _decay(stack: Stack, recipe: Recipe) -> Tensor | None:
-    """The weight decay of every weight (size,); None for none."""
+    """Return the weight decay of every weight (size,); None for none."""
     decayed = matching(tuple(stack.shapes), recipe.decayed)
     if not recipe.weight_decay or not decayed:
         return None

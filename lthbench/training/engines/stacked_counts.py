@@ -1,4 +1,4 @@
-"""Correct answers of a stack of networks, counted at the steps that `plain` counts at."""
+"""Correct answers of a stack of networks, counted at the same steps as by `plain`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Answers = dict[str, Tensor]  # (examples,) uint8, by the set's name
 
 
 class Counts:
-    """What the jobs of a stack were counted at."""
+    """The counts of correct answers of a stack's jobs."""
 
     def __init__(self, stack: Stack, jobs: Sequence[Job], evaluation: Evaluation | None) -> None:
         self.stack = stack
         looks = [evaluation.due(job) if evaluation else {} for job in jobs]
-        # Of each job, by steps of its own.
+        # By job, in its own steps.
         self.sets: list[Looks] = [
             {step - job.start.step: sets for step, sets in due.items()}
             for job, due in zip(jobs, looks, strict=True)
@@ -37,17 +37,17 @@ class Counts:
         self._last: list[Answers] = [{} for _ in jobs]
 
     def due(self, step: int) -> list[int]:
-        """The jobs that are counted after so many steps of their own."""
+        """Return the jobs that are evaluated after this many of their own steps."""
         return self._due.get(step, [])
 
     def take(self, jobs: Sequence[int], step: int) -> None:
-        """Answers of these jobs as they are now, after so many steps, to what is due then."""
+        """Record these jobs' answers to the sets that are due after this many steps."""
         if jobs:
             found = answers(self.stack, jobs, [self.sets[j][step] for j in jobs])
             self._waiting += [(j, step, some) for j, some in zip(jobs, found, strict=True)]
 
     def keep(self, broken: Mapping[int, int]) -> None:
-        """Count what was taken, but for jobs that had diverged: after so many steps."""
+        """Count the recorded answers, except those of jobs that had diverged by then."""
         for j, step, found in self._waiting:
             if j in broken and step >= broken[j]:
                 continue
@@ -57,11 +57,11 @@ class Counts:
         self._waiting = []
 
     def correct(self, j: int) -> dict[str, Tensor]:
-        """A job's counts (int64) at each of its evaluations, by set."""
+        """Return a job's counts (int64) at each of its evaluations, by set."""
         return {name: torch.tensor(values) for name, values in self._correct[j].items()}
 
     def predictions(self, j: int) -> Answers:
-        """A job's last answers, by set."""
+        """Return a job's last answers, by set."""
         return {name: found.cpu() for name, found in self._last[j].items()}
 
 
@@ -69,7 +69,7 @@ class Counts:
 def answers(
     stack: Stack, jobs: Sequence[int], sets: Sequence[Mapping[str, Examples]]
 ) -> list[Answers]:
-    """What each of these jobs answers to its own sets; sets of one shape are seen together."""
+    """Return each job's answers to its own sets; sets of one shape are evaluated together."""
     found: list[Answers] = [{} for _ in jobs]
     alike: dict[tuple[str, Hashable], list[int]] = {}
     for place, some in enumerate(sets):
@@ -85,7 +85,7 @@ def answers(
 
 
 def _answers(stack: Stack, jobs: Sequence[int], examples: Sequence[Examples]) -> Tensor:
-    """(jobs, examples) uint8, a part of the examples at a time: memory stays bounded."""
+    """Return answers (jobs, examples), uint8, in parts that bound the memory."""
     first = examples[0]
     size = plain._together(first)
     if not first.x.is_cuda:
@@ -99,7 +99,7 @@ def _answers(stack: Stack, jobs: Sequence[int], examples: Sequence[Examples]) ->
 
 
 def _inputs(examples: Sequence[Examples], part: slice, dtype: torch.dtype) -> Tensor:
-    """(jobs, n, …); what all jobs share is in memory once."""
+    """Return inputs (jobs, n, …); those that all jobs share are in memory once."""
     first = examples[0]
     if all(one.x is first.x for one in examples):
         x = first.inputs(part, dtype)

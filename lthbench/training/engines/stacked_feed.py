@@ -1,4 +1,4 @@
-"""What every step of many jobs sees: tables made ahead on the CPU, examples kept on the device."""
+"""What every step of many jobs sees: tables made ahead on the CPU, examples on the device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Key = tuple[int, tuple[str, ...], int]  # seed, order, first step
 
 @dataclass(frozen=True)
 class _Stream:
-    """The rows of one seed and order, which several jobs may see."""
+    """The batches of one seed and order, which several jobs may share."""
 
     rows: Iterator[Tensor]
     moves: Iterator[Tensor] | None
@@ -31,8 +31,8 @@ class _Stream:
 class Feed:
     """Batches of several jobs by a step counter on the device, which a captured graph can read.
 
-    Jobs of one seed, order and start share a stream. What is beyond a stream's end is row 0: the
-    jobs that see it have ended.
+    Jobs of one seed, order and start share a stream. Beyond a stream's end every row is 0: the jobs
+    that would see it have ended.
     """
 
     def __init__(
@@ -42,9 +42,13 @@ class Feed:
         lengths: Sequence[int],
         dtype: torch.dtype,
     ) -> None:
-        """Args:
-        lengths: steps that each job takes.
-        dtype: of what the networks see.
+        """Move the examples to the device and set up the streams.
+
+        Args:
+            jobs: the jobs to feed.
+            data: the training examples of each seed.
+            lengths: steps of each job.
+            dtype: of the networks' inputs.
         """
         self.first, self.dtype = data[jobs[0].seed], dtype
         self.recipe = jobs[0].recipe
@@ -76,7 +80,7 @@ class Feed:
         return _Stream(batches(*span), moves, offset)
 
     def ahead(self) -> list[list[Tensor]]:
-        """The next block of each stream: rows, and moves if there are any; on the CPU."""
+        """Return the next block of each stream on the CPU: rows, and augmentations if any."""
 
         def block(stream: _Stream) -> list[Tensor]:
             shape = self.rows.shape[2:]
@@ -88,7 +92,7 @@ class Feed:
         return _each(block, self.streams, self.x.is_cuda)
 
     def load(self, made: Sequence[Sequence[Tensor]]) -> None:
-        """Put a block in place of the one before, whose steps have all been asked for."""
+        """Replace the previous block, all of whose steps have been launched."""
         places = [self.rows] if self.moves is None else [self.rows, self.moves]
         for place, parts in zip(places, zip(*made, strict=True), strict=True):
             together = torch.stack(parts, 1)
@@ -97,7 +101,7 @@ class Feed:
             place.copy_(together, non_blocking=True)
 
     def batch(self, counter: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs (jobs, n, …) and labels (jobs, n) of the counted step of this block."""
+        """Return inputs (jobs, n, …) and labels (jobs, n) of the counted step of this block."""
         chosen = self.rows.index_select(0, counter)[0].index_select(0, self.place)
         flat = chosen.flatten()
         x, y = self.x.index_select(0, flat), self.y.index_select(0, flat)
@@ -108,7 +112,7 @@ class Feed:
         return x.view(*chosen.shape, *x.shape[1:]), y.long().view_as(chosen)
 
     def _seen(self, x: Tensor) -> Tensor:
-        """As `Examples.seen`, which makes its figures anew: no captured graph could do that."""
+        """Scale like `Examples.seen`, but without new tensors, which graphs cannot create."""
         if self.first.tokens:
             return x.long()
         x = x.to(self.dtype).mul_(self.scale)
@@ -121,7 +125,7 @@ class Feed:
 
 
 def seen_as(examples: Examples) -> Hashable:
-    """What examples must agree in to be seen together: all but their content."""
+    """Return what examples must agree in to be processed together: all but their content."""
     figures = examples.scale, examples.shift
     scale, shift = (f if isinstance(f, (int, float)) else tuple(f) for f in figures)
     return tuple(examples.x.shape), scale, shift, examples.tokens, str(examples.x.device)
@@ -130,7 +134,7 @@ def seen_as(examples: Examples) -> Hashable:
 def _resident(
     jobs: Sequence[Job], data: Mapping[int, Examples]
 ) -> tuple[Tensor, Tensor, dict[int, int]]:
-    """All examples one after the other, and where each seed's begin; equal ones once."""
+    """Concatenate all examples, equal ones once, and return where each seed's begin."""
     every: dict[tuple[int, int], Examples] = {}
     starts: dict[tuple[int, int], int] = {}
     offsets, size = {}, 0
@@ -149,7 +153,7 @@ def _resident(
 
 
 def _padded(steps: Iterator[Tensor], shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """The next BLOCK steps (BLOCK, …), zeros after the last."""
+    """Return the next BLOCK steps (BLOCK, …), with zeros after the last."""
     found = list(islice(steps, BLOCK))
     block = torch.zeros((BLOCK, *shape), dtype=dtype)
     if found:
@@ -160,7 +164,7 @@ def _padded(steps: Iterator[Tensor], shape: Sequence[int], dtype: torch.dtype) -
 def _each(
     make: Callable[[_Stream], list[Tensor]], streams: Sequence[_Stream], threads: bool
 ) -> list[list[Tensor]]:
-    """Beside a GPU the CPU's cores draw the tables of several streams at once."""
+    """Make a block of every stream; beside a GPU, in parallel on the CPU's cores."""
     if not threads or len(streams) < 2:
         return [make(stream) for stream in streams]
     with ThreadPoolExecutor(min(len(streams), os.cpu_count() or 1)) as pool:

@@ -1,7 +1,7 @@
 """Networks of one shape side by side: weights with a leading job axis, and their gradients.
 
-There are two ways to a gradient. "vmap" makes one network of all jobs, with batched matrix products
-and grouped convolutions. "unrolled" goes through ordinary networks one after the other, which on a
+There are two ways of computing gradients. "vmap" makes one network of all jobs, with batched matrix
+products and grouped convolutions. "unrolled" runs ordinary networks one after the other, which on a
 GPU costs nothing but the kernels, because the whole step is one captured graph.
 """
 
@@ -24,9 +24,9 @@ from lthbench.protocol.task import Network
 from lthbench.training.engines.plain import loss_of
 
 Way = Literal["vmap", "unrolled"]
-ALIGNED = 64  # weights: every tensor of a row begins at a multiple, where a GPU reads fastest
-STREAMS = 4  # of a GPU, that unrolled jobs take in turn
-WARM = 3  # steps before a capture, in which libraries choose kernels and take their memory
+ALIGNED = 64  # weights: every tensor starts at a multiple, where a GPU reads fastest
+STREAMS = 4  # GPU streams that unrolled jobs use in turn
+WARM = 3  # steps before a capture, in which libraries choose kernels and allocate memory
 
 
 class Stack:
@@ -34,8 +34,8 @@ class Stack:
 
     Attributes:
         weights, gradients: every parameter of a job in one row, (jobs, size).
-        buffers: the others of the state by name, (jobs, …); a forward pass that trains moves them.
-        module: gives the forward pass its shape; its mode is that of all jobs.
+        buffers: the rest of the state by name, (jobs, …); updated by forward passes in training.
+        module: defines the forward pass; its mode is that of all jobs.
     """
 
     def __init__(
@@ -47,9 +47,15 @@ class Stack:
         way: Way,
         mixed: bool = False,
     ) -> None:
-        """Args:
-        like: has the device and the type of the weights.
-        mixed: images on a GPU: bfloat16 in the forward pass, channels last in memory.
+        """Copy the start states into rows.
+
+        Args:
+            network: the family and sizes.
+            depth: of the network.
+            starts: the state that each job starts from.
+            like: has the device and dtype of the weights.
+            way: of computing gradients.
+            mixed: images on a GPU: bfloat16 in the forward pass, channels last in memory.
         """
         self.module = families.build(network, depth).train()
         self.way, self.jobs, self.mixed = way, len(starts), mixed
@@ -70,13 +76,13 @@ class Stack:
         self._streams = [stream_on(like.device) for _ in range(STREAMS if on_gpu else 0)]
 
     def _one(self, j: int) -> tuple[dict[str, Tensor], dict[str, Tensor], list[Tensor]]:
-        """One job's leaves, its buffers, and where its gradients go."""
+        """Return one job's leaves, its buffers, and where its gradients go."""
         leaves = {n: t[j].detach().requires_grad_() for n, t in self.leaves.items()}
         buffers = {n: t[j] for n, t in self.buffers.items()}
         return leaves, buffers, [t[j] for t in self._targets.values()]
 
     def named(self, rows: Tensor) -> dict[str, Tensor]:
-        """Views (jobs, …) of rows (jobs, size), by the parameters' names."""
+        """Return views (jobs, …) of rows (jobs, size), by the parameters' names."""
         found = {}
         for name, (start, end) in self.spans.items():
             shape, part = self.shapes[name], rows[:, start:end]
@@ -88,7 +94,7 @@ class Stack:
         return found
 
     def state(self, j: int, step: int) -> State:
-        """A copy of one job's state."""
+        """Return a copy of one job's state."""
         tensors = {n: t[0] for n, t in self.named(self.weights[j : j + 1].cpu()).items()}
         tensors |= {n: t[j].cpu() for n, t in self.buffers.items()}
         kept = torch.contiguous_format
@@ -96,7 +102,7 @@ class Stack:
         return State({n: tensors[n].clone(memory_format=kept) for n in order}, step)
 
     def outputs(self, x: Tensor, rows: Sequence[int] | None = None) -> Tensor:
-        """Logits (jobs, n, classes) of inputs (jobs, n, …), for all jobs or those of these rows."""
+        """Compute logits (jobs, n, classes) of inputs (jobs, n, …), for all jobs or some rows."""
         if self.way == "unrolled":
             every = range(self.jobs) if rows is None else rows
             return torch.stack([self._output(j, x[i]) for i, j in enumerate(every)])
@@ -108,14 +114,14 @@ class Stack:
         return logits
 
     def losses(self, x: Tensor, y: Tensor, smoothing: float) -> Tensor:
-        """Each job's mean loss on its own batch (jobs,); leaves their gradients in `gradients`."""
+        """Compute each job's mean loss on its own batch (jobs,); gradients go to `gradients`."""
         if self.way == "unrolled":
             return self._unrolled(x, y, smoothing)
         logits = self.outputs(x).flatten(0, 1)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         each = F.cross_entropy(logits, y.flatten(), label_smoothing=smoothing, reduction="none")
         found = each.view_as(y).mean(1)
-        # A job's weights are in its own loss alone: the gradient of the sum is each one's own.
+        # A job's weights affect its own loss alone: the gradient of the sum is each one's own.
         gradients = torch.autograd.grad(found.sum(), list(self.leaves.values()))
         torch._foreach_copy_(list(self._targets.values()), gradients)
         return found.detach()
@@ -145,23 +151,24 @@ class Stack:
             return nullcontext()
         if self.way == "vmap":
             return Rounded()
-        # A graph cannot be captured with weights that were rounded outside of it.
+        # A graph cannot be captured with weights that were rounded outside it.
         return torch.autocast(self.weights.device.type, torch.bfloat16, cache_enabled=False)
 
 
 class Seen(nn.Module):
-    """All networks of a stack as one, whose norms `norms.estimate` finds."""
+    """All networks of a stack as one module, in which `batch_norm.estimate` finds the norms."""
 
     def __init__(self, stack: Stack) -> None:
         super().__init__()
         self.module, self.stack = stack.module, stack
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map inputs (jobs, n, …) to logits (jobs, n, classes)."""
         return self.stack.outputs(x)
 
 
 def _spans(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, tuple[int, int]], int]:
-    """Where each tensor begins and ends in a row, and the row's size."""
+    """Return where each tensor begins and ends in a row, and the row's size."""
     spans, size = {}, 0
     for name, shape in shapes.items():
         spans[name] = size, size + math.prod(shape)
@@ -170,9 +177,9 @@ def _spans(shapes: Mapping[str, tuple[int, ...]]) -> tuple[dict[str, tuple[int, 
 
 
 class Rounded(TorchFunctionMode):
-    """What autocast does, where vmap would hide most of it: products in bfloat16, sums in float32.
+    """Autocast's rounding, also under vmap: products in bfloat16, sums in float32.
 
-    Autocast does not see the convolutions and the biased layers that vmap makes batched ones of.
+    Autocast misses the convolutions and biased layers that vmap turns into batched ones.
     """
 
     PRODUCTS = frozenset(
@@ -205,7 +212,7 @@ def _rounded(value: Any, dtype: torch.dtype) -> Any:
 def _in_turn(
     streams: Sequence[torch.cuda.Stream],
 ) -> Iterator[Callable[[int], AbstractContextManager[Any]]]:
-    """The stream of each job; they begin after what came before, and what follows waits for all."""
+    """Yield the stream of each job; streams start after earlier work, later work waits for all."""
     if not streams:
         yield lambda _: nullcontext()
         return
@@ -214,26 +221,27 @@ def _in_turn(
         stream.wait_stream(current)
     try:
         yield lambda j: torch.cuda.stream(streams[j % len(streams)])
-    finally:  # a capture that fails must not end with streams that nobody waits for
+    finally:  # a failed capture must not leave streams that nobody waits for
         for stream in streams:
             current.wait_stream(stream)
 
 
 def stream_on(device: torch.device) -> torch.cuda.Stream:
-    """A stream of its own on a GPU."""
+    """Create a new stream on a GPU."""
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def captured(
     step: Callable[[], None], changing: Sequence[Tensor]
 ) -> tuple[Callable[[], None], str]:
-    """A step on a GPU as one graph; where it cannot be captured the step itself, and why.
+    """Capture a step on a GPU as one graph; if that fails, return the step itself, and why.
 
     Args:
-        changing: all that the step changes and a later step reads: as it was, when this returns.
+        step: takes one step, with no arguments.
+        changing: everything that the step changes and a later step reads; restored on return.
     """
     device = changing[0].device
-    with torch.cuda.device(device):  # a graph is captured on the device that is current
+    with torch.cuda.device(device):  # a graph is captured on the current device
         before = [tensor.clone() for tensor in changing]
         current, side = torch.cuda.current_stream(device), stream_on(device)
         side.wait_stream(current)
@@ -256,5 +264,5 @@ def captured(
 
 
 def reason(error: Exception) -> str:
-    """The first sentence of an error."""
+    """Return the first sentence of an error."""
     return next(iter(str(error).splitlines()), type(error).__name__).partition(". ")[0]

@@ -1,4 +1,4 @@
-"""The optimisers of torch.optim on stacked weights: each row is a job, with figures of its own."""
+"""The optimisers of torch.optim on stacked weights: each row is a job, with its own numbers."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from lthbench.protocol.task import Recipe
 from lthbench.training.engines.plain import rate
 
 EPSILON = 1e-8  # torch.optim's own
-FIGURES = 3  # of one step of one job: see `figures`
+FIGURES = 3  # numbers per step of a job: see `figures`
 
 
 def moments(recipe: Recipe, weights: Tensor) -> list[Tensor]:
-    """What the recipe's optimiser remembers of weights (jobs, size) before its first update."""
+    """Return the optimiser's state for weights (jobs, size) before its first update."""
     count = bool(recipe.momentum) if recipe.optimiser == "sgd" else 2
     return [torch.zeros_like(weights) for _ in range(count)]
 
 
 def figures(recipe: Recipe, step: int, updates: int) -> tuple[float, float, float]:
-    """Rate, rate over Adam's first correction, and the root of its second.
+    """Return rate, rate over Adam's first bias correction, and the root of its second.
 
     Args:
-        step: the one that the update ends at, counted from theta_0: the schedule follows it.
-        updates: of this run, this one included: the corrections follow these.
+        recipe: of the training.
+        step: at which the update ends, counted from theta_0: the schedule follows it.
+        updates: of this run, this one included: the bias corrections follow these.
     """
     now = rate(recipe, step)
     if recipe.optimiser == "sgd":
@@ -42,13 +43,16 @@ def update(
     decay: Tensor | None,
     now: Tensor,
 ) -> None:
-    """One update of all jobs, in place; the gradients are used up.
+    """Update all jobs once, in place; the gradients are overwritten.
 
-    A CPU takes one row after the other: a row fits into its cache, and where a job stands in the
-    stack cannot move its last bits.
+    A CPU takes one row after the other: a row fits into its cache, and a job's place in the stack
+    cannot affect its last bits.
 
     Args:
-        weights, gradients, remembered: (jobs, size).
+        recipe: of the training.
+        weights: (jobs, size).
+        gradients: (jobs, size).
+        remembered: the optimiser's state, each tensor (jobs, size).
         decay: weight decay of each weight, (size,); None for none.
         now: the `figures` of each job, (FIGURES, jobs).
     """
@@ -66,7 +70,7 @@ def update(
 def _decay(
     recipe: Recipe, weights: Tensor, gradients: Tensor, decay: Tensor | None, rates: Tensor
 ) -> None:
-    """Decay beside the gradient (AdamW), or as a part of it."""
+    """Apply weight decay, decoupled from the gradient (AdamW) or as part of it."""
     if decay is None:
         return
     if recipe.optimiser == "adamw":

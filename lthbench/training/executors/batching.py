@@ -1,7 +1,7 @@
-"""Jobs of several seeds as one list: what one seed asks for waits until all others ask or ended.
+"""Jobs of several seeds as one list, run once every seed waits for results or has ended.
 
-A batched network trains many jobs in the time of a few, so that one list is worth the wait. No
-result depends on which jobs went together.
+A batched network trains many jobs in the time of a few, so one list is worth the wait. No result
+depends on which jobs went together.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Request:
 
 
 class Together:
-    """An executor for seeds that run beside each other, in front of the one that runs the jobs."""
+    """An executor for concurrent seeds, in front of the one that runs the jobs."""
 
     def __init__(self, executor: Executor, seeds: int) -> None:
         self._executor, self._live = executor, seeds
@@ -38,7 +38,7 @@ class Together:
     async def results(
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> AsyncIterator[tuple[str, Result]]:
-        """As of an executor; begins when every seed that has not ended waits."""
+        """Run jobs like any executor, starting when every seed that has not ended waits."""
         if self._stopped:
             raise asyncio.CancelledError
         request = _Request(jobs, data, evaluation)
@@ -55,19 +55,19 @@ class Together:
                 self._waiting.remove(request)
 
     def leave(self) -> None:
-        """One seed has ended: nobody waits for it any more."""
+        """Note that one seed has ended, so that nobody waits for it."""
         self._live -= 1
         self._look()
 
     def stop(self) -> None:
-        """Begin no further list: who waits for one, or will, is cancelled; what runs goes on."""
+        """Start no further list: whoever waits for one is cancelled; what runs continues."""
         self._stopped = True
         for request in self._waiting:
             request.arrived.put_nowait(asyncio.CancelledError())
         self._waiting = []
 
     async def close(self) -> None:
-        """End what runs; the executor behind stays open."""
+        """Stop what runs; the executor behind stays open."""
         for running in self._lists:
             running.cancel()
         await asyncio.gather(*self._lists, return_exceptions=True)
@@ -81,7 +81,7 @@ class Together:
                 running.add_done_callback(self._lists.discard)
 
     async def _run(self, requests: Sequence[_Request]) -> None:
-        """Run the jobs of all as one list; each result goes to who asked for it."""
+        """Run the jobs of all requests as one list; each result goes to its requester."""
         owners = {job.key: request for request in requests for job in request.jobs}
         jobs = [job for request in requests for job in request.jobs]
         data = {seed: examples for r in requests for seed, examples in r.data.items()}
@@ -100,7 +100,7 @@ class Together:
 
 
 def _alike(requests: Sequence[_Request]) -> list[list[_Request]]:
-    """Requests that are looked at alike: a list has one evaluation, or none."""
+    """Group requests by evaluation: a list has one, or none."""
     found: dict[Hashable, list[_Request]] = {}
     for request in requests:
         look = request.evaluation

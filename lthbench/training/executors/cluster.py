@@ -1,8 +1,8 @@
 """Runs jobs and children on the nodes of a Ray cluster; the head keeps meters, logs and results.
 
-What crosses the network is the wire's own bytes, and plain tables of bytes and numbers. Examples
-are sent to a node once, under the digest of their bytes, which is compared where they arrive. A
-chunk whose node dies is run again elsewhere, to the same bits, and its results are told once.
+Only our own message bytes, and plain tables of bytes and numbers, cross the network. Examples are
+sent to a node once, under the digest of their bytes, which is verified on arrival. A chunk whose
+node dies is rerun elsewhere, with the same bits, and its results are reported once.
 
 Ray is an extra: it is imported by the functions that need it.
 """
@@ -35,14 +35,14 @@ from lthbench.training.executors.ray_connection import (
 )
 from lthbench.training.job import Evaluation, Examples, Job, Result, single_threaded
 
-ATTEMPTS = 3  # runs of a chunk, after nodes were lost under it
-TRAINING_GPU = 0.75  # of one: no two trainings share it
+ATTEMPTS = 3  # runs of a chunk whose nodes were lost
+TRAINING_GPU = 0.75  # of a GPU: no two trainings share one
 SETS_HELD = 32  # sets of examples that the head keeps in the object store
 KNOWN_BYTES = 2**30  # of examples that one process of a node keeps decoded
-COUNTED_SECONDS = 10.0  # for which a count of the cluster's cores is believed
+COUNTED_SECONDS = 10.0  # for which a count of the cluster's cores is cached
 
-# State of a process on a node, and the only one of this module: the examples that arrived there,
-# by the digest of their bytes, the last used at the end.
+# The only module-level state, in a process on a node: the examples that arrived there, by digest,
+# most recently used last.
 KNOWN: OrderedDict[str, Examples] = OrderedDict()
 
 
@@ -55,11 +55,11 @@ KNOWN: OrderedDict[str, Examples] = OrderedDict()
 class Cluster:
     """Runs chunks of jobs as Ray tasks, wherever a core or a GPU is free.
 
-    Two executors share no process on any node: what scoring has seen, no search knows.
+    Two executors share no process on any node: a search learns nothing that scoring has seen.
 
     Args:
-        means: what a chunk is trained on: one core, or where it is "cuda" one GPU of its node.
-        agreed: what another executor's nodes compute by, if these must too.
+        means: what a chunk is trained on: one core, or for "cuda" one GPU of its node.
+        agreed: the arithmetic of another executor's nodes, if these must have the same.
     """
 
     def __init__(self, means: Means = HERE, agreed: str | None = None) -> None:
@@ -68,13 +68,13 @@ class Cluster:
             raise UsageError(f"--device {self.device}: a cluster trains on cpu or cuda")
         if self.device == "cuda" and not ray_module().cluster_resources().get("GPU"):
             raise UsageError("--device cuda: no node of the cluster has a GPU; choose --device cpu")
-        own = {"LTHBENCH_POOL": os.urandom(8).hex()}  # processes of its own
+        own = {"LTHBENCH_POOL": os.urandom(8).hex()}  # its own processes
         pool = {"env_vars": own | NO_COMPILER}
         # A training on a GPU must not wait for a core that a child holds.
         on_gpu = self.device == "cuda"
         cost: dict[str, Any] = {"num_cpus": int(not on_gpu), "num_gpus": TRAINING_GPU * on_gpu}
         retries = {"max_retries": ATTEMPTS - 1, "retry_exceptions": False}
-        retries["max_calls"] = 0  # on a GPU too a process serves more than one chunk
+        retries["max_calls"] = 0  # on a GPU too, a process runs more than one chunk
         self._task = ray_module().remote(**cost, **retries, runtime_env=pool)(train)
         self._asked = ray_module().remote(**cost, **retries, runtime_env=pool)(makeup)
         self._makeup = agreed if on_gpu else makeup(self.device)
@@ -84,11 +84,11 @@ class Cluster:
 
     @property
     def makeup(self) -> str | None:
-        """What the nodes compute by, once one was asked."""
+        """The arithmetic of the nodes, once one was asked."""
         return self._makeup
 
     async def arithmetic(self) -> str:
-        """What bits depend on beside the job, the same on every node: see `choice.arithmetic`."""
+        """Return what bits depend on besides the job, on all nodes: see `dispatch.arithmetic`."""
         if self._makeup is None:  # the head may have no such device
             self._makeup = str(await _told(self._asked.remote(self.device)))
         return self._makeup.split()[0]
@@ -96,7 +96,7 @@ class Cluster:
     async def results(
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> AsyncIterator[tuple[str, Result]]:
-        """Yield (key, result) as chunks end, each key once; closing it ends the chunks that run."""
+        """Yield (key, result) as chunks end, each key once; closing it stops the running chunks."""
         await self.arithmetic()
         waiting = deque(dispatch.chunks(jobs, data, self.slots()))
         running: dict[asyncio.Future[list[bytes]], Any] = {}
@@ -117,7 +117,7 @@ class Cluster:
     async def _submit(
         self, chunk: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> Any:
-        """Hand one chunk to Ray; its reference."""
+        """Submit one chunk to Ray and return its reference."""
         sets: dict[str, list[Any]] = {}
         send = partial(self._send, sets=sets)
         header, tensors = await codec.pack_chunk(chunk, data, evaluation, send)
@@ -125,10 +125,10 @@ class Cluster:
         return self._task.remote(messages.dumps(header, tensors), sets)
 
     async def _send(self, examples: Examples, sets: dict[str, list[Any]]) -> str:
-        """The name of these examples, which lie in the object store under a reference.
+        """Store these examples under a reference in the object store; return their name.
 
-        In a list, a reference is not looked up before a task begins: a process asks for what it
-        does not know yet.
+        A reference inside a list is not resolved before a task begins: a process fetches only what
+        it does not know yet.
         """
         async with self._sending:
             if examples.digest not in self._sent:
@@ -137,13 +137,13 @@ class Cluster:
                 self._sent[examples.digest] = digest(blob), ref
             self._sent.move_to_end(examples.digest)
             name, ref = self._sent[examples.digest]
-            while len(self._sent) > SETS_HELD:  # a chunk that needs one holds it itself
+            while len(self._sent) > SETS_HELD:  # a chunk that needs one keeps its own reference
                 self._sent.popitem(last=False)
         sets[name] = [ref]
         return name
 
     def slots(self) -> int:
-        """How many chunks the cluster can run at once, as it was seconds ago; at least 1."""
+        """Return how many chunks the cluster can run at once, cached for seconds; at least 1."""
         at, count = self._counted
         if time.monotonic() - at > COUNTED_SECONDS:
             resource = "GPU" if self.device == "cuda" else "CPU"
@@ -152,16 +152,16 @@ class Cluster:
         return max(1, count)
 
     async def close(self) -> None:
-        """Let go of the examples; the connection stays."""
+        """Release the examples; the connection stays."""
         self._sent.clear()
 
 
 async def _told(ref: Any) -> Any:
-    """What a task returned, or in one line why it did not."""
+    """Return a task's result, or raise in one line why there is none."""
     exceptions = ray_module().exceptions
     try:
         return await ref
-    except exceptions.RayTaskError as error:  # not the engine's, which is told as a result
+    except exceptions.RayTaskError as error:  # not the engine's, which is reported as a result
         raise ResourceError(f"a node cannot train: {last_line(error)}") from error
     except exceptions.RayError as error:
         raise ResourceError(
@@ -172,7 +172,7 @@ async def _told(ref: Any) -> Any:
 
 
 def _read(reply: bytes) -> tuple[str, Result]:
-    """One result of a chunk; ResourceError if the node refused it or its engine failed."""
+    """Decode one result of a chunk; ResourceError if the node refused it or its engine failed."""
     header, tensors = messages.loads(reply)
     if "refused" in header:
         raise ResourceError(header["refused"])
@@ -184,10 +184,10 @@ def _read(reply: bytes) -> tuple[str, Result]:
 
 
 async def _cancel(running: Mapping[asyncio.Future[list[bytes]], Any]) -> None:
-    """End the chunks that nobody waits for any more, and wait until they are no more.
+    """Kill the chunks that nobody waits for any more, and wait until they have ended.
 
-    By force, which ends their processes: an interrupt in a process that goes on could come late
-    and hit its next chunk.
+    By force, which ends their processes: an interrupt in a surviving process could arrive late and
+    hit its next chunk.
     """
     if not running:
         return
@@ -205,19 +205,19 @@ async def _cancel(running: Mapping[asyncio.Future[list[bytes]], Any]) -> None:
 
 
 def makeup(device: str) -> str:
-    """What results depend on beside the job, of the process that is asked."""
+    """Return what the asked process's results depend on besides the job."""
     versions = *dispatch.VERSIONS.values(), f"lthbench-{version('lthbench')}"
     return " ".join((dispatch.arithmetic(Means(device)), *versions))
 
 
 def packed_examples(examples: Examples) -> bytes:
-    """Examples as bytes; a node decodes them to the same."""
+    """Encode examples as bytes; a node decodes them to the same."""
     fields = {"scale": examples.scale, "shift": examples.shift, "tokens": examples.tokens}
     return messages.dumps(fields, {"x": examples.x, "y": examples.y})
 
 
 def train(message: bytes, sets: Mapping[str, Sequence[Any]]) -> list[bytes]:
-    """Train one chunk in a process of a node; one packed result for each of its jobs.
+    """Train one chunk in a process of a node; return one packed result for each of its jobs.
 
     Args:
         message: the jobs, and the names of their examples.
@@ -225,7 +225,7 @@ def train(message: bytes, sets: Mapping[str, Sequence[Any]]) -> list[bytes]:
     """
     for name in NOT_FOR_NODES:
         os.environ.pop(name, None)
-    single_threaded()  # every time: the denormals are a setting of the thread
+    single_threaded()  # every time: denormals are a setting of the thread
     header, tensors = messages.loads(message)
     try:
         if header["makeup"] != (mine := makeup(header["device"])):
@@ -239,18 +239,18 @@ def train(message: bytes, sets: Mapping[str, Sequence[Any]]) -> list[bytes]:
 
 
 def _known(name: str, ref: Any, device: str) -> Examples:
-    """The examples of that name: from this process, or from the object store."""
+    """Return the examples of that name, from this process or from the object store."""
     if name not in KNOWN:
         KNOWN[name] = unpacked_examples(name, ray_module().get(ref), device)
     KNOWN.move_to_end(name)
     found = KNOWN[name]
     while sum(one.x.nbytes for one in KNOWN.values()) > KNOWN_BYTES and len(KNOWN) > 1:
-        KNOWN.popitem(last=False)  # a chunk that needs it holds it itself
+        KNOWN.popitem(last=False)  # a chunk that needs it keeps its own reference
     return found
 
 
 def unpacked_examples(name: str, blob: bytes, device: str) -> Examples:
-    """The examples that `packed_examples` was given; ResourceError if they are not those named."""
+    """Decode packed examples; ResourceError if they are not those named."""
     if (arrived := digest(blob)) != name:
         raise ResourceError(f"examples {name[:12]} arrived as {arrived[:12]}")
     header, tensors = messages.loads(blob)

@@ -14,7 +14,7 @@ from lthbench.training.job import Evaluation, Examples, Job, Result
 
 
 def pack_job(job: Job) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A job as a header and tensors."""
+    """Encode a job as a header and tensors."""
     header = {
         "network": job.network.model_dump(mode="json"),
         "recipe": job.recipe.model_dump(mode="json"),
@@ -35,7 +35,7 @@ def pack_job(job: Job) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def unpack_job(header: dict[str, Any], tensors: Mapping[str, Tensor]) -> Job:
-    """The job that `pack_job` was given."""
+    """Return the job that `pack_job` was given."""
     return Job(
         Network.model_validate(header["network"]),
         header["depth"],
@@ -57,11 +57,13 @@ async def pack_chunk(
     evaluation: Evaluation | None,
     tell: Callable[[Examples], Awaitable[str]],
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Jobs that go together as a header and tensors.
+    """Encode jobs that go together as a header and tensors.
 
     Args:
-        data, evaluation: as an engine takes them; of other seeds than the jobs' nothing is told.
-        tell: makes examples known to the receiver, and gives the name that it knows them under.
+        jobs: the jobs of the chunk.
+        data: the training examples of each seed; only those of the jobs' seeds are sent.
+        evaluation: as for an engine, likewise.
+        tell: makes examples known to the receiver, and returns the receiver's name for them.
     """
     headers: list[dict[str, Any]] = []
     tensors: dict[str, Tensor] = {}
@@ -88,7 +90,7 @@ async def pack_chunk(
 def unpack_chunk(
     header: Mapping[str, Any], tensors: Mapping[str, Tensor], known: Mapping[str, Examples]
 ) -> tuple[list[Job], dict[int, Examples], Evaluation | None]:
-    """Jobs, training examples and evaluation of a packed chunk; `known` are examples by name."""
+    """Decode a packed chunk to jobs, training examples and evaluation; `known` maps names."""
     parts: list[dict[str, Tensor]] = [{} for _ in header["jobs"]]
     for name, tensor in tensors.items():
         number, _, rest = name.partition("/")
@@ -106,7 +108,7 @@ def unpack_chunk(
 
 
 def pack_result(key: str, result: Result) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A result as a header and tensors."""
+    """Encode a result as a header and tensors."""
     header = {
         "key": key,
         "status": result.status,
@@ -122,7 +124,7 @@ def pack_result(key: str, result: Result) -> tuple[dict[str, Any], dict[str, Ten
 
 
 def unpack_result(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Result:
-    """The result that `pack_result` was given."""
+    """Return the result that `pack_result` was given."""
     state = messages.under("state", tensors)
     return Result(
         State(state, header["step"]) if header["step"] is not None else None,

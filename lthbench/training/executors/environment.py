@@ -1,18 +1,18 @@
-"""What a process of ours inherits from the one that starts it."""
+"""What our processes inherit from the one that starts them."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-# Since 2.14 torch compiles some products for a GPU as they are first met. That starts processes,
-# which a method's child may not, and needs a compiler, which a user may not have. Read by torch as
-# it is imported.
+# Since 2.14 torch compiles some GPU products when it first meets them. That starts processes, which
+# a method's child may not do, and needs a compiler, which a user may not have. Torch reads this on
+# import.
 NO_COMPILER = {"TORCH_DISABLE_NATIVE_JIT": "1"}
 
 
 def without_compiler() -> None:
-    """The same in this process, unless the user said otherwise."""
+    """Disable the compiler in this process too, unless the user set it otherwise."""
     for name, value in NO_COMPILER.items():
         os.environ.setdefault(name, value)
 
@@ -26,7 +26,7 @@ ENVIRONMENT_KEPT = (
 
 
 def environment() -> dict[str, str]:
-    """The little that a child or worker inherits: no path to data, no cache, no home."""
+    """Return the few variables that a child or worker inherits: no data path, no cache, no home."""
     kept = {name: os.environ[name] for name in ENVIRONMENT_KEPT if name in os.environ}
     if "PYTHONPATH" in kept:  # a child runs in a folder of its own
         folders = kept["PYTHONPATH"].split(os.pathsep)

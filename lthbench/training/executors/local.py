@@ -1,6 +1,6 @@
-"""Runs jobs somewhere: cuts a list into chunks that an engine takes, here or in local workers.
+"""Runs jobs: cuts a list into chunks for an engine, in this process or in local workers.
 
-The only module that starts workers. Which results come first may differ; what they are may not.
+The only module that starts workers. Which results come first may vary; the results may not.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Executor(Protocol):
         ...
 
     async def close(self) -> None:
-        """End every process that was started."""
+        """Stop every process that was started."""
         ...
 
 
@@ -47,6 +47,7 @@ class Here:
     async def results(
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> AsyncIterator[tuple[str, Result]]:
+        """Run the jobs one after the other and yield (key, result) as each ends."""
         there = {seed: examples.to(self.means.device) for seed, examples in data.items()}
         seen = evaluation.to(self.means.device) if evaluation else None
         for chunk in dispatch.chunks(jobs, there):
@@ -61,11 +62,12 @@ class Here:
             await asyncio.sleep(0)
 
     async def close(self) -> None:
+        """Do nothing: no process was started."""
         return
 
 
 def tell(result: Result) -> None:
-    """What an engine has to say of how a job was trained: a line on standard error, once."""
+    """Print an engine's note on how a job was trained: a line on standard error, once."""
     if result.note:
         _say_once(result.note)
 
@@ -76,7 +78,7 @@ def _say_once(line: str) -> None:
 
 
 def failed(reason: str) -> ResourceError:
-    """An error inside the engine: no score of a method, which can only make a run diverge."""
+    """Return the error of a failed engine; a method can only make a run diverge, not fail."""
     told = " ".join(reason.split())[:80]
     return ResourceError(
         f"a training failed ({told}); run the same command again to go on, with fewer --workers if "
@@ -90,14 +92,15 @@ class Local:
     def __init__(self, workers: int, means: Means = HERE) -> None:
         self.workers, self.means = workers, means
         self._started: list[_Worker] = []
-        # Last in, first out: a worker is started only when all that are there have work.
+        # Last in, first out: a worker is started only when all running ones are busy.
         self._idle: asyncio.LifoQueue[_Worker | None] = asyncio.LifoQueue()
         for _ in range(workers):
-            self._idle.put_nowait(None)  # one that is yet to be started
+            self._idle.put_nowait(None)  # not started yet
 
     async def results(
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> AsyncIterator[tuple[str, Result]]:
+        """Distribute chunks among the workers and yield (key, result) as each ends."""
         arrived: asyncio.Queue[tuple[str, Result] | BaseException | None] = asyncio.Queue()
         chunks = dispatch.chunks(jobs, data, self.workers)
         tasks = [asyncio.ensure_future(self._one(c, data, evaluation, arrived)) for c in chunks]
@@ -129,7 +132,7 @@ class Local:
         evaluation: Evaluation | None,
         arrived: asyncio.Queue[tuple[str, Result] | BaseException | None],
     ) -> None:
-        """Have one worker run a chunk; what it ends with arrives, and None when all has."""
+        """Have one worker run a chunk; its results are queued, then None or the error."""
         free = await self._idle.get()
         done: _Worker | None = None
         try:
@@ -145,7 +148,7 @@ class Local:
             arrived.put_nowait(broken)
         except Exception as error:
             arrived.put_nowait(error)
-        finally:  # one that is gone, or whose jobs nobody waits for any more, is replaced
+        finally:  # a worker that died, or whose jobs nobody waits for any more, is replaced
             if free and not done:
                 free.kill()
             self._idle.put_nowait(done)
@@ -156,13 +159,14 @@ class Local:
         return started
 
     async def close(self) -> None:
+        """Stop all workers."""
         for started in self._started:
             await started.close()
         self._started.clear()
 
 
 class _Worker:
-    """One worker process and what it already knows."""
+    """One worker process and the examples it already knows."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -172,7 +176,7 @@ class _Worker:
     async def start(means: Means) -> _Worker:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-P",  # nothing is imported from the folder that the command is run in
+            "-P",  # nothing is imported from the current folder
             "-m",
             "lthbench.training.executors.worker",
             means.device,
@@ -210,7 +214,7 @@ class _Worker:
         await self._send({"op": "run", **chunk}, tensors)
 
     async def _tell(self, examples: Examples) -> str:
-        """The name of these examples, which are sent to a worker once."""
+        """Return the worker's name of these examples, sending them once."""
         name = examples.digest
         if name not in self.known:
             fields = {"scale": examples.scale, "shift": examples.shift, "tokens": examples.tokens}
@@ -233,12 +237,12 @@ class _Worker:
 
 
 def local(workers: int, means: Means = HERE) -> Executor:
-    """Workers on this machine, or this process itself for 0."""
+    """Return an executor with workers on this machine, or this process itself for 0."""
     return Local(workers, means) if workers else Here(means)
 
 
 def default_workers(means: Means = HERE) -> int:
-    """As many as this process may use cores; one for a GPU, which trains many networks at once."""
+    """Return one worker per available core; one for a GPU, which trains many networks at once."""
     if means.kind != "cpu":
         return 1
     if hasattr(os, "sched_getaffinity"):

@@ -22,7 +22,7 @@ NOT_FOR_NODES = ("LTHBENCH_DATA", "LTHBENCH_CACHE")  # where test examples lie
 
 @contextmanager
 def connected(address: str | None, *, cpus: int | None = None) -> Iterator[None]:
-    """Connect for a while; a connection that was there before is used and stays."""
+    """Connect for the duration of a block; an existing connection is reused and kept."""
     ray = ray_module()
     mine = not ray.is_initialized()
     if mine:
@@ -40,27 +40,29 @@ def connect(
     """Join the running cluster at an address, or start Ray on this machine alone.
 
     Args:
-        address: `host:port`, as `ray start --head` prints it; this machine is one of its nodes.
-        cpus: of this machine alone, how many cores Ray may use.
+        address: `host:port`, as `ray start --head` prints it; this machine must be one of its
+            nodes.
+        cpus: how many cores of this machine Ray may use, without a cluster.
         seconds: within which the cluster must answer.
 
-    Raises ResourceError for a cluster that does not answer, or has no node on this machine.
+    Raises:
+        ResourceError: for a cluster that does not answer, or has no node on this machine.
     """
     ray = ray_module()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read by what ray.init starts
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read by the processes that ray.init starts
         ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     else:
         _answers(address, seconds)
         ray.init(address=address, **quiet)
-    # A node that dies would be told on standard output by thirty lines of its log, which no
-    # setting turns off. What it means for a run is told by the run.
+    # Ray would print thirty lines of a dead node's log on standard output, without a setting
+    # to prevent it. The run itself reports what it means.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
 def ray_module() -> Any:
-    """Ray itself, or the line that says how to get it."""
+    """Import Ray; ResourceError says how to install it."""
     try:
         import ray
     except ImportError as error:
@@ -71,7 +73,7 @@ def ray_module() -> Any:
 def _answers(address: str, seconds: float) -> None:
     """Make sure that a cluster answers before this process relies on it.
 
-    Ray itself tries for minutes, and ends the process that asked: another one asks first.
+    Ray itself tries for minutes, and then ends the calling process: so another process tries first.
     """
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal() or "/" in host or not host:
@@ -81,7 +83,7 @@ def _answers(address: str, seconds: float) -> None:
     step = "start one with `ray start --head`, or name its address"
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
-    except (OSError, OverflowError, ValueError) as error:  # ValueError: no name of a host
+    except (OSError, OverflowError, ValueError) as error:  # ValueError: not a host name
         raise ResourceError(f"{none} ({error}); {step}") from error
     try:
         asked = subprocess.run(
@@ -109,15 +111,16 @@ except Exception as error:
 
 
 def default_device() -> str:
-    """A GPU where the cluster has one."""
+    """Return a GPU if the cluster has one."""
     return "cuda" if ray_module().cluster_resources().get("GPU") else "cpu"
 
 
 def cores() -> int:
-    """The cores of the whole cluster, at least 1."""
+    """Return the number of cores of the whole cluster, at least 1."""
     return max(1, int(ray_module().cluster_resources().get("CPU", 0)))
 
 
 def last_line(error: BaseException) -> str:
+    """Return the last line of an error's text."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[-1].strip()[:120]

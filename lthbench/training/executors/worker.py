@@ -1,4 +1,4 @@
-"""A process that trains jobs, and knows what it was sent.
+"""A process that trains jobs, and remembers the examples it was sent.
 
 `python -m lthbench.training.executors.worker DEVICE`.
 """
@@ -18,13 +18,13 @@ from lthbench.training.job import Examples, single_threaded
 
 
 def main() -> None:
-    """Train what arrives until the channel ends."""
+    """Train the chunks that arrive until the channel closes."""
     channel = Channel()
     single_threaded()
     known: dict[str, Examples] = {}
     (device,) = sys.argv[1:]
     if device.startswith("cuda"):
-        torch.cuda.set_device(torch.device(device).index or 0)  # where all goes that is not told
+        torch.cuda.set_device(torch.device(device).index or 0)  # where no device is given
     while True:
         header, tensors = channel.receive()
         if header["op"] == "examples":
