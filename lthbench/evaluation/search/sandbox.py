@@ -1,7 +1,7 @@
 """A method's process inside bubblewrap, which shows it a few read-only folders and no network.
 
 The coordinator stays outside, and so do the test split, the cache, the results and the network.
-What stops what is a table in CONTRIBUTING, each row with a test (`tests/test_sandbox.py`).
+What stops what is a table in CONTRIBUTING, each row with a test (`tests/evaluation/test_sandbox.py`).
 """
 
 from __future__ import annotations
