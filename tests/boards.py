@@ -30,7 +30,7 @@ from lthbench.records.reference import Noise, Reference
 from lthbench.records.reference import build as build_reference
 from lthbench.records.schema import SCHEMA, Record, file_bytes, record_digest
 from lthbench.records.schema import build as build_record
-from tests.records import ACCURACY, AREA, _generator, _grokking, _learning, as_file
+from tests.synthetic import ACCURACY, AREA, _generator, _grokking, _learning, as_file
 
 # The suite `lite` of these tests (see `small_lite`): three of its tasks.
 LITE = ("mlp-modadd59", "lenet300-mnist", "transformer-modadd59")

@@ -35,8 +35,8 @@ from lthbench.leaderboard.bundle import archive, ticket_member
 from lthbench.leaderboard.validation.validate import check_bundle, check_record
 from lthbench.records.schema import file_bytes, read_record
 from lthbench.seeds import generator
-from tests.records import as_file
 from tests.submitted import DIGITS, MODADD, at_home, house
+from tests.synthetic import as_file
 
 Members = dict[str, bytes]
 Draw = np.random.Generator

@@ -11,7 +11,7 @@ from typing import Any
 
 from lthbench.io.paths import canonical_json, digest
 from lthbench.records import aggregate
-from tests.records import synthetic_record
+from tests.synthetic import synthetic_record
 
 Json = dict[str, Any]
 BAD = {

@@ -13,9 +13,9 @@ from lthbench.io.paths import canonical_json, digest
 from lthbench.protocol.task import load_task
 from lthbench.records import aggregate
 from lthbench.records.reference import SHARED
-from tests.records import as_file, as_table
 from tests.searching import ROOT
 from tests.submitted import carried
+from tests.synthetic import as_file, as_table
 
 Json = dict[str, Any]
 Edit = Callable[[Json], object]

@@ -73,7 +73,7 @@ def once(what: str, board: Path, out: Path) -> Took:
 def sorting(out: Path) -> list[tuple[str, ...]]:
     """The longest and the mean time of a sort by each column, with the layout after it, ms."""
     from tests.browsers import chromium, launched
-    from tests.test_site_browser import ready
+    from tests.leaderboard.test_site_browser import ready
 
     rows = []
     with launched(chromium()) as browser:
