@@ -27,9 +27,9 @@ from lthbench.protocol import task as task_module
 from lthbench.protocol.task import PUBLISHED, Task, load_task, task_names
 from lthbench.records import aggregate, transfer_score
 from lthbench.records.reference import Noise, Reference
-from lthbench.records.reference import build as build_reference
 from lthbench.records.schema import SCHEMA, Record, file_bytes, record_digest
 from lthbench.records.schema import build as build_record
+from lthbench.tools.freeze_reference import build as build_reference
 from tests.synthetic import ACCURACY, AREA, _generator, _grokking, _learning, as_file
 
 # The suite `lite` of these tests (see `small_lite`): three of its tasks.

@@ -127,21 +127,21 @@ MUTATIONS = (
     ),
     Mutation(
         "scoring on the search's stream",
-        "lthbench/evaluation/scoring.py",
+        "lthbench/evaluation/experiment.py",
         'ORDER = ("score/data",)',
         'ORDER = ("data", "dense", "0")',
         ("evaluation/test_score_jobs.py::test_scoring_has_an_order_of_its_own",),
     ),
     Mutation(
         "another start is the same start",
-        "lthbench/evaluation/scoring.py",
+        "lthbench/evaluation/starts.py",
         'seed, "control", kind, str(attempt))',
         "seed)",
         ("evaluation/test_score_jobs.py::test_another_start_by_origin",),
     ),
     Mutation(
         "another start keeps its own norm",
-        "lthbench/evaluation/scoring.py",
+        "lthbench/evaluation/starts.py",
         '    if task.score.kind == "area" or rescale:  # scale alone',
         "    if False:  #",
         ("evaluation/test_score_jobs.py::test_in_sums_another_start_has_the_tickets_norm",),
@@ -227,7 +227,7 @@ MUTATIONS = (
     ),
     Mutation(
         "normal quantiles for t",
-        "lthbench/records/metrics.py",
+        "lthbench/records/intervals.py",
         "    return np.asarray(special.stdtrit(freedom, p), dtype=np.float64)",
         "    return np.asarray(special.ndtri(p) + 0 * freedom, dtype=np.float64)",
         ("test_coverage.py::test_coverage", "records/test_scores.py::test_five_seeds_by_hand"),
@@ -348,7 +348,7 @@ MUTATIONS = (
     ),
     Mutation(
         "what is refused later is not told before",
-        "lthbench/evaluation/pipeline.py",
+        "lthbench/evaluation/options.py",
         "        publishable.check(loaded)\n",
         "        pass\n",
         (
@@ -399,7 +399,7 @@ MUTATIONS = (
     ),
     Mutation(
         "an engine is no part of a key",
-        "lthbench/evaluation/scoring.py",
+        "lthbench/evaluation/experiment.py",
         "        engine=VERSIONS[by],",
         "        engine=VERSIONS['plain'],",
         ("training/test_choice.py::test_the_engine_is_in_the_key",),
@@ -442,8 +442,8 @@ MUTATIONS = (
     Mutation(
         "a branch is read from the working tree",
         "lthbench/leaderboard/validation/validate.py",
-        "        found = spread.findings(changes.write(change, Path(folder)))",
-        "        found = spread.findings([change.top / record.path for record in change.added])",
+        "        found = parallel.findings(pull_request.write(change, Path(folder)))",
+        "        found = parallel.findings([change.top / record.path for record in change.added])",
         ("leaderboard/test_validation.py::test_what_is_committed_counts_not_what_lies_there",),
     ),
     Mutation(
@@ -668,8 +668,8 @@ MUTATIONS = (
     Mutation(
         "controls pay for tickets",
         "lthbench/leaderboard/board/criteria.py",
-        "for part in (tickets, ~tickets):",
-        "for part in (tickets | ~tickets, ~tickets):",
+        "test = known[:, parts == part, 0]",
+        "test = known[:, parts >= part, 0]",
         ("leaderboard/test_verify.py::test_controls_do_not_pay_for_tickets",),
     ),
     Mutation(

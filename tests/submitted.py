@@ -27,8 +27,9 @@ from lthbench.leaderboard.bundle.build import pack
 from lthbench.method.source import load_method
 from lthbench.protocol import datasets
 from lthbench.protocol.task import load_task
-from lthbench.records.reference import Noise, build
+from lthbench.records.reference import Noise
 from lthbench.records.schema import Record, file_bytes
+from lthbench.tools.freeze_reference import build
 from tests.searching import ROOT, search
 
 DIGITS, MODADD = "tiny-digits", "tiny-modadd"

@@ -98,7 +98,7 @@ def test_coverage(quantity: Callable[[Noise], float], noise: Noise) -> None:
 def test_normal_quantiles_instead_of_t_would_be_noticed(
     quantity: Callable[[Noise], float], noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "_t_quantile", lambda p, freedom: special.ndtri(p))
+    monkeypatch.setattr(intervals, "_t_quantile", lambda p, freedom: special.ndtri(p))
     with pytest.raises(AssertionError):
         assert_nominal(quantity(noise))
 

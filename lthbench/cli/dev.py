@@ -65,7 +65,7 @@ def noise(arguments: Rest = None) -> None:
 @dev_app.command("reference", context_settings=PASSED)
 def reference(arguments: Rest = None) -> None:
     """For maintainers: a task's frozen reference from IMP's final evaluation of it."""
-    from lthbench.records.reference import main
+    from lthbench.tools.freeze_reference import main
 
     main(arguments or [])
 

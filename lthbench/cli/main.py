@@ -15,9 +15,6 @@ from lthbench.cli import dev, leaderboard
 from lthbench.cli.leaderboard import Debug
 from lthbench.errors import CheckFailed, DataError, LthbenchError, UsageError, nearest
 from lthbench.io import streams, system_errors
-from lthbench.report import formats, terminal
-from lthbench.report import latex as latex_module
-from lthbench.report import markdown as markdown_module
 from lthbench.training.executors.environment import without_compiler
 
 if TYPE_CHECKING:
@@ -125,7 +122,7 @@ def evaluate(
     from lthbench.cli import progress
     from lthbench.evaluation.options import parts_of
     from lthbench.evaluation.pipeline import evaluate as run
-    from lthbench.report import summary
+    from lthbench.report import formats, summary, terminal
     from lthbench.report.html import write_report
 
     only = _numbers(only_seeds)
@@ -352,7 +349,9 @@ def report(
     """Print the tables of an evaluation again, in another form, or write its report.html."""
     from lthbench.records.schema import read_records
     from lthbench.report import html as page
-    from lthbench.report import summary
+    from lthbench.report import latex as latex_form
+    from lthbench.report import markdown as markdown_form
+    from lthbench.report import summary, terminal
 
     if latex + markdown + json + html > 1:
         raise UsageError("--latex, --markdown, --json and --html exclude each other")
@@ -367,8 +366,8 @@ def report(
             typer.echo(page.as_json(record).rstrip("\n"))
         return
     forms = {
-        "latex": latex_module.latex,
-        "markdown": markdown_module.markdown,
+        "latex": latex_form.latex,
+        "markdown": markdown_form.markdown,
         "terminal": terminal.terminal,
     }
     form = "latex" if latex else "markdown" if markdown else "terminal"

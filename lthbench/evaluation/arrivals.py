@@ -79,33 +79,67 @@ async def judged(
     Returns:
         The cells, and what was measured of every free ticket before its training; None without any.
     """
-    tickets: dict[At, Given] = {}
-    for search in () if experiment.untrained(searches) else searches:
-        for density in (r["density"] for r in search.rungs if r["origin"] == "free"):
-            held = folder / "tickets" / f"seed{search.seed}"
-            header, chosen, stored = ticket_files.read_ticket(held, density)
-            tickets[search.seed, density] = State(stored, header["start"]), chosen
-    if not tickets:
+    places = [
+        (search.seed, rung["density"])
+        for search in (() if experiment.untrained(searches) else searches)
+        for rung in search.rungs
+        if rung["origin"] == "free"
+    ]
+    if not places:
         return list(cells), None
+    tickets = {at: stored(folder, *at) for at in places}
     right = await read(task, tickets, folder, executor, seen)
-    likeness, sizes = alike(tickets), seen.sizes()
+    return marked(task.chance, cells, seen.sizes(), right, alike(tickets))
+
+
+def stored(folder: Path, seed: int, density: float) -> Given:
+    """Read a ticket's own weights and its masks.
+
+    Args:
+        folder: of the evaluation of the ticket's task.
+        seed: of the search.
+        density: of the rung.
+    """
+    held = folder / "tickets" / f"seed{seed}"
+    header, chosen, weights = ticket_files.read_ticket(held, density)
+    return State(weights, header["start"]), chosen
+
+
+def marked(
+    chance: float,
+    cells: Sequence[dict[str, Any]],
+    sizes: Mapping[str, Mapping[str, int]],
+    right: Mapping[At, int],
+    likeness: Mapping[At, float | None],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Mark the cells of tickets that are pretrained by these measurements, and of no others.
+
+    Args:
+        chance: accuracy of guessing.
+        cells: of all seeds, marked or not.
+        sizes: examples of each set, by seed.
+        right: as `read` counts them.
+        likeness: as `alike` gives it.
+
+    Returns:
+        The cells, and the measurements as a record holds them.
+    """
     dense = pretrained.dense_accuracies({"cells": cells, "sizes": sizes})
-    least = pretrained.bar(task.chance, dense)
+    least = pretrained.bar(chance, dense)
     arrived = {
-        (seed, density)
-        for (seed, density), count in right.items()
-        if pretrained.why(count / sizes[str(seed)]["held_out"], likeness[seed, density], least)
+        at
+        for at, count in right.items()
+        if pretrained.why(count / sizes[str(at[0])]["held_out"], likeness[at], least)
     }
-    of = {"origin": pretrained.ORIGIN, "division": division(pretrained.ORIGIN, 0)}
-    told = [
-        {**cell, **of}
-        if cell["origin"] == "free" and (cell["seed"], cell["density"]) in arrived
-        else cell
-        for cell in cells
-    ]
+    said = []
+    for cell in cells:
+        if pretrained.found(cell["origin"]) == "free":
+            own = (cell["seed"], cell["density"]) in arrived
+            origin = pretrained.ORIGIN if own else "free"
+            cell = {**cell, "origin": origin, "division": division(origin, cell["start"])}
+        said.append(cell)
     measured = [
-        {"seed": seed, "density": density, "right": right[at], "alike": likeness[at]}
+        {"seed": at[0], "density": at[1], "right": right[at], "alike": likeness[at]}
         for at in sorted(right, key=lambda at: (at[0], -at[1]))
-        for seed, density in (at,)
     ]
-    return told, measured
+    return said, measured

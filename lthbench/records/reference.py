@@ -2,35 +2,29 @@
 
 Made from the record of `lthbench evaluate imp --final --controls all`, whose dense runs and random
 controls it uses, so that IMP's record and the reference are one run:
-`python -m lthbench.records.reference OUT/<task>`.
+`lthbench dev reference OUT/<task>`.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, ValidationError
 
 from lthbench.errors import RecordError
-from lthbench.io.paths import canonical_json, digest, shipped, write_whole
+from lthbench.io.paths import digest, shipped
 from lthbench.protocol.task import Task
-from lthbench.records import aggregate, metrics, transfer_score
 from lthbench.records.schema import (
     Cell,
     Frozen,
     Hex,
     MayTransfer,
-    Record,
     Row,
     Short,
     Table,
     TransferEntry,
     file_bytes,
-    read_record,
 )
 
 PROVISIONAL_BELOW = 10  # seeds
@@ -122,146 +116,3 @@ def load_reference(task: Task) -> Reference | None:
     except (ValidationError, ValueError) as error:
         raise RecordError(f"{path}: not a reference: {str(error).splitlines()[0]}") from error
     return reference if reference.task_digest == task.digest else None
-
-
-def build(
-    record: Record, noise: Floors | None = None, noise_at: dict[str, Floors] | None = None
-) -> Reference:
-    """Build the reference from IMP's final record; erk's tickets are the record's erk controls.
-
-    Args:
-        record: IMP's final record.
-        noise: Measured by `lthbench.tools.noise_floor`, as stored in a reference.
-        noise_at: The same by depth, at the transfer targets.
-    """
-    if record.method.name != "imp" or not record.final or record.controls != "all":
-        raise RecordError("a reference is made from `lthbench evaluate imp --final --controls all`")
-    table = record.model_dump(mode="json")
-    dense = tuple(c for c in record.cells if c.kind == "dense" and c.schedule == 1)
-    return Reference(
-        schema_version=2,
-        task=record.task.name,
-        version=record.task.version,
-        task_digest=record.task.digest,
-        provisional=len(record.seeds) < PROVISIONAL_BELOW,
-        seeds=record.seeds,
-        values={"held_out": _values(table, "held_out"), "test": _values(table, "test")},
-        dense=dense,
-        controls=tuple(c for c in record.cells if c.kind in SHARED and c.status == "ok"),
-        transfer=_transferred(record),
-        noise=noise,
-        noise_at=noise_at or None,
-        sizes=record.sizes,
-        environment=record.environment,
-        environments=record.environments,
-        record=digest(canonical_json(_without_reference(table))),
-    )
-
-
-def _transferred(record: Record) -> TransferEntry | None:
-    """Return what later records share: erk at the targets, and IMP's own tickets there."""
-    moved = record.transfer
-    if moved is None or not any(cell.kind == "direct" for cell in moved.cells):
-        return None
-    cells = tuple(cell for cell in moved.cells if cell.kind in ("erk", "direct"))
-    return moved.model_copy(update={"cells": cells})
-
-
-def _at_targets(table: Mapping[str, Any], part: str) -> dict[str, dict[str, list[float]]] | None:
-    """Return scores of erk and IMP, one per seed, by depth and rung."""
-    moved = table.get("transfer")
-    if moved is None or not any(cell["kind"] == "direct" for cell in moved["cells"]):
-        return None
-    found: dict[str, dict[str, list[float]]] = {}
-    for cell in moved["cells"]:  # in order of seeds
-        name = {"erk": "erk", "direct": "imp"}.get(cell["kind"])
-        if name and cell["status"] != "ok":
-            raise RecordError(f"{name} at depth {cell['depth']}, seed {cell['seed']}: it failed")
-        if name:
-            rung = found.setdefault(transfer_score.key(cell["depth"], cell["density"]), {})
-            rung.setdefault(name, []).append(aggregate.score_of(table, cell, part))
-    return found
-
-
-def _without_reference(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return only a record's cells: the reference changes its scores, not what was trained."""
-    names = ("method", "task", "seeds", "cells", "sizes", "transfer")
-    return {name: table[name] for name in names if name in table}
-
-
-def _values(table: Mapping[str, Any], part: str) -> Values:
-    def of(kind: str, density: float) -> list[float]:
-        chosen = [
-            c
-            for seed in table["seeds"]
-            for c in table["cells"]
-            if (c["kind"], c["density"], c["schedule"], c["seed"]) == (kind, density, 1, seed)
-        ]
-        if len(chosen) != len(table["seeds"]) or any(c["status"] != "ok" for c in chosen):
-            raise RecordError(f"{kind} at density {density:.4g}: a seed is missing or failed")
-        return [aggregate.score_of(table, cell, part) for cell in chosen]
-
-    ladder = table["task"]["ladder"]
-    weights = metrics.log_density_weights(ladder)
-    dense = of("dense", 1.0)
-
-    def loss(kind: str) -> tuple[float, ...]:
-        rows = zip(*(of(kind, density) for density in ladder), strict=True)
-        return tuple(metrics.loss_points(dense, [list(row) for row in rows], weights).tolist())
-
-    sizes = [sets[part] for sets in table["sizes"].values()]
-    return Values(
-        dense=tuple(dense),
-        margin=metrics.margin(dense, min(sizes)),
-        loss_random=loss("erk"),
-        loss_imp=loss("ticket"),
-        transfer=_at_targets(table, part),  # type: ignore[arg-type]
-    )
-
-
-def _noise(path: Path, record: Record) -> tuple[Floors, dict[str, Floors]] | tuple[()]:
-    """Return the noise floors measured beside a record, if any."""
-    if not path.is_file():
-        return ()
-    rungs = len(record.task.ladder)
-    try:
-        made = json.loads(path.read_bytes())
-        same = made["task"] == record.task.digest
-        own = _floors(made["floors"], rungs)
-        moved = {
-            depth: _floors(table, len(record.transfer.densities) if record.transfer else 0)
-            for depth, table in made.get("targets", {}).items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RecordError(
-            f"{path}: damaged, or of other rungs; run lthbench dev noise again"
-        ) from error
-    if not same:
-        raise RecordError(f"{path}: floors of another protocol; run lthbench dev noise again")
-    return own, moved
-
-
-def _floors(table: Mapping[str, Any], rungs: int) -> Floors:
-    """Parse the floors of both sets; ValueError if a set or a rung is missing."""
-    found = {part: Noise.model_validate_json(json.dumps(table[part])) for part in table}
-    if set(found) != {"held_out", "test"} or any(
-        (len(noise.score), len(noise.curve)) != (rungs, rungs) for noise in found.values()
-    ):
-        raise ValueError("other sets or rungs")
-    return found  # type: ignore[return-value]
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write leaderboard/reference/<task>.json from a record."""
-    parser = argparse.ArgumentParser(prog="python -m lthbench.records.reference")
-    parser.add_argument("folder", type=Path, help="OUT/<task> of IMP's final evaluation")
-    folder = parser.parse_args(arguments).folder
-    record = read_record(folder / "record.json")
-    reference = build(record, *_noise(folder / "noise.json", record))
-    path = shipped("leaderboard") / "reference" / f"{record.task.name}.json"
-    write_whole(path, file_bytes(reference))
-    print(path)
-
-
-if __name__ == "__main__":
-    main()

@@ -98,7 +98,7 @@ async def calibrate(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table of variants in the format of the task file."""
-    parser = argparse.ArgumentParser(prog="python -m lthbench.tools.calibrate")
+    parser = argparse.ArgumentParser(prog="lthbench dev calibrate")
     parser.add_argument("task")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=local.default_workers())
@@ -110,7 +110,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, values in figures.items():
         row = ", ".join(f"{value:.4f}" if value < 1 else f"{value:.1f}" for value in values)
         print(f'\n[[calibration.variants]]\nvariant = "{name}"\nscore = [{row}]')
-
-
-if __name__ == "__main__":
-    main()

@@ -3,7 +3,7 @@
 One ticket of each rung is trained several times, each time from weights that are moved by one unit
 in the last place at random (protocol, section 11), and so are IMP's own tickets at the depths that
 tickets are carried to, where it has searched there (`--direct`):
-`python -m lthbench.tools.noise_floor OUT/<task>`, beside the tickets of IMP's final evaluation.
+`lthbench dev noise OUT/<task>`, beside the tickets of IMP's final evaluation.
 """
 
 from __future__ import annotations
@@ -150,9 +150,7 @@ async def scored(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write OUT/<task>/noise.json, the input of `lthbench.records.reference`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lthbench.tools.noise_floor", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="lthbench dev noise", description=__doc__)
     parser.add_argument("folder", type=Path, help="OUT/<task> of IMP's final evaluation")
     parser.add_argument("--device")
     parser.add_argument("--workers", type=int)
@@ -181,7 +179,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     made = {"task": task.digest, "seed": seed, "curves": curves, "floors": own, "targets": told}
     write_whole(path, canonical_json(made))
     print(path)
-
-
-if __name__ == "__main__":
-    main()

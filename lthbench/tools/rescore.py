@@ -1,6 +1,6 @@
 """Writes records and references anew when scorer or schema have changed.
 
-`python -m lthbench.tools.rescore PATH…`
+`lthbench dev rescore PATH…`
 
 A record holds every count, so its scores follow from it alone: nothing is trained, and the counts
 stay as they are. Files of schema 1 become files of schema 2, in which what was not measured then is
@@ -23,6 +23,7 @@ from lthbench.io.paths import shipped, write_whole
 from lthbench.protocol.task import load_task, task_names
 from lthbench.records import reference
 from lthbench.records.schema import SCHEMA, Record, build, file_bytes, record_digest, write_record
+from lthbench.tools import freeze_reference
 
 COMPUTED = {"aggregates", "scorer", "schema_version"}
 
@@ -61,7 +62,7 @@ def references(paths: Iterable[Path]) -> list[Path]:
         whole = table["method"]["name"] == "imp" and table["controls"] == "all"
         old = _reference(table) if whole else None
         if old is not None and _starts(old.dense) == _starts((record := build(table)).cells):
-            new = reference.build(record, old.noise, old.noise_at)
+            new = freeze_reference.build(record, old.noise, old.noise_at)
             place = shipped("leaderboard") / "reference" / f"{record.task.name}.json"
             write_whole(place, file_bytes(new))
             written.append(place)
@@ -83,14 +84,10 @@ def _starts(cells: Iterable[Any]) -> list[tuple[int, str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Score every record that is named, and print where it went."""
-    parser = argparse.ArgumentParser(prog="python -m lthbench.tools.rescore", description=__doc__)
+    parser = argparse.ArgumentParser(prog="lthbench dev rescore", description=__doc__)
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     paths = parser.parse_args(arguments).paths
     for path in references(paths):
         print(path)
     for path in paths:
         print(f"{path} -> {rescored(path).name}")
-
-
-if __name__ == "__main__":
-    main()

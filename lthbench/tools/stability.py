@@ -142,7 +142,7 @@ async def _all(task: Task, seeds: Sequence[int], steps: Sequence[int], workers: 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Create a training in a data order of its own."""
-    parser = argparse.ArgumentParser(prog="python -m lthbench.tools.stability", description=__doc__)
+    parser = argparse.ArgumentParser(prog="lthbench dev stability", description=__doc__)
     parser.add_argument("task")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=local.default_workers())
@@ -153,7 +153,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     seeds = range(1000, 1000 + options.seeds)
     steps = options.step or candidates(task.recipe)
     asyncio.run(_all(task, seeds, steps, options.workers))
-
-
-if __name__ == "__main__":
-    main()

@@ -68,7 +68,7 @@ def problem(of: Task | None = None, train: Examples | None = None) -> Iterator[P
     """The problem of seed 0, whose calls are answered in this process."""
     given = train or examples()
     arrays = datasets.Examples(given.x.numpy(), given.y.numpy())
-    drawn = patch.object(session.data_module, "search", lambda *_: datasets.Search(arrays, arrays))
+    drawn = patch.object(session.datasets, "search", lambda *_: datasets.Search(arrays, arrays))
     with TemporaryDirectory() as folder, drawn:
         yield begin(of or task(), 0, Path(folder))[0]
 

@@ -17,11 +17,11 @@ from lthbench.evaluation.pipeline import evaluate
 from lthbench.evaluation.workload import carrying_steps
 from lthbench.networks import families
 from lthbench.protocol.task import load_task
-from lthbench.records.reference import build
 from lthbench.records.schema import Record, comparable, read_record
 from lthbench.report import terminal
 from lthbench.tickets import masks
 from lthbench.tools.estimate import estimate
+from lthbench.tools.freeze_reference import build
 from lthbench.training import dispatch
 from lthbench.training.dispatch import HERE, engine_for
 from lthbench.training.job import Job, Result

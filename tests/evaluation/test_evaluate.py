@@ -17,7 +17,7 @@ from filelock import FileLock
 
 from lthbench.cli import main
 from lthbench.errors import LthbenchError, MethodError, ResourceError, TaskError, UsageError
-from lthbench.evaluation import pipeline
+from lthbench.evaluation import options, pipeline
 from lthbench.evaluation.pipeline import Evaluated, evaluate
 from lthbench.evaluation.plan import Part, Plan
 from lthbench.io.paths import canonical_json
@@ -385,7 +385,7 @@ def test_controls_and_transfer_are_the_suites_or_as_asked(
     known = load_suite("lite")
     carried = known.tasks[0]
     changed = known.model_copy(update={"controls": "alternate", "transfer": (carried,)})
-    monkeypatch.setattr(pipeline, "load_suite", lambda name: changed)
+    monkeypatch.setattr(options, "load_suite", lambda name: changed)
     found = parts_of(done, tmp_path, suite="lite", final=True)
     assert {part.plan.controls for part in found.values()} == {"alternate"}
     assert [name for name, part in found.items() if part.plan.transfer] == [carried]

@@ -8,8 +8,9 @@ import pytest
 
 from lthbench.io.paths import shipped
 from lthbench.protocol.task import load_task
-from lthbench.records.reference import PROVISIONAL_BELOW, build, load_reference
+from lthbench.records.reference import PROVISIONAL_BELOW, load_reference
 from lthbench.records.schema import read_record, record_digest
+from lthbench.tools.freeze_reference import build
 
 BOARD = shipped("leaderboard")
 RECORDS = sorted(BOARD.glob("records/*/*.json"))

@@ -275,5 +275,5 @@ def test_the_verb_prints_a_row_a_task(
 def test_verbs_for_maintainers_are_the_modules_own(
     verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert f"python -m lthbench.{verb}" in said(capsys, monkeypatch, "dev", verb, "--help")
+    assert f"lthbench dev {verb}" in said(capsys, monkeypatch, "dev", verb, "--help")
     assert "For maintainers" in said(capsys, monkeypatch, "dev", "--help")

@@ -30,7 +30,7 @@ from lthbench.leaderboard.analysis import evidence
 from lthbench.leaderboard.board import entries as board_entries
 from lthbench.leaderboard.board import ledger as ledgers
 from lthbench.leaderboard.board.standings import standings
-from lthbench.leaderboard.site import best_per_density, charts, staging
+from lthbench.leaderboard.site import best_per_density, charts, serve, staging
 from lthbench.leaderboard.site import build as making
 from lthbench.leaderboard.site.build import build
 from lthbench.leaderboard.site.pages import api
@@ -39,7 +39,6 @@ from lthbench.leaderboard.site.pages import plan as site_pages
 from lthbench.leaderboard.site.pages.entry import page as page_of_entry
 from lthbench.leaderboard.site.pages.protocol import protocols
 from lthbench.leaderboard.site.render import POLICY, text_rows
-from lthbench.leaderboard.site.serve import serve
 from lthbench.protocol.task import load_task
 from lthbench.records import intervals
 from lthbench.records.schema import build as build_record

@@ -21,7 +21,7 @@ from lthbench.evaluation import environment
 from lthbench.evaluation.options import parts_of
 from lthbench.evaluation.plan import Part
 from lthbench.io.paths import canonical_json, digest
-from lthbench.leaderboard.bundle import archive, build
+from lthbench.leaderboard.bundle import archive
 from lthbench.leaderboard.submission import branch
 from lthbench.leaderboard.submission import submit as submission
 from lthbench.leaderboard.submission.submit import submit
@@ -123,7 +123,7 @@ def test_what_is_installed_later(out: Path, monkeypatch: pytest.MonkeyPatch, old
     if older:
         (out / "environment.json").unlink()
     first = submit(out, (), None).path.read_bytes()
-    monkeypatch.setattr(build, "packages", lambda: {"installed-later": "1"})
+    monkeypatch.setattr(environment, "packages", lambda: {"installed-later": "1"})
     assert submit(out, (URL,), None).path.read_bytes() == first
     (out / "bundle.zip").unlink()
     again = archive.read(submit(out, (URL,), None).path).members["environment.json"]

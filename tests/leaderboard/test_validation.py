@@ -24,8 +24,8 @@ from lthbench.leaderboard.validation import (
     claims,
     parallel,
     pull_request,
-    record_rules,
 )
+from lthbench.leaderboard.validation.record_rules import rules as check_rules
 from lthbench.leaderboard.validation.validate import check_bundle, check_record, validate
 from lthbench.protocol.task import controlled, load_suite
 from lthbench.records.schema import SIZE_LIMIT, read_record
@@ -486,7 +486,7 @@ def test_random_controls_are_the_references_where_it_has_them(
     monkeypatch.setattr(
         claims, "known_of", lambda name: dataclasses.replace(real(name), reference=rich)
     )
-    record_rules(own)
+    check_rules(own)
 
     def other(seed: int) -> Any:
         def edit(t: Json) -> None:
@@ -494,9 +494,9 @@ def test_random_controls_are_the_references_where_it_has_them(
 
         return read_record(written(tmp_path / str(seed), changed(table, edit), scored=True))
 
-    record_rules(other(1))
+    check_rules(other(1))
     with pytest.raises(RecordError, match=f"{kind} at density .* not the reference's own run"):
-        record_rules(other(0))
+        check_rules(other(0))
 
 
 # --- files -----------------------------------------------------------------------------------
@@ -703,7 +703,7 @@ def test_a_bundles_records_keep_the_rules(at_house: House, tmp_path: Path) -> No
 
 def test_the_house_is_not_excused_from_any_rule(at_house: House) -> None:
     for record in at_house.records:
-        record_rules(record)
+        check_rules(record)
     assert bundle_rules.check(at_house.bundle)[0]
 
 

@@ -107,7 +107,7 @@ PROGRAM = """
 import ctypes, importlib, json, os, shutil, socket, sqlite3, subprocess, sys, tempfile, warnings
 import numpy, safetensors.torch, torch
 from pathlib import Path
-from lthbench import guard, landlock
+from lthbench.method import audit_hook as guard, landlock
 
 warnings.simplefilter("ignore")
 given = json.load(sys.stdin)

@@ -16,9 +16,9 @@ from lthbench.networks.state import State
 from lthbench.protocol import datasets
 from lthbench.protocol.task import load_task
 from lthbench.records import aggregate
-from lthbench.records.reference import _noise, build
 from lthbench.tickets import controls, masks, ticket_files
 from lthbench.tools import noise_floor
+from lthbench.tools.freeze_reference import _noise, build
 from lthbench.training.dispatch import Means
 from tests.searching import ROOT
 from tests.synthetic import synthetic_record

@@ -54,7 +54,7 @@ def at_every_forward(monkeypatch: pytest.MonkeyPatch) -> Callable[[Look], None]:
     def install(look: Look) -> None:
         networks_seen: list[nn.Module] = []
         optimisers: list[torch.optim.Optimizer] = []
-        load, make = plain.networks.load, plain._optimiser
+        load, make = plain.families.load, plain._optimiser
 
         def loaded(*args: Any) -> nn.Module:
             module = load(*args)
@@ -66,7 +66,7 @@ def at_every_forward(monkeypatch: pytest.MonkeyPatch) -> Callable[[Look], None]:
             optimisers.append(make(*args))
             return optimisers[-1]
 
-        monkeypatch.setattr(plain.networks, "load", loaded)
+        monkeypatch.setattr(plain.families, "load", loaded)
         monkeypatch.setattr(plain, "_optimiser", made)
 
     return install

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from lthbench.errors import RecordError, ResourceError, UsageError
-from lthbench.evaluation import layout
+from lthbench.evaluation import arrivals, layout
 from lthbench.evaluation.layout import stored_bytes, trained_by
 from lthbench.io.paths import canonical_json, refusal, write_whole
 from lthbench.leaderboard.bundle import archive
@@ -63,8 +63,13 @@ def merge(paths: Sequence[Path], out: Path) -> tuple[Record, ...]:
     return (record,)
 
 
-def joined(parts: Sequence[Part]) -> Record:
+def joined(parts: Sequence[Part], folders: Sequence[Path] = ()) -> Record:
     """Return one record of all seeds, with recomputed scores.
+
+    Args:
+        parts: The records.
+        folders: Their evaluations of the task, whose tickets' own weights are compared over all
+            seeds.
 
     Raises:
         RecordError: If records do not match; names two files and the difference.
@@ -87,7 +92,29 @@ def joined(parts: Sequence[Part]) -> Record:
         "transfer": _transfer(parts),
         "times": _times(ordered),
     }
+    if any(record.arrivals for record in ordered):
+        table |= _arrivals(parts, folders, table)
     return build(table | _environments(ordered, seeds))
+
+
+def _arrivals(
+    parts: Sequence[Part], folders: Sequence[Path], table: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Decide again which tickets are pretrained: likeness to other seeds depends on all of them."""
+    if not folders:
+        raise RecordError(
+            f"{parts[0][0]}: has tickets with weights of their own, which are compared over seeds; "
+            "name the folders of the evaluations"
+        )
+    right: dict[arrivals.At, int] = {}
+    tickets: dict[arrivals.At, arrivals.Given] = {}
+    for (_, record), folder in zip(parts, folders, strict=True):
+        for one in record.arrivals or ():
+            right[one.seed, one.density] = one.right
+            tickets[one.seed, one.density] = arrivals.stored(folder, one.seed, one.density)
+    chance, alike = table["task"]["chance"], arrivals.alike(tickets)
+    cells, measured = arrivals.marked(chance, table["cells"], table["sizes"], right, alike)
+    return {"cells": cells, "arrivals": measured}
 
 
 def _check_common(parts: Sequence[Part]) -> None:
@@ -232,7 +259,7 @@ def _packages(outs: Sequence[Path]) -> bytes:
 
 def _join_task(draft: Path, name: str, parts: Sequence[Part]) -> Record:
     """Write one task's record and files in the draft of a folder."""
-    record = joined(parts)
+    record = joined(parts, [path.parent for path, _ in parts])
     folder = draft / name
     runs = dict(archive.runs(record))
     answers: dict[str, list[Any]] = {"cells": [], "carried": []}

@@ -63,7 +63,7 @@ def _gathered(chunks: Sequence[Sequence[Path]], what: What) -> list[Finding]:
 
 def _started(chunk: Sequence[Path], what: What) -> subprocess.Popen[bytes]:
     # -P: never import from the working folder, which may be a submission's.
-    command = [sys.executable, "-P", "-m", "lthbench.leaderboard.validation.validate", what]
+    command = [sys.executable, "-P", "-m", "lthbench.leaderboard.validation", what]
     worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert worker.stdin
     with suppress(OSError):  # a worker that could not start returns nothing
