@@ -259,13 +259,14 @@ def _packages(outs: Sequence[Path]) -> bytes:
 
 def _join_task(draft: Path, name: str, parts: Sequence[Part]) -> Record:
     """Write one task's record and files in the draft of a folder."""
-    record = joined(parts, [path.parent for path, _ in parts])
     folder = draft / name
-    runs = dict(archive.runs(record))
-    answers: dict[str, list[Any]] = {"cells": [], "carried": []}
     for path, part in parts:
         for seed in part.seeds:
             _copy_tickets(path.parent, folder, part, seed)
+    record = joined(parts, [path.parent for path, _ in parts])
+    runs = dict(archive.runs(record))
+    answers: dict[str, list[Any]] = {"cells": [], "carried": []}
+    for path, _ in parts:
         for run in layout.stored_runs(path.parent):
             if run.name in runs:
                 data = stored_bytes(path.parent, run)
