@@ -25,6 +25,7 @@ FILES = sorted(
         *((ROOT / folder).rglob("*.py") for folder in ("lthbench", "baselines", "tests")),
         (ROOT / "tasks").rglob("*.toml"),
         [ROOT / "README.md", ROOT / "CONTRIBUTING.md"],
+        (path for path in (ROOT / "docs").glob("*.md") if path.name != "protocol.md"),
     )
 )
 

@@ -117,7 +117,7 @@ def board(
     latex: Annotated[bool, typer.Option("--latex", help="Tables for a paper.")] = False,
     debug: Debug = False,
 ) -> None:
-    """The boards: rank intervals, scores, costs, levels."""
+    """Print the boards, or build, serve and keep them: rank intervals, scores, costs, levels."""
     if context.invoked_subcommand is None:
         _show(suite, json, markdown, latex)
     elif suite is not None or json or markdown or latex:

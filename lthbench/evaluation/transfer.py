@@ -105,61 +105,84 @@ async def carry(
     }
     if experiment.untrained(searches):
         return result | {"reason": "untrained tickets are not carried"}
-    home, begin = folder, source(task)
-    if begin is not task:
-        home = folder / f"depth{moved.source}"
-        try:
-            searches = await finding(begin, home)
-        except NotApplicable as error:
-            return result | {"reason": str(error)[:400]}
     try:
+        begin, home, searches = await _source(task, searches, folder, finding)
         wanted = _wanted(task, begin, searches, home)
-    except TicketError as error:
+    except (NotApplicable, TicketError) as error:
         return result | {"reason": str(error)[:400]}
-    entries: list[Entry] = []
-    missing: list[dict[str, Any]] = []
-    parted: dict[tuple[int, int], tuple[Ticket, Told]] = {}  # of one rung, by seed and depth
-    for search in searches:
-        mine = wanted[search.seed]
-        if handing:
-            await handing(begin, search, mine, home)
-        for depth in moved.targets:
-            entries += _random(at_depth(task, depth), search.seed, seen)
-            missing += _not_found(at_depth(task, depth), search)
-        for now in mine:
-            target = at_depth(task, now.depth)
-            try:
-                if handing:
-                    ticket, told = _handed(now, home, search)
-                else:
-                    ticket, told = carry_elastically(begin, target, now)
-            except TicketError as error:
-                missing.append(_missing(target, now.density, search.seed, str(error)))
-            else:
-                entries.append(
-                    entry_at_depth(target, "carried", now.density, search.seed, ticket, told, seen)
-                )
-                if now.density == target.ladder.trained[0]:
-                    parted[search.seed, now.depth] = ticket, told
-                    entries += part_entries(target, search.seed, ticket, told, seen)
+    carried, known = await _carried(task, begin, searches, wanted, home, handing)
+    entries = [
+        entry
+        for search in searches
+        for depth in moved.targets
+        for entry in _random(at_depth(task, depth), search.seed, seen)
+    ]
+    for (seed, depth, density), (ticket, told) in carried.items():
+        target = at_depth(task, depth)
+        entries.append(entry_at_depth(target, "carried", density, seed, ticket, told, seen))
+        if density == moved.densities[0]:
+            entries += part_entries(target, seed, ticket, told, seen)
     if direct or all(search.cost < CHEAP for search in searches):
         for depth in moved.targets:
             target, there = at_depth(task, depth), folder / f"depth{depth}"
             with suppress(NotApplicable):  # then there is no ticket of that depth to compare with
                 entries += _direct(target, await finding(target, there), there, seen)
-    frozen = [cell for cell in frozen if any(cell["seed"] == s.seed for s in searches)]
-    known = [*frozen, *missing]
+    known += [cell for cell in frozen if any(cell["seed"] == s.seed for s in searches)]
 
     async def again(entry: Entry) -> Entry | None:
         seed, depth = entry.job.seed, entry.job.depth
         target = at_depth(task, depth)
         if entry.kind not in PARTS:
             return await experiment.drawn_again(target, entry, {}, executor, seen)
-        parts = part_entries(target, seed, *parted[seed, depth], seen, entry.attempt + 1)
+        ticket, told = carried[seed, depth, entry.density]
+        parts = part_entries(target, seed, ticket, told, seen, entry.attempt + 1)
         return next(part for part in parts if part.kind == entry.kind)
 
     result["cells"] = await _scored(task, entries, folder, executor, seen, known, again, note)
     return result
+
+
+async def _source(
+    task: Task, searches: Sequence[Search], folder: Path, finding: Finding
+) -> tuple[Task, Path, Sequence[Search]]:
+    """Return the task at the depth of the source, where its tickets lie, and their searches.
+
+    Raises:
+        NotApplicable: If the method cannot search there.
+    """
+    begin = source(task)
+    if begin is task:
+        return task, folder, searches
+    home = folder / f"depth{begin.network.depth}"
+    return begin, home, await finding(begin, home)
+
+
+async def _carried(
+    task: Task,
+    begin: Task,
+    searches: Sequence[Search],
+    wanted: Mapping[int, Sequence[Wanted]],
+    home: Path,
+    handing: Handing | None,
+) -> tuple[dict[tuple[int, int, float], tuple[Ticket, Told]], list[dict[str, Any]]]:
+    """Transfer every ticket: those by seed, depth and density, and cells of the missing ones."""
+    assert task.transfer
+    carried: dict[tuple[int, int, float], tuple[Ticket, Told]] = {}
+    missing: list[dict[str, Any]] = []
+    for search in searches:
+        for depth in task.transfer.targets:
+            missing += _not_found(at_depth(task, depth), search)
+        if handing:
+            await handing(begin, search, wanted[search.seed], home)
+        for now in wanted[search.seed]:
+            target = at_depth(task, now.depth)
+            try:
+                carried[search.seed, now.depth, now.density] = (
+                    _handed(now, home, search) if handing else carry_elastically(begin, target, now)
+                )
+            except TicketError as error:
+                missing.append(_missing(target, now.density, search.seed, str(error)))
+    return carried, missing
 
 
 async def _scored(

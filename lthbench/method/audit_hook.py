@@ -2,8 +2,7 @@
 
 Linux's Landlock closes files however they are opened (`landlock`); the hook explains what a method
 may not do, and is the only guard on other systems. It stops mistakes and lazy cheating, not hostile
-code: Python cannot isolate code that runs in the same process. See CONTRIBUTING, "What is promised
-about the test split".
+code: Python cannot isolate code that runs in the same process. See docs/security.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A method's process inside bubblewrap, which exposes a few read-only folders and no network.
 
-The coordinator stays outside, as do the test split, the cache, the results and the network. A table
-in CONTRIBUTING lists what stops what, each row with a test (`tests/evaluation/test_sandbox.py`).
+The coordinator stays outside, as do the test split, the cache, the results and the network.
+docs/security.md lists what stops what, each row with a test (`tests/evaluation/test_sandbox.py`).
 """
 
 from __future__ import annotations

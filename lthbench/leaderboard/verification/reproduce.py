@@ -108,19 +108,30 @@ def check(
             why = f"{type(error).__name__}: {str(error)[:100]}"
             done = _failed(f"the search sent what is no request ({why})", claimed[0], seeds)
         else:
-            found = score_of(again, record)
-            if found is None:
-                raise RecordError(f"{task.name}: new seeds have no score; a dense run failed")
-            by_seed = dict(zip(again.seeds, found[0], strict=True))
-            costs = {search.seed: search.cost for search in again.searches}
-            repeated = [
-                _repeated(bundle, task, folder, seed, costs[seed], by_seed[seed]) for seed in same
-            ]
-            fresh = [by_seed[seed] for seed in seeds]
-            done = judge(record, reference, fresh, seeds, repeated)
-            done = replace(done, unmetered=unmetered.told_of(again))
+            done = _compared(bundle, task, record, reference, again, (seeds, same), folder)
     told = "; ".join((done.what, *done.unmetered))
     return Finding(task.name, 3, done.ok, told), done
+
+
+def _compared(
+    bundle: Bundle,
+    task: Task,
+    record: Record,
+    reference: Reference | None,
+    again: Record,
+    seeds: tuple[Sequence[int], Sequence[int]],
+    folder: Path,
+) -> Reproduced:
+    """Judge the searches that were run again: of fresh seeds, and of published ones."""
+    found = score_of(again, record)
+    if found is None:
+        raise RecordError(f"{task.name}: new seeds have no score; a dense run failed")
+    fresh, same = seeds
+    by_seed = dict(zip(again.seeds, found[0], strict=True))
+    costs = {search.seed: search.cost for search in again.searches}
+    repeated = [_repeated(bundle, task, folder, seed, costs[seed], by_seed[seed]) for seed in same]
+    done = judge(record, reference, [by_seed[seed] for seed in fresh], fresh, repeated)
+    return replace(done, unmetered=unmetered.told_of(again))
 
 
 def _repeated(
