@@ -41,7 +41,7 @@ check: .venv/test.stamp
 
 # Results (lthbench-out) and the user's cache stay.
 clean:
-	rm -rf .venv .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
+	rm -rf .venv .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # What `lthbench` needs to run.

@@ -605,7 +605,7 @@ def test_two_users_at_once_lose_nothing(
     """Each has a cache of their own, and one a path of its own to the same ledger."""
     first, second = put(board), put(board, called("second"))
     check, link = accepting.check_record, tmp_path / "link"
-    link.symlink_to(board.parents[2])
+    link.symlink_to(board.parents[1])
 
     def meanwhile(path: Path) -> Record:
         with monkeypatch.context() as another:
@@ -613,7 +613,7 @@ def test_two_users_at_once_lose_nothing(
             another.setattr(paths, "PACKAGE", link)
             another.setenv("LTHBENCH_CACHE", str(tmp_path / "another"))
             with pytest.raises(ResourceError, match="another accept is writing it; wait for it"):
-                accept([link / second.relative_to(board.parents[2])])
+                accept([link / second.relative_to(board.parents[1])])
         return check(path)
 
     with monkeypatch.context() as one:

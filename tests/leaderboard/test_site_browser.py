@@ -17,7 +17,7 @@ import pytest
 
 from lthbench.leaderboard.board import entries as board_entries
 from lthbench.leaderboard.site.build import build
-from lthbench.leaderboard.site.serve import serve
+from lthbench.leaderboard.site import serve
 from lthbench.records import intervals
 from tests.browsers import WAIT, chromium, launched
 from tests.sites import HOSTILE_NAME, few_draws, site_board
