@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lthbench.leaderboard.board import entries as board_entries
-from lthbench.leaderboard.site.build import build
 from lthbench.leaderboard.site import serve
+from lthbench.leaderboard.site.build import build
 from lthbench.records import intervals
 from tests.browsers import WAIT, chromium, launched
 from tests.sites import HOSTILE_NAME, few_draws, site_board
