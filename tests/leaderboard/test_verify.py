@@ -31,6 +31,7 @@ from lthbench.leaderboard.board.accept import accept
 from lthbench.leaderboard.bundle import archive
 from lthbench.leaderboard.bundle.archive import Bundle
 from lthbench.leaderboard.bundle.build import pack
+from lthbench.leaderboard.validation import bundle_rules
 from lthbench.leaderboard.verification import reproduce, retrain, retrain_worker
 from lthbench.leaderboard.verification.result import Finding, Say, quiet
 from lthbench.leaderboard.verification.verify import Verified, verify
@@ -905,6 +906,8 @@ def test_without_a_floor_level_two_does_not_begin(at_home: Shop, monkeypatch: An
     known = load_reference(load_task(DIGITS))
     assert known is not None
     bare = known.model_copy(update={"noise": None})
+    # Level 0 keeps the true one, also where its module is first imported by this test.
+    monkeypatch.setattr(bundle_rules, "load_reference", load_reference)
     monkeypatch.setattr(reference, "load_reference", lambda task: bare)
     monkeypatch.setattr(retrain, "trained_again", None)
     with pytest.raises(RecordError, match=r"no noise floor; .* lthbench dev noise") as caught:
