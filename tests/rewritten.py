@@ -12,7 +12,7 @@ from typing import Any
 from lthbench.io.paths import canonical_json, digest
 from lthbench.protocol.task import load_task
 from lthbench.records import aggregate
-from lthbench.records.reference import SHARED
+from lthbench.tools.freeze_reference import SHARED
 from tests.searching import ROOT
 from tests.submitted import carried
 from tests.synthetic import as_file, as_table

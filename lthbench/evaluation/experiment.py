@@ -10,7 +10,7 @@ from typing import Any
 from lthbench.errors import MethodError, RecordError
 from lthbench.evaluation.plan import Plan
 from lthbench.evaluation.search.session import Search
-from lthbench.evaluation.starts import early, reinitialised
+from lthbench.evaluation.starts import early, other_seed, reinitialised
 from lthbench.io import store
 from lthbench.networks import families
 from lthbench.networks.state import State
@@ -25,14 +25,9 @@ from lthbench.training.executors.local import Executor
 from lthbench.training.job import Examples, Job, Result
 
 ORDER = ("score/data",)
-
-
 COMPRESSED = (8, 4, 2)
-
-
+MEASURES = 2  # increased when more is kept of a scored run: earlier ones are trained again
 LAST_COUNTS = 5
-
-
 Place = tuple[str, float, int, int]  # kind, density, seed, schedule
 
 
@@ -167,9 +162,8 @@ async def _reinits(
         return {}
     other: State | None = None
     if origin == "rewind" or (origin == "transferred" and start.step):
-        seed_of_it = seed + 10_000 * (attempt + 1)  # a seed that no other run has
         assert executor is not None
-        other = await early(task, seed_of_it, start.step, executor, seen.means)
+        other = await early(task, other_seed(seed, attempt), start.step, executor, seen.means)
         if other is None:
             return {}
     return {
@@ -182,7 +176,7 @@ def _random_untrained(task: Task, seed: int, theta: State, seen: Seen) -> list[E
     """List random masks at theta_0, scored untrained, on every rung of the untrained ladder."""
     shapes = families.shapes(task.network, task.network.depth)
     ladder = task.ladder.untrained
-    drawn = controls.random_masks(shapes, ladder, seed, "uniform")
+    drawn = controls.random_masks(shapes, ladder, seed, controls.RULES["untrained_random"])
     return [
         entry_of(task, "untrained_random", density, seed, theta, chosen, seen, until=0)
         for density, chosen in zip(ladder, drawn, strict=True)
@@ -273,9 +267,8 @@ async def drawn_again(
     chosen = job.masks
     if entry.kind == "shuffled":
         chosen, _ = controls.shuffled(chosen, job.seed, attempt=attempt)
-    elif entry.kind in ("random", "erk", "untrained_random"):
+    elif rule := controls.RULES.get(entry.kind):
         shapes = families.shapes(task.network, task.network.depth)
-        rule: Any = "erk" if entry.kind == "erk" else "uniform"
         (chosen,) = controls.random_masks(shapes, [entry.density], job.seed, rule, attempt=attempt)
     elif entry.kind in REINITS:
         own = starts["ticket", entry.density, job.seed, 1]
@@ -396,12 +389,9 @@ def unlearned(task: Task, seed: int, theta: State, plan: Plan, seen: Seen) -> li
     shapes = families.shapes(task.network, task.network.depth)
     rungs = controlled(task.ladder.trained, plan.controls)
     entries = []
-    for kind, rule in (("random", "uniform"), ("erk", "erk")):
-        ladder = controls.random_masks(shapes, list(task.ladder.trained), seed, rule)  # type: ignore[arg-type]
+    for kind in ("random", "erk"):
+        ladder = controls.random_masks(shapes, task.ladder.trained, seed, controls.RULES[kind])
         for density, chosen in zip(task.ladder.trained, ladder, strict=True):
             if density in rungs:
                 entries.append(entry_of(task, kind, density, seed, theta, chosen, seen))
     return entries
-
-
-MEASURES = 2  # increased when more is kept of a scored run: earlier ones are trained again

@@ -17,6 +17,7 @@ from lthbench.io.store import Store
 
 KEY = re.compile(r"[0-9a-f]{64}")  # of a stored result
 AGAIN = "run the same `lthbench evaluate` command again"
+SOURCE = "method.py"  # OUT/…: the method, as it was evaluated
 CLAIM = "evaluation.json"  # OUT/…: whose results the folder holds
 TRAINED = "task.json"  # OUT/<task>/…: which protocol, and what its cells were trained on
 ANSWERS = "answers.json"  # OUT/<task>/…: where the answers of each cell are stored
@@ -144,6 +145,3 @@ def _place(folder: Path, run: StoredRun) -> Path:
 def trained_by(folder: Path) -> Mapping[str, Any]:
     """Return the protocol of the cells of OUT/<task>, and what they were trained on."""
     return read_json(folder / TRAINED)
-
-
-SOURCE = "method.py"

@@ -23,6 +23,11 @@ async def early(task: Task, seed: int, step: int, executor: Executor, means: Mea
     return None
 
 
+def other_seed(seed: int, attempt: int) -> int:
+    """Return the seed whose theta_k a rewound ticket's reinit starts from; no other run has it."""
+    return seed + 10_000 * (attempt + 1)
+
+
 def reinitialised(
     task: Task,
     kind: str,

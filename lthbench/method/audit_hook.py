@@ -37,7 +37,6 @@ CHANGES: dict[str, tuple[tuple[int, int | None], ...]] = {
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 TEST_FILE = "test.safetensors"
 
-
 # Functions that open or create files below Python, which then raises no event; whether they write.
 # Only what is imported when the guard is installed is covered.
 UNSEEN = {

@@ -11,19 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
-
-
 MIN_SEEDS = 3  # below this, individual values are shown instead of an interval
-
-
 ALPHA = 0.05  # one-sided error of every yes/no decision
 
 
 # Accuracies are counts over test sets of far fewer than a million examples, so closer means are
 # equal up to rounding: 0.975 - 0.98 is not below -0.005, despite floating point.
 TIE = 1e-9
-
-
 FEW = 32  # values up to which plain summation is used
 
 

@@ -29,7 +29,6 @@ from lthbench.records.schema import (
 
 PROVISIONAL_BELOW = 10  # seeds
 FLOOR_DRAWS = 20  # trainings from which a noise floor is estimated
-SHARED = ("erk", "random")  # controls that are the same for every method
 
 
 class Values(MayTransfer):

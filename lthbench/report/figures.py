@@ -40,11 +40,7 @@ DASHES = {
 
 
 RAMP = ("#3b7dd8", "#8468d6", "#b84fa6", "#d2553f", "#c27400")  # from dense to sparse
-
-
 TICKS = 7  # maximum densities labelled on an axis
-
-
 Trace = dict[str, Any]
 
 

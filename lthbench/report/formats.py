@@ -10,11 +10,7 @@ from lthbench.records import aggregate, intervals
 from lthbench.records.schema import Record
 
 NA = "n/a"
-
-
 LINES = str.maketrans("\n\r\t", "   ")
-
-
 Found = Mapping[str, Any] | None  # a mean with its interval, as aggregates hold it
 
 

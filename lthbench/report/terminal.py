@@ -32,17 +32,9 @@ def terminal(record: Record, width: int = WIDTH) -> str:
 
 
 TERMINAL = str.maketrans({"−": "-", "…": "...", "\u00a0": " ", "≈": "~"})
-
-
 WIDER = str.maketrans({"≥": ">=", "≤": "<="})  # replaced before wrapping
-
-
 UNBREAKABLE = re.compile(r"(?<=\d) %")
-
-
 HANG = 18
-
-
 PADDING = 2  # added by tabulate to a column's head
 
 

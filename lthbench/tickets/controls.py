@@ -20,10 +20,12 @@ from lthbench.seeds import generator
 from lthbench.tickets.allocation import Rule, layer_counts
 from lthbench.tickets.masks import Masks, Shapes, counts, keep_top
 
-__all__ = ["fresh_magnitudes", "fresh_signs", "random_masks", "rescaled", "shuffled"]
+__all__ = ["RULES", "fresh_magnitudes", "fresh_signs", "random_masks", "rescaled", "shuffled"]
 
 # The protocol's names of the two kinds of random ticket.
 _KINDS: dict[Rule, str] = {"uniform": "random", "erk": "erk"}
+# The rule by which the masks of a control are drawn, by its kind in a record.
+RULES: Mapping[str, Rule] = {"random": "uniform", "erk": "erk", "untrained_random": "uniform"}
 
 
 def shuffled(

@@ -11,8 +11,10 @@ from typing import Any
 from lthbench.errors import RecordError
 from lthbench.io.paths import canonical_json, digest, shipped, write_whole
 from lthbench.records import aggregate, metrics, transfer_score
-from lthbench.records.reference import PROVISIONAL_BELOW, SHARED, Floors, Noise, Reference, Values
+from lthbench.records.reference import PROVISIONAL_BELOW, Floors, Noise, Reference, Values
 from lthbench.records.schema import Record, TransferEntry, file_bytes, read_record
+
+SHARED = ("erk", "random")  # controls that are the same for every method
 
 
 def build(
@@ -49,10 +51,16 @@ def build(
     )
 
 
+def searched_at_targets(record: Record) -> bool:
+    """Whether IMP has tickets of its own at the targets, as with `--direct`."""
+    moved = record.transfer
+    return moved is not None and any(cell.kind == "direct" for cell in moved.cells)
+
+
 def _transferred(record: Record) -> TransferEntry | None:
     """Return what later records share: erk at the targets, and IMP's own tickets there."""
     moved = record.transfer
-    if moved is None or not any(cell.kind == "direct" for cell in moved.cells):
+    if moved is None or not searched_at_targets(record):
         return None
     cells = tuple(cell for cell in moved.cells if cell.kind in ("erk", "direct"))
     return moved.model_copy(update={"cells": cells})

@@ -31,6 +31,7 @@ from lthbench.records import aggregate, metrics
 from lthbench.records.reference import FLOOR_DRAWS, Noise
 from lthbench.records.schema import read_record
 from lthbench.tickets import ticket_files
+from lthbench.tools.freeze_reference import searched_at_targets
 from lthbench.training.dispatch import Means, engine_for, means_of
 from lthbench.training.executors import local
 from lthbench.training.job import Evaluation, Job
@@ -149,7 +150,7 @@ async def scored(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write OUT/<task>/noise.json, the input of `lthbench.records.reference`."""
+    """Write OUT/<task>/noise.json, the input of `lthbench dev reference`."""
     parser = argparse.ArgumentParser(prog="lthbench dev noise", description=__doc__)
     parser.add_argument("folder", type=Path, help="OUT/<task> of IMP's final evaluation")
     parser.add_argument("--device")
@@ -160,9 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     datasets.prepare(task, download=False)
     means = means_of(options.device, None)
     crew = local.default_workers(means) if options.workers is None else options.workers
+    direct = searched_at_targets(record)  # else there are no tickets of the targets
     places = {task.network.depth: options.folder} | {
         depth: options.folder / f"depth{depth}"
-        for depth in (task.transfer.targets if task.transfer and record.transfer else ())
+        for depth in (record.transfer.targets if record.transfer and direct else ())
     }
     curves: dict[str, Curves] = {}
     told: dict[str, dict[str, dict[str, Any]]] = {}

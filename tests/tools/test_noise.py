@@ -18,8 +18,9 @@ from lthbench.protocol.task import load_task
 from lthbench.records import aggregate
 from lthbench.tickets import controls, masks, ticket_files
 from lthbench.tools import noise_floor
-from lthbench.tools.freeze_reference import _noise, build
+from lthbench.tools.freeze_reference import _noise, build, searched_at_targets
 from lthbench.training.dispatch import Means
+from tests import submitted
 from tests.searching import ROOT
 from tests.synthetic import synthetic_record
 
@@ -111,3 +112,14 @@ def test_no_state_is_left_moved() -> None:
     before = start.digest
     noise_floor.nudged(start, 0, 0)
     assert start.digest == before
+
+
+def test_targets_have_a_floor_only_where_imp_searched_there() -> None:
+    """Elsewhere there is no ticket of the target to measure; a reference freezes no runs there."""
+    _, record = submitted.carried()
+    assert record.transfer is not None
+    assert not searched_at_targets(record)
+    own = record.transfer.cells[0].model_copy(update={"kind": "direct"})
+    moved = record.transfer.model_copy(update={"cells": (*record.transfer.cells, own)})
+    assert searched_at_targets(record.model_copy(update={"transfer": moved}))
+    assert not searched_at_targets(record.model_copy(update={"transfer": None}))

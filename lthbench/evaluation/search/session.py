@@ -33,8 +33,6 @@ from lthbench.training.job import Evaluation, Examples
 
 Note = Callable[[int, str, float, bool], None]
 SNAPSHOT_SECONDS = 60.0
-
-
 Point = tuple[str, int, int]  # a request: its op, the loop or the place in the log, the step
 
 

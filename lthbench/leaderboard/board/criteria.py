@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from lthbench import seeds
 from lthbench.errors import RecordError
 from lthbench.leaderboard.board import reproduction
-from lthbench.leaderboard.board.sampling import PARTS, Drawn, candidates, draw, part_of, place
+from lthbench.leaderboard.board.sampling import (
+    PARTS,
+    Drawn,
+    Place,
+    candidates,
+    draw,
+    part_of,
+    place,
+)
 from lthbench.protocol.task import Task
 from lthbench.records import aggregate
 from lthbench.records.intervals import FloatArray
@@ -29,7 +37,6 @@ SPREAD = 1.41  # of a difference of two scores with equal spread
 BEYOND = 0.0015  # share of honest records above each limit of level 2 (`python -m tests.level2`)
 BEND_LIMIT = 6.0
 SIMULATED = 20_000  # honest records
-PLACE = ("kind", "density", "seed", "schedule", "depth", "attempt")
 SAME_BITS = ("system", "processor", "arithmetic", "threads", "engine", "numpy")
 
 Table = dict[str, Any]
@@ -312,7 +319,7 @@ def _retrained_misfit(
     record: Record, task: Task, reference: Reference | None, report: Mapping[str, Any]
 ) -> str | None:
     """Check that the cells are the drawn ones, and that their curves support the verdict."""
-    told = {tuple(row[name] for name in PLACE): row for row in report["cells"]}
+    told = {tuple(row[name] for name in Place._fields): row for row in report["cells"]}
     cells = candidates(record, reference)
     wanted = draw(cells, report["bundle"], report["beacon"], len(report["cells"]))
     if len(told) < len(report["cells"]) or set(told) != {place(cell) for cell in wanted}:

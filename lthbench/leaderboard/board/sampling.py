@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from lthbench.io.paths import canonical_json, digest
 from lthbench.records.reference import Reference
@@ -20,16 +20,23 @@ OWN_WEIGHTS = ("transferred", "final", "free", "pretrained")
 FACTORS = ("signs", "scaled")  # a bundle holds one factor per tensor that keeps a weight
 
 Drawn: TypeAlias = Cell | Carried
-Place: TypeAlias = tuple[str, float, int, int, int, int]
+
+
+class Place(NamedTuple):
+    """The key of a draw in a record; depth 0 is the task's own."""
+
+    kind: str
+    density: float
+    seed: int
+    schedule: int
+    depth: int
+    attempt: int
 
 
 def place(cell: Drawn) -> Place:
-    """Return the key of a draw in a record.
-
-    It consists of kind, density, seed, schedule, depth (0: the task's own) and attempt.
-    """
+    """Return the key of a draw in a record."""
     depth = cell.depth if isinstance(cell, Carried) else 0
-    return cell.kind, cell.density, cell.seed, cell.schedule, depth, cell.attempt
+    return Place(cell.kind, cell.density, cell.seed, cell.schedule, depth, cell.attempt)
 
 
 def drawn(cell: Drawn) -> list[Drawn]:
@@ -151,8 +158,8 @@ def draw(cells: Sequence[Drawn], bundle: str, beacon: str, least: int = 0) -> li
 
 
 def _order(cell: Drawn) -> tuple[int, int, float, str, int, int]:
-    kind, density, seed, schedule, depth, attempt = place(cell)
-    return seed, depth, -density, kind, schedule, attempt
+    at = place(cell)
+    return at.seed, at.depth, -at.density, at.kind, at.schedule, at.attempt
 
 
 def part_of(kind: str, schedule: int) -> int:

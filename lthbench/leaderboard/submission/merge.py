@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 
 from lthbench.errors import RecordError, ResourceError, UsageError
 from lthbench.evaluation import arrivals, layout
-from lthbench.evaluation.layout import stored_bytes, trained_by
 from lthbench.io.paths import canonical_json, refusal, write_whole
 from lthbench.leaderboard.bundle import archive
 from lthbench.leaderboard.bundle.build import environment as packages_of
@@ -269,7 +268,7 @@ def _join_task(draft: Path, name: str, parts: Sequence[Part]) -> Record:
     for path, _ in parts:
         for run in layout.stored_runs(path.parent):
             if run.name in runs:
-                data = stored_bytes(path.parent, run)
+                data = layout.stored_bytes(path.parent, run)
                 write_whole(folder / "cells" / f"{run.key}.safetensors", data)
                 answers[run.part].append(list(run.row))
     write_whole(folder / layout.ANSWERS, canonical_json(answers))
@@ -299,7 +298,7 @@ def _trained(folders: Sequence[Path]) -> bytes:
     No machine resumes in a folder with contributions from several machines, since its record would
     name only one of them.
     """
-    tables = [trained_by(folder) for folder in folders]
+    tables = [layout.trained_by(folder) for folder in folders]
     names = sorted({name for table in tables for name in table})
     several = {
         name: " and ".join(sorted({str(table.get(name)) for table in tables})) for name in names

@@ -20,7 +20,7 @@ from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.board.sampling import Drawn, drawn
 from lthbench.leaderboard.bundle import archive
 from lthbench.leaderboard.bundle.archive import Bundle
-from lthbench.leaderboard.verification.reconstruct import RULES, Held, held, masks_of, reinit_start
+from lthbench.leaderboard.verification.reconstruct import Held, held, masks_of, reinit_start
 from lthbench.leaderboard.verification.result import Finding
 from lthbench.networks import families
 from lthbench.protocol import datasets
@@ -29,6 +29,7 @@ from lthbench.records import pretrained
 from lthbench.records.aggregate import REINITS
 from lthbench.records.schema import Cell, Record
 from lthbench.tickets import masks, overlap, ticket
+from lthbench.tickets.controls import RULES
 from lthbench.tickets.sketch import sketch
 from lthbench.tickets.ticket import Ticket
 from lthbench.training.executors import local

@@ -19,8 +19,7 @@ from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.protocol.task import Task
 from lthbench.tickets import controls
-
-RULES: Mapping[str, Any] = {"random": "uniform", "erk": "erk", "untrained_random": "uniform"}
+from lthbench.tickets.controls import RULES
 
 
 @dataclass(frozen=True)

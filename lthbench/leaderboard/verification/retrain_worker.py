@@ -10,9 +10,8 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lthbench.errors import LthbenchError, RecordError
 from lthbench.evaluation import experiment, scoring, starts, transfer
@@ -20,31 +19,19 @@ from lthbench.evaluation.experiment import Entry, Seen
 from lthbench.evaluation.plan import Plan
 from lthbench.evaluation.search.transfer_hook import Wanted
 from lthbench.io.paths import canonical_json, write_whole
-from lthbench.leaderboard.board.sampling import CARRIED
+from lthbench.leaderboard.board.sampling import CARRIED, Place
 from lthbench.leaderboard.bundle import archive
 from lthbench.leaderboard.bundle.archive import Bundle
-from lthbench.leaderboard.verification.reconstruct import RULES, Held, held, masks_of, reinit_start
+from lthbench.leaderboard.verification.reconstruct import Held, held, masks_of, reinit_start
 from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.protocol.task import Task
 from lthbench.records.aggregate import REINITS, UNTRAINED
+from lthbench.tickets.controls import RULES
 from lthbench.tickets.ticket import Ticket, completed
 from lthbench.training.dispatch import means_of
 from lthbench.training.executors import local
 from lthbench.training.executors.local import Executor
-
-OTHER = 10_000  # between the seeds of a rewound ticket's reinit controls (`evaluation.scoring`)
-
-
-class Lot(NamedTuple):
-    """A drawn cell; depth 0 is the task's own."""
-
-    kind: str
-    density: float
-    seed: int
-    schedule: int
-    depth: int
-    attempt: int
 
 
 async def trained(request: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
@@ -58,60 +45,62 @@ async def trained(request: dict[str, Any], folder: Path) -> list[dict[str, Any]]
     crew = local.default_workers(means) if workers is None else workers
     executor = local.local(crew, means)
     try:
-        lots = [Lot(*lot) for lot in request["cells"]]
+        lots = [Place(*lot) for lot in request["cells"]]
         seen = scoring.see(task, sorted({lot.seed for lot in lots}), Plan(final=True), means)
-        done: dict[Lot, dict[str, Any]] = {}
+        done: dict[Place, dict[str, Any]] = {}
         for depth in sorted({lot.depth for lot in lots}):
-            mine = [lot for lot in lots if lot.depth == depth]
             make = _moved_entry if depth else _entry
-            entries = [await make(bundle, task, lot, executor, seen) for lot in mine]
-            places = ((*entry.place, entry.attempt) for entry in entries)
-            asked = dict(zip(places, mine, strict=True))
+            entries = [
+                await make(bundle, task, lot, executor, seen) for lot in lots if lot.depth == depth
+            ]
             async for entry, result, _ in scoring.score_cells(
                 task, entries, folder, executor, seen
             ):
                 cell = experiment.cell_of(entry, result)
                 if depth:
                     cell |= {"depth": depth, "source": entry.table.get("source", "")}
-                done[asked[*entry.place, entry.attempt]] = {
-                    k: v for k, v in cell.items() if k != "key"
-                }
+                lot = Place(*entry.place, depth, entry.attempt)
+                done[lot] = {k: v for k, v in cell.items() if k != "key"}
                 print(len(done), flush=True)  # progress output
     finally:
         await executor.close()
     return [done[lot] for lot in lots]
 
 
-async def _entry(bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen: Seen) -> Entry:
+async def _entry(bundle: Bundle, task: Task, lot: Place, executor: Executor, seen: Seen) -> Entry:
     """Plan one cell as in `evaluation.scoring`, from the bundle's ticket or from the seed."""
     kind, density, seed, schedule, _, attempt = lot
     theta = families.initial(task.network, task.network.depth, seed)
     until = 0 if kind in UNTRAINED else None
-    if kind == "dense":
-        return experiment.entry_of(task, kind, density, seed, theta, None, seen, schedule=schedule)
-    if kind in RULES:
-        chosen = masks_of(task, kind, density, seed, attempt, None)
-        entry = experiment.entry_of(task, kind, density, seed, theta, chosen, seen, until=until)
-        return replace(entry, attempt=attempt)
-    ticket = held(bundle, task, seed, density)
-    start = ticket.start or await _late(task, ticket, executor, seen)
-    chosen = masks_of(task, kind, density, seed, attempt, ticket)
-    if kind in REINITS:
-        fresh = reinit_start(task, kind, ticket, start, attempt)
-        if fresh is None:
-            other = await _theta(task, seed + OTHER * (attempt + 1), ticket.step, executor, seen)
-            fresh = reinit_start(task, kind, ticket, start, attempt, other)
-        assert fresh is not None
-        start = fresh
-    table = {"origin": ticket.origin, "start": ticket.step}
-    entry = experiment.entry_of(
-        task, kind, density, seed, start, chosen, seen, table, until=until, schedule=schedule
-    )
-    return replace(entry, attempt=attempt)
+    if kind == "dense" or kind in RULES:
+        chosen = None if kind == "dense" else masks_of(task, kind, density, seed, attempt, None)
+        start, table = theta, None
+    else:
+        ticket = held(bundle, task, seed, density)
+        start = ticket.start or await _late(task, ticket, executor, seen)
+        chosen = masks_of(task, kind, density, seed, attempt, ticket)
+        table = {"origin": ticket.origin, "start": ticket.step}
+        if kind in REINITS:
+            start = await _reinit_start(task, kind, ticket, start, attempt, executor, seen)
+    where = task, kind, density, seed, start, chosen, seen, table
+    return experiment.entry_of(*where, schedule=schedule, until=until, attempt=attempt)
+
+
+async def _reinit_start(
+    task: Task, kind: str, ticket: Held, start: State, attempt: int, executor: Executor, seen: Seen
+) -> State:
+    """Return where a reinitialised control starts, training another seed's theta_k if needed."""
+    fresh = reinit_start(task, kind, ticket, start, attempt)
+    if fresh is None:
+        seed = starts.other_seed(ticket.seed, attempt)
+        other = await _theta(task, seed, ticket.step, executor, seen)
+        fresh = reinit_start(task, kind, ticket, start, attempt, other)
+    assert fresh is not None
+    return fresh
 
 
 async def _moved_entry(
-    bundle: Bundle, task: Task, lot: Lot, executor: Executor, seen: Seen
+    bundle: Bundle, task: Task, lot: Place, executor: Executor, seen: Seen
 ) -> Entry:
     """Plan a cell at another depth as in `evaluation.transfer`.
 

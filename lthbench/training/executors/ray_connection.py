@@ -15,8 +15,6 @@ from typing import Any
 from lthbench.errors import ResourceError, UsageError
 
 ANSWER_SECONDS = 10.0  # within which a cluster must answer
-
-
 NOT_FOR_NODES = ("LTHBENCH_DATA", "LTHBENCH_CACHE")  # where test examples lie
 
 
