@@ -39,6 +39,7 @@ Url = Annotated[str, Field(max_length=400, pattern=r"^https://[A-Za-z0-9][!#-;=?
 Density = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(gt=0, le=10**12)]
 Natural = Annotated[int, Field(ge=0, le=10**12)]
+Quantity = Annotated[float, Field(ge=0, le=1e12)]  # finite in sums
 Flops = Annotated[int, Field(ge=0, le=10**24)]
 Item = TypeVar("Item")
 # JSON lists become tuples; validation stops at the first invalid item.
@@ -146,7 +147,7 @@ class Run(Table):
     effective_nodes: Natural | None = None
     flops_inference: Flops | None = None
     flops_training: Flops | None = None
-    distance: Annotated[float, Field(ge=0)] | None = None
+    distance: Quantity | None = None
     layers: dict[Short, Natural] = {}
     masks: Hex | None = None
     sketch: Sketch | None = None
@@ -215,9 +216,9 @@ class OwnWork(Table):
         steps: that loops and drawn examples were charged for.
     """
 
-    seconds: float = Field(ge=0)
+    seconds: Quantity
     pace: float = Field(gt=0)
-    steps: float = Field(ge=0)
+    steps: Quantity
 
 
 class SearchEntry(Table):
@@ -226,7 +227,7 @@ class SearchEntry(Table):
     seed: Natural
     status: Literal["ok", "failed"]
     reason: Text
-    cost: float = Field(ge=0)
+    cost: Quantity
     own: OwnWork | None = None
 
     _without_nothing = model_serializer(mode="wrap")(_without_nothing)

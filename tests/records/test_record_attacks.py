@@ -51,6 +51,7 @@ sys.exit(status)
 OPEN = re.compile(
     r"(environment|times|method\.options)\..*|bundle\.size"
     r"|(transfer\.)?cells\.\d+\.attempt"
+    r"|transfer\.cells\.\d+\.distance"
     r"|(transfer\.)?cells\.\d+\.correct\.\w+\.\d+"
 )
 
