@@ -22,6 +22,8 @@ from lthbench import Problem, Ticket, keep_top, layer_counts
 
 METHOD = {
     "name": "edge_popup",
+    "authors": "The lthbench authors",
+    "licence": "Apache-2.0",
     "paper": "Ramanujan et al. 2020, arXiv:1911.13299",
 }
 

@@ -18,7 +18,12 @@ from torch import Tensor
 
 from lthbench import NotApplicable, Problem, Ticket, elastic, keep_top
 
-METHOD = {"name": "elastic", "paper": "Chen et al. 2021, arXiv:2103.16547"}
+METHOD = {
+    "name": "elastic",
+    "authors": "The lthbench authors",
+    "licence": "Apache-2.0",
+    "paper": "Chen et al. 2021, arXiv:2103.16547",
+}
 
 
 def find_tickets(

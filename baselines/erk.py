@@ -17,6 +17,8 @@ from lthbench import Problem, Ticket, keep_top, layer_counts
 
 METHOD = {
     "name": "erk",
+    "authors": "The lthbench authors",
+    "licence": "Apache-2.0",
     "paper": "Mocanu et al. 2018, arXiv:1707.04780; Evci et al. 2020, arXiv:1911.11134",
 }
 

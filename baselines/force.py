@@ -23,6 +23,8 @@ from lthbench import Problem, Ticket, keep_top
 
 METHOD = {
     "name": "force",
+    "authors": "The lthbench authors",
+    "licence": "Apache-2.0",
     "paper": "de Jorge et al. 2021, arXiv:2006.09081",
 }
 

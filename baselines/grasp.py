@@ -22,6 +22,8 @@ from lthbench import Problem, Ticket, keep_top
 
 METHOD = {
     "name": "grasp",
+    "authors": "The lthbench authors",
+    "licence": "Apache-2.0",
     "paper": "Wang et al. 2020, arXiv:2002.07376; Frankle et al. 2021, arXiv:2009.08576",
 }
 

@@ -18,6 +18,8 @@ from lthbench import Problem, State, Ticket, keep_top
 
 METHOD = {
     "name": "grokking_ticket",
+    "authors": "The lthbench authors",
+    "licence": "Apache-2.0",
     "paper": "Minegishi et al. 2023, arXiv:2310.19470",
 }
 

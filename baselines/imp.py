@@ -17,6 +17,8 @@ from lthbench import Problem, Ticket, keep_top
 
 METHOD = {
     "name": "imp",
+    "authors": "The lthbench authors",
+    "licence": "Apache-2.0",
     "paper": "Frankle & Carbin 2019, arXiv:1803.03635; Frankle et al. 2020, arXiv:1912.05671",
 }
 

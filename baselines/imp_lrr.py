@@ -17,6 +17,8 @@ from lthbench import Problem, State, Ticket, keep_top
 
 METHOD = {
     "name": "imp_lrr",
+    "authors": "The lthbench authors",
+    "licence": "Apache-2.0",
     "paper": "Renda et al. 2020, arXiv:2003.02389",
 }
 

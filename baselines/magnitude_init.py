@@ -14,6 +14,8 @@ from lthbench import Problem, Ticket, keep_top
 
 METHOD = {
     "name": "magnitude_init",
+    "authors": "The lthbench authors",
+    "licence": "Apache-2.0",
     "paper": "Frankle et al. 2021, arXiv:2009.08576",
 }
 

@@ -22,6 +22,8 @@ from lthbench import Problem, Ticket, keep_top, layer_counts
 
 METHOD = {
     "name": "multiprize",
+    "authors": "The lthbench authors",
+    "licence": "Apache-2.0",
     "paper": "Diffenderfer & Kailkhura 2021, arXiv:2103.09377",
 }
 

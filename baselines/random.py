@@ -16,6 +16,8 @@ from lthbench import Problem, Ticket, keep_top, layer_counts
 
 METHOD = {
     "name": "random",
+    "authors": "The lthbench authors",
+    "licence": "Apache-2.0",
     "paper": "Liu et al. 2022, arXiv:2202.02643",
 }
 

@@ -23,6 +23,8 @@ from lthbench import Problem, Ticket, keep_top
 
 METHOD = {
     "name": "sign_only",
+    "authors": "The lthbench authors",
+    "licence": "Apache-2.0",
     "paper": "Zhou et al. 2019, arXiv:1905.01067",
 }
 CONTROLS = ("none", "magnitudes", "signs")

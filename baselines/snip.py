@@ -19,6 +19,8 @@ from lthbench import Problem, Ticket, keep_top
 
 METHOD = {
     "name": "snip",
+    "authors": "The lthbench authors",
+    "licence": "Apache-2.0",
     "paper": "Lee et al. 2019, arXiv:1810.02340; Frankle et al. 2021, arXiv:2009.08576",
 }
 

@@ -25,6 +25,8 @@ from lthbench import Problem, Ticket, keep_top
 
 METHOD = {
     "name": "synflow",
+    "authors": "The lthbench authors",
+    "licence": "Apache-2.0",
     "paper": "Tanaka et al. 2020, arXiv:2006.05467",
 }
 

@@ -23,6 +23,8 @@ from lthbench import Problem, Ticket, keep_top
 
 METHOD = {
     "name": "tangent",
+    "authors": "The lthbench authors",
+    "licence": "Apache-2.0",
     "paper": "Liu & Zenke 2020, arXiv:2006.08228",
 }
 RATES = (1.0, 0.1, 0.01, 0.001)

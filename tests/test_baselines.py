@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lthbench.method.problem import Problem
+from lthbench.method.publishable import entry_of, remarks
 from lthbench.method.source import baseline_names, load_method
 from lthbench.tickets import masks, overlap
 from lthbench.tickets.allocation import layer_counts
@@ -57,6 +58,7 @@ def test_a_baseline_describes_itself(name: str) -> None:
     method = load_method(name)
     assert method.described["name"] == name
     assert "arXiv:" in method.described["paper"]
+    assert not list(remarks(entry_of(method)))  # authors and licence, which an entry needs
     assert method.summary.endswith(".")
     for word in ("Parameters", "Departures"):
         assert f"\n{word}: " in method.source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from lthbench.errors import MethodError, UsageError, nearest
@@ -64,4 +65,7 @@ def new(path: Path, source: str | None = None) -> None:
     else:
         original = (shipped("baselines") / f"{source}.py").read_text(encoding="utf-8")
         text = original.replace(f'"name": "{source}"', name)
+        text = re.sub(
+            r'(?m)^    "(authors|licence)": ".*"', r'    "\1": ""', text
+        )  # the user's own
     write_whole(path, text.encode())
