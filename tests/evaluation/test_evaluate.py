@@ -21,6 +21,7 @@ from lthbench.evaluation import options, pipeline
 from lthbench.evaluation.pipeline import Evaluated, evaluate
 from lthbench.evaluation.plan import Part, Plan
 from lthbench.io.paths import canonical_json
+from lthbench.method.template import new
 from lthbench.protocol import datasets
 from lthbench.protocol.task import Suite, load_suite, load_task
 from lthbench.records.schema import Record, comparable, read_record
@@ -433,7 +434,9 @@ def test_the_next_step_is_the_last_line(
     out = tmp_path / "an out"
     monkeypatch.setattr(pipeline, "evaluate", lambda *a, **k: pipeline.Evaluated((), out))
     monkeypatch.setattr(html, "write_report", lambda *a: out / "report.html")
-    arguments = ["lthbench", "evaluate", "erk", "--out", str(out), *["--final"] * final]
+    new(tmp_path / "mine.py", "erk")
+    mine = str(tmp_path / "mine.py")
+    arguments = ["lthbench", "evaluate", mine, "--out", str(out), *["--final"] * final]
     arguments += ["--task", str(TASK)] * own
     monkeypatch.setattr(sys, "argv", arguments)
     with pytest.raises(SystemExit) as ended:
@@ -444,7 +447,7 @@ def test_the_next_step_is_the_last_line(
     remarks = [line for line in said.err.splitlines() if line.startswith("remark: ")]
     own_task = "remark: tiny-digits is a task of your own: no board takes its record"
     assert remarks[:1] == final * [
-        "remark: METHOD of erk names no authors and no licence; add what you will submit before "
+        "remark: METHOD of mine names no authors and no licence; add what you will submit before "
         "you evaluate: with another source it is another method"
     ]
     assert (own_task in remarks) == own
