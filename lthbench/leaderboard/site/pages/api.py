@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from lthbench.io.paths import canonical_json, digest
+from lthbench.io.paths import canonical_json
 from lthbench.leaderboard.board.entries import Board, Entry
 from lthbench.leaderboard.board.standings import Row, Standing
 from lthbench.leaderboard.site.labels import LEVELS
-from lthbench.leaderboard.site.pages.plan import Planned, entry_path, record_path
+from lthbench.leaderboard.site.pages.plan import entry_path, record_path
 from lthbench.records.intervals import Interval
 from lthbench.records.schema import Record
 
@@ -105,23 +104,15 @@ class Standings(Strict):
     boards: list[StandingTable]
 
 
-def all_of(board: Board, standings: Sequence[Standing]) -> Iterator[Planned]:
-    """Yield every file of the interface except the records."""
-    made: dict[str, BaseModel] = {
-        "index": index(board),
-        "standings": Standings(version=1, boards=[_table(standing) for standing in standings]),
-    }
+def all_of(board: Board, standings: Sequence[Standing]) -> Iterator[tuple[str, bytes]]:
+    """Yield path and content of every file of the interface except the records."""
+    tables = [_table(standing) for standing in standings]
+    made = {"index": index(board), "standings": Standings(version=1, boards=tables)}
     for name, table in made.items():
-        data = canonical_json(table.model_dump(mode="json"))
-        yield Planned(f"{BASE}/{name}.json", digest(data), partial(bytes, data))
-    models: dict[str, type[BaseModel]] = {
-        "record": Record,
-        "index": Index,
-        "standings": Standings,
-    }
+        yield f"{BASE}/{name}.json", canonical_json(table.model_dump(mode="json"))
+    models = {"record": Record, "index": Index, "standings": Standings}
     for name, model in models.items():
-        data = canonical_json(model.model_json_schema())
-        yield Planned(f"{BASE}/{name}.schema.json", digest(data), partial(bytes, data))
+        yield f"{BASE}/{name}.schema.json", canonical_json(model.model_json_schema())
 
 
 def index(board: Board) -> Index:
