@@ -69,7 +69,7 @@ def show(suite: str | None, form: str = "terminal", board: Board | None = None) 
 
 
 def as_json(found: Sequence[Standing]) -> str:
-    """Return all figures as one line of JSON, without p values above 100 ranked rows."""
+    """Return all figures as one line of JSON."""
     return canonical_json([_json_standing(standing) for standing in found]).decode()
 
 
@@ -370,8 +370,7 @@ def _options(options: Mapping[str, Any]) -> str:
 
 def _json_standing(standing: Standing) -> dict[str, Any]:
     ranked = [row.contender.id for row in standing.rows if row.rank is not None]
-    few = len(ranked) <= ranks.MANY
-    pairs = [(a, b) for at, a in enumerate(ranked) for b in ranked[at + 1 :]] if few else []
+    pairs = [(a, b) for at, a in enumerate(ranked) for b in ranked[at + 1 :]]
     return {
         "suite": standing.suite,
         "board": standing.board,

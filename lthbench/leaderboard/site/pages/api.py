@@ -16,7 +16,6 @@ from lthbench.records.intervals import Interval
 from lthbench.records.schema import Record
 
 BASE = "api/v1"
-PAIRS = 100 * 99  # maximum ordered pairs listed per board
 
 
 class Strict(BaseModel):
@@ -85,8 +84,7 @@ class StandingRow(Strict):
 class StandingTable(Strict):
     """One board of one suite.
 
-    `p` are adjusted p values of pairs of ranked contenders; None above a hundred of these, whose
-    pairs are too many to list.
+    `p` are adjusted p values of pairs of ranked contenders.
     """
 
     suite: str
@@ -94,7 +92,7 @@ class StandingTable(Strict):
     title: str
     tasks: list[str]
     rows: list[StandingRow]
-    p: list[tuple[str, str, float]] | None
+    p: list[tuple[str, str, float]]
 
 
 class Standings(Strict):
@@ -158,15 +156,13 @@ def _found(found: Mapping[str, Any] | None) -> Estimate | None:
 
 
 def _table(standing: Standing) -> StandingTable:
-    few = len(standing.p) <= PAIRS
-    pairs = sorted((a, b, p) for (a, b), p in standing.p.items() if a < b) if few else None
     return StandingTable(
         suite=standing.suite,
         board=standing.board,
         title=standing.title,
         tasks=list(standing.tasks),
         rows=[_row(row) for row in standing.rows],
-        p=pairs,
+        p=sorted((a, b, p) for (a, b), p in standing.p.items() if a < b),
     )
 
 
