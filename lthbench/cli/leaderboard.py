@@ -142,10 +142,10 @@ def show(
 def _show(suite: str | None, json: bool, markdown: bool, latex: bool) -> None:
     if json + markdown + latex > 1:
         raise UsageError("--json, --markdown and --latex exclude each other")
-    from lthbench.leaderboard.board import render
+    from lthbench.leaderboard.board import forms
 
     form = "json" if json else "markdown" if markdown else "latex" if latex else "terminal"
-    typer.echo(render.show(suite, form))
+    typer.echo(forms.show(suite, form))
 
 
 @board_app.command("build")
