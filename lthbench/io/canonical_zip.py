@@ -39,7 +39,7 @@ def _pack(members: Mapping[str, Data]) -> bytes:
         for name in sorted(members):
             info = zipfile.ZipInfo(name)  # stored, and dated 1 January 1980
             info.create_system, info.external_attr = UNIX, MODE << 16
-            archive.writestr(info, members[name])  # type: ignore[arg-type]  # any buffer will do
+            archive.writestr(info, members[name])
     return file.getvalue()
 
 

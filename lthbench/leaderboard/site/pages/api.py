@@ -108,7 +108,7 @@ def all_of(board: Board, standings: Sequence[Standing]) -> Iterator[tuple[str, b
     made = {"index": index(board), "standings": Standings(version=1, boards=tables)}
     for name, table in made.items():
         yield f"{BASE}/{name}.json", canonical_json(table.model_dump(mode="json"))
-    models = {"record": Record, "index": Index, "standings": Standings}
+    models: dict[str, type[BaseModel]] = {"record": Record, "index": Index, "standings": Standings}
     for name, model in models.items():
         yield f"{BASE}/{name}.schema.json", canonical_json(model.model_json_schema())
 
