@@ -22,6 +22,7 @@ from lthbench.leaderboard.site.pages import task as task_page
 from lthbench.leaderboard.site.pages.protocol import Protocol
 from lthbench.leaderboard.site.render import TEMPLATES, Page, render
 from lthbench.protocol.task import load_suite, load_task
+from lthbench.report import html
 from lthbench.report.formats import plain
 
 BRAND = "lthbench leaderboard"
@@ -79,11 +80,12 @@ def comparable(contents: Contents, name: str) -> list[Entry]:
 
 
 def _assets() -> Iterator[tuple[str, bytes]]:
-    from plotly.offline import get_plotlyjs
-
-    for name in ("site.css", "site.js", "compare.js", "icon.svg"):
+    for name in ("site.js", "compare.js", "icon.svg"):
         yield f"assets/{name}", (TEMPLATES / name).read_bytes()
-    yield "assets/plotly.min.js", get_plotlyjs().encode()
+    styles = (html.TEMPLATES / "shared.css", TEMPLATES / "site.css")
+    yield "assets/site.css", b"\n".join(path.read_bytes() for path in styles)
+    for name, data in html.scripts().items():
+        yield f"assets/{name}", data
 
 
 def _index(contents: Contents) -> bytes:
