@@ -689,8 +689,8 @@ MUTATIONS = (
     Mutation(
         "bytes between a bundle's members",
         "lthbench/io/canonical_zip.py",
-        "        if view[position : position + len(part)] != part:\n",
-        "        if False:\n",
+        "    if data != _pack(members):\n",
+        "    if False:\n",
         ("leaderboard/test_bundle_attacks.py::test_headers_that_lie",),
     ),
     Mutation(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lthbench.cli.leaderboard import Debug, Json
+from lthbench.cli.options import Json, verb
 
 Rest = Annotated[list[str] | None, typer.Argument(help="As of the module; --help shows them.")]
 PASSED = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
@@ -18,6 +20,7 @@ dev_app = typer.Typer(
 
 
 @dev_app.command("power")
+@verb
 def power(
     suite: Annotated[str, typer.Argument(help="A suite of tasks.")],
     baselines: Annotated[
@@ -28,7 +31,6 @@ def power(
         typer.Option(help="A folder of records or of evaluations; may be repeated [the board]."),
     ] = None,
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """For maintainers: how many pairs of methods a suite separates, and with how many seeds."""
     from lthbench.leaderboard.analysis import power as module
@@ -38,41 +40,21 @@ def power(
     typer.echo(module.as_json(found) if json else module.text(found, suite))
 
 
-@dev_app.command("calibrate", context_settings=PASSED)
-def calibrate(arguments: Rest = None) -> None:
-    """For maintainers: dense training under changed recipes, on the held-out part."""
-    from lthbench.tools.calibrate import main
+def _pass_on(module: str) -> Callable[..., None]:
+    def run(arguments: Rest = None) -> None:
+        import_module(f"lthbench.tools.{module}").main(arguments or [])
 
-    main(arguments or [])
-
-
-@dev_app.command("stability", context_settings=PASSED)
-def stability(arguments: Rest = None) -> None:
-    """For maintainers: from which step on IMP's tickets of a task are stable."""
-    from lthbench.tools.stability import main
-
-    main(arguments or [])
+    return run
 
 
-@dev_app.command("noise", context_settings=PASSED)
-def noise(arguments: Rest = None) -> None:
-    """For maintainers: the noise floor of IMP's final evaluation of a task."""
-    from lthbench.tools.noise_floor import main
-
-    main(arguments or [])
-
-
-@dev_app.command("reference", context_settings=PASSED)
-def reference(arguments: Rest = None) -> None:
-    """For maintainers: a task's frozen reference from IMP's final evaluation of it."""
-    from lthbench.tools.freeze_reference import main
-
-    main(arguments or [])
-
-
-@dev_app.command("rescore", context_settings=PASSED)
-def rescore(arguments: Rest = None) -> None:
-    """For maintainers: write records anew where the scorer has changed."""
-    from lthbench.tools.rescore import main
-
-    main(arguments or [])
+PASSED_ON = (
+    ("calibrate", "calibrate", "dense training under changed recipes, on the held-out part."),
+    ("stability", "stability", "from which step on IMP's tickets of a task are stable."),
+    ("noise", "noise_floor", "the noise floor of IMP's final evaluation of a task."),
+    ("reference", "freeze_reference", "a task's frozen reference from IMP's final evaluation."),
+    ("rescore", "rescore", "write records anew where the scorer has changed."),
+)
+for _name, _module, _help in PASSED_ON:
+    dev_app.command(_name, context_settings=PASSED, help=f"For maintainers: {_help}")(
+        _pass_on(_module)
+    )

@@ -8,18 +8,8 @@ from typing import Annotated
 
 import typer
 
+from lthbench.cli.options import AllowPrivate, Json, Verification, verb
 from lthbench.errors import UsageError
-
-Debug = Annotated[bool, typer.Option("--debug", help="Show the whole traceback of an error.")]
-Json = Annotated[bool, typer.Option("--json", help="Every figure, one line.")]
-
-AllowPrivate = Annotated[
-    bool,
-    typer.Option(
-        "--allow-private",
-        help="Fetch the bundle from this machine or a private network, if its address is there.",
-    ),
-]
 
 board_app = typer.Typer(
     rich_markup_mode=None, invoke_without_command=True, help="The leaderboard: see, build, serve."
@@ -40,7 +30,6 @@ def submit(
             help="A clone of your fork of the leaderboard's repository, for the branch [none]."
         ),
     ] = None,
-    debug: Debug = False,
 ) -> None:
     """Check everything that the leaderboard checks, write the bundle, prepare the pull request."""
     from lthbench.leaderboard.submission.submit import submit as run
@@ -57,7 +46,6 @@ def validate(
         str | None, typer.Option(help="A git revision: refuse changes of anything but new records.")
     ] = None,
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Check records as the leaderboard's own CI does; nothing of a submission is run."""
     if not paths and since is None:
@@ -69,53 +57,34 @@ def validate(
     done.demand()
 
 
-def verify(
-    target: Annotated[str, typer.Argument(help="A bundle's file, or an entry of the board.")],
-    level: Annotated[
-        int, typer.Option(help="0 reported, 1 artefacts, 2 retrained, 3 reproduced.")
-    ] = 1,
-    task: Annotated[list[str] | None, typer.Option(help="Of the bundle [all].")] = None,
-    cells: Annotated[
-        int, typer.Option(help="How many to train again, where the rule draws fewer.")
-    ] = 0,
-    beacon: Annotated[
-        str | None, typer.Option(help="What draws the cells [the ledger's head].")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that train [one a core].")] = None,
-    report: Annotated[
-        Path | None, typer.Option(help="Write what was found, for `leaderboard accept`.")
-    ] = None,
-    allow_private: AllowPrivate = False,
-    json: Json = False,
-    debug: Debug = False,
-) -> None:
+def verify(asked: Verification) -> None:
     """Check a submission: its artefacts, its tickets trained again, or its search run again."""
     from lthbench.leaderboard.verification.verify import verify as run
 
     done = run(
-        target,
-        level,
-        tasks=tuple(task or ()),
-        cells=cells,
-        beacon=beacon,
-        workers=workers,
-        allow_private=allow_private,
+        asked.target,
+        asked.level,
+        tasks=tuple(asked.task or ()),
+        cells=asked.cells,
+        beacon=asked.beacon,
+        workers=asked.workers,
+        allow_private=asked.allow_private,
         say=partial(typer.echo, err=True),
     )
-    typer.echo(done.json() if json else done.text())
-    if report:
-        done.write(report)
+    typer.echo(done.json() if asked.json else done.text())
+    if asked.report:
+        done.write(asked.report)
     done.demand()
 
 
 @board_app.callback()
+@verb
 def board(
     context: typer.Context,
     suite: Annotated[str | None, typer.Option(help="One suite [all that have entries].")] = None,
     json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Tables in Markdown.")] = False,
     latex: Annotated[bool, typer.Option("--latex", help="Tables for a paper.")] = False,
-    debug: Debug = False,
 ) -> None:
     """Print the boards, or build, serve and keep them: rank intervals, scores, costs, levels."""
     if context.invoked_subcommand is None:
@@ -128,12 +97,12 @@ def board(
 
 
 @board_app.command("show")
+@verb
 def show(
     suite: Annotated[str | None, typer.Option(help="One suite [all that have entries].")] = None,
     json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Tables in Markdown.")] = False,
     latex: Annotated[bool, typer.Option("--latex", help="Tables for a paper.")] = False,
-    debug: Debug = False,
 ) -> None:
     """Print the boards: rank intervals, scores, costs, levels."""
     _show(suite, json, markdown, latex)
@@ -142,16 +111,16 @@ def show(
 def _show(suite: str | None, json: bool, markdown: bool, latex: bool) -> None:
     if json + markdown + latex > 1:
         raise UsageError("--json, --markdown and --latex exclude each other")
-    from lthbench.leaderboard.board import render
+    from lthbench.leaderboard.board import forms
 
     form = "json" if json else "markdown" if markdown else "latex" if latex else "terminal"
-    typer.echo(render.show(suite, form))
+    typer.echo(forms.show(suite, form))
 
 
 @board_app.command("build")
+@verb
 def build(
     out: Annotated[Path, typer.Argument(help="A folder for the site.")],
-    debug: Debug = False,
 ) -> None:
     """Write the whole site as files, anew or only what changed."""
     from lthbench.leaderboard.site.build import build as run
@@ -160,12 +129,12 @@ def build(
 
 
 @board_app.command("serve")
+@verb
 def serve(
     out: Annotated[
         Path | None, typer.Argument(help="A folder that was built [a temporary one, built now].")
     ] = None,
     port: Annotated[int, typer.Option(help="On this machine alone; 0: any free one.")] = 8000,
-    debug: Debug = False,
 ) -> None:
     """Show the site in a browser on this machine."""
     from lthbench.leaderboard.site.serve import serve as run
@@ -174,6 +143,7 @@ def serve(
 
 
 @board_app.command("accept")
+@verb
 def accept(
     paths: Annotated[list[Path] | None, typer.Argument(help="Records to accept.")] = None,
     supersedes: Annotated[
@@ -187,7 +157,6 @@ def accept(
         str | None, typer.Option(help="An entry that the --verified report or record refutes.")
     ] = None,
     why: Annotated[str | None, typer.Option(help="One sentence for the ledger.")] = None,
-    debug: Debug = False,
 ) -> None:
     """Validate again and write the ledger, on the main branch; its only writer."""
     from lthbench.leaderboard.board.accept import accept as run
@@ -207,7 +176,6 @@ def compare(
     a: Annotated[str, typer.Argument(help="An entry, a record's file or an evaluation's folder.")],
     b: Annotated[str, typer.Argument(help="Another.")],
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Two entries seed by seed: differences with p values, and how far their masks overlap."""
     from lthbench.leaderboard.analysis.compare import compare as run
@@ -223,7 +191,6 @@ def evidence(
         bool, typer.Option("--save", help="Keep it under leaderboard/evidence, for the site.")
     ] = False,
     json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Whether two methods find the same subnetworks: overlaps, nulls, verdicts."""
     from lthbench.leaderboard.analysis.evidence import evidence as run
@@ -237,7 +204,6 @@ def cite(
     task: Annotated[str | None, typer.Option(help="A task, with its data set.")] = None,
     data: Annotated[bool, typer.Option("--data", help="Every data set.")] = False,
     format: Annotated[str, typer.Option(help="bibtex, cff or text.")] = "bibtex",
-    debug: Debug = False,
 ) -> None:
     """Print how to cite the benchmark, an entry, or a task and its data."""
     from lthbench.leaderboard.citation.cite import cite as run
@@ -246,11 +212,11 @@ def cite(
 
 
 @tickets_app.command("fetch")
+@verb
 def fetch(
     entry: Annotated[str, typer.Argument(help="An entry of the board, as imp--4139c785.")],
     out: Annotated[Path | None, typer.Option(help="A folder [tickets/ENTRY].")] = None,
     allow_private: AllowPrivate = False,
-    debug: Debug = False,
 ) -> None:
     """Fetch an entry's bundle, check its digest, and write each ticket's masks and weights."""
     from lthbench.leaderboard.tickets import fetch as run
@@ -260,7 +226,7 @@ def fetch(
 
 def add_to(app: typer.Typer) -> None:
     """Add these verbs to the command line."""
-    for verb in (submit, validate, verify, compare, evidence, cite):
-        app.command()(verb)
+    for command in (submit, validate, verify, compare, evidence, cite):
+        app.command()(verb(command))
     app.add_typer(board_app, name="leaderboard")
     app.add_typer(tickets_app, name="tickets")

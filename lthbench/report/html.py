@@ -56,7 +56,7 @@ def write_report(folder: Path, records: Sequence[Record]) -> Path:
     """Write `report.html`, and beside it the scripts that draw its figures; return its path."""
     if not records:
         raise RecordError(f"{folder}: no record to report on; run `lthbench evaluate` first")
-    for name, data in _assets().items():
+    for name, data in scripts().items():
         path = folder / ASSETS / name
         if not path.is_file() or path.read_bytes() != data:
             write_whole(path, data)
@@ -65,11 +65,12 @@ def write_report(folder: Path, records: Sequence[Record]) -> Path:
     return page
 
 
-def _assets() -> dict[str, bytes]:
+def scripts() -> dict[str, bytes]:
+    """Return what draws a page's figures, by file name."""
     from plotly.offline import get_plotlyjs
 
-    script = (TEMPLATES / "report.js").read_bytes()
-    return {"plotly.min.js": get_plotlyjs().encode(), "report.js": script}
+    script = (TEMPLATES / "figures.js").read_bytes()
+    return {"plotly.min.js": get_plotlyjs().encode(), "figures.js": script}
 
 
 def html(folder: Path, records: Sequence[Record]) -> str:

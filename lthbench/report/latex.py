@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from lthbench.io import visible_text
 from lthbench.records.schema import Record
 from lthbench.report.answers import answers
-from lthbench.report.markdown import formatted
 from lthbench.report.remarks import remarks
+from lthbench.report.table import Escape, Table, grid, stacked
 from lthbench.report.tables import tables
-from lthbench.report.terminal import shortened, stacked
+from lthbench.report.terminal import shortened
 from lthbench.report.terms import title
 
 LATEX = {
@@ -33,20 +33,23 @@ OVERLAY = 1  # combining class of strokes: without its stroke, ≠ would become 
 
 def latex(record: Record) -> str:
     """Return an appendix's tables: one `table` of plain `tabular`s, without packages."""
-    parts = [
-        f"% {only_ascii(title(record))}; method {record.method.digest[:12]}",
-        r"\begin{table}[p]",
-        r"\centering",
-        r"\scriptsize",
-        r"\setlength{\tabcolsep}{3pt}",
-        rf"\caption{{{tex(_caption(record))}}}",
-        rf"\label{{tab:{_label(record)}}}",
-    ]
-    for table in tables(record):
+    comment = f"% {only_ascii(title(record))}; method {record.method.digest[:12]}"
+    made = floating(_caption(record), tables(record), label=_label(record), head=_tex_head)
+    return f"{comment}\n{made}\n"
+
+
+def floating(
+    caption: str, shown: Iterable[Table], *, label: str = "", head: Escape | None = None
+) -> str:
+    """Return one `table` of plain `tabular`s, with a caption and perhaps a label."""
+    parts = [r"\begin{table}[p]", r"\centering", r"\scriptsize", r"\setlength{\tabcolsep}{3pt}"]
+    parts.append(rf"\caption{{{tex(caption)}}}")
+    parts += [rf"\label{{tab:{label}}}"] if label else []
+    for table in shown:
         parts += [r"\par\medskip", tex(table.caption) + r".\par\smallskip"]
-        parts.append(formatted(table, "latex_raw", tex, _tex_head))
+        parts.append(grid(table, "latex_raw", tex, head))
         parts += [r"\par\smallskip " + tex(table.note)] if table.note else []
-    return "\n".join([*parts, r"\end{table}"]) + "\n"
+    return "\n".join([*parts, r"\end{table}"])
 
 
 def _caption(record: Record) -> str:

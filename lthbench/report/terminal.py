@@ -10,7 +10,7 @@ from dataclasses import replace
 from lthbench.records.schema import Record
 from lthbench.report.answers import Answer, answers
 from lthbench.report.remarks import LISTED, Remark, remarks
-from lthbench.report.table import Table
+from lthbench.report.table import Table, grid, stacked
 from lthbench.report.tables import CONTROLS, _scored
 from lthbench.report.terms import title
 
@@ -73,7 +73,7 @@ def _text(table: Table, width: int) -> str:
     rows = tuple(tuple(text.translate(WIDER) for text in row) for row in table.rows)
     table = replace(table, rows=rows, note=table.note.translate(WIDER))
     parts = [wrapped(table.caption, width)]
-    parts += [_grid(table.head, table.rows, columns) for columns in _fitting(table, width)]
+    parts += [grid(_of(table, columns), head=stacked) for columns in _fitting(table, width)]
     parts += [wrapped(table.note, width)] if table.note else []
     return "\n".join(parts)
 
@@ -94,22 +94,6 @@ def _fitting(table: Table, width: int) -> list[list[int]]:
     return groups
 
 
-def stacked(head: str) -> str:
-    """Split a column's head into the two narrowest lines."""
-    words = head.split(" ")
-    if len(head) <= 8 or len(words) == 1:
-        return head
-    cuts = [(" ".join(words[:i]), " ".join(words[i:])) for i in range(1, len(words))]
-    return "\n".join(min(cuts, key=lambda lines: max(map(len, lines))))
-
-
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int]) -> str:
-    from tabulate import tabulate
-
-    return tabulate(
-        [[row[column] for column in columns] for row in rows],
-        [stacked(head[column]) for column in columns],
-        tablefmt="simple",
-        disable_numparse=True,
-        colalign=["right"] * len(columns),
-    )
+def _of(table: Table, columns: Sequence[int]) -> Table:
+    rows = tuple(tuple(row[column] for column in columns) for row in table.rows)
+    return replace(table, head=tuple(table.head[column] for column in columns), rows=rows)

@@ -16,6 +16,7 @@ import pytest
 from filelock import FileLock
 
 from lthbench.cli import main
+from lthbench.cli.options import parse_numbers
 from lthbench.errors import LthbenchError, MethodError, ResourceError, TaskError, UsageError
 from lthbench.evaluation import options, pipeline
 from lthbench.evaluation.pipeline import Evaluated, evaluate
@@ -372,10 +373,10 @@ def test_each_task_has_its_own_seeds(
     ("text", "seeds"), [("0,1,2", (0, 1, 2)), ("0-2,7", (0, 1, 2, 7)), ("1000", (1000,))]
 )
 def test_seeds_are_named_one_by_one_or_by_ranges(text: str, seeds: tuple[int, ...]) -> None:
-    assert main._numbers(text) == seeds and main._numbers(None) is None
+    assert parse_numbers(text) == seeds and parse_numbers(None) is None
     for wrong in ("", "a", "1-", "-3", "1;2", "0-2-4"):
         with pytest.raises(UsageError, match="write numbers and ranges"):
-            main._numbers(wrong)
+            parse_numbers(wrong)
 
 
 def test_controls_and_transfer_are_the_suites_or_as_asked(

@@ -1,4 +1,4 @@
-"""board.render: what a visitor reads in a terminal, in Markdown, in LaTeX and as JSON."""
+"""board.forms: what a visitor reads in a terminal, in Markdown, in LaTeX and as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lthbench.errors import TaskError, UsageError
-from lthbench.leaderboard.board import entries, ranks, render
+from lthbench.leaderboard.board import entries, forms, render
 from lthbench.leaderboard.board.entries import Board, Entry
 from lthbench.leaderboard.board.standings import standings
 from lthbench.records.schema import BundleEntry
@@ -46,7 +46,7 @@ def board() -> Board:
 
 
 def shown(form: str = "terminal", of: Board | None = None, suite: str | None = None) -> str:
-    return render.show(suite, form, of or board())
+    return forms.show(suite, form, of or board())
 
 
 def block(said: str, heading: str) -> str:
@@ -202,13 +202,6 @@ def test_json_has_every_figure_and_the_p_values() -> None:
     }
 
 
-def test_json_of_a_large_board_has_no_p_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a million pairs are no line of JSON."""
-    monkeypatch.setattr(ranks, "MANY", 2)
-    monkeypatch.setattr(ranks, "DRAWN_OF_MANY", 200)
-    assert json.loads(shown("json"))[0]["p"] == []
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_text_of_strangers_does_nothing(form: str) -> None:
     """Options are free text: they stay on their line, and their marks are written out."""
@@ -263,11 +256,11 @@ def test_options_before_a_verb_are_refused() -> None:
 
 def test_what_has_no_board_is_refused() -> None:
     with pytest.raises(UsageError, match=r"--suite quick: it is never ranked.*lite, paper"):
-        render.show("quick")
+        forms.show("quick")
     with pytest.raises(TaskError, match="no suite 'lit'"):
-        render.show("lit")
+        forms.show("lit")
     with pytest.raises(UsageError, match="form 'html'"):
-        render.show(None, "html", board())
+        forms.show(None, "html", board())
 
 
 def test_challenged_entries_are_marked() -> None:

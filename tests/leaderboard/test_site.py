@@ -1,4 +1,4 @@
-"""The site as files: whole, linked, escaped, built again only where something changed."""
+"""The site as files: whole, linked, escaped, written again only where something changed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from lthbench.leaderboard.analysis import evidence
 from lthbench.leaderboard.board import entries as board_entries
 from lthbench.leaderboard.board import ledger as ledgers
 from lthbench.leaderboard.board.standings import standings
-from lthbench.leaderboard.site import best_per_density, charts, serve, staging
+from lthbench.leaderboard.site import best_per_density, charts, serve
 from lthbench.leaderboard.site import build as making
 from lthbench.leaderboard.site.build import build
 from lthbench.leaderboard.site.pages import api
@@ -79,14 +79,9 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return site_board(tmp_path_factory.mktemp("board"))
 
 
-STAMP = making._stamp  # before `_same_code` puts another in its place
-
-
 @pytest.fixture(scope="module", autouse=True)
-def _same_code() -> Iterator[None]:
-    """Builds of a test are by one code, though its files be edited meanwhile."""
+def _few_draws() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(making, "_stamp", lambda: "0" * 64)
         few_draws(patch)
         yield
 
@@ -398,8 +393,8 @@ def test_evidence_of_no_entry_is_refused(copies: tuple[Path, Path]) -> None:
 # The interface
 
 
-def test_the_standings_of_lean_records_are_those_of_whole_ones(board: Path, site: Path) -> None:
-    """The site keeps no cells of a record; its boards say what `lthbench leaderboard` says."""
+def test_the_standings_are_those_of_the_command_line(board: Path, site: Path) -> None:
+    """The site's boards say what `lthbench leaderboard` says."""
     whole = standings(board_entries.load(board))
     told = api.Standings.model_validate_json((site / "api/v1/standings.json").read_bytes())
     assert len(told.boards) == len(whole)
@@ -528,12 +523,41 @@ def test_a_build_that_is_stopped_leaves_the_old_site(
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(staging, "_replace", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(making, "_files", stopped)
         build(site, board)
     assert contents(site) == before
-    monkeypatch.undo()
     assert build(site, board).written > 2
+
+
+def test_a_build_stopped_while_it_writes_is_completed_by_the_next(
+    copies: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every file is the old one or the new one, and none is forgotten that is then stale."""
+    board, site = copies
+    before = contents(site)
+    late = add(board, board_record(TASKS[0], 51, method=Method("late", "init", False, 0.6, 2.0, 2)))
+    wrote: list[Path] = []
+
+    def write(path: Path, data: bytes) -> None:
+        if len(wrote) == 4:
+            raise KeyboardInterrupt
+        wrote.append(path)
+        write_whole(path, data)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(making, "write_whole", write)
+        build(site, board)
+    between = contents(site)
+    assert between != before
+    build(site, board)
+    after = contents(site)
+    assert {
+        name for name in between if between[name] not in (before.get(name), after[name])
+    } == set()
+    next(board.glob(f"records/*/late--{late[:8]}.json")).unlink()
+    build(site, board)
+    assert contents(site) == before
 
 
 @pytest.mark.parametrize("there", ["a file", "other things"])
@@ -553,10 +577,8 @@ def test_it_does_not_write_over_what_is_not_its_own(
 
 def test_two_builds_of_one_folder_exclude_each_other(copies: tuple[Path, Path]) -> None:
     board, site = copies
-    with staging.building(site) as held:
-        held.now.update(held.before)
-        with pytest.raises(ResourceError, match="another build"):
-            build(site, board)
+    with making._lock(site), pytest.raises(ResourceError, match="another build"):
+        build(site, board)
 
 
 def test_an_empty_board_and_an_unverified_one_say_so(tmp_path: Path) -> None:
@@ -584,29 +606,6 @@ def test_an_empty_board_and_an_unverified_one_say_so(tmp_path: Path) -> None:
     assert "tasks/mlp-digits.html" in rest
     assert "No method is verified on every task yet: listed, not ranked." in index
     assert "Entries verified: 1 of 1." in index
-
-
-def test_the_stamp_is_of_the_citation_and_the_version_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both stand in pages, and neither is in the code."""
-    found = {STAMP()}
-    for name, value in (("version", lambda _: "9.9.9"), ("citation_file", lambda: "title: x")):
-        with monkeypatch.context() as changed:
-            changed.setattr(making, name, value)
-            found.add(STAMP())
-    assert len(found) == 3
-
-
-@pytest.mark.slow
-def test_other_code_makes_all_anew_and_writes_what_differs(
-    copies: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    board, site = copies
-    before = contents(site)
-    monkeypatch.setattr(making, "_stamp", lambda: "1" * 64)
-    path = site / "entries.html"
-    path.write_text("of other code")
-    assert build(site, board).written == 1
-    assert contents(site) == before
 
 
 @given(st.lists(st.lists(st.text(), min_size=1, max_size=3), max_size=3))

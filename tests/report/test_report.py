@@ -96,23 +96,23 @@ def test_the_report_is_written_whole_beside_its_scripts(tmp_path: Path) -> None:
     path = html.write_report(tmp_path, [synthetic_record(seeds=3)])
     assert path == tmp_path / "report.html"
     found = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()}
-    assert found == {"report.html", "assets/plotly.min.js", "assets/report.js"}
+    assert found == {"report.html", "assets/plotly.min.js", "assets/figures.js"}
     assert (tmp_path / "assets" / "plotly.min.js").stat().st_size > 1_000_000
     sources = [a["src"] for tag, a in Page(path.read_text(encoding="utf-8")).elements if "src" in a]
-    assert sources == ["assets/plotly.min.js", "assets/report.js"]
+    assert sources == ["assets/plotly.min.js", "assets/figures.js"]
 
 
 def test_a_second_report_writes_no_script_again(tmp_path: Path) -> None:
     """Plotly's script is five megabytes; a damaged one is replaced."""
     record = synthetic_record(seeds=3)
     html.write_report(tmp_path, [record])
-    script, own = (tmp_path / "assets" / name for name in ("plotly.min.js", "report.js"))
+    script, own = (tmp_path / "assets" / name for name in ("plotly.min.js", "figures.js"))
     before = script.stat().st_mtime_ns
     own.write_text("")
     first = (tmp_path / "report.html").read_bytes()
     html.write_report(tmp_path, [record])
     assert script.stat().st_mtime_ns == before
-    assert own.read_bytes() == (PACKAGE / "report" / "templates" / "report.js").read_bytes()
+    assert own.read_bytes() == (PACKAGE / "report" / "templates" / "figures.js").read_bytes()
     assert (tmp_path / "report.html").read_bytes() == first
 
 
@@ -311,7 +311,7 @@ def test_nothing_comes_from_another_host() -> None:
     """No address on the page or in our script, and a policy that would refuse it."""
     records = [synthetic_record(), synthetic_record(kind="area")]
     text = html.html(Path("nowhere"), records)
-    own = (PACKAGE / "report" / "templates" / "report.js").read_text(encoding="utf-8")
+    own = (PACKAGE / "report" / "templates" / "figures.js").read_text(encoding="utf-8")
     assert not re.search(r"https?:|//[a-z]|url\(|@import", text)
     assert not re.search(r"https?:|fetch|XMLHttp|import\(", own)
     policy = [a["content"] for t, a in Page(text).elements if "http-equiv" in a]

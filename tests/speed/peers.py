@@ -36,7 +36,7 @@ from lthbench.io.paths import data_folder
 from lthbench.networks import families
 from lthbench.protocol import datasets
 from lthbench.protocol.task import Recipe, Task, load_task, matching
-from lthbench.tools import bench
+from lthbench.tools import bench, limits
 from lthbench.training import dispatch
 from lthbench.training.augment import move, tables
 from lthbench.training.batches import batches
@@ -310,9 +310,9 @@ def _answered(
 
 
 def _cast(task: Task, device: str, mixed: bool) -> Callable[[], AbstractContextManager[Any]]:
-    if not mixed or isinstance(bench.mixed(task, device), nullcontext):
+    if not mixed or isinstance(limits.mixed(task, device), nullcontext):
         return nullcontext
-    return lambda: bench.mixed(task, device)
+    return lambda: limits.mixed(task, device)
 
 
 def _clock(device: str) -> float:
@@ -372,7 +372,7 @@ def _examples(task: Task) -> tuple[Examples, Examples]:
 
 
 def _noise(task: Task) -> tuple[Examples, Examples]:
-    return bench.drawn(task), bench.drawn(task, count=task.data.held_out)
+    return limits.drawn(task), limits.drawn(task, count=task.data.held_out)
 
 
 # Side by side

@@ -13,9 +13,9 @@ import torch
 
 from lthbench.errors import LthbenchError, UsageError
 from lthbench.io.paths import canonical_json
-from lthbench.protocol.task import load_task
+from lthbench.protocol.task import Task, load_task
 from lthbench.records.schema import Record
-from lthbench.tools import bench
+from lthbench.tools import bench, limits
 from lthbench.training import dispatch
 from lthbench.training.executors import local
 from tests import tiny
@@ -30,7 +30,7 @@ Said = Callable[..., str]
 @pytest.fixture(scope="module")
 def benched() -> bench.Benched:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(bench.COPIED, "cpu", 2**20)
+        patch.setitem(limits.COPIED, "cpu", 2**20)
         return bench.bench([TINY], "cpu", 0.02, 1)
 
 
@@ -64,7 +64,7 @@ def test_the_table_and_the_text_say_the_same(benched: bench.Benched) -> None:
 
 
 def test_without_workers_one_process_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(bench.COPIED, "cpu", 2**20)
+    monkeypatch.setitem(limits.COPIED, "cpu", 2**20)
     done = bench.bench([ADDITION], "cpu", 0.01, 0)
     assert {row.all for row in done.rows} == {None}
     assert all(row.one.products > 0 for row in done.rows)
@@ -94,7 +94,7 @@ def test_a_mistake_is_told_in_one_line(
 
 def test_the_products_of_a_step_are_all_noted() -> None:
     """Three of each layer but the first, whose inputs need no gradient."""
-    step = bench._recorded(load_task(TINY), "cpu")
+    step = limits._recorded(load_task(TINY), "cpu")
     assert len(step.products) == 3 * 3 - 1
     weights = sum(64 * 24 + 24 * 16 + 16 * 10 + 24 + 16 + 10 for _ in range(4)) * 4
     activations = 60 * (64 + 24 + 16 + 10) * 4
@@ -105,15 +105,15 @@ def test_the_products_of_a_step_are_all_noted() -> None:
 def test_products_of_every_family_can_be_replayed(family: str) -> None:
     """Alone and with a leading axis of jobs, which costs nothing else."""
     task = _tiny_task(family)
-    step = bench._recorded(task, "cpu")
+    step = limits._recorded(task, "cpu")
     assert step.products
     for func, args in step.products:
         for jobs in (1, 3):
-            out = bench._alone(func, args, jobs)()
+            out = limits._alone(func, args, jobs)()
             assert out is not None
 
 
-def _tiny_task(family: str) -> bench.Task:
+def _tiny_task(family: str) -> Task:
     images = family in tiny.IMAGES
     tokens = family in ("pair-mlp", "transformer")
     table = {"source": "cifar10" if images else "modular-addition" if tokens else "mnist"}
@@ -129,11 +129,11 @@ def _tiny_task(family: str) -> bench.Task:
 def test_batched_operands_keep_their_layout() -> None:
     left = torch.arange(6.0).view(2, 3)
     for operand in (left, left.t()):
-        many = bench._many(operand, 4)
+        many = limits._many(operand, 4)
         assert many.shape == (4, *operand.shape)
         assert all(torch.equal(one, operand) for one in many)
         assert many[0].stride() == operand.stride()
-    assert bench._many(torch.zeros(5, 2, 3), 4).shape == (20, 2, 3)
+    assert limits._many(torch.zeros(5, 2, 3), 4).shape == (20, 2, 3)
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def test_the_dataloader_loop_keeps_pruned_weights_at_zero_and_learns(cache: Path
 def test_a_picture_is_seen_as_the_engines_see_it() -> None:
     for name in ("lenet300-mnist", "resnet20-cifar10"):
         task = load_task(name)
-        examples = bench.drawn(task, count=8)
+        examples = limits.drawn(task, count=8)
         pictures = peers._dataset(task, examples, None)
         seen = torch.stack([pictures[row][0] for row in range(8)])
         inputs = examples.inputs(slice(None))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from lthbench.io.paths import canonical_json
 from lthbench.records.intervals import Interval
 from lthbench.records.metrics import Matching
 from lthbench.report import formats, terminal, terms
 from lthbench.report.formats import NA, number, percent, plain
-from lthbench.report.table import Table
+from lthbench.report.table import Table, grid
 from lthbench.report.terminal import WIDTH
 
 NAME = 24  # characters of a name in a column
@@ -182,16 +182,7 @@ def _task_text(task: OnTask) -> str:
 
 
 def _grid(table: Table) -> str:
-    from tabulate import tabulate
-
-    left = ("task", "score")
-    return tabulate(
-        table.rows,
-        table.head,
-        tablefmt="simple",
-        disable_numparse=True,
-        colalign=["left" if name in left else "right" for name in table.head],
-    )
+    return grid(replace(table, left=("task", "score")))
 
 
 def _value(found: Interval, digits: int, scale: float) -> str:

@@ -35,7 +35,7 @@ from lthbench.protocol.task import load_suite, load_task
 from lthbench.records import aggregate, intervals
 from lthbench.records.schema import Record, read_record
 from lthbench.report import formats, terminal
-from lthbench.report.table import Table
+from lthbench.report.table import Table, grid, stacked
 
 FloatArray = NDArray[np.float64]
 SEEDS = (3, 5, 10)  # numbers of seeds considered
@@ -404,7 +404,7 @@ def table(found: Iterable[Power], caption: str) -> Table:
         *(f"with {n}" for n in SEEDS),
         *(f"seeds for {d:g}" for d in DIFFERENCES),
     )
-    return Table(caption, head, tuple(map(_row, found)), _note())
+    return Table(caption, head, tuple(map(_row, found)), _note(), left=("of",))
 
 
 def _row(each: Power) -> tuple[str, ...]:
@@ -435,22 +435,17 @@ def _note() -> str:
 
 def text(found: Sequence[Power], suite: str) -> str:
     """Return the text that the command line prints."""
-    from tabulate import tabulate
-
     if not found:
         return (
             f"{suite}: fewer than two methods with {intervals.MIN_SEEDS} seeds in common on a task"
         )
     made = table(found, "")
-    head = [terminal.stacked(name) for name in made.head]
-    align = ("left", *("right",) * (len(head) - 1))
-    grid = tabulate(made.rows, head, disable_numparse=True, colalign=align)
     named = ", ".join(dict.fromkeys(method for each in found for method in each.methods))
     lines = (
         terminal.wrapped(made.note, terminal.WIDTH),
         terminal.wrapped(f"Methods: {named}.", terminal.WIDTH),
     )
-    return "\n".join([f"What suite {suite} can tell", "", grid, "", *lines])
+    return "\n".join([f"What suite {suite} can tell", "", grid(made, head=stacked), "", *lines])
 
 
 def as_json(found: Sequence[Power]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from lthbench.leaderboard.analysis import verdicts
 from lthbench.leaderboard.analysis.schema import LayerRow, Rung, Saved
 from lthbench.leaderboard.analysis.verdicts import Estimate, Verdict
 from lthbench.report.formats import NA, number, percent, plain, probability
+from lthbench.report.table import Table, grid, stacked
 
 WIDTH = 100
 NULLS = (
@@ -140,18 +141,8 @@ def layer_cells(row: LayerRow) -> tuple[str, ...]:
     )
 
 
-def _grid(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Format a table; heads of more than one word take two lines."""
-    from tabulate import tabulate
-
-    heads = ["\n".join(textwrap.wrap(text, max(10, len(text) // 2 + 2))) for text in head]
-    return tabulate(
-        [list(row) for row in rows],
-        heads,
-        tablefmt="simple",
-        disable_numparse=True,
-        colalign=["right"] * len(head),
-    )
+def _grid(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    return grid(Table("", head, tuple(rows)), head=stacked)
 
 
 def _wrapped(text: str, hang: str = "") -> str:

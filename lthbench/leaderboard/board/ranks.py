@@ -5,7 +5,7 @@ suite's score is the plain mean over tasks of the mean over seeds, and a differe
 given in its standard errors, as `stats.suite_interval` computes them. If two contenders were equal,
 the sign of each unit's difference would be a coin toss. The same tosses are used for all pairs of a
 board, so that the maximum statistic reflects their dependence; protocol, section 10.2, and
-Westfall & Young 1993.
+Westfall & Young 1993. Time grows with the pairs: a board of 100 contenders takes minutes, once.
 
 The statistic is squared, T^2, and its variance is at least `LEAST_VARIANCE` of the mean square: a
 constant difference over seeds has a large but finite T, and no nonzero difference has T = 0. Any
@@ -15,11 +15,9 @@ statistic is valid here, since the flips use the same one.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,48 +33,11 @@ ALPHA = 0.05
 LEAST_UNITS = 10
 ALL_TO = 16  # units up to which every flip is enumerated
 DRAWN = 100_000  # flips, where not all are enumerated
-MANY = 100  # contenders above which a single step is made, with fewer flips
-DRAWN_OF_MANY = 10_000
-LEAST_DRAWN = 399  # so that .05 is a whole number of flips, 19 of them
-TRIED = 5 * 10**9  # maximum statistics computed for a board, subject to LEAST_DRAWN
 LEAST_VARIANCE = 1e-10
 TIE = 1e-9  # of T^2: closer statistics are equal up to rounding
 NOTHING = 1e-16  # smaller T^2 is rounded to 0: equal means, for which rounding may leave 1e-33
 TOGETHER = 2**24  # maximum bytes of one array
-TILE = 256  # contenders per side of a tile
 STORED_FROM = 10**7  # statistics; anything cheaper is recomputed
-
-
-@dataclass(frozen=True)
-class Adjusted(Mapping[tuple[str, str], float]):
-    """Adjusted p values by two names in either order, computed on demand.
-
-    Attributes:
-        rows: Index of each name in `units`, in order of rank.
-        table: p by index, for boards that were stepped down; otherwise None.
-        maxima: The largest T^2 of each flip, ascending; for single-step boards.
-    """
-
-    rows: Mapping[str, int]
-    units: FloatArray = field(repr=False)
-    sizes: tuple[int, ...]
-    table: FloatArray | None = field(repr=False)
-    maxima: FloatArray = field(repr=False)
-
-    def __getitem__(self, pair: tuple[str, str]) -> float:
-        first, second = (self.rows[name] for name in pair)
-        if first == second:
-            raise KeyError(pair)
-        if self.table is not None:
-            return float(self.table[first, second])
-        found = _squared(self.units[[first]] - self.units[[second]], self.sizes)
-        return float(_one_step(found, self.maxima)[0])
-
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        return ((a, b) for a in self.rows for b in self.rows if a != b)
-
-    def __len__(self) -> int:
-        return len(self.rows) * (len(self.rows) - 1)
 
 
 @dataclass(frozen=True)
@@ -87,13 +48,13 @@ class Ranked:
         entries: Best suite score first; equal scores in order of name.
         low: The best rank that remains possible for each entry.
         high: The worst rank that remains possible for each entry.
-        p: Adjusted, by two names.
+        p: Adjusted, by two names in either order.
     """
 
     entries: tuple[str, ...]
     low: tuple[int, ...]
     high: tuple[int, ...]
-    p: Adjusted
+    p: Mapping[tuple[str, str], float]
 
 
 def rank(scores: Mapping[str, Sequence[Sequence[float]]]) -> Ranked:
@@ -109,8 +70,11 @@ def rank(scores: Mapping[str, Sequence[Sequence[float]]]) -> Ranked:
     if sum(sizes) < LEAST_UNITS:
         raise ValueError(f"{sum(sizes)} units; ranks need {LEAST_UNITS}")
     p = _adjusted(names, units, sizes)
-    low, high = _intervals(p)
-    return Ranked(names, low, high, p)
+    sure = np.triu(p <= ALPHA, 1)
+    low, high = 1 + sure.sum(axis=0), len(names) - sure.sum(axis=1)
+    pairs = ((a, b) for a in range(len(names)) for b in range(len(names)) if a != b)
+    found = {(names[a], names[b]): float(p[a, b]) for a, b in pairs}
+    return Ranked(names, tuple(low.tolist()), tuple(high.tolist()), found)
 
 
 def sign_flips(first: Sequence[Sequence[float]], second: Sequence[Sequence[float]]) -> float:
@@ -120,7 +84,7 @@ def sign_flips(first: Sequence[Sequence[float]], second: Sequence[Sequence[float
         ValueError: If shapes differ.
     """
     names, units, sizes = _table({"a": first, "b": second})
-    return _adjusted(names, units, sizes)["a", "b"]
+    return float(_adjusted(names, units, sizes)[0, 1])
 
 
 def _table(
@@ -206,33 +170,22 @@ def _p(counts: NDArray[np.int64], flips: FloatArray) -> FloatArray:
 # p values
 
 
-def _adjusted(names: Sequence[str], units: FloatArray, sizes: tuple[int, ...]) -> Adjusted:
-    """Return the p values of a board, from its stored result if available."""
+def _adjusted(names: Sequence[str], units: FloatArray, sizes: tuple[int, ...]) -> FloatArray:
+    """Return the symmetric matrix of a board's p values, from its stored result if available."""
     count = len(names)
     pairs = count * (count - 1) // 2
-    flips = signs(sum(sizes), _drawn(count))
+    flips = signs(sum(sizes), DRAWN)
     stored = None
     if pairs * len(flips) >= STORED_FROM:
         key = [VERSION, names, sizes, len(flips), digest(np.ascontiguousarray(units).tobytes())]
         stored = f"ranks-{digest(canonical_json(key))[:32]}.json"
-    wanted = pairs if count <= MANY else len(flips)
-    found = _read(stored, wanted)
+    found = _read(stored, pairs)
     if found is None:
-        found = step_down(units, sizes, flips) if count <= MANY else _maxima(units, sizes, flips)
+        found = step_down(units, sizes, flips)
         _store(stored, found)
-    rows = {name: row for row, name in enumerate(names)}
-    if count > MANY:
-        return Adjusted(rows, units, sizes, None, found)
     table = np.ones((count, count))
     table[np.triu_indices(count, 1)] = found
-    return Adjusted(rows, units, sizes, np.minimum(table, table.T), np.zeros(0))
-
-
-def _drawn(count: int) -> int:
-    """Return the number of flips for a board with `count` contenders."""
-    if count <= MANY:
-        return DRAWN
-    return min(DRAWN_OF_MANY, max(LEAST_DRAWN, TRIED // (count * (count - 1) // 2)))
+    return np.minimum(table, table.T)
 
 
 def step_down(units: FloatArray, sizes: tuple[int, ...], flips: FloatArray) -> FloatArray:
@@ -279,87 +232,6 @@ def step_down(units: FloatArray, sizes: tuple[int, ...], flips: FloatArray) -> F
 def _blocks(flips: FloatArray, width: int) -> Iterator[FloatArray]:
     step = max(1, TOGETHER // (8 * max(1, width)))
     return (flips[start : start + step] for start in range(0, len(flips), step))
-
-
-def _maxima(units: FloatArray, sizes: tuple[int, ...], flips: FloatArray) -> FloatArray:
-    """Return the largest T^2 over all pairs for each flip, ascending."""
-    blocks = list(_blocks(flips, len(units) * (len(sizes) + 2)))
-    threads = min(len(blocks), os.cpu_count() or 1)
-    with ThreadPoolExecutor(threads) as pool:  # numpy releases the GIL in its loops
-        found = list(pool.map(lambda block: _largest(units, sizes, block), blocks))
-    return np.sort(np.concatenate(found))
-
-
-def _largest(units: FloatArray, sizes: tuple[int, ...], flips: FloatArray) -> FloatArray:
-    """Return the largest T^2 over all pairs, for each of a few flips.
-
-    A pair's sums are differences of its contenders' sums, so the S_k^2 term of the variance is a
-    squared distance, computed for all pairs by one product of two tall matrices.
-    """
-    tasks = np.repeat(np.arange(len(sizes)), sizes)
-    of_squares, of_sums = _factors(sizes)
-    centred = units - units.mean(axis=0)  # limits cancellation in the distances
-    means = flips @ (centred / np.array(sizes)[tasks]).T
-    places = [flips[:, tasks == k] @ centred[:, tasks == k].T for k in range(len(sizes))]
-    points = np.stack(places, axis=-1) * np.sqrt(of_sums)  # flips, contenders, tasks
-    norms = (points**2).sum(axis=-1, keepdims=True)
-    ones = np.ones_like(norms)
-    left = np.concatenate([2 * points, -norms, -ones], axis=-1)
-    right = np.concatenate([points, ones, norms], axis=-1)
-    rounding = 1e-13 * float(norms.max())
-    whole = centred * np.sqrt(of_squares)[tasks]
-    largest = np.zeros(len(flips))
-    for a, b in _tiles(len(units)):
-        squares = ((whole[a, None, :] - whole[None, b, :]) ** 2).sum(axis=-1)
-        least = LEAST_VARIANCE * squares + rounding
-        below, above = np.empty_like(squares), np.empty_like(squares)
-        for at in range(len(flips)):
-            np.matmul(left[at, a], right[at, b].T, out=below)
-            below += squares
-            np.maximum(below, least, out=below)
-            np.subtract(means[at, a][:, None], means[at, b], out=above)
-            above *= above
-            above /= below
-            largest[at] = max(largest[at], above.max())
-    return largest
-
-
-def _tiles(count: int) -> Iterator[tuple[slice, slice]]:
-    """Yield tiles that cover each pair, some of them twice."""
-    starts = range(0, count, TILE)
-    for a in starts:
-        for b in starts:
-            if a <= b:
-                yield slice(a, min(a + TILE, count)), slice(b, min(b + TILE, count))
-
-
-def _one_step(observed: FloatArray, maxima: FloatArray) -> FloatArray:
-    """Return the p of each statistic against the maximum over all pairs, for random flips."""
-    smaller = np.searchsorted(maxima, _reached(observed), side="left")
-    return np.asarray((len(maxima) - smaller + 1) / (len(maxima) + 1), dtype=np.float64)
-
-
-# Rank intervals
-
-
-def _intervals(p: Adjusted) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the ranks that remain possible; the rows of `p` are in order of score."""
-    count = len(p.rows)
-    better, worse = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
-    for a, b in _tiles(count):
-        sure = _block_of_p(p, a, b) <= ALPHA
-        sure &= np.arange(a.start, a.stop)[:, None] < np.arange(b.start, b.stop)
-        worse[a] += sure.sum(axis=1)
-        better[b] += sure.sum(axis=0)
-    return tuple((1 + better).tolist()), tuple((count - worse).tolist())
-
-
-def _block_of_p(p: Adjusted, a: slice, b: slice) -> FloatArray:
-    if p.table is not None:
-        return p.table[a, b]
-    differences = p.units[a, None, :] - p.units[None, b, :]
-    found = _squared(differences.reshape(-1, p.units.shape[1]), p.sizes)
-    return _one_step(found, p.maxima).reshape(differences.shape[:2])
 
 
 # Stored results

@@ -1,4 +1,4 @@
-"""The boards in a terminal, in Markdown, in LaTeX and as JSON.
+"""What the boards say: headings, sentences and tables.
 
 The main question is answered first: who may be first, with which score, and how certain that is.
 Figures come from `standings`; they are only formatted here.
@@ -7,22 +7,19 @@ Figures come from `standings`; they are only formatted here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lthbench.errors import UsageError
-from lthbench.io.paths import canonical_json
-from lthbench.leaderboard.board import entries, ranks
+from lthbench.leaderboard.board import ranks
 from lthbench.leaderboard.board.entries import Board, Entry
-from lthbench.leaderboard.board.standings import RANKED_LEVEL, OnTask, Row, Standing, standings
-from lthbench.protocol.task import load_suite, suite_names
+from lthbench.leaderboard.board.standings import RANKED_LEVEL, OnTask, Row, Standing
+from lthbench.protocol.task import load_suite
 from lthbench.records import intervals
 from lthbench.records.intervals import Interval
-from lthbench.report import formats, latex, markdown, terminal, terms
+from lthbench.report import formats, terms
 from lthbench.report.formats import NA, number, percent, plain
 from lthbench.report.table import Table
-from lthbench.report.terminal import WIDTH
 
 LEVELS = ("reported", "artefacts", "retrained", "reproduced")
 NAME = 32  # characters of a name shown in a column
@@ -40,37 +37,6 @@ class Part:
     depth: int
     lines: tuple[str, ...]
     tables: tuple[Table, ...] = ()
-
-
-def show(suite: str | None, form: str = "terminal", board: Board | None = None) -> str:
-    """Render the boards of a suite, or of all suites with entries.
-
-    Args:
-        suite: Name of the suite; None for all that have entries.
-        form: One of terminal, json, markdown or latex.
-        board: The board; the shipped one by default.
-
-    Raises:
-        TaskError: If the suite does not exist.
-        UsageError: If the suite is never ranked, or the form is unknown.
-    """
-    if form not in FORMS:
-        raise UsageError(f"form {form!r}: is none of {', '.join(FORMS)}")
-    if suite is not None and not load_suite(suite).ranked:
-        ranked = [name for name in suite_names() if load_suite(name).ranked]
-        raise UsageError(
-            f"--suite {suite}: it is never ranked, so it has no board; name {', '.join(ranked)}"
-        )
-    board = board or entries.load()
-    found = standings(board, suite)
-    if form == "json":
-        return as_json(found)
-    return FORMS[form](parts(board, found, suite))
-
-
-def as_json(found: Sequence[Standing]) -> str:
-    """Return all figures as one line of JSON, without p values above 100 ranked rows."""
-    return canonical_json([_json_standing(standing) for standing in found]).decode()
 
 
 def parts(board: Board, found: Sequence[Standing], suite: str | None = None) -> list[Part]:
@@ -184,6 +150,7 @@ def _ranked(rows: Sequence[Row], standing: Standing, names: Mapping[str, str]) -
             )
             for row in rows
         ),
+        left=LEFT,
     )
 
 
@@ -201,6 +168,7 @@ def _unranked(rows: Sequence[Row], standing: Standing, names: Mapping[str, str])
             )
             for row in rows
         ),
+        left=LEFT,
     )
 
 
@@ -245,7 +213,7 @@ def _records(found: Sequence[Standing]) -> Part:
         "level",
         *(["options"] if options else []),
     )
-    table = Table(_records_caption(on for _, _, on in chosen), head, tuple(rows), note)
+    table = Table(_records_caption(on for _, _, on in chosen), head, tuple(rows), note, LEFT)
     return Part(f"Records of suite {found[0].suite}", 2, (), (table,))
 
 
@@ -363,132 +331,3 @@ def _matching(on: OnTask) -> str:
 
 def _options(options: Mapping[str, Any]) -> str:
     return ", ".join(f"{plain(k, 20)}={plain(str(v), 20)}" for k, v in sorted(options.items()))
-
-
-# JSON
-
-
-def _json_standing(standing: Standing) -> dict[str, Any]:
-    ranked = [row.contender.id for row in standing.rows if row.rank is not None]
-    few = len(ranked) <= ranks.MANY
-    pairs = [(a, b) for at, a in enumerate(ranked) for b in ranked[at + 1 :]] if few else []
-    return {
-        "suite": standing.suite,
-        "board": standing.board,
-        "title": standing.title,
-        "tasks": list(standing.tasks),
-        "left_out": dict(standing.left_out),
-        "notes": list(standing.notes),
-        "alpha": ranks.ALPHA,
-        "rows": [_json_row(row) for row in standing.rows],
-        "p": [{"a": a, "b": b, "p": standing.p[a, b]} for a, b in pairs],
-    }
-
-
-def _json_row(row: Row) -> dict[str, Any]:
-    return {
-        "contender": row.contender.id,
-        "method": row.contender.name,
-        "source": row.contender.digest,
-        "untrained": row.contender.untrained,
-        "rank": None if row.rank is None else list(row.rank),
-        "why_unranked": row.why_unranked,
-        "score": None if row.score is None else asdict(row.score),
-        "level": row.level,
-        "level_name": LEVELS[row.level],
-        "division": row.division,
-        "cost": row.cost,
-        "tasks": {task: _json_task(on) for task, on in row.tasks.items()},
-    }
-
-
-def _json_task(on: OnTask) -> dict[str, Any]:
-    entry: Entry = on.entry
-    return {
-        "entry": entry.id,
-        "digest": entry.digest,
-        "file": entry.file,
-        "state": entry.state,
-        "level": entry.level,
-        "challenges": len(entry.challenges),
-        "score": None if on.score is None else asdict(on.score),
-        "what": on.what,
-        "values": list(on.values),
-        "headline": on.headline,
-        "matching": asdict(on.matching),
-        "seeds": on.seeds,
-        "cost": on.cost,
-        "options": dict(entry.record.method.options),
-        "ranked": on.ranked,
-    }
-
-
-# Terminal, Markdown, LaTeX
-
-
-def _terminal(said: Sequence[Part]) -> str:
-    blocks = []
-    for part in said:
-        lines = [part.heading, "=" * len(part.heading) if part.depth == 1 else ""]
-        lines += [terminal.wrapped(line.replace("`", ""), WIDTH) for line in part.lines]
-        blocks.append("\n".join(line for line in lines if line))
-        for table in part.tables:
-            grid = _grid(table, "simple", str)
-            note = [terminal.wrapped(table.note, WIDTH)] if table.note else []
-            blocks.append("\n".join([f"{table.caption}:", grid, *note]))
-    return "\n\n".join(blocks).translate(TERMINAL) + "\n"
-
-
-TERMINAL = {**terminal.TERMINAL, ord("–"): "-"}
-
-
-def _grid(table: Table, form: str, cell: Callable[[str], str]) -> str:
-    from tabulate import tabulate
-
-    return tabulate(
-        [[cell(text) for text in row] for row in table.rows],
-        [cell(text) for text in table.head],
-        tablefmt=form,
-        disable_numparse=True,
-        colalign=["left" if name in LEFT else "right" for name in table.head],
-    )
-
-
-def _markdown(said: Sequence[Part]) -> str:
-    blocks = []
-    for part in said:
-        blocks.append(f"{'#' * (part.depth + 1)} {markdown.md(part.heading)}")
-        blocks += [markdown.md(line).replace(r"\`", "`") for line in part.lines]
-        for table in part.tables:
-            blocks.append(f"**{markdown.md(table.caption)}**")
-            blocks.append(_grid(table, "pipe", markdown.md))
-            blocks += [markdown.md(table.note)] if table.note else []
-    return "\n\n".join(blocks) + "\n"
-
-
-def _latex(said: Sequence[Part]) -> str:
-    """Format each board as one `table` of plain `tabular`s, captioned by the text above them."""
-    blocks, above = [], ""
-    for part in said:
-        text = ". ".join((part.heading, *part.lines[:1])).rstrip(".") + "."
-        if not part.tables:
-            above = " ".join(part.lines) if part.depth == 1 else above
-            blocks.append(f"% {latex.only_ascii(text)}")
-            continue
-        lines = [r"\begin{table}[p]", r"\centering", r"\scriptsize", r"\setlength{\tabcolsep}{3pt}"]
-        lines.append(rf"\caption{{{latex.tex(f'{text} {above}'.strip().replace('`', ''))}}}")
-        above = ""
-        for table in part.tables:
-            lines += [r"\par\medskip", latex.tex(table.caption) + r".\par\smallskip"]
-            lines.append(_grid(table, "latex_raw", latex.tex))
-            lines += [r"\par\smallskip " + latex.tex(table.note)] if table.note else []
-        blocks.append("\n".join([*lines, r"\end{table}"]))
-    return "\n\n".join(blocks) + "\n"
-
-
-FORMS: Mapping[str, Callable[[Sequence[Part]], str]] = {
-    "terminal": _terminal,
-    "markdown": _markdown,
-    "latex": _latex,
-    "json": lambda said: "",  # derived from the standings themselves
-}

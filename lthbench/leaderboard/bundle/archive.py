@@ -1,6 +1,6 @@
 """The bundle of a submission: its members, and how to read them without trusting them.
 
-A zip in canonical form (`container`) whose `manifest.json` lists every member's size and sha256.
+A zip in canonical form whose `manifest.json` lists the size and sha256 of every other member.
 Nothing is unpacked to disk, nothing is run, and reading needs no torch.
 """
 

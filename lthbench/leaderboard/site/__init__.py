@@ -1,1 +1,1 @@
-"""The leaderboard as a static site: built fully or incrementally, and served locally."""
+"""The leaderboard as a static site: built, and served locally."""

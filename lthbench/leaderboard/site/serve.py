@@ -16,9 +16,8 @@ from typing import Any
 from urllib.parse import unquote
 
 from lthbench.errors import ResourceError, UsageError
-from lthbench.leaderboard.site.build import build
+from lthbench.leaderboard.site.build import MANIFEST, build
 from lthbench.leaderboard.site.render import POLICY
-from lthbench.leaderboard.site.staging import MANIFEST
 
 HERE = "127.0.0.1"
 CONNECTIONS = 64  # at once

@@ -32,8 +32,6 @@ def page() -> dict[str, Any]:
             "units": ranks.LEAST_UNITS,
             "all_to": ranks.ALL_TO,
             "drawn": f"{ranks.DRAWN:,}",
-            "many": ranks.MANY,
-            "drawn_of_many": f"{ranks.DRAWN_OF_MANY:,}",
             "ranked_level": RANKED_LEVEL,
             "tested": best_per_density.LEAST_TESTED,
             "least": intervals.MIN_SEEDS,

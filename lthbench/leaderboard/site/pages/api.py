@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from lthbench.io.paths import canonical_json, digest
+from lthbench.io.paths import canonical_json
 from lthbench.leaderboard.board.entries import Board, Entry
 from lthbench.leaderboard.board.standings import Row, Standing
 from lthbench.leaderboard.site.labels import LEVELS
-from lthbench.leaderboard.site.pages.plan import Planned, entry_path, record_path
+from lthbench.leaderboard.site.pages.plan import entry_path, record_path
 from lthbench.records.intervals import Interval
 from lthbench.records.schema import Record
 
 BASE = "api/v1"
-PAIRS = 100 * 99  # maximum ordered pairs listed per board
 
 
 class Strict(BaseModel):
@@ -86,8 +84,7 @@ class StandingRow(Strict):
 class StandingTable(Strict):
     """One board of one suite.
 
-    `p` are adjusted p values of pairs of ranked contenders; None above a hundred of these, whose
-    pairs are too many to list.
+    `p` are adjusted p values of pairs of ranked contenders.
     """
 
     suite: str
@@ -95,7 +92,7 @@ class StandingTable(Strict):
     title: str
     tasks: list[str]
     rows: list[StandingRow]
-    p: list[tuple[str, str, float]] | None
+    p: list[tuple[str, str, float]]
 
 
 class Standings(Strict):
@@ -105,23 +102,15 @@ class Standings(Strict):
     boards: list[StandingTable]
 
 
-def all_of(board: Board, standings: Sequence[Standing]) -> Iterator[Planned]:
-    """Yield every file of the interface except the records."""
-    made: dict[str, BaseModel] = {
-        "index": index(board),
-        "standings": Standings(version=1, boards=[_table(standing) for standing in standings]),
-    }
+def all_of(board: Board, standings: Sequence[Standing]) -> Iterator[tuple[str, bytes]]:
+    """Yield path and content of every file of the interface except the records."""
+    tables = [_table(standing) for standing in standings]
+    made = {"index": index(board), "standings": Standings(version=1, boards=tables)}
     for name, table in made.items():
-        data = canonical_json(table.model_dump(mode="json"))
-        yield Planned(f"{BASE}/{name}.json", digest(data), partial(bytes, data))
-    models: dict[str, type[BaseModel]] = {
-        "record": Record,
-        "index": Index,
-        "standings": Standings,
-    }
+        yield f"{BASE}/{name}.json", canonical_json(table.model_dump(mode="json"))
+    models: dict[str, type[BaseModel]] = {"record": Record, "index": Index, "standings": Standings}
     for name, model in models.items():
-        data = canonical_json(model.model_json_schema())
-        yield Planned(f"{BASE}/{name}.schema.json", digest(data), partial(bytes, data))
+        yield f"{BASE}/{name}.schema.json", canonical_json(model.model_json_schema())
 
 
 def index(board: Board) -> Index:
@@ -167,15 +156,13 @@ def _found(found: Mapping[str, Any] | None) -> Estimate | None:
 
 
 def _table(standing: Standing) -> StandingTable:
-    few = len(standing.p) <= PAIRS
-    pairs = sorted((a, b, p) for (a, b), p in standing.p.items() if a < b) if few else None
     return StandingTable(
         suite=standing.suite,
         board=standing.board,
         title=standing.title,
         tasks=list(standing.tasks),
         rows=[_row(row) for row in standing.rows],
-        p=pairs,
+        p=sorted((a, b, p) for (a, b), p in standing.p.items() if a < b),
     )
 
 

@@ -1,24 +1,28 @@
-"""Every page of the site except the entries' own: its inputs, and how it is made."""
+"""Every page of the site, by its path."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from lthbench.io.paths import canonical_json, digest
+from lthbench.io.paths import digest, shipped
+from lthbench.leaderboard.board.copies import likenesses
 from lthbench.leaderboard.board.entries import Board, Entry
 from lthbench.leaderboard.board.standings import Standing
-from lthbench.leaderboard.site.labels import BOARDS
+from lthbench.leaderboard.citation import cite
+from lthbench.leaderboard.site.labels import BOARDS, lines
 from lthbench.leaderboard.site.pages import about, compare, index
 from lthbench.leaderboard.site.pages import entries as entries_page
+from lthbench.leaderboard.site.pages import entry as entry_page
 from lthbench.leaderboard.site.pages import evidence as evidence_page
 from lthbench.leaderboard.site.pages import task as task_page
 from lthbench.leaderboard.site.pages.protocol import Protocol
 from lthbench.leaderboard.site.render import TEMPLATES, Page, render
-from lthbench.protocol.task import load_suite
+from lthbench.protocol.task import load_suite, load_task
+from lthbench.report import html
 from lthbench.report.formats import plain
 
 BRAND = "lthbench leaderboard"
@@ -39,15 +43,6 @@ class Contents:
     standings: Sequence[Standing]
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A file: its path in the site, its inputs, and how it is made."""
-
-    path: str
-    inputs: Any
-    make: Callable[[], bytes]
-
-
 def entry_path(task: str, name: str) -> str:
     """Return the path of an entry's page."""
     return f"entries/{task}/{name}.html"
@@ -58,33 +53,25 @@ def record_path(task: str, name: str) -> str:
     return f"api/v1/records/{task}/{name}.json"
 
 
-def all_of(contents: Contents) -> Iterator[Planned]:
-    """Yield every file except the entries' own and the machine-readable ones."""
-    said = {name: _say(found) for name, found in contents.tasks.items()}
-    ranks = _ranks(contents.standings)
+def all_of(contents: Contents) -> Iterator[tuple[str, bytes]]:
+    """Yield path and content of every file except the machine-readable ones."""
     evidence = evidence_page.load(contents.folder, contents.board.entries)
     yield from _assets()
-    yield Planned("index.html", [said, ranks], partial(_index, contents))
+    yield "index.html", _index(contents)
     for suite in dict.fromkeys(s.suite for s in contents.standings if s.rows):
-        mine = [row for row in ranks if row[0] == suite]
-        yield Planned(f"boards/{suite}.html", mine, partial(_suite, contents, suite))
-    yield Planned("entries.html", said, partial(_entries, contents))
+        yield f"boards/{suite}.html", _suite(contents, suite)
+    yield "entries.html", _entries(contents)
+    yield from _entry_pages(contents)
     for name in contents.tasks:
-        reference = contents.board.references.get(name)
-        inputs = [said[name], reference.digest if reference else ""]
-        yield Planned(f"tasks/{name}.html", inputs, partial(_task, contents, name))
+        yield f"tasks/{name}.html", _task(contents, name)
         if len(comparable(contents, name)) > 1:
             overlaps = evidence_page.overlaps(evidence, name)
-            make = partial(_compare, contents, name, overlaps)
-            yield Planned(f"compare/{name}.html", [said[name], overlaps], make)
-    counts = [[name, len(comparable(contents, name))] for name in contents.tasks]
-    yield Planned("compare.html", counts, partial(_compare_index, contents))
-    yield Planned("about.html", [], _about)
-    listed = [found.model_dump(mode="json") for found in evidence]
-    yield Planned("evidence.html", listed, partial(_evidence, evidence))
+            yield f"compare/{name}.html", _compare(contents, name, overlaps)
+    yield "compare.html", _compare_index(contents)
+    yield "about.html", _about()
+    yield "evidence.html", _evidence(evidence)
     for found in evidence:
-        path = evidence_page.path(found)
-        yield Planned(path, found.model_dump(mode="json"), partial(_pair, found))
+        yield evidence_page.path(found), _pair(found)
 
 
 def comparable(contents: Contents, name: str) -> list[Entry]:
@@ -92,46 +79,13 @@ def comparable(contents: Contents, name: str) -> list[Entry]:
     return task_page.current(contents.tasks[name], contents.protocols.get(name))
 
 
-def _say(entries: Sequence[Entry]) -> str:
-    """Return the digest of entries, including their state in the ledger."""
-    told = [[e.file, e.digest, e.level, e.state, e.of, len(e.challenges)] for e in entries]
-    return digest(canonical_json(told))
-
-
-def _ranks(standings: Sequence[Standing]) -> list[Any]:
-    """Return those parts of a page of boards that depend on other entries."""
-    return [
-        [
-            *(s.suite, s.board, list(s.tasks), list(s.notes)),
-            [
-                *([r.contender.id, list(r.rank or ()), r.why_unranked, r.level] for r in s.rows),
-                [[[e.id, e.level, e.state] for e in r.contender.entries.values()] for r in s.rows],
-            ],
-            sorted([a, b, p] for (a, b), p in s.p.items())
-            if len(index.ranked(s)) <= index.MATRIX
-            else [],
-        ]
-        for s in standings
-    ]
-
-
-def _assets() -> Iterator[Planned]:
-    for name in ("site.css", "site.js", "compare.js", "icon.svg"):
-        yield Planned(f"assets/{name}", [], (TEMPLATES / name).read_bytes)
-    yield Planned("assets/plotly.min.js", [_plotly_version()], _plotly)
-
-
-def _plotly_version() -> str:
-    from importlib.metadata import version
-
-    return version("plotly")
-
-
-def _plotly() -> bytes:
-    from plotly.offline import get_plotlyjs
-
-    script: str = get_plotlyjs()
-    return script.encode()
+def _assets() -> Iterator[tuple[str, bytes]]:
+    for name in ("site.js", "compare.js", "icon.svg"):
+        yield f"assets/{name}", (TEMPLATES / name).read_bytes()
+    styles = (html.TEMPLATES / "shared.css", TEMPLATES / "site.css")
+    yield "assets/site.css", b"\n".join(path.read_bytes() for path in styles)
+    for name, data in html.scripts().items():
+        yield f"assets/{name}", data
 
 
 def _index(contents: Contents) -> bytes:
@@ -178,6 +132,42 @@ def _entries(contents: Contents) -> bytes:
             {e.record.task.name for e in entries}, divisions, {e.level for e in entries}
         ),
     )
+
+
+def _entry_pages(contents: Contents) -> Iterator[tuple[str, bytes]]:
+    alike = likenesses(contents.board.entries)
+    baselines = {path.stem: digest(path.read_bytes()) for path in shipped("baselines").glob("*.py")}
+    for name, entries in contents.tasks.items():
+        sizes = _sizes(contents.protocols, name) if entries else {}
+        for entry in entries:
+            shared = [(one.text, one.same) for one in alike.get(entry.digest, ())]
+            baseline = baselines.get(entry.id.rpartition("--")[0], "")
+            cited = {form: lines(cite.of_entry(entry, form)) for form in ("bibtex", "cff")}
+            values = entry_page.page(entry, baseline, sizes, cited, shared)
+            path = entry_path(name, entry.id)
+            compare = len(entries) > 1 and entry.state in ("accepted", "listed")
+            yield path, _entry(path, entry, values, compare=compare)
+
+
+def _sizes(protocols: Mapping[str, Protocol], task: str) -> Mapping[str, int]:
+    """Return the sizes of a task's prunable tensors; none where the task is unknown."""
+    from lthbench.networks.families import shapes
+
+    if task not in protocols:
+        return {}
+    network = load_task(task).network
+    return {name: prod(shape) for name, shape in shapes(network, network.depth).items()}
+
+
+def _entry(path: str, entry: Entry, values: Mapping[str, Any], *, compare: bool) -> bytes:
+    page = Page(
+        path,
+        f"{values['method']} on {values['task']} ({entry.digest[:8]}): {BRAND}",
+        f"{values['answers'][0].name} {values['answers'][0].value}: the lottery-ticket method "
+        f"{values['method']} on {values['task']}, every cell, curve and control.",
+        charts=True,
+    )
+    return render("entry.html.j2", page, **values, compare=compare)
 
 
 def _task(contents: Contents, name: str) -> bytes:

@@ -1,4 +1,4 @@
-// What the pages can do with scripts: sort, filter, keep that in the address, copy, draw, compare.
+// What the pages can do with scripts: sort, filter, keep that in the address, copy, compare.
 // Without them every page stays a page of tables.
 "use strict";
 
@@ -194,56 +194,9 @@
     box.append(button, told);
   };
 
-  // Figures, from the JSON beside each of them.
-
-  const coarse = matchMedia("(pointer: coarse)");
-  const config = { responsive: true, displayModeBar: false, displaylogo: false };
-
-  // The page's own type, told to plotly: it measures a name before the page's styles reach it, and
-  // a legend as wide as the name in other type cuts it off.
-  const family = () => getComputedStyle(document.body).fontFamily;
-
-  const fitted = (layout) => {
-    const small = narrow.matches;
-    const xaxis = { ...layout.xaxis };
-    if (small && xaxis.tickvals && xaxis.tickvals.length > 4) {
-      const kept = (_, index) => (xaxis.tickvals.length - 1 - index) % 2 === 0;
-      xaxis.ticktext = layout.xaxis.ticktext.filter(kept);
-      xaxis.tickvals = layout.xaxis.tickvals.filter(kept);
-    }
-    return {
-      ...layout,
-      xaxis,
-      font: { ...layout.font, family: family(), size: small ? 11 : layout.font.size },
-      margin: small ? { ...layout.margin, l: 44, r: 16 } : layout.margin,
-      dragmode: small || coarse.matches ? false : "zoom",
-    };
-  };
-
-  const draw = (element) => {
-    const { traces, layout } = JSON.parse(document.getElementById(element.dataset.figure).textContent);
-    return Plotly.react(element, traces, fitted(layout), config);
-  };
-
-  const figures = () => {
-    const elements = all("[data-figure]");
-    if (!elements.length) return;
-    if (typeof Plotly === "undefined") {
-      for (const element of elements) {
-        element.classList.add("missing");
-        element.textContent = "The chart needs assets/plotly.min.js; the tables do not.";
-      }
-      return;
-    }
-    const drawn = () => Promise.all(elements.map(draw));
-    narrow.addEventListener("change", drawn);
-    drawn().then(() => { document.documentElement.dataset.drawn = String(elements.length); });
-  };
-
   for (const table of all("table[data-sorts]")) sortable(table);
   for (const form of all("form.filters")) filterable(form);
   for (const box of all(".copy")) copyable(box);
   window.lthbench = { address, remember };
   document.documentElement.dataset.ready = "";
-  figures();
 })();

@@ -1,4 +1,4 @@
-// Draws the figures of a report from the JSON that stands beside each of them.
+// Draws the figures of a page from the JSON that stands beside each of them.
 "use strict";
 
 (() => {
@@ -34,10 +34,11 @@
   };
 
   const elements = [...document.querySelectorAll("[data-figure]")];
+  if (!elements.length) return;
   if (typeof Plotly === "undefined") {
     for (const element of elements) {
       element.classList.add("missing");
-      element.textContent = "The chart needs assets/plotly.min.js beside this page; the tables do not.";
+      element.textContent = "The chart needs assets/plotly.min.js; the tables do not.";
     }
     return;
   }
