@@ -42,7 +42,7 @@ def forked() -> Iterator[None]:
         at = 3 if words[1:2] == ["-P"] else 2
         module = words[at] if words[at - 1 : at] == ["-m"] and words[at:] else ""
         ours = words[:1] == [sys.executable] and module.split(".")[0] == "lthbench"
-        if ours and alike:
+        if ours and alike and not given.get("preexec_fn"):
             for name in IMPORTED:
                 importlib.import_module(name)  # once for all forks
             given["preexec_fn"] = partial(_become, module, words[at + 1 :], dict(environment))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,8 +24,13 @@ def test_names_are_apart_and_tests_exist() -> None:
         assert mutation.old != mutation.new and mutation.tests
         for test in mutation.tests.split():
             file, name = test.split("::")
-            tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
-            assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+            assert name in functions(file)
+
+
+@cache
+def functions(file: str) -> set[str]:
+    tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 LEAF = "def one() -> int:\n    return 1\n"
@@ -35,6 +41,7 @@ TESTS = (
 )
 
 
+@pytest.mark.slow
 def test_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Noticed, not noticed, and a place that is no longer there; the copy is put right again."""
     source, folder = tmp_path / "source", tmp_path / "copy"
