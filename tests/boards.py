@@ -7,13 +7,10 @@ the rules of level 0 would say so: divisions, layers and start weights are drawn
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +122,7 @@ def small_lite() -> Iterator[None]:
         return found.model_copy(update={"seeds": PUBLISHED}) if path.stem in LITE else found
 
     def forget() -> None:
-        for kept in (protocol, reference_of, _shared, _patterns):
+        for kept in (protocol, reference_of, _shared):
             kept.cache_clear()
 
     forget()
@@ -143,9 +140,6 @@ def synthetic_board(
     *,
     levels: Sequence[int] = (2, 2, 3, 2, 2, 1, 2, 0),
     listed: int = 0,
-    distinct: int | None = None,
-    processes: int | None = None,
-    first: int = 0,
 ) -> Path:
     """Write `records/`, `reference/` and `ledger.jsonl`; returns the folder.
 
@@ -156,31 +150,23 @@ def synthetic_board(
         tasks: real names, or made-up ones (with "mod" in the name: of modular addition).
         levels: of the methods, in turn; 0 has no line of a level.
         listed: how many of the last records the ledger does not tell of.
-        distinct: how many methods are drawn for themselves; the others repeat their cells, under
-            another name and cost, which is faster. All by default.
-        first: the number of the first record; earlier ones are there already.
     """
     for name in tasks:
         reference = reference_of(name, seed)
         path = folder / "reference" / f"{name}.json"
         write_whole(path, file_bytes(reference))
-    jobs = [
-        (folder, name, seed, numbers, distinct, tuple(levels))
-        for at, name in enumerate(tasks)
-        for numbers in _shares(range((first - at + len(tasks) - 1) // len(tasks),
-                                     (entries - at + len(tasks) - 1) // len(tasks)))
-    ]  # fmt: skip
-    workers = min(processes or os.cpu_count() or 1, len(jobs))
-    if workers > 1 and entries - first > 60:
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-            written = list(pool.map(_write, jobs))
-    else:
-        written = [_write(job) for job in jobs]
-    told = {place: name for part in written for place, name in part.items()}
-    for path in (folder / "records").glob("*/*.json") if first else ():
-        told.setdefault(
-            (path.parent.name, path.stem.rpartition("--")[0]), digest(path.read_bytes())
+    told: dict[tuple[str, str], str] = {}
+    for place in range(entries):
+        name, method = (
+            tasks[place % len(tasks)],
+            method_of(place // len(tasks), seed, tuple(levels)),
         )
+        table = _scored(_table(name, seed, method, place // len(tasks)))
+        raw = canonical_json(as_file(table))
+        told[name, method.name] = digest(raw)
+        path = folder / "records" / name / f"{method.name}--{digest(raw)[:8]}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(raw)
     _write_ledger(folder, told, entries - listed, tasks, seed, levels)
     return folder
 
@@ -540,70 +526,6 @@ def _table(
 
 def _order(place: Place) -> tuple[int, float, str, int]:
     return place.seed, -place.density, place.kind, place.schedule
-
-
-def _shares(numbers: range) -> Iterator[range]:
-    """Parts of a task's records that are worth a process each."""
-    for start in range(numbers.start, numbers.stop, 50):
-        yield range(start, min(start + 50, numbers.stop))
-
-
-def _write(job: tuple[Path, str, int, range, int | None, tuple[int, ...]]) -> dict[Any, str]:
-    """Write the records of one task; returns their digests by task and method."""
-    folder, name, seed, numbers, distinct, levels = job
-    told = {}
-    for number in numbers:
-        method = method_of(number, seed, levels)
-        raw = canonical_json(as_file(_whole(name, seed, method, number, distinct)))
-        found = digest(raw)
-        path = folder / "records" / name / f"{method.name}--{found[:8]}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(raw)
-        told[name, method.name] = found
-    return told
-
-
-def _whole(
-    name: str, seed: int, method: Method, number: int, distinct: int | None
-) -> dict[str, Any]:
-    """A record's table with its aggregates; what pydantic would add is nothing (a test says so)."""
-    if distinct is None or number < distinct:
-        return _scored(_table(name, seed, method, number))
-    # As far from the first as the pattern of divisions asks for, so that its cells fit.
-    like = number % 40 + 40 * (number // 40 % max(1, distinct // 40))
-    table = _patterns(name, seed, like)
-    mine = _table_head(table, method)
-    cost = {"cost": {**table["aggregates"]["cost"], **_alike(method.cost, len(mine["seeds"]))}}
-    return {**mine, "aggregates": {**table["aggregates"], **cost}}
-
-
-@cache
-def _patterns(name: str, seed: int, number: int) -> dict[str, Any]:
-    return _scored(_table(name, seed, method_of(number, seed), number))
-
-
-def _alike(cost: float, seeds: int) -> dict[str, Any]:
-    return {"mean": cost, "values": [cost] * seeds}
-
-
-def _table_head(table: dict[str, Any], method: Method) -> dict[str, Any]:
-    names = {"name": method.name, "digest": digest(f"source of {method.name}".encode())}
-    described = {**table["method"]["described"], "name": method.name}
-    searches = [{**search, "cost": method.cost} for search in table["searches"]]
-    cells = [{**cell, "masks": _own_masks(cell, method)} for cell in table["cells"]]
-    return {
-        **table,
-        "method": {**table["method"], **names, "described": described},
-        "searches": searches,
-        "cells": cells,
-    }
-
-
-def _own_masks(cell: Cell, method: Method) -> str | None:
-    """Masks of a method's own: those of another would be a copy."""
-    masks: str | None = cell["masks"]
-    shared = masks is None or cell["kind"] in ("random", "erk", "untrained_random")
-    return masks if shared else digest(f"{method.name} {masks}".encode())
 
 
 def _scored(table: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from lthbench.io import paths
+from tests import forking
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports datasets; children inherit it
 
@@ -20,7 +21,10 @@ settings.register_profile("lthbench", deadline=None)
 settings.load_profile("lthbench")
 
 
-LONGEST = ("test_kills.py", "test_replay.py", "test_bad_input.py")
+LONGEST = (
+    "test_kills.py", "test_verify.py", "test_replay.py", "test_bad_input.py", "test_findings.py",
+    "test_site_browser.py", "test_check.py", "test_carry.py", "test_speed_scripts.py",
+)  # fmt: skip
 
 
 def mnist_folder() -> Path | None:
@@ -32,7 +36,8 @@ def mnist_folder() -> Path | None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The files that take longest begin first, so that all who run tests end together."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -69,6 +74,20 @@ def said(
         return capsys.readouterr().out
 
     return run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Processes of lthbench are forks of this one, which saves each the import of torch.
+
+    A module whose tests are about starting, or about what a process has not imported, says
+    `REAL_PROCESSES = True`.
+    """
+    if not forking.POSSIBLE or getattr(request.module, "REAL_PROCESSES", False):
+        yield
+        return
+    with forking.forked():
+        yield
 
 
 @pytest.fixture(scope="module")

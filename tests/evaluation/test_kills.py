@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,12 +23,21 @@ from lthbench.training import dispatch
 from tests.watching import Watch
 
 ROOT = Path(__file__).resolve().parents[2]
-TASK = ROOT / "tests" / "tasks" / "twenty-seconds.toml"
+TINY = ROOT / "tests" / "tasks" / "tiny-digits.toml"
+NAME = "to-be-killed"
+LARGER = {  # some seconds of work: long enough to be killed anywhere
+    'name = "tiny-digits"': f'name = "{NAME}"',
+    "width = 24": "width = 100",
+    "steps = 120": "steps = 450",
+    "every = 12\n": "every = 45\n",
+    "compressed_density = 0.2": "",
+    "trained = [0.5, 0.2, 0.1]": "trained = [0.5, 0.2]",
+    "rewind_limit = 12": "rewind_limit = 0",
+}
 SEED = 1000
 PATIENCE = 120.0  # seconds for what should take a few
 PHASES = ("create", "close", "move")  # inside the writing, before the rename, after it
-RANDOM_KILLS, PART_KILLS = 16, 10
-METHODS = 2  # that share these kills
+RANDOM_KILLS, PART_KILLS = 4, 2  # of each method
 TRIES = 3  # runs for each kill: one may end before its moment comes
 
 pytestmark = [
@@ -51,7 +60,7 @@ class Place:
 
     @property
     def task(self) -> Path:
-        return self.out / TASK.stem
+        return self.out / NAME
 
     @property
     def cache(self) -> Path:
@@ -70,22 +79,23 @@ class Place:
             "data": self.cache / "data" / "digits",
         }
 
-    def start(self, workers: int = 1, hashing: str = "0") -> subprocess.Popen[bytes]:
+    def start(self, workers: int = 1, **environment: str) -> subprocess.Popen[bytes]:
         self.root.mkdir(parents=True, exist_ok=True)
-        arguments = ["evaluate", self.method, "--task", str(TASK), "--seeds", "1"]
+        (self.root / f"{NAME}.toml").write_text(larger())
+        arguments = ["evaluate", self.method, "--task", f"{NAME}.toml", "--seeds", "1"]
         arguments += ["--workers", str(workers), "--out", str(self.out)]
         return subprocess.Popen(
             [sys.executable, "-m", "lthbench", *arguments],
             cwd=self.root,
-            env=os.environ | {"LTHBENCH_CACHE": str(self.cache), "PYTHONHASHSEED": hashing},
+            env=os.environ | {"LTHBENCH_CACHE": str(self.cache)} | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
 
-    def finish(self, workers: int = 1, hashing: str = "0") -> bytes:
+    def finish(self, workers: int = 1, **environment: str) -> bytes:
         """Run to the end; what must be equal of the record."""
-        process = self.start(workers, hashing)
+        process = self.start(workers, **environment)
         _, errors = process.communicate(timeout=10 * PATIENCE)
         assert process.returncode == 0, errors.decode()
         return comparable(read_record(self.task / "record.json"))
@@ -110,6 +120,15 @@ class Place:
         for path in [p for p in self.root.rglob("*") if p.is_file()]:
             if not path.name.startswith(".tmp-") and "home" not in path.parts:
                 whole(path)
+
+
+def larger() -> str:
+    """The tiny task, made larger."""
+    text = TINY.read_text()
+    for old, new in LARGER.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    return text
 
 
 def whole(path: Path) -> None:
@@ -171,10 +190,22 @@ def at_event(
     return due
 
 
+Uninterrupted = tuple[bytes, float]  # what must be equal of the record, and the seconds it took
+
+
 @pytest.fixture(scope="class")
-def expected(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The record of a class's method, uninterrupted, with one worker."""
-    return Place(tmp_path_factory.mktemp("uninterrupted"), request.cls.method).finish()
+def uninterrupted(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Uninterrupted:
+    """A class's method, left alone, with one worker."""
+    began = time.monotonic()
+    record = Place(tmp_path_factory.mktemp("uninterrupted"), request.cls.method).finish()
+    return record, time.monotonic() - began
+
+
+@pytest.fixture
+def expected(uninterrupted: Uninterrupted) -> bytes:
+    return uninterrupted[0]
 
 
 class Kills:
@@ -190,28 +221,32 @@ class Kills:
         return Place(tmp_path, self.method)
 
     def test_workers_and_hashing_change_nothing(self, expected: bytes, place: Place) -> None:
-        assert place.finish(workers=2, hashing="123") == expected
+        assert place.finish(workers=2, PYTHONHASHSEED="123") == expected
+
+    def moments(self) -> Iterator[tuple[tuple[str, str, int], str]]:
+        """Each kind of file in one phase in turn, the last in all: one function writes them."""
+        for number, kind in enumerate(self.kinds):
+            last = number == len(self.kinds) - 1
+            for phase in PHASES if last else PHASES[number % len(PHASES) :][:1]:
+                yield kind, phase
 
     def test_killed_at_every_file(self, expected: bytes, place: Place) -> None:
-        for folder, final, others in self.kinds:
-            for phase in PHASES:
-                for path in place.folders()[folder].glob(f"*{final}*"):
-                    path.unlink()  # the last kill may have come late: let it be written again
-                due = at_event(place, folder, phase, final, others)
-                assert kill_when(place, due, f"{folder}/{final} {phase}"), (
-                    f"{folder} {phase}: not seen"
-                )
+        for (folder, final, others), phase in self.moments():
+            for path in place.folders()[folder].glob(f"*{final}*"):
+                path.unlink()  # the last kill may have come late: let it be written again
+            due = at_event(place, folder, phase, final, others)
+            assert kill_when(place, due, f"{folder}/{final} {phase}"), f"{folder} {phase}: not seen"
         assert place.finish() == expected
         assert not list(place.out.rglob(".tmp-*"))  # the cache is shared: nobody may sweep it
-        assert len(place.kills) == 3 * len(self.kinds)
+        assert len(place.kills) == len(self.kinds) + len(PHASES) - 1
 
-    def test_killed_at_random_times(self, expected: bytes, place: Place) -> None:
+    def test_killed_at_random_times(self, uninterrupted: Uninterrupted, place: Place) -> None:
+        (expected, seconds), wanted = uninterrupted, RANDOM_KILLS
         draw = random.Random(Path(self.method).stem)
-        wanted = RANDOM_KILLS // METHODS
         for number in range(TRIES * wanted):
             if len(place.kills) == wanted:
                 break
-            moment = draw.uniform(0.0, 12.0)
+            moment = draw.uniform(0.0, 0.8 * seconds)
 
             def due(watch: Watch, since: float, moment: float = moment) -> bool:
                 watch.next(0.01)
@@ -224,13 +259,13 @@ class Kills:
 
     def test_a_killed_child_or_worker_ends_the_run(self, expected: bytes, place: Place) -> None:
         draw = random.Random(Path(self.method).stem)
-        killed, wanted = 0, PART_KILLS // METHODS
+        killed, wanted = 0, PART_KILLS
         for number in range(TRIES * wanted):
             if killed == wanted:
                 break
-            part = ("lthbench.method.child", "lthbench.training.executors.worker")[number % 2]
             process = place.start()
-            victim, wait = _part(place, process, part), draw.uniform(0.0, 3.0)
+            victim = _part(place, process, child=number % 2 == 0)
+            wait = draw.uniform(0.0, 1.0)
             time.sleep(wait)
             running = victim is not None and victim.is_running()
             if victim is not None and running:
@@ -270,13 +305,13 @@ class TestLoop(Kills):
     kinds = (("store", "loop1", 1),)  # what it alone writes
 
 
-def _part(place: Place, process: subprocess.Popen[bytes], part: str) -> psutil.Process | None:
-    """The first child or worker that the run starts."""
+def _part(place: Place, process: subprocess.Popen[bytes], child: bool) -> psutil.Process | None:
+    """The first child, which has a folder of its own, or the first worker that the run starts."""
     end = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < end:
         try:
             for one in psutil.Process(process.pid).children(recursive=True):
-                if part in one.cmdline():
+                if (Path(one.cwd()) != place.root.resolve()) == child:
                     return one
         except psutil.Error:
             continue

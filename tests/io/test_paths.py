@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import subprocess
@@ -262,8 +261,3 @@ def test_canonical_json_refuses_what_json_has_not(value: float) -> None:
     """Our bug wherever it happens, so it is no user's error."""
     with pytest.raises(ValueError, match="Out of range float"):
         paths.canonical_json({"score": value})
-
-
-def test_digest_is_sha256() -> None:
-    """In hexadecimal."""
-    assert paths.digest(b"lthbench") == hashlib.sha256(b"lthbench").hexdigest()

@@ -7,7 +7,6 @@ import re
 import shutil
 import socket
 import struct
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -615,21 +614,6 @@ def test_rows_of_text_are_text(rows: list[list[str]]) -> None:
     tags = [name for name, _ in reading.elements if name not in ("table", "tbody", "tr")]
     assert tags == [("td" if place else "th") for row in rows for place in range(len(row))]
     assert "".join(reading.text).replace("\n", "") == "".join(map("".join, rows)).replace("\n", "")
-
-
-@pytest.mark.slow
-def test_the_speed_script_measures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from tests.speed import site as speed
-
-    arguments = ["site", "--entries", "6", "--tasks", "2", "--no-browser", "--few"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", arguments)
-        patch.setenv("LTHBENCH_CACHE", str(tmp_path))
-        speed.main()
-    said = capsys.readouterr().out
-    for build_name in ("from nothing", "one record more", "nothing changed"):
-        assert re.search(rf"^{build_name} +[\d.]+ +[\d.]+ +[\d,]+ ", said, re.MULTILINE)
-    assert "7 entries" in said and "0 written" in said
 
 
 # Who is best

@@ -101,16 +101,11 @@ def test_a_larger_synthetic_board_holds_the_smaller_one(folder: Path, tmp_path: 
     smaller = synthetic_board(tmp_path / "one", 4)
     for path in smaller.rglob("*.json"):
         assert path.read_bytes() == (folder / path.relative_to(smaller)).read_bytes()
-    grown = synthetic_board(tmp_path / "one", 6, first=4)
-    again = synthetic_board(tmp_path / "two", 6)
-    names = sorted(path.relative_to(again) for path in again.rglob("*") if path.is_file())
-    assert names == sorted(path.relative_to(grown) for path in grown.rglob("*") if path.is_file())
-    assert all((grown / name).read_bytes() == (again / name).read_bytes() for name in names)
 
 
-def test_made_up_tasks_and_repeated_cells_hold_too(tmp_path: Path) -> None:
+def test_made_up_tasks_hold_too(tmp_path: Path) -> None:
     tasks = ("made-up", "made-up-mod")
-    folder = synthetic_board(tmp_path, 18, tasks, distinct=2, listed=2, levels=(2,))
+    folder = synthetic_board(tmp_path, 18, tasks, listed=2, levels=(2,))
     found = entries.load(folder)
     assert [entry.state for entry in found.entries].count("listed") == 2
     assert len({entry.digest for entry in found.entries}) == 18

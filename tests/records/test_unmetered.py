@@ -72,6 +72,7 @@ def test_an_honest_search_is_not_flagged(name: str, cache: Path, tmp_path: Path)
     assert steps is None or search.steps == pytest.approx(steps(search))
 
 
+@pytest.mark.slow
 def test_a_search_that_trains_on_kept_batches_is(cache: Path, tmp_path: Path) -> None:
     """In its record, by the figures that stand there, and in the words of its pages; its cost is
     next to nothing, and so is what it may take."""

@@ -331,16 +331,6 @@ def test_no_pair_of_depths_is_forgotten(rule: Any, family: str, order: Order) ->
             rule.hypothesis.inner_test(pair=pair, order=order, seed=0)
 
 
-def test_at_equal_depth_nothing_changes() -> None:
-    for family, depth in product(EVERY, DEPTHS):
-        ticket, start = drawn(at(family, depth), depth)
-        here = at(family, depth)
-        result = carried(ticket, start, here, here, 0.5, block_maps(here, here))
-        assert result.weights is not None
-        assert digest(result.masks) == digest(ticket.masks)
-        assert all(same(result.weights[name], start[name]) for name in start)
-
-
 def test_only_copies_are_brought_to_the_rung() -> None:
     old, new = at("transformer", 2), at("transformer", 3)
     maps = block_maps(old, new)

@@ -36,7 +36,7 @@ from tests.published import UNPUBLISHABLE
 from tests.searching import METHODS, ROOT, search
 
 SEED = 3
-SHORT = Limits(seconds=20)  # a child imports torch in this time too
+SHORT = Limits(seconds=5)  # a child measures its pace in this time too
 SMALL = Limits(memory=3 * 2**29)
 ROOMY = Limits(seconds=300)
 TOGETHER = 2  # children at once
@@ -125,7 +125,7 @@ IN_CHILD: Mapping[str, tuple[Limits, str]] = {
     "bad_save": (ROOMY, "bad_save.py:10: PermissionError: a method may not write outside its own"),
     "bad_test_data": (ROOMY, "bad_test_data.py:9: PermissionError: a method may not read test"),
     "bad_cache": (ROOMY, "bad_cache.py:9: PermissionError: a method may not read test data or"),
-    "bad_endless": (SHORT, "took more than 20 s of its own time; raise --timeout if it must"),
+    "bad_endless": (SHORT, "took more than 5 s of its own time; raise --timeout if it must"),
     "bad_memory": (SMALL, "GB of memory; at most 1.5 GB are allowed (--memory)"),
     "bad_printer": (ROOMY, "printed more than 64 MB; print less"),
     "bad_exit": (ROOMY, "the method's process ended (exit status 3): it printed nothing"),
