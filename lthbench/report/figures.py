@@ -8,6 +8,7 @@ from typing import Any
 
 from lthbench.records import intervals
 from lthbench.records.schema import Record
+from lthbench.records.scores import Estimate
 from lthbench.report.formats import interval, is_area, measure, number, percent
 from lthbench.report.tables import CONTROLS
 from lthbench.report.terms import is_untrained
@@ -60,16 +61,15 @@ def figures(record: Record) -> Iterable[Figure]:
     if is_untrained(record):
         yield _as_it_stands(record)
     yield _by_density(record)
-    if any(r["difference"] for r in record.aggregates["rungs"]):
+    if any(rung.difference for rung in record.scores.rungs):
         yield _from_dense(record)
 
 
 def _by_density(record: Record) -> Figure:
-    rungs, what = record.aggregates["rungs"], measure(record)
+    rungs, what = record.scores.rungs, measure(record)
     traces: list[Trace] = []
     for kind in (*reversed(CONTROLS), "ticket"):
-        points = [(100 * rung["density"], rung[kind]) for rung in rungs if rung[kind] is not None]
-        traces += _series(kind, points)
+        traces += _series(kind, [(rung.density, rung.of(kind)) for rung in rungs])
     y = f"{what}, % ({_set(record)})"
     caption = f"{what.capitalize()} against density, ticket beside its controls and dense"
     drawn = layout(density_axis(record.task.ladder), {"title": {"text": y}, "tickformat": "~g"})
@@ -79,13 +79,13 @@ def _by_density(record: Record) -> Figure:
 
 def _as_it_stands(record: Record) -> Figure:
     """Plot untrained tickets against density, beside a random mask and trained dense."""
-    rungs = record.aggregates["untrained"]["rungs"]
+    assert record.scores.untrained is not None
+    rungs = record.scores.untrained.rungs
     ends = [10**end for end in density_axis(record.task.ladder)["range"]]
-    dense = rungs[0]["dense"]
-    traces = [] if dense is None else [_flat("dense", ends, 100 * dense["mean"], "dense, trained")]
-    for kind, key in (("untrained_random", "random"), ("untrained", "ticket")):
-        points = [(100 * rung["density"], rung[key]) for rung in rungs if rung[key] is not None]
-        traces += _series(kind, points)
+    dense = rungs[0].dense
+    traces = [] if dense is None else [_flat("dense", ends, 100 * dense.mean, "dense, trained")]
+    traces += _series("untrained_random", [(rung.density, rung.random) for rung in rungs])
+    traces += _series("untrained", [(rung.density, rung.ticket) for rung in rungs])
     y = {"title": {"text": f"accuracy, % ({_set(record)})"}, "tickformat": "~g"}
     few = len(record.seeds) < intervals.MIN_SEEDS
     caption = "Accuracy of untrained tickets against density, beside a random mask at theta_0. " + (
@@ -106,11 +106,7 @@ def _bands(record: Record) -> str:
 
 
 def _from_dense(record: Record) -> Figure:
-    points = [
-        (100 * rung["density"], rung["difference"])
-        for rung in record.aggregates["rungs"]
-        if rung["difference"] is not None
-    ]
+    points = [(rung.density, rung.difference) for rung in record.scores.rungs]
     axis = density_axis(record.task.ladder)
     ends = [10**end for end in axis["range"]]
     zero = _flat("dense", ends, 0.0, "dense")
@@ -128,21 +124,22 @@ def _from_dense(record: Record) -> Figure:
     return Figure("difference", caption, traces, drawn, small=True)
 
 
-def _series(kind: str, points: Sequence[tuple[float, Any]]) -> list[Trace]:
+def _series(kind: str, scores: Sequence[tuple[float, Estimate | None]]) -> list[Trace]:
     """Draw a line through means, with a band where intervals exist, and seeds where not."""
+    points = [(100 * density, found) for density, found in scores if found is not None]
     if not points:
         return []
     x = [density for density, _ in points]
     # Equal values of enough seeds have no interval: the band has zero width there.
-    alike = [found["low"] is None and found["n"] >= intervals.MIN_SEEDS for _, found in points]
-    bounded = [found["low"] is not None for _, found in points]
+    alike = [found.low is None and found.n >= intervals.MIN_SEEDS for _, found in points]
+    bounded = [found.low is not None for _, found in points]
     whole = any(bounded) and all(a or b for a, b in zip(alike, bounded, strict=True))
     colour = COLOURS[kind]
     line: Trace = {
         "name": kind.replace("_", ", "),
         "x": x,
-        "y": [100 * found["mean"] for _, found in points],
-        "customdata": [_between(found) for _, found in points],
+        "y": [100 * found.mean for _, found in points],
+        "customdata": [interval(found, 2, 100) for _, found in points],
         "hovertemplate": "%{y:.2f} %{customdata}",
         "mode": "lines+markers" if len(points) > 1 else "markers",
         "line": {
@@ -156,10 +153,8 @@ def _series(kind: str, points: Sequence[tuple[float, Any]]) -> list[Trace]:
     }
     if not whole:
         return [line, *_single(kind, points)]
-    low, high = (
-        [100 * found[end if found["low"] is not None else "mean"] for _, found in points]
-        for end in ("low", "high")
-    )
+    low = [100 * (found.mean if found.low is None else found.low) for _, found in points]
+    high = [100 * (found.mean if found.high is None else found.high) for _, found in points]
     if len(points) == 1:
         above, below = high[0] - line["y"][0], line["y"][0] - low[0]
         bars = {"type": "data", "array": [above], "arrayminus": [below], "color": colour}
@@ -167,13 +162,9 @@ def _series(kind: str, points: Sequence[tuple[float, Any]]) -> list[Trace]:
     return [_band(kind, x, low, high, 0.22 if kind == "ticket" else 0.13), line]
 
 
-def _between(found: Mapping[str, Any]) -> str:
-    return interval(found, 2, 100)
-
-
-def _single(kind: str, points: Sequence[tuple[float, Any]]) -> list[Trace]:
+def _single(kind: str, points: Sequence[tuple[float, Estimate]]) -> list[Trace]:
     """Draw each seed of a mean without an interval as its own point."""
-    pairs = [(x, 100 * value) for x, found in points for value in found["values"]]
+    pairs = [(x, 100 * value) for x, found in points for value in found.values]
     return [
         {
             "x": [x for x, _ in pairs],
@@ -212,11 +203,11 @@ def _levels(record: Record) -> list[Trace]:
     """Draw this record's dense with its interval, and the frozen reference, across densities."""
     axis = density_axis(record.task.ladder)
     ends = [10**end for end in axis["range"]]
-    dense, traces = record.aggregates["dense"], []
+    dense, traces = record.scores.dense, []
     if dense is not None:
-        if dense["low"] is not None:
-            traces.append(_shade("dense", ends, 100 * dense["low"], 100 * dense["high"]))
-        traces.append(_flat("dense", ends, 100 * dense["mean"], "dense"))
+        if dense.low is not None and dense.high is not None:
+            traces.append(_shade("dense", ends, 100 * dense.low, 100 * dense.high))
+        traces.append(_flat("dense", ends, 100 * dense.mean, "dense"))
     if record.reference is not None:
         mean = sum(record.reference.dense) / len(record.reference.dense)
         name = f"reference, {len(record.reference.dense)} seeds"

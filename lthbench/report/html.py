@@ -6,14 +6,14 @@ The page holds its tables as HTML and its figures' data as JSON; a script beside
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lthbench.errors import RecordError
 from lthbench.io.paths import canonical_json, write_whole
-from lthbench.records import aggregate, intervals
+from lthbench.records import intervals, runs
 from lthbench.records.schema import Cell, Record, record_digest
 from lthbench.report import summary
 from lthbench.report.answers import Answer, answers
@@ -91,7 +91,7 @@ def html(folder: Path, records: Sequence[Record]) -> str:
         sections=[_section(folder, index, record) for index, record in enumerate(records)],
         said=[summary.sentence(record) for record in records],
         mean=_mean_retention(records),
-        retention=any(record.aggregates["retention"] for record in records),
+        retention=any(record.scores.retention for record in records),
         area=any(is_area(record) for record in records),
         assets=ASSETS,
         na=NA,
@@ -124,13 +124,16 @@ def _unchecked(name: str) -> str:
 
 def _mean_retention(records: Sequence[Record]) -> tuple[str, str, str] | None:
     """Return the plain mean over the tasks with a retention, its interval, and their names."""
-    found = {record.task.name: record.aggregates["retention"] for record in records}
-    told = {name: retention["values"] for name, retention in found.items() if retention}
+    told = {
+        record.task.name: record.scores.retention.values
+        for record in records
+        if record.scores.retention
+    }
     if len(told) < 2:
         return None
     mean = intervals.suite_interval(list(told.values()))
     names = "these" if len(told) == len(records) else ", ".join(map(plain, told))
-    return number(mean.mean, 2), interval(vars(mean), 2), names
+    return number(mean.mean, 2), interval(mean, 2), names
 
 
 def _section(folder: Path, index: int, record: Record) -> Section:
@@ -204,18 +207,17 @@ def _layers(record: Record) -> Table:
 
 def _cells(record: Record) -> Table:
     """Build the table of every training of the record."""
-    table = record.model_dump(mode="json")
     head = (
         *("seed", "network", "density, %", "schedule", "kept weights", "effective", "origin"),
         *("start", "score, %", "status"),
     )
-    rows = tuple(_cell_row(record, table, cell) for cell in record.cells)
+    rows = tuple(_cell_row(record, cell) for cell in record.cells)
     note = "A ticket that is missing or failed scores chance; a control that failed is left out."
     return Table("Every training", head, rows, note)
 
 
-def _cell_row(record: Record, table: Mapping[str, Any], cell: Cell) -> tuple[str, ...]:
-    value = aggregate.score_of(table, cell.model_dump(mode="json"))
+def _cell_row(record: Record, cell: Cell) -> tuple[str, ...]:
+    value = runs.score_of(record, cell)
     schedule = "T" if cell.schedule == 1 else f"T/{cell.schedule}"
     return (
         str(cell.seed),

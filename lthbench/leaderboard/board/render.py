@@ -330,7 +330,7 @@ def _score(score: Interval | None, standing: Standing) -> str:
 
 
 def _interval(score: Interval, digits: int, scale: float) -> str:
-    spread = formats.interval(asdict(score), digits, scale)
+    spread = formats.interval(score, digits, scale)
     if not spread and score.n >= intervals.MIN_SEEDS:
         spread = f"(all {score.n})"
     return f"{number(scale * score.mean, digits)} {spread}".strip()

@@ -8,6 +8,7 @@ from typing import Any
 from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.site import best_per_density
 from lthbench.leaderboard.site.labels import DIVISIONS
+from lthbench.records.intervals import Interval
 from lthbench.records.reference import Reference
 from lthbench.report.figures import Figure, density_axis, layout
 from lthbench.report.formats import interval, is_area, measure, plain
@@ -40,8 +41,8 @@ def accuracy(
     what = measure(entries[0].record)
     traces = [] if reference is None else dense_and_noise(entries[0], reference, axis)
     for place, entry in enumerate(entries[:OFFERED]):
-        rungs = entry.record.aggregates["rungs"]
-        points = [(100 * r["density"], r["ticket"]) for r in rungs if r["ticket"] is not None]
+        rungs = entry.record.scores.rungs
+        points = [(100 * r.density, r.ticket) for r in rungs if r.ticket is not None]
         traces += series(names[entry.id], place, points, 100, banded=True)
     y = f"{what}, % (test split)"
     caption = f"{what.capitalize()} on the test split against density. {_drawn(len(entries))}"
@@ -58,11 +59,11 @@ def accuracy(
 
 def untrained(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
     """Plot the accuracy of tickets that are scored without training."""
-    ladders = [rung["density"] for rung in entries[0].record.aggregates["untrained"]["rungs"]]
+    ladders = [rung.density for rung in best_per_density.rungs_of(entries[0].record)]
     traces: list[Trace] = []
     for place, entry in enumerate(entries[:OFFERED]):
-        rungs = entry.record.aggregates["untrained"]["rungs"]
-        points = [(100 * r["density"], r["ticket"]) for r in rungs if r["ticket"] is not None]
+        rungs = best_per_density.rungs_of(entry.record)
+        points = [(100 * r.density, r.ticket) for r in rungs if r.ticket is not None]
         traces += series(names[entry.id], place, points, 100, banded=True)
     caption = f"Accuracy of untrained tickets against density. {_drawn(len(entries))}"
     y = {"title": {"text": "accuracy, % (test split)"}, "tickformat": "~g"}
@@ -72,8 +73,9 @@ def untrained(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
 def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[str]) -> Figure:
     """Plot scores against search cost; a line joins the Pareto front."""
     by = best_per_density.scored_by(entries)
-    found = {e.id: best_per_density.score_of(e, by) for e in entries}
-    known = [e for e in entries if found[e.id] and e.record.aggregates["cost"]]
+    scored = ((e.id, best_per_density.score_of(e, by)) for e in entries)
+    found = {name: told for name, told in scored if told}
+    known = [e for e in entries if e.id in found and e.record.scores.cost]
     traces: list[Trace] = []
     most = max(map(_cost, known), default=0.0) or 1.0
     on = sorted((e for e in known if e.id in front), key=_cost)
@@ -82,7 +84,7 @@ def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[s
             {
                 "name": "front",
                 "x": [_cost(e) for e in on],
-                "y": [(found[e.id] or {})["mean"] for e in on],
+                "y": [found[e.id].mean for e in on],
                 "mode": "lines",
                 "line": {"color": GREY, "width": 1.5, "dash": "dot", "shape": "hv"},
                 "hoverinfo": "skip",
@@ -90,7 +92,7 @@ def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[s
             }
         )
     for division, word in DIVISIONS.items():
-        group = [e for e in known if e.record.aggregates["division"] == division]
+        group = [e for e in known if e.record.scores.division == division]
         if group:
             traces.append(_costs(group, found, names, division, word, front, most))
     what = "retention" if by == "retention" else "points above erk"
@@ -114,16 +116,16 @@ def generalising(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
     task = entries[0].record.task
     axis = density_axis(task.ladder)
     traces: list[Trace] = []
-    dense = entries[0].record.aggregates["speed"]["grokking"].get("1")
+    dense = (entries[0].record.scores.speed.grokking or {}).get("1")
     if dense:
-        traces.append(flat(axis, dense["generalised"]["mean"], "dense"))
+        traces.append(flat(axis, dense.generalised.mean, "dense"))
     for place, entry in enumerate(entries[:OFFERED]):
-        found = entry.record.aggregates["speed"]["grokking"]
-        steps = {float(d): row["generalised"] for d, row in found.items() if row and d != "1"}
+        found = entry.record.scores.speed.grokking or {}
+        steps = {float(d): row.generalised for d, row in found.items() if row and d != "1"}
         points = [
-            (100 * d, {"mean": s["mean"], "low": None, "high": None})
+            (100 * d, Interval(s.mean, None, None, s.n))
             for d, s in sorted(steps.items(), reverse=True)
-            if s["reached"]
+            if s.reached
         ]
         traces += series(names[entry.id], place, points, 1, banded=False)
     caption = (
@@ -138,9 +140,9 @@ def to_match(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
     """Plot the step at which tickets reach dense's level minus the margin, against density."""
     traces: list[Trace] = []
     for place, entry in enumerate(entries[:OFFERED]):
-        found = entry.record.aggregates["speed"]["steps"]
+        found = entry.record.scores.speed.steps or {}
         points = [
-            (100 * float(d), {"mean": row["mean"], "low": None, "high": None})
+            (100 * float(d), Interval(row.mean, None, None, row.n))
             for d, row in sorted(found.items(), key=lambda item: -float(item[0]))
             if row
         ]
@@ -154,7 +156,7 @@ def to_match(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
 def series(
     name: str,
     place: int,
-    points: Sequence[tuple[float, Mapping[str, Any]]],
+    points: Sequence[tuple[float, Interval]],
     scale: float,
     *,
     banded: bool,
@@ -180,7 +182,7 @@ def series(
     line: Trace = {
         "name": name,
         "x": x,
-        "y": [scale * found["mean"] for _, found in points],
+        "y": [scale * found.mean for _, found in points],
         "customdata": [interval(found, digits, scale) for _, found in points],
         "hovertemplate": f"%{{y:,.{digits}f}} %{{customdata}}",
         "mode": "lines+markers",
@@ -189,9 +191,10 @@ def series(
         "legendgroup": group,
         "visible": visible,
     }
-    if not banded or any(found["low"] is None for _, found in points):
+    low = [scale * found.low for _, found in points if found.low is not None]
+    high = [scale * found.high for _, found in points if found.high is not None]
+    if not banded or len(low) < len(points):
         return [line]
-    low, high = ([scale * found[end] for _, found in points] for end in ("low", "high"))
     return [{**_band(x, low, high, colour, 0.14), "legendgroup": group, "visible": visible}, line]
 
 
@@ -232,23 +235,21 @@ def flat(axis: Axis, y: float, name: str) -> Trace:
 
 def _costs(
     group: Sequence[Entry],
-    scored: Mapping[str, Mapping[str, Any] | None],
+    scored: Mapping[str, Interval],
     names: Mapping[str, str],
     division: str,
     word: str,
     front: Sequence[str],
     most: float,
 ) -> Trace:
-    found = [scored[entry.id] or {} for entry in group]
-    above, below = (
-        [0.0 if f[end] is None else abs(f[end] - f["mean"]) for f in found]
-        for end in ("high", "low")
-    )
+    found = [scored[entry.id] for entry in group]
+    above = [0.0 if f.high is None else abs(f.high - f.mean) for f in found]
+    below = [0.0 if f.low is None else abs(f.low - f.mean) for f in found]
     colour = DIVISION_COLOURS[division]
     return {
         "name": word,
         "x": [_cost(entry) for entry in group],
-        "y": [f["mean"] for f in found],
+        "y": [f.mean for f in found],
         "error_y": {
             "type": "data", "array": above, "arrayminus": below, "color": colour,
             "thickness": 1.2, "width": 3,
@@ -271,7 +272,7 @@ def _beside(place: float) -> str:
 
 
 def _cost(entry: Entry) -> float:
-    return float(entry.record.aggregates["cost"]["mean"])
+    return entry.record.scores.mean_cost or 0.0
 
 
 def _drawn(count: int) -> str:

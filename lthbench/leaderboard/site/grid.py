@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,9 +71,6 @@ class Grid:
     css: str = ""
 
 
-Found = Mapping[str, Any] | None
-
-
 def missing(text: str = NA) -> GridCell:
     """Return a cell without a figure; sorted last in either direction."""
     return GridCell(text, css="na")
@@ -95,21 +92,21 @@ def cost(value: float | None) -> GridCell:
     return figure(value, 2 if 0 < value < 9.95 else 1 if value else 0)
 
 
-def found(value: Found, digits: int, scale: float = 100, **more: Any) -> GridCell:
-    """Return a cell with a mean and its interval, as a record's aggregates hold it."""
+def found(value: Interval | None, digits: int, scale: float = 100, **more: Any) -> GridCell:
+    """Return a cell with a mean and its interval."""
     signed = bool(more.pop("signed", False))
     brackets = bool(more.pop("brackets", False))
     if value is None:
         return missing()
     text = estimate(value, digits, scale, signed=signed, brackets=brackets)
-    return GridCell(text, key=_key(scale * value["mean"]), **more)
+    return GridCell(text, key=_key(scale * value.mean), **more)
 
 
 def bounded(value: Interval | None, digits: int, **more: Any) -> GridCell:
     """Return a cell with a mean and its interval in brackets."""
     if value is None:
         return missing()
-    spread = interval(vars(value), digits)
+    spread = interval(value, digits)
     told = Markup(' <span class="ci">{}</span>').format(spread) if spread else NOTHING
     extra = told + more.pop("extra", NOTHING)
     return GridCell(number(value.mean, digits), key=_key(value.mean), extra=extra, **more)

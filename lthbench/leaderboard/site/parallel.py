@@ -26,6 +26,7 @@ from lthbench.leaderboard.site.pages import entry as entry_page
 from lthbench.leaderboard.site.record_cache import Source
 from lthbench.leaderboard.site.render import Page, render
 from lthbench.leaderboard.site.staging import write_loose
+from lthbench.records.scores import tabulate
 
 ALONE = 12  # records that are processed faster than another process starts
 PROCESSES = 8
@@ -97,10 +98,8 @@ def kept(entry: Entry) -> dict[str, Any]:
     """Return what other pages need of a record, also for published seeds if it has more."""
     record = entry.record
     extra = bool(set(record.seeds) - set(record.task.published))
-    return {
-        "lean": record_cache.lean(record),
-        "published": record_cache.lean_aggregates(published(record)) if extra else None,
-    }
+    found = published(record) if extra else None
+    return {"lean": record_cache.lean(record), "published": found and tabulate(found)}
 
 
 def packed(entry: Entry) -> str:

@@ -95,7 +95,7 @@ def whole(folder: Path, source: Source, *, checked: bool) -> Entry:
         raise RecordError(f"{source.path}: changed while the site was built; build it again")
     record = parse_record(data, source.path)
     if not checked:
-        check_aggregates(record, record.model_dump(mode="json"), source.path)
+        check_aggregates(record, source.path)
     return entry_of(folder, source, record)
 
 
@@ -116,26 +116,13 @@ def board(folder: Path, found: Iterable[Entry], ledger: Ledger) -> Board:
 def lean(record: Record) -> dict[str, Any]:
     """Return a record as plain tables without what only the entry's own page shows.
 
-    Cells are dropped except for the tickets' masks, as are controls, the components of transferred
-    tickets, and the environment.
+    Cells are dropped except for the tickets' masks, as is the environment.
     """
     where = {"environment", "environments", "times"}
     left_out = {"cells", "fingerprints", "searches", "transfer", *where}
     table = record.model_dump(mode="json", exclude=left_out)
-    table["aggregates"] = lean_aggregates(table["aggregates"])
     table["tickets"] = [[*place, *held] for place, held in copies.tickets(record).items()]
     return table
-
-
-def lean_aggregates(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return aggregates without those of controls and those shown only on the entry's own page."""
-    made = {name: found for name, found in table.items() if name != "measures"}
-    made["rungs"] = [{k: rung[k] for k in ("density", "ticket")} for rung in made["rungs"]]
-    if made.get("transfer"):
-        rows = made["transfer"]["rows"]
-        kept = [{k: row[k] for k in ("depth", "density", "points")} for row in rows]
-        made["transfer"] = {**made["transfer"], "rows": kept}
-    return made
 
 
 def fattened(table: Mapping[str, Any]) -> Record:

@@ -9,7 +9,7 @@ from typing import Any
 from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.site.charts import COLOURS
 from lthbench.leaderboard.site.labels import LEVELS, STATES, level_of
-from lthbench.records import aggregate
+from lthbench.records import runs
 from lthbench.records.schema import Carried, Cell, Record
 from lthbench.report import figures, html, summary
 from lthbench.report.answers import answers
@@ -323,8 +323,7 @@ def _layer_figure(
 
 def _cells(record: Record) -> Table:
     """Build the table of every training of the record."""
-    frame = _frame(record)
-    rows = tuple(_row(record, frame, cell) for cell in record.cells)
+    rows = tuple(_row(record, cell) for cell in record.cells)
     head = (
         *("network", "seed", "density, %", "schedule", "kept weights", "effective", "origin"),
         *("start", "score, %", "status"),
@@ -337,34 +336,15 @@ def _carried(record: Record) -> Table | None:
     """Build the table of every training at other depths."""
     if record.transfer is None or not record.transfer.cells:
         return None
-    frame = _frame(record)
-    rows = tuple(_row(record, frame, cell) for cell in record.transfer.cells)
+    rows = tuple(_row(record, cell) for cell in record.transfer.cells)
     head = (
         *("network", "depth", "seed", "density, %", "kept weights", "origin", "score, %", "status"),
     )
     return Table(f"Every training at other depths: {len(rows)}", head, rows)
 
 
-def _frame(record: Record) -> dict[str, Any]:
-    """Return what the score of a cell reads from its record."""
-    return {
-        "shown": record.shown,
-        "cells": [c.model_dump(mode="json") for c in record.cells if c.kind == "dense"],
-        "task": record.task.model_dump(mode="json"),
-        "sizes": record.sizes,
-    }
-
-
-def _row(record: Record, frame: Mapping[str, Any], cell: Cell | Carried) -> tuple[str, ...]:
-    told = {
-        "kind": cell.kind,
-        "correct": cell.correct,
-        "status": cell.status,
-        "seed": cell.seed,
-        "start": cell.start,
-        **({"depth": cell.depth} if isinstance(cell, Carried) else {}),
-    }
-    score = number(100 * aggregate.score_of(frame, told), decimals(record))
+def _row(record: Record, cell: Cell | Carried) -> tuple[str, ...]:
+    score = number(100 * runs.score_of(record, cell), decimals(record))
     drawn = f", draw {cell.attempt + 1}" if cell.attempt else ""
     status = cell.status + drawn + (f": {plain(cell.reason)}" if cell.reason else "")
     common = (str(cell.seed), percent(cell.density))

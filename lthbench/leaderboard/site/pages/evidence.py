@@ -23,6 +23,7 @@ from lthbench.leaderboard.analysis.verdicts import Estimate, Verdict
 from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.site import charts
 from lthbench.leaderboard.site.grid import Column, Grid, GridCell, GridRow, missing
+from lthbench.records.intervals import Interval
 from lthbench.report.figures import Figure, density_axis, layout
 from lthbench.report.formats import percent, plain
 from lthbench.report.table import Table
@@ -170,7 +171,7 @@ def _figure(found: Saved) -> Figure | None:
         zip(named, ("chance", "other_seeds", "same_start", "matched"), strict=True)
     ):
         points = [
-            (100 * rung.density, vars(value))
+            (100 * rung.density, Interval(value.mean, value.low, value.high, len(value.values)))
             for rung in found.rungs
             if (value := getattr(rung.excess, key)) is not None
         ]
