@@ -65,14 +65,17 @@ def _grokking(runs: Runs, density: float, dense: Mapping[str, list[int | None]])
     if all(run is None for run in found) or runs.dense is None:
         return None
 
-    def moment(part: str) -> Moment:
-        ours = _arrivals(runs.record, found, part, task.threshold)
-        to_match = metrics.iterations_to_match(ours, dense[part], task.steps)
-        later = of_unequal(metrics.log2_difference(ours, dense[part], task.steps))
-        return Moment(to_match.mean, to_match.reached, to_match.n, tuple(ours), later)
-
-    memorised, generalised = moment("train"), moment(runs.record.shown)
+    memorised, generalised = (
+        _moment(_arrivals(runs.record, found, part, task.threshold), dense[part], task.steps)
+        for part in ("train", runs.record.shown)
+    )
     return Grokking(memorised, generalised, _delay(memorised.steps, generalised.steps, task.steps))
+
+
+def _moment(ours: Sequence[int | None], dense: Sequence[int | None], steps: int) -> Moment:
+    found = metrics.iterations_to_match(ours, dense, steps)
+    later = of_unequal(metrics.log2_difference(ours, dense, steps))
+    return Moment(found.mean, found.reached, found.n, tuple(ours), later)
 
 
 def _delay(
