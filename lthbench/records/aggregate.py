@@ -39,8 +39,9 @@ DIVISIONS: tuple[Division, ...] = ("init", "rewind", "open", "reference")  # str
 def aggregate(record: Record) -> Scores:
     """Compute every score of a record; its own `aggregates` are not read."""
     runs = index(record)
-    matching, loss, reference = _matching(runs), _loss(runs), record.reference
-    trained = not runs.untrained and _ladder_table(runs) is not None  # else a different ladder
+    reference, table = record.reference, _ladder_table(runs)
+    trained = table is not None
+    matching, loss = _matching(runs, table), _loss(runs, table)
     rankable = metrics.rankable(reference.loss_random) if trained and reference else None
     retention = None
     if reference and rankable and loss is not None:
@@ -140,14 +141,10 @@ def division(origin_name: str, k: int) -> Division:
     return known.get(origin_name, "open")
 
 
-def _loss(runs: Runs) -> FloatArray | None:
-    """Return the loss L per seed in points; None for untrained tickets, which have another ladder.
-
-    Retention divides by the frozen L of `erk` tickets, which must be large enough; the points above
-    `erk` are reported for every record that allows the comparison.
-    """
-    table, dense = _ladder_table(runs), runs.dense
-    if table is None or dense is None or runs.untrained:
+def _loss(runs: Runs, table: list[list[float]] | None) -> FloatArray | None:
+    """Return the loss L per seed in points."""
+    dense = runs.dense
+    if table is None or dense is None:
         return None
     return metrics.loss_points(dense, table, metrics.log_density_weights(runs.record.task.ladder))
 
@@ -179,7 +176,9 @@ def _above_erk(runs: Runs, loss: FloatArray | None) -> AboveErk | None:
 
 
 def _ladder_table(runs: Runs) -> list[list[float]] | None:
-    """Return scores [seeds][rungs]; None if no ticket exists."""
+    """Return scores [seeds][rungs]; None of no ticket, or untrained ones: another ladder."""
+    if runs.untrained:
+        return None
     rows = [runs.values("ticket", density) for density in runs.record.task.ladder]
     known = [row for row in rows if row is not None]
     return [list(seed) for seed in zip(*known, strict=True)] if known else None
@@ -191,9 +190,9 @@ def _is_matching_available(runs: Runs) -> bool:
     return judged and runs.dense is not None and len(runs.record.seeds) >= intervals.MIN_SEEDS
 
 
-def _matching(runs: Runs) -> Matching:
-    table, dense, reference = _ladder_table(runs), runs.dense, runs.record.reference
-    if table is None or dense is None or runs.untrained or reference is None:
+def _matching(runs: Runs, table: list[list[float]] | None) -> Matching:
+    dense, reference = runs.dense, runs.record.reference
+    if table is None or dense is None or reference is None:
         return Matching(None, None)
     differences = [[a - d for a in row] for row, d in zip(table, dense, strict=True)]
     return metrics.matching_density(runs.record.task.ladder, differences, reference.margin)

@@ -436,22 +436,6 @@ def identity_matters(shuffled: Gap | None, reinit: Gap | None) -> bool | None:
     return shuffled.p < ALPHA and reinit.p < ALPHA
 
 
-def winning(matches: bool, shuffled: Gap | None, reinit: Gap | None) -> bool | None:
-    """Return whether a rung's ticket wins: it matches dense and is above both controls.
-
-    Source: protocol, section 8.3.
-
-    Args:
-        matches: Whether the rung is at or before the matching density.
-        shuffled: The rung's gap from `identity_gap`.
-        reinit: The rung's gap from `identity_gap`.
-
-    Returns:
-        None if the rung matches and a control is not available.
-    """
-    return identity_matters(shuffled, reinit) if matches else False
-
-
 # Internals
 
 

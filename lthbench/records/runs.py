@@ -79,12 +79,7 @@ def score_of(record: Record, run: Cell | Carried, part: str | None = None) -> fl
 
 
 def unit(kind: str, size: int) -> float:
-    """Return the value of a score of 1 in a noise floor's unit: examples of an accuracy, or points.
-
-    Args:
-        kind: Kind of the task's score.
-        size: Number of examples in the set.
-    """
+    """Return the value of a score of 1 in a noise floor's unit: points of area, or examples."""
     return 100.0 if kind == "area" else float(size)
 
 

@@ -377,9 +377,14 @@ class Record(Table):
 
 def build(table: Mapping[str, Any]) -> Record:
     """Build a record from everything but its aggregates, which are computed here."""
-    whole = {**table, "schema_version": SCHEMA, "scorer": aggregate.VERSION, "aggregates": {}}
-    record = Record.model_validate(whole)
-    return record.model_copy(update={"aggregates": tabulate(aggregate.aggregate(record))})
+    whole = {**table, "schema_version": SCHEMA, "scorer": 0, "aggregates": {}}
+    return score(Record.model_validate(whole))
+
+
+def score(record: Record) -> Record:
+    """Return the record with scores that follow from its cells."""
+    table = tabulate(aggregate.aggregate(record))
+    return record.model_copy(update={"aggregates": table, "scorer": aggregate.VERSION})
 
 
 def file_bytes(table: BaseModel) -> bytes:

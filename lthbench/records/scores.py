@@ -35,25 +35,24 @@ class AboveErk(Estimate):
 
 @dataclass(frozen=True)
 class Headline:
-    """The headline figure of a record: retention, or what stands in for it.
-
-    Attributes:
-        what: "retention"; on tasks that cannot support it, "above erk", in points; for untrained
-            tickets, "accuracy" at their best rung, a fraction.
-    """
+    """A record's leading figure: retention or, where that is not supported, its substitute."""
 
     what: Literal["retention", "above erk", "accuracy"]
     found: Estimate
 
 
-@dataclass(frozen=True)
-class Rung:
-    """Tickets of one density beside dense and the controls; gaps are ticket minus control.
+class ByKind:
+    """Scores whose fields are kinds of runs."""
 
-    Attributes:
-        effective: Share of kept weights on a path from input to output, mean over seeds.
-        collapsed, failed: Numbers of tickets without such a path, and of untrained or failed ones.
-    """
+    def of(self, kind: str) -> Estimate | None:
+        """Return the score of one kind."""
+        found: Estimate | None = getattr(self, kind.replace("-", "_"))
+        return found
+
+
+@dataclass(frozen=True)
+class Rung(ByKind):
+    """Tickets of one density beside dense and the controls; gaps are ticket minus control."""
 
     density: float
     ticket: Estimate | None
@@ -67,15 +66,10 @@ class Rung:
     gap_reinit: Gap | None
     gap_reinit_signs: Gap | None
     identity_matters: bool | None
-    effective: float | None
-    collapsed: int
+    effective: float | None  # share of kept weights on a path from input to output
+    collapsed: int  # tickets without such a path
     failed: int
     winning: bool | None
-
-    def of(self, kind: str) -> Estimate | None:
-        """Return the score of a kind of cell: "ticket" or a control."""
-        found: Estimate | None = getattr(self, kind.replace("-", "_"))
-        return found
 
     def gap(self, control: str) -> Gap | None:
         """Return ticket minus a control that tests identity."""
@@ -112,30 +106,21 @@ class Untrained:
 
 @dataclass(frozen=True)
 class Moment:
-    """When runs reach a level: restricted mean of steps, and how much later than dense.
-
-    Attributes:
-        steps: One a seed; None where it was not reached by T.
-    """
+    """When runs reach a level: restricted mean of steps, and how much later than dense."""
 
     mean: float
     reached: int
     n: int
-    steps: tuple[int | None, ...]
+    steps: tuple[int | None, ...]  # one a seed; None: not by T
     log2_difference: Interval
 
 
 @dataclass(frozen=True)
 class Delay(Interval):
-    """Steps from memorising to generalising, over the seeds that memorised.
+    """Steps from memorising to generalising, over the seeds that memorised."""
 
-    Attributes:
-        values: Restricted ones: to the end of the run where it never generalised.
-        steps: The same, None where it never did.
-    """
-
-    values: tuple[int, ...]
-    steps: tuple[int | None, ...]
+    values: tuple[int, ...]  # to the end of a run that never generalised
+    steps: tuple[int | None, ...]  # None there
     reached: int
 
 
@@ -186,7 +171,7 @@ class Measures:
 
 
 @dataclass(frozen=True)
-class TransferRow:
+class TransferRow(ByKind):
     """Tickets transferred to one depth, their comparisons and components, at one rung."""
 
     depth: int
@@ -198,11 +183,6 @@ class TransferRow:
     mask_only: Annotated[Estimate | None, Field(alias="mask-only")]
     weights_only: Annotated[Estimate | None, Field(alias="weights-only")]
     points: Estimate | None
-
-    def of(self, kind: str) -> Estimate | None:
-        """Return the score of a kind of run."""
-        found: Estimate | None = getattr(self, kind.replace("-", "_"))
-        return found
 
 
 @dataclass(frozen=True)
@@ -217,15 +197,7 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Scores:
-    """Everything that is computed from the cells of a record.
-
-    Attributes:
-        reproduces: Whether local dense runs lie in the reference's prediction interval.
-        rankable: Whether the reference's `erk` tickets lose enough for a retention.
-        measures: Of dense, then of each rung.
-        division: The most permissive one among the tickets.
-        complete: Whether every rung of every seed has a ticket that was trained and scored.
-    """
+    """Everything that is computed from the cells of a record."""
 
     dense: Estimate | None
     reproduces: bool | None
@@ -236,7 +208,7 @@ class Scores:
     above_erk: AboveErk | None
     matching: Matching
     speed: Speed
-    measures: tuple[Measures, ...]
+    measures: tuple[Measures, ...]  # of dense, then of each rung
     cost: Estimate | None
     division: Division | None
     complete: bool

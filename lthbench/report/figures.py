@@ -11,7 +11,7 @@ from lthbench.records.schema import Record
 from lthbench.records.scores import Estimate
 from lthbench.report.formats import interval, is_area, measure, number, percent
 from lthbench.report.tables import CONTROLS
-from lthbench.report.terms import is_untrained
+from lthbench.report.terms import is_untrained, set_of
 
 # Visible on both white and near-black, so that a figure needs no redrawing per theme.
 COLOURS = {
@@ -70,7 +70,7 @@ def _by_density(record: Record) -> Figure:
     traces: list[Trace] = []
     for kind in (*reversed(CONTROLS), "ticket"):
         traces += _series(kind, [(rung.density, rung.of(kind)) for rung in rungs])
-    y = f"{what}, % ({_set(record)})"
+    y = f"{what}, % ({set_of(record)})"
     caption = f"{what.capitalize()} against density, ticket beside its controls and dense"
     drawn = layout(density_axis(record.task.ladder), {"title": {"text": y}, "tickformat": "~g"})
     traces = _levels(record) + traces
@@ -86,16 +86,12 @@ def _as_it_stands(record: Record) -> Figure:
     traces = [] if dense is None else [_flat("dense", ends, 100 * dense.mean, "dense, trained")]
     traces += _series("untrained_random", [(rung.density, rung.random) for rung in rungs])
     traces += _series("untrained", [(rung.density, rung.ticket) for rung in rungs])
-    y = {"title": {"text": f"accuracy, % ({_set(record)})"}, "tickformat": "~g"}
+    y = {"title": {"text": f"accuracy, % ({set_of(record)})"}, "tickformat": "~g"}
     few = len(record.seeds) < intervals.MIN_SEEDS
     caption = "Accuracy of untrained tickets against density, beside a random mask at theta_0. " + (
         "Points are single seeds." if few else "Shaded: 95 % intervals over seeds."
     )
     return Figure("untrained", caption, tuple(traces), layout(density_axis(record.task.ladder), y))
-
-
-def _set(record: Record) -> str:
-    return "test split" if record.shown == "test" else "held-out part"
 
 
 def _bands(record: Record) -> str:
@@ -159,7 +155,7 @@ def _series(kind: str, scores: Sequence[tuple[float, Estimate | None]]) -> list[
         above, below = high[0] - line["y"][0], line["y"][0] - low[0]
         bars = {"type": "data", "array": [above], "arrayminus": [below], "color": colour}
         return [{**line, "error_y": {**bars, "thickness": 1.5}}]
-    return [_band(kind, x, low, high, 0.22 if kind == "ticket" else 0.13), line]
+    return [band(x, low, high, colour, 0.22 if kind == "ticket" else 0.13, kind), line]
 
 
 def _single(kind: str, points: Sequence[tuple[float, Estimate]]) -> list[Trace]:
@@ -178,25 +174,27 @@ def _single(kind: str, points: Sequence[tuple[float, Estimate]]) -> list[Trace]:
     ]
 
 
-def _band(
-    kind: str, x: Sequence[float], low: Sequence[float], high: Sequence[float], opacity: float
+def band(
+    x: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    colour: str,
+    opacity: float,
+    group: str,
 ) -> Trace:
+    """Draw a shaded area, hidden and shown with the other traces of its group."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return {
         "x": [*x, *reversed(x)],
         "y": [*high, *reversed(low)],
         "mode": "lines",
         "fill": "toself",
-        "fillcolor": _rgba(COLOURS[kind], opacity),
+        "fillcolor": f"rgba({red},{green},{blue},{opacity})",
         "line": {"width": 0},
         "hoverinfo": "skip",
         "showlegend": False,
-        "legendgroup": kind,
+        "legendgroup": group,
     }
-
-
-def _rgba(colour: str, opacity: float) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{opacity})"
 
 
 def _levels(record: Record) -> list[Trace]:
@@ -231,8 +229,7 @@ def _flat(group: str, ends: Sequence[float], y: float, name: str, dash: str = "s
 def _shade(
     group: str, ends: Sequence[float], low: float, high: float, colour: str = COLOURS["dense"]
 ) -> Trace:
-    band = _band("dense", ends, [low] * len(ends), [high] * len(ends), 0.2)
-    return {**band, "legendgroup": group, "fillcolor": _rgba(colour, 0.2)}
+    return band(ends, [low] * len(ends), [high] * len(ends), colour, 0.2, group)
 
 
 def density_axis(densities: Sequence[float]) -> dict[str, Any]:
@@ -276,7 +273,7 @@ def training(record: Record) -> Figure:
         for name, colour, curve in _runs(record, part):
             dashed = part == "train"
             traces.append(_curve(name, colour, curve, dashed=dashed, faint=name == "dense"))
-    caption = f"Accuracy on the {_set(record)} over training steps, mean over seeds."
+    caption = f"Accuracy on the {set_of(record)} over training steps, mean over seeds."
     x: dict[str, Any] = {
         "title": {"text": "step"},
         "tickformat": ",d",
@@ -285,7 +282,7 @@ def training(record: Record) -> Figure:
     y: dict[str, Any] = {"title": {"text": "accuracy, %"}, "tickformat": "~g"}
     if area:
         caption = (
-            f"Accuracy over training steps, mean over seeds: solid on the {_set(record)}, dotted "
+            f"Accuracy over training steps, mean over seeds: solid on the {set_of(record)}, dotted "
             "on the training examples."
         )
         x |= {"type": "log", "nticks": 5}

@@ -17,11 +17,12 @@ from lthbench.records import intervals, runs
 from lthbench.records.schema import Cell, Record, record_digest
 from lthbench.report import summary
 from lthbench.report.answers import Answer, answers
-from lthbench.report.figures import Figure, _runs, _set, figures, training
+from lthbench.report.figures import Figure, figures, training
 from lthbench.report.formats import NA, decimals, interval, is_area, number, percent, plain
 from lthbench.report.remarks import Remark, remarks
 from lthbench.report.table import Table
 from lthbench.report.tables import tables
+from lthbench.report.terms import set_of
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -137,7 +138,8 @@ def _mean_retention(records: Sequence[Record]) -> tuple[str, str, str] | None:
 
 
 def _section(folder: Path, index: int, record: Record) -> Section:
-    said = remarks(record)
+    said, curves = remarks(record), training(record)
+    caption = f"Accuracy over training steps, %, {set_of(record)}"
     return Section(
         name=f"task{index}",
         task=plain(record.task.name),
@@ -148,7 +150,7 @@ def _section(folder: Path, index: int, record: Record) -> Section:
         remarks=said,
         figures=tuple(figures(record)),
         tables=tables(record),
-        curves=(training(record), _training_table(record)),
+        curves=(curves, tabulate(curves, decimals(record), caption)),
         details=(_layers(record), _cells(record), _provenance(record)),
     )
 
@@ -161,31 +163,19 @@ def _link(folder: Path, record: Record) -> str | None:
     return relative if (folder / relative).is_file() else None
 
 
-# Figures
-
-
-# Training curves
-
-
-def _training_table(record: Record) -> Table:
-    """Build the table of the training curves' figures."""
-    parts = ("train", record.shown) if is_area(record) else (record.shown,)
-    runs = [
-        (f"{name}, training" if part == "train" else name, curve)
-        for part in parts
-        for name, _, curve in _runs(record, part)
+def tabulate(figure: Figure, digits: int, caption: str) -> Table:
+    """Build the table of a figure of lines over steps: a row per step, a column per line."""
+    lines = [
+        (f"{t['name']}, training" if t["line"].get("dash") == "dot" else t["name"], t)
+        for t in figure.traces
     ]
-    steps = sorted({step for _, curve in runs for step in curve})
-    digits = decimals(record)
-    rows = [
-        (f"{step:,}", *(number(c[step], digits) if step in c else NA for _, c in runs))
+    at = [(name, dict(zip(t["x"], t["y"], strict=True))) for name, t in lines]
+    steps = sorted({step for _, values in at for step in values})
+    rows = tuple(
+        (f"{step:,}", *(number(v[step], digits) if step in v else NA for _, v in at))
         for step in steps
-    ]
-    head = ("step", *(name for name, _ in runs))
-    return Table(f"Accuracy over training steps, %, {_set(record)}", head, tuple(rows))
-
-
-# Details
+    )
+    return Table(caption, ("step", *(name for name, _ in at)), rows)
 
 
 def _layers(record: Record) -> Table:

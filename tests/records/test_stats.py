@@ -498,8 +498,6 @@ def gap_with(p: float | None) -> metrics.Gap:
 )
 def test_identity_matters_only_above_both(shuffled, reinit, matters: bool | None) -> None:
     assert metrics.identity_matters(shuffled, reinit) is matters
-    assert metrics.winning(True, shuffled, reinit) is matters
-    assert metrics.winning(False, shuffled, reinit) is False
 
 
 def test_missing_control_is_not_available() -> None:

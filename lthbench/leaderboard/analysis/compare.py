@@ -202,8 +202,7 @@ def _p(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> float | No
 
 def _t(values: Sequence[float]) -> Interval:
     """Return the t interval over seeds, without bounds where all values are equal."""
-    found = intervals.t_interval(values)
-    return Interval(found.mean, None, None, found.n) if intervals.alike(values) else found
+    return intervals.drop_if_alike(intervals.t_interval(values), [values])
 
 
 def _suite(told: Sequence[OnTask]) -> tuple[Interval | None, float | None]:

@@ -6,8 +6,8 @@ verdicts of older versions remain in the files in which they were saved.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -211,7 +211,11 @@ def _non_inferior(
 
 
 def _judged(
-    rule: Rule, of: Of, named: dict[str, Estimate | None], decide: Any, missing: str
+    rule: Rule,
+    of: Of,
+    named: dict[str, Estimate | None],
+    decide: Callable[[Sequence[Estimate]], Result],
+    missing: str,
 ) -> Verdict:
     figures = tuple(Figure(name=n, estimate=one) for n, one in named.items() if one is not None)
     found = [figure.estimate for figure in figures]

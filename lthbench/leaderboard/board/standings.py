@@ -299,7 +299,7 @@ def _row(
     costs = [task.cost for task in counted if task.cost is not None]
     row = Row(
         contender=contender,
-        score=_of_unequal(intervals.suite_interval(values), values) if whole else None,
+        score=intervals.drop_if_alike(intervals.suite_interval(values), values) if whole else None,
         rank=None,
         why_unranked="",
         same=next((same[t.entry.digest] for t in counted if t.entry.digest in same), ""),
@@ -320,7 +320,7 @@ def _on_task(entry: Entry, ranked: bool, differ: bool, contender: Contender) -> 
     values = told.found.values if told else ()
     return OnTask(
         entry=entry,
-        score=_of_unequal(intervals.t_interval(values), [values]) if values else None,
+        score=intervals.drop_if_alike(intervals.t_interval(values), [values]) if values else None,
         what=told.what if told else "",
         values=values,
         headline=None if untrained is None else untrained.headline,
@@ -331,12 +331,6 @@ def _on_task(entry: Entry, ranked: bool, differ: bool, contender: Contender) -> 
         options=_differing(entry, contender) if differ else {},
         ranked=ranked,
     )
-
-
-def _of_unequal(found: Interval, tasks: Sequence[Sequence[float]]) -> Interval:
-    """Drop the bounds if seeds are equal on every task, since there is no spread to estimate."""
-    alike = all(intervals.alike(values) for values in tasks)
-    return Interval(found.mean, None, None, found.n) if alike else found
 
 
 def _differing(entry: Entry, contender: Contender) -> dict[str, Any]:

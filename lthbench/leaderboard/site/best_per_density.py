@@ -97,9 +97,8 @@ def _common(a: Scored, b: Scored) -> tuple[list[float], list[float]]:
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Interval:
     """Return the mean difference over seeds, without bounds where all are equal."""
-    found = intervals.paired_interval(first, second)
-    alike = intervals.alike([one - other for one, other in zip(first, second, strict=True)])
-    return Interval(found.mean, None, None, found.n) if alike else found
+    differences = [one - other for one, other in zip(first, second, strict=True)]
+    return intervals.drop_if_alike(intervals.paired_interval(first, second), [differences])
 
 
 def _paired(a: Scored, b: Scored) -> Interval | None:

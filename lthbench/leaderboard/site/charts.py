@@ -9,8 +9,10 @@ from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.site import best_per_density
 from lthbench.leaderboard.site.labels import DIVISIONS
 from lthbench.records.intervals import Interval
+from lthbench.records.metrics import IterationsToMatch
 from lthbench.records.reference import Reference
-from lthbench.report.figures import Figure, density_axis, layout
+from lthbench.records.scores import Moment
+from lthbench.report.figures import Figure, band, density_axis, layout
 from lthbench.report.formats import interval, is_area, measure, plain
 
 # Visible on both white and near-black, so that a figure needs no redrawing per theme.
@@ -40,10 +42,7 @@ def accuracy(
     axis = density_axis(entries[0].record.task.ladder)
     what = measure(entries[0].record)
     traces = [] if reference is None else dense_and_noise(entries[0], reference, axis)
-    for place, entry in enumerate(entries[:OFFERED]):
-        rungs = entry.record.scores.rungs
-        points = [(100 * r.density, r.ticket) for r in rungs if r.ticket is not None]
-        traces += series(names[entry.id], place, points, 100, banded=True)
+    traces += _tickets(entries, names)
     y = f"{what}, % (test split)"
     caption = f"{what.capitalize()} on the test split against density. {_drawn(len(entries))}"
     caption += " Shaded: 95 % intervals over seeds."
@@ -60,14 +59,20 @@ def accuracy(
 def untrained(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
     """Plot the accuracy of tickets that are scored without training."""
     ladders = [rung.density for rung in best_per_density.rungs_of(entries[0].record)]
+    traces = _tickets(entries, names)
+    caption = f"Accuracy of untrained tickets against density. {_drawn(len(entries))}"
+    y = {"title": {"text": "accuracy, % (test split)"}, "tickformat": "~g"}
+    return Figure("untrained", caption, tuple(traces), layout(density_axis(ladders), y))
+
+
+def _tickets(entries: Sequence[Entry], names: Mapping[str, str]) -> list[Trace]:
+    """Draw each entry's scores over the ladder on which it is judged."""
     traces: list[Trace] = []
     for place, entry in enumerate(entries[:OFFERED]):
         rungs = best_per_density.rungs_of(entry.record)
         points = [(100 * r.density, r.ticket) for r in rungs if r.ticket is not None]
         traces += series(names[entry.id], place, points, 100, banded=True)
-    caption = f"Accuracy of untrained tickets against density. {_drawn(len(entries))}"
-    y = {"title": {"text": "accuracy, % (test split)"}, "tickformat": "~g"}
-    return Figure("untrained", caption, tuple(traces), layout(density_axis(ladders), y))
+    return traces
 
 
 def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[str]) -> Figure:
@@ -113,41 +118,43 @@ def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[s
 
 def generalising(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
     """Plot the step at which runs generalise against density; dense as a line."""
-    task = entries[0].record.task
-    axis = density_axis(task.ladder)
     traces: list[Trace] = []
     dense = (entries[0].record.scores.speed.grokking or {}).get("1")
     if dense:
+        axis = density_axis(entries[0].record.task.ladder)
         traces.append(flat(axis, dense.generalised.mean, "dense"))
     for place, entry in enumerate(entries[:OFFERED]):
-        found = entry.record.scores.speed.grokking or {}
-        steps = {float(d): row.generalised for d, row in found.items() if row and d != "1"}
-        points = [
-            (100 * d, Interval(s.mean, None, None, s.n))
-            for d, s in sorted(steps.items(), reverse=True)
-            if s.reached
-        ]
-        traces += series(names[entry.id], place, points, 1, banded=False)
+        rows = (entry.record.scores.speed.grokking or {}).items()
+        steps = {d: row and row.generalised for d, row in rows if d != "1"}
+        reached = {d: found for d, found in steps.items() if found and found.reached}
+        traces += _steps(names[entry.id], place, reached)
     caption = (
         f"Step at which runs generalise, restricted mean over seeds. {_drawn(len(entries))} "
         "Rungs where no seed generalised are left out."
     )
-    y = {"title": {"text": "step"}, "tickformat": ",d", "rangemode": "tozero"}
-    return Figure("steps", caption, tuple(traces), layout(axis, y))
+    return _steps_figure(entries, caption, traces)
 
 
 def to_match(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
     """Plot the step at which tickets reach dense's level minus the margin, against density."""
     traces: list[Trace] = []
     for place, entry in enumerate(entries[:OFFERED]):
-        found = entry.record.scores.speed.steps or {}
-        points = [
-            (100 * float(d), Interval(row.mean, None, None, row.n))
-            for d, row in sorted(found.items(), key=lambda item: -float(item[0]))
-            if row
-        ]
-        traces += series(names[entry.id], place, points, 1, banded=False)
+        rows = (entry.record.scores.speed.steps or {}).items()
+        traces += _steps(names[entry.id], place, {d: row for d, row in rows if row})
     caption = f"Steps until dense's level, less the margin, is held. {_drawn(len(entries))}"
+    return _steps_figure(entries, caption, traces)
+
+
+def _steps(name: str, place: int, found: Mapping[str, Moment | IterationsToMatch]) -> list[Trace]:
+    """Draw mean steps over density."""
+    points = [
+        (100 * float(d), Interval(row.mean, None, None, row.n))
+        for d, row in sorted(found.items(), key=lambda item: -float(item[0]))
+    ]
+    return series(name, place, points, 1, banded=False)
+
+
+def _steps_figure(entries: Sequence[Entry], caption: str, traces: Sequence[Trace]) -> Figure:
     y = {"title": {"text": "step"}, "tickformat": ",d", "rangemode": "tozero"}
     axis = density_axis(entries[0].record.task.ladder)
     return Figure("steps", caption, tuple(traces), layout(axis, y))
@@ -195,7 +202,7 @@ def series(
     high = [scale * found.high for _, found in points if found.high is not None]
     if not banded or len(low) < len(points):
         return [line]
-    return [{**_band(x, low, high, colour, 0.14), "legendgroup": group, "visible": visible}, line]
+    return [{**band(x, low, high, colour, 0.14, group), "visible": visible}, line]
 
 
 def dense_and_noise(entry: Entry, reference: Reference, axis: Axis) -> list[Trace]:
@@ -208,7 +215,7 @@ def dense_and_noise(entry: Entry, reference: Reference, axis: Axis) -> list[Trac
     if len(half) == len(ladder):
         x = [100 * density for density in ladder]
         low, high = [mean - h for h in half], [mean + h for h in half]
-        traces.insert(0, {**_band(x, low, high, GREY, 0.35), "legendgroup": "noise"})
+        traces.insert(0, band(x, low, high, GREY, 0.35, "noise"))
     return traces
 
 
@@ -280,22 +287,6 @@ def _drawn(count: int) -> str:
         return ""
     of = f"of the first {OFFERED} " if count > OFFERED else ""
     return f"Drawn: the {SHOWN} best; a click on a name {of}brings it in."
-
-
-def _band(
-    x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, opacity: float
-) -> Trace:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return {
-        "x": [*x, *reversed(x)],
-        "y": [*high, *reversed(low)],
-        "mode": "lines",
-        "fill": "toself",
-        "fillcolor": f"rgba({red},{green},{blue},{opacity})",
-        "line": {"width": 0},
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
 
 
 def shown_name(entry: Entry, alike: bool) -> str:

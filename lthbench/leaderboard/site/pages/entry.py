@@ -69,7 +69,10 @@ def page(
         "described": html.described(record),
         "figures": tuple(figures.figures(record)),
         "tables": tables(record),
-        "training": (training, of_traces(training, decimals(record))),
+        "training": (
+            training,
+            html.tabulate(training, decimals(record), "Accuracy over training steps, %"),
+        ),
         "layers": _layers(record, sizes),
         "cells": _cells(record),
         "carried": _carried(record),
@@ -244,21 +247,6 @@ def _challenge(line: Mapping[str, Any]) -> tuple[str, str]:
 
 
 # Tables
-
-
-def of_traces(figure: Figure, digits: int) -> Table:
-    """Build the table of a figure of lines over steps: a row per step, a column per line."""
-    lines = [
-        (f"{t['name']}, training" if t["line"].get("dash") == "dot" else t["name"], t)
-        for t in figure.traces
-    ]
-    at = [(name, dict(zip(t["x"], t["y"], strict=True))) for name, t in lines]
-    steps = sorted({step for _, values in at for step in values})
-    rows = tuple(
-        (f"{step:,}", *(number(v[step], digits) if step in v else NA for _, v in at))
-        for step in steps
-    )
-    return Table("Accuracy over training steps, %", ("step", *(name for name, _ in at)), rows)
 
 
 def _layers(record: Record, sizes: Mapping[str, int]) -> tuple[Figure, Table] | None:
