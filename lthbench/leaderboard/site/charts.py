@@ -12,7 +12,7 @@ from lthbench.records.intervals import Interval
 from lthbench.records.metrics import IterationsToMatch
 from lthbench.records.reference import Reference
 from lthbench.records.scores import Moment
-from lthbench.report.figures import Figure, band, density_axis, layout
+from lthbench.report.figures import Figure, Trace, band, density_axis, layout
 from lthbench.report.formats import interval, is_area, measure, plain
 
 # Visible on both white and near-black, so that a figure needs no redrawing per theme.
@@ -31,7 +31,6 @@ OFFERED = 20  # maximum entries of a figure; the tables hold all of them
 DIVISION_COLOURS = {
     "init": COLOURS[0], "rewind": COLOURS[2], "open": COLOURS[1], "reference": GREY,
 }  # fmt: skip
-Trace = dict[str, Any]
 Axis = dict[str, Any]
 
 

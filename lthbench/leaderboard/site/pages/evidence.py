@@ -24,7 +24,7 @@ from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.site import charts
 from lthbench.leaderboard.site.grid import Column, Grid, GridCell, GridRow, missing
 from lthbench.records.intervals import Interval
-from lthbench.report.figures import Figure, density_axis, layout
+from lthbench.report.figures import Figure, Trace, density_axis, layout
 from lthbench.report.formats import percent, plain
 from lthbench.report.table import Table
 
@@ -166,7 +166,7 @@ def _figure(found: Saved) -> Figure | None:
     if not found.rungs:
         return None
     named = ("over chance", "over other seeds", "over same start", "matched")
-    traces: list[charts.Trace] = []
+    traces: list[Trace] = []
     for place, (name, key) in enumerate(
         zip(named, ("chance", "other_seeds", "same_start", "matched"), strict=True)
     ):

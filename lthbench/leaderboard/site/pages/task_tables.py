@@ -197,22 +197,16 @@ def front(entries: Sequence[Entry]) -> list[Entry]:
     """Return the Pareto front of score and cost, cheapest first."""
     by = best_per_density.scored_by(entries)
     known = [
-        e
-        for e in entries
-        if best_per_density.score_of(e, by)
-        and e.record.scores.cost
-        and e.record.scores.division != "reference"
+        (price, -told.mean, entry.id, entry)
+        for entry in entries
+        if (told := best_per_density.score_of(entry, by))
+        and (price := entry.record.scores.mean_cost) is not None
+        and entry.record.scores.division != "reference"
     ]
-
-    def place(entry: Entry) -> tuple[float, float]:
-        told, price = best_per_density.score_of(entry, by), entry.record.scores.mean_cost
-        assert told is not None and price is not None
-        return price, -told.mean
-
     best, chosen = float("inf"), []
-    for entry in sorted(known, key=lambda e: (*place(e), e.id)):
-        if place(entry)[1] < best:
-            best = place(entry)[1]
+    for _, loss, _, entry in sorted(known, key=lambda one: one[:3]):
+        if loss < best:
+            best = loss
             chosen.append(entry)
     return chosen
 
