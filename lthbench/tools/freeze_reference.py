@@ -15,6 +15,8 @@ from lthbench.records.reference import PROVISIONAL_BELOW, Floors, Noise, Referen
 from lthbench.records.schema import Record, TransferEntry, file_bytes, read_record
 
 SHARED = ("erk", "random")  # controls that are the same for every method
+# What was trained; the reference changes a record's scores alone.
+TRAINED = {"method", "task", "seeds", "cells", "sizes", "transfer"}
 
 
 def build(
@@ -29,7 +31,6 @@ def build(
     """
     if record.method.name != "imp" or not record.final or record.controls != "all":
         raise RecordError("a reference is made from `lthbench evaluate imp --final --controls all`")
-    table = record.model_dump(mode="json")
     dense = tuple(c for c in record.cells if c.kind == "dense" and c.schedule == 1)
     return Reference(
         schema_version=2,
@@ -47,7 +48,7 @@ def build(
         sizes=record.sizes,
         environment=record.environment,
         environments=record.environments,
-        record=digest(canonical_json(_without_reference(table))),
+        record=digest(canonical_json(record.model_dump(mode="json", include=TRAINED))),
     )
 
 
@@ -80,12 +81,6 @@ def _at_targets(record: Record, part: str) -> dict[str, dict[str, list[float]]] 
             rung = found.setdefault(transfer_score.key(cell.depth, cell.density), {})
             rung.setdefault(name, []).append(runs.score_of(record, cell, part))
     return found
-
-
-def _without_reference(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return only a record's cells: the reference changes its scores, not what was trained."""
-    names = ("method", "task", "seeds", "cells", "sizes", "transfer")
-    return {name: table[name] for name in names if name in table}
 
 
 def _values(record: Record, part: str) -> Values:
