@@ -45,7 +45,7 @@ def aggregate(record: Record) -> Scores:
     rankable = metrics.rankable(reference.loss_random) if trained and reference else None
     retention = None
     if reference and rankable and loss is not None:
-        random = sum(reference.loss_random) / len(reference.loss_random)
+        random = sum(reference.loss_random) / len(reference.loss_random)  # frozen, large enough
         retention = metrics.retention(loss, random).tolist()
     return Scores(
         dense=estimate(runs.dense),
@@ -176,7 +176,7 @@ def _above_erk(runs: Runs, loss: FloatArray | None) -> AboveErk | None:
 
 
 def _ladder_table(runs: Runs) -> list[list[float]] | None:
-    """Return scores [seeds][rungs]; None of no ticket, or untrained ones: another ladder."""
+    """Return scores [seeds][rungs]; None without tickets, or for untrained ones: another ladder."""
     if runs.untrained:
         return None
     rows = [runs.values("ticket", density) for density in runs.record.task.ladder]

@@ -35,7 +35,10 @@ class AboveErk(Estimate):
 
 @dataclass(frozen=True)
 class Headline:
-    """A record's leading figure: retention or, where that is not supported, its substitute."""
+    """A record's leading figure: retention; where a task cannot support it, points above `erk`.
+
+    Of untrained tickets, it is the accuracy at their best rung, a fraction.
+    """
 
     what: Literal["retention", "above erk", "accuracy"]
     found: Estimate
