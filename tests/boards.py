@@ -27,6 +27,7 @@ from lthbench.records.reference import Noise, Reference
 from lthbench.records.schema import SCHEMA, Record, file_bytes, record_digest
 from lthbench.records.schema import build as build_record
 from lthbench.tools.freeze_reference import build as build_reference
+from tests.scoring import aggregates
 from tests.synthetic import ACCURACY, AREA, _generator, _grokking, _learning, as_file
 
 # The suite `lite` of these tests (see `small_lite`): three of its tasks.
@@ -530,7 +531,7 @@ def _order(place: Place) -> tuple[int, float, str, int]:
 
 def _scored(table: dict[str, Any]) -> dict[str, Any]:
     whole = {**table, "schema_version": SCHEMA, "scorer": aggregate.VERSION}
-    return {**whole, "aggregates": aggregate.aggregate(whole)}
+    return {**whole, "aggregates": aggregates(whole)}
 
 
 # The ledger

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from lthbench.io.paths import canonical_json, digest
-from lthbench.records import aggregate
+from tests.scoring import aggregates
 from tests.synthetic import synthetic_record
 
 Json = dict[str, Any]
@@ -45,7 +45,7 @@ def cases() -> Iterator[tuple[str, Json]]:
 
 def golden(table: Json) -> str:
     """The first digits of the digest of a table's aggregates."""
-    return digest(canonical_json(_rounded(aggregate.aggregate(table))))[:16]
+    return digest(canonical_json(_rounded(aggregates(table))))[:16]
 
 
 def _plain(seed: int, kind: Any, seeds: int, **options: Any) -> Json:

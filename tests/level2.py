@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from lthbench.io.paths import shipped
 from lthbench.leaderboard.board import criteria, sampling
 from lthbench.protocol.task import load_task
-from lthbench.records import aggregate
 from lthbench.records.reference import FLOOR_DRAWS, Reference, load_reference
 from lthbench.records.schema import Record, read_record
+from tests.scoring import score_of
 
 LOTS, WORLDS = 20, 500  # draws of cells, and simulations of each
 Floats = NDArray[np.float64]
@@ -89,7 +89,7 @@ def _gain(table: dict[str, Any], record: Record, density: float) -> float:
         of = [cell for cell in record.cells if (cell.kind, cell.schedule) == (kind, 1)]
         rung = min({cell.density for cell in of}, key=lambda at: abs(math.log(at / density)))
         mine = [cell for cell in of if cell.density == rung]
-        values = [aggregate.score_of(table, c.model_dump(mode="json"), "test") for c in mine]
+        values = [score_of(table, c.model_dump(mode="json"), "test") for c in mine]
         means[kind] = float(np.mean(values)) * criteria._unit(table, mine[0], "test")
     return max(0.0, means["ticket"] - means["erk"]) / 2
 

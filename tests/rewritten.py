@@ -11,8 +11,8 @@ from typing import Any
 
 from lthbench.io.paths import canonical_json, digest
 from lthbench.protocol.task import load_task
-from lthbench.records import aggregate
 from lthbench.tools.freeze_reference import SHARED
+from tests.scoring import aggregates
 from tests.searching import ROOT
 from tests.submitted import carried
 from tests.synthetic import as_file, as_table
@@ -71,7 +71,7 @@ def measured(table: Json) -> Json:
         one["effective_nodes"] = None if one["effective"] is None else 100
     order = ("seed", "density", "kind", "schedule")
     table["cells"].sort(key=lambda one: [-one[k] if k == "density" else one[k] for k in order])
-    return {**table, "aggregates": aggregate.aggregate(table)}
+    return {**table, "aggregates": aggregates(table)}
 
 
 def written(folder: Path, table: Json, *, scored: bool = False) -> Path:
@@ -81,7 +81,7 @@ def written(folder: Path, table: Json, *, scored: bool = False) -> Path:
         scored: with aggregates that follow from it, as one who knows the scorer would write it.
     """
     if scored:
-        table = {**table, "aggregates": aggregate.aggregate(table)}
+        table = {**table, "aggregates": aggregates(table)}
     raw = canonical_json(as_file(table))
     path = (
         folder / str(table["task"]["name"]) / f"{table['method']['name']}--{digest(raw)[:8]}.json"

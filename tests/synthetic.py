@@ -11,8 +11,9 @@ import numpy as np
 
 from lthbench.io.paths import digest
 from lthbench.protocol.task import Controls, controlled
-from lthbench.records import aggregate, metrics
+from lthbench.records import metrics
 from lthbench.records.schema import Carried, Record, build
+from tests.scoring import score_of
 
 Kind = Literal["accuracy", "area"]
 
@@ -289,7 +290,7 @@ def _reference(wanted: Wanted, parts: Mapping[str, int], draw: int) -> dict[str,
 
     def score(kind: str, density: float, number: int) -> float:
         counts = _counts(task, parts, draw, kind, density, -1 - number, 1)
-        return aggregate.score_of(table, {"seed": 0, "status": "ok", "correct": counts})
+        return score_of(table, {"seed": 0, "status": "ok", "correct": counts})
 
     dense = [score("dense", 1.0, number) for number in range(10)]
     erk = [[score("erk", d, number) for d in task["ladder"]] for number in range(10)]

@@ -13,11 +13,12 @@ from lthbench import evaluate
 from lthbench.method.source import load_method
 from lthbench.networks import families
 from lthbench.protocol.task import load_task
-from lthbench.records import aggregate, metrics
+from lthbench.records import metrics
 from lthbench.records.schema import Record
 from lthbench.tickets.ticket_files import read_ticket
 from lthbench.training.engines import plain
 from lthbench.training.job import Evaluation, Job
+from tests.scoring import score_of
 from tests.searching import search
 from tests.speed.workers import shortened
 
@@ -53,7 +54,7 @@ def accuracy(record: Record) -> dict[str, float]:
     reached = defaultdict(list)
     for cell in table["cells"]:
         if cell["schedule"] == 1:
-            reached[cell["kind"]].append(100 * aggregate.score_of(table, cell))
+            reached[cell["kind"]].append(100 * score_of(table, cell))
     assert all(len(values) == SEEDS for values in reached.values())
     return {kind: mean(values) for kind, values in reached.items()}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -55,6 +55,11 @@ def t_interval(values: ArrayLike, level: float = 0.95) -> Interval:
         return Interval(float(array.mean()), None, None, array.size)
     mean, low, high = mean_bounds(array, level)
     return Interval(float(mean), float(low), float(high), array.size)
+
+
+def drop_if_alike(found: Interval, values: Iterable[ArrayLike]) -> Interval:
+    """Drop the bounds if seeds are equal on every task, since there is no spread to estimate."""
+    return Interval(found.mean, None, None, found.n) if all(map(alike, values)) else found
 
 
 def paired_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> Interval:

@@ -44,10 +44,9 @@ RANKABLE_ERRORS = 10.0
 
 
 @dataclass(frozen=True)
-class Gap:
+class Gap(Interval):
     """A paired difference and the one-sided p of "not above zero"; None with too few seeds."""
 
-    interval: Interval
     p: float | None
 
 
@@ -67,9 +66,6 @@ class IterationsToMatch:
     difference: Interval
     reached: int
     n: int
-
-
-# Intervals
 
 
 # Area
@@ -413,13 +409,13 @@ def identity_gap(ticket: ArrayLike, control: ArrayLike | None, level: float = 0.
     if control is None:
         return None
     differences = _paired("ticket", ticket, "control", control)
-    interval = t_interval(differences, level)
+    found = t_interval(differences, level)
     if differences.size < MIN_SEEDS:
-        return Gap(interval, None)
+        return Gap(**vars(found), p=None)
     mean, error = (float(moment) for moment in _mean_and_error(differences))
     if error == 0:
-        return Gap(interval, 0.0 if _above(mean, 0.0) else 1.0)
-    return Gap(interval, _t_upper_tail(mean / error, differences.size - 1.0))
+        return Gap(**vars(found), p=0.0 if _above(mean, 0.0) else 1.0)
+    return Gap(**vars(found), p=_t_upper_tail(mean / error, differences.size - 1.0))
 
 
 def identity_matters(shuffled: Gap | None, reinit: Gap | None) -> bool | None:
@@ -438,22 +434,6 @@ def identity_matters(shuffled: Gap | None, reinit: Gap | None) -> bool | None:
     if shuffled is None or reinit is None or shuffled.p is None or reinit.p is None:
         return None
     return shuffled.p < ALPHA and reinit.p < ALPHA
-
-
-def winning(matches: bool, shuffled: Gap | None, reinit: Gap | None) -> bool | None:
-    """Return whether a rung's ticket wins: it matches dense and is above both controls.
-
-    Source: protocol, section 8.3.
-
-    Args:
-        matches: Whether the rung is at or before the matching density.
-        shuffled: The rung's gap from `identity_gap`.
-        reinit: The rung's gap from `identity_gap`.
-
-    Returns:
-        None if the rung matches and a control is not available.
-    """
-    return identity_matters(shuffled, reinit) if matches else False
 
 
 # Internals

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -25,6 +26,7 @@ from lthbench.io.paths import canonical_json, digest, write_whole
 from lthbench.io.untrusted import difference, shown
 from lthbench.protocol.task import PUBLISHED, Controls, Schedule, Strict
 from lthbench.records import aggregate
+from lthbench.records.scores import Scores, parse, tabulate
 
 SCHEMA = 2
 SIZE_LIMIT = 2 * 2**20  # maximum bytes of a record
@@ -291,7 +293,7 @@ class Record(Table):
     arrivals: Row[Arrival] | None = None  # of tickets with weights of their own, if there are any
     transfer: TransferEntry | None = None
     reference: Frozen | None
-    aggregates: dict[str, Any]
+    aggregates: dict[str, Any]  # the tables of `scores`, as in the file
     scorer: int
     environment: dict[str, Short]
     environments: dict[str, dict[str, Short]] | None = None
@@ -320,6 +322,23 @@ class Record(Table):
                 raise ValueError(f"seed {run.seed} {run.kind}: no place to carry tickets to")
             self._fits(run, run.kind, moved.sizes[str(run.depth)])
         return self
+
+    @cached_property
+    def scores(self) -> Scores:
+        """What follows from its cells; RecordError if the file's tables are not scores."""
+        try:
+            return parse(self.aggregates)
+        except ValidationError as error:
+            place = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise RecordError(
+                f"aggregates.{shown(place)}: missing, or not a score; evaluate again"
+            ) from error
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Record:
+        """Copy the record, and read its scores anew."""
+        copy = super().model_copy(update=update, deep=deep)
+        copy.__dict__.pop("scores", None)
+        return copy
 
     def environment_of(self, seed: int) -> dict[str, Short]:
         """Return where a seed was evaluated: class of processor, versions, device."""
@@ -358,8 +377,14 @@ class Record(Table):
 
 def build(table: Mapping[str, Any]) -> Record:
     """Build a record from everything but its aggregates, which are computed here."""
-    whole = {**table, "schema_version": SCHEMA, "scorer": aggregate.VERSION}
-    return Record.model_validate({**whole, "aggregates": aggregate.aggregate(whole)})
+    whole = {**table, "schema_version": SCHEMA, "scorer": 0, "aggregates": {}}
+    return score(Record.model_validate(whole))
+
+
+def score(record: Record) -> Record:
+    """Return the record with scores that follow from its cells."""
+    table = tabulate(aggregate.aggregate(record))
+    return record.model_copy(update={"aggregates": table, "scorer": aggregate.VERSION})
 
 
 def file_bytes(table: BaseModel) -> bytes:
@@ -391,7 +416,7 @@ def read_record(path: Path) -> Record:
         RecordError: If anything is invalid, or a number was edited by hand; names the place.
     """
     record = parse_record(read_bytes(path), path)
-    check_aggregates(record, record.model_dump(mode="json"), path)
+    check_aggregates(record, path)
     return record
 
 
@@ -437,8 +462,8 @@ def read_records(out: Path) -> list[Record]:
     return [read_record(path) for path in paths]
 
 
-def check_aggregates(record: Record, table: Mapping[str, Any], path: Path) -> None:
-    """Recompute a record's aggregates; `table` is its JSON, `path` its name in errors.
+def check_aggregates(record: Record, path: Path) -> None:
+    """Recompute a record's aggregates; `path` is its name in errors.
 
     Raises:
         RecordError: If an aggregate does not follow; names the first such.
@@ -449,7 +474,7 @@ def check_aggregates(record: Record, table: Mapping[str, Any], path: Path) -> No
             "evaluate again"
         )
     try:
-        computed = aggregate.aggregate(table)
+        computed = tabulate(aggregate.aggregate(record))
     except (ValueError, KeyError, IndexError, TypeError, ArithmeticError) as error:
         raise RecordError(f"{path}: aggregates cannot be computed: {shown(str(error))}") from error
     if where := difference(computed, record.aggregates, "aggregates"):

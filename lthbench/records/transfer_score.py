@@ -1,24 +1,27 @@
 """The transfer score: what a ticket is worth at the depths to which it was transferred.
 
-Works on plain tables, as `scores` does. Definitions: protocol, section 9.
+Definitions: protocol, section 9.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from lthbench.records import intervals
+from lthbench.records.intervals import FloatArray
+from lthbench.records.runs import estimate, score_of
+from lthbench.records.scores import Transfer, TransferRow
 
-Table = Mapping[str, Any]
-Score = Callable[[Table], float]  # of one cell, 0 to 1
-Points = np.ndarray[Any, np.dtype[np.float64]]
-Told = Callable[[Sequence[float] | None], dict[str, Any] | None]
+if TYPE_CHECKING:
+    from lthbench.records.schema import Record
+
 TICKETS = ("carried", "direct")  # a failed one scores chance
 PARTS = ("layers", "mask-only", "weights-only")  # components of a transferred ticket
 GAIN = 1.0  # minimum significant gain of IMP over random, in points, for its share to be reported
+Values: TypeAlias = Callable[[str, int, float], list[float] | None]  # of a kind, depth and density
 
 
 def key(depth: int, density: float) -> str:
@@ -26,84 +29,74 @@ def key(depth: int, density: float) -> str:
     return f"{depth}/{density!r}"
 
 
-def transfer(record: Table, score: Score, interval: Told) -> dict[str, Any] | None:
+def transfer(record: Record) -> Transfer | None:
     """Compute the transfer score of a record; None if it transferred no ticket.
 
-    Points are hundredths of the task's score. A failed ticket scores chance (ensured by `score`); a
-    failed control makes its comparison None.
-
-    Args:
-        record: Plain table of the record.
-        score: Returns the score of a cell.
-        interval: Returns the mean and interval of the values of seeds.
+    Points are hundredths of the task's score. A failed ticket scores chance; a failed control makes
+    its comparison None.
     """
-    moved = record.get("transfer")
+    moved = record.transfer
     if moved is None:
         return None
-    seeds = record["seeds"]
-    cells = {(c["kind"], c["depth"], c["density"], c["seed"]): c for c in moved["cells"]}
-    places = [(depth, density) for depth in moved["targets"] for density in moved["densities"]]
+    cells = {(str(c.kind), c.depth, c.density, c.seed): c for c in moved.cells}
+    places = [(depth, density) for depth in moved.targets for density in moved.densities]
 
     def values(kind: str, depth: int, density: float) -> list[float] | None:
-        found = [cells.get((kind, depth, density, seed)) for seed in seeds]
+        found = [cells.get((kind, depth, density, seed)) for seed in record.seeds]
         chosen = [cell for cell in found if cell is not None]
-        failed = kind not in TICKETS and any(cell["status"] != "ok" for cell in chosen)
-        return None if failed or len(chosen) < len(seeds) else [score(cell) for cell in chosen]
+        failed = kind not in TICKETS and any(cell.status != "ok" for cell in chosen)
+        scored = None if failed or len(chosen) < len(found) else chosen
+        return None if scored is None else [score_of(record, cell) for cell in scored]
 
-    rows = [_row(depth, density, values, interval) for depth, density in places]
-    carried = [values("carried", *place) for place in places]
-    random = [values("erk", *place) for place in places]
-    above = _points(carried, random)
-    return {
-        "rows": rows,
-        "points": interval(None if above is None else above.mean(0).tolist()),
-        "gain": _gain(above, places, record),
-        "reason": moved["reason"],
-    }
+    above = _points(
+        [values("carried", *place) for place in places], [values("erk", *place) for place in places]
+    )
+    return Transfer(
+        rows=tuple(_row(depth, density, values) for depth, density in places),
+        points=estimate(None if above is None else above.mean(0).tolist()),
+        gain=_gain(above, places, record),
+        reason=moved.reason,
+    )
 
 
-def _row(
-    depth: int,
-    density: float,
-    values: Callable[[str, int, float], list[float] | None],
-    interval: Told,
-) -> dict[str, Any]:
+def _row(depth: int, density: float, values: Values) -> TransferRow:
     """Compute one rung at one depth: the transferred ticket, its comparisons, its components."""
-    kinds = ("carried", "erk", "direct", *PARTS)
-    found = {kind: values(kind, depth, density) for kind in kinds}
+    found = {kind: values(kind, depth, density) for kind in (*TICKETS, "erk", *PARTS)}
     above = _points([found["carried"]], [found["erk"]])
-    return {
-        "depth": depth,
-        "density": density,
-        **{kind: interval(scores) for kind, scores in found.items()},
-        "points": interval(None if above is None else above[0].tolist()),
-    }
+    return TransferRow(
+        depth=depth,
+        density=density,
+        points=estimate(None if above is None else above[0].tolist()),
+        **{kind.replace("-", "_"): estimate(scores) for kind, scores in found.items()},
+    )
 
 
 def _points(
     scores: Sequence[list[float] | None], random: Sequence[list[float] | None]
-) -> Points | None:
+) -> FloatArray | None:
     """Return points above random, (places, seeds), paired by seed; None if any is not available."""
     if not scores or any(row is None for row in (*scores, *random)):
         return None
-    above: Points = 100 * (np.array(scores, dtype=float) - np.array(random, dtype=float))
+    above: FloatArray = 100 * (np.array(scores, dtype=float) - np.array(random, dtype=float))
     return above
 
 
-def _gain(above: Points | None, places: Sequence[tuple[int, float]], record: Table) -> float | None:
+def _gain(
+    above: FloatArray | None, places: Sequence[tuple[int, float]], record: Record
+) -> float | None:
     """Return the share of IMP's gain over random at the target: sums over rungs and depths.
 
     Computed over the seeds that both have, if any; a reference has the published ones, from 0. None
     unless IMP's gain over these seeds is significantly above one point.
     """
-    frozen = (record.get("reference") or {}).get("transfer") or {}
-    known = [frozen.get(key(*place)) for place in places]
-    if above is None or any(row is None for row in known):
+    frozen = (record.reference.transfer if record.reference else None) or {}
+    known = [frozen[key(*place)] for place in places if key(*place) in frozen]
+    if above is None or len(known) < len(places):
         return None
-    gains = _points([row["imp"] for row in known if row], [row["erk"] for row in known if row])
+    gains = _points([list(row["imp"]) for row in known], [list(row["erk"]) for row in known])
     assert gains is not None
     ours, theirs = above.sum(0), gains.sum(0)
-    both = [(at, seed) for at, seed in enumerate(record["seeds"]) if seed < len(theirs)]
+    both = [(at, seed) for at, seed in enumerate(record.seeds) if seed < len(theirs)]
     if both:
         ours, theirs = ours[[at for at, _ in both]], theirs[[seed for _, seed in both]]
     whole = intervals.t_interval(theirs)

@@ -8,9 +8,10 @@ from typing import Any
 
 from lthbench.records import intervals
 from lthbench.records.schema import Record
+from lthbench.records.scores import Estimate
 from lthbench.report.formats import interval, is_area, measure, number, percent
 from lthbench.report.tables import CONTROLS
-from lthbench.report.terms import is_untrained
+from lthbench.report.terms import is_untrained, set_of
 
 # Visible on both white and near-black, so that a figure needs no redrawing per theme.
 COLOURS = {
@@ -60,17 +61,16 @@ def figures(record: Record) -> Iterable[Figure]:
     if is_untrained(record):
         yield _as_it_stands(record)
     yield _by_density(record)
-    if any(r["difference"] for r in record.aggregates["rungs"]):
+    if any(rung.difference for rung in record.scores.rungs):
         yield _from_dense(record)
 
 
 def _by_density(record: Record) -> Figure:
-    rungs, what = record.aggregates["rungs"], measure(record)
+    rungs, what = record.scores.rungs, measure(record)
     traces: list[Trace] = []
     for kind in (*reversed(CONTROLS), "ticket"):
-        points = [(100 * rung["density"], rung[kind]) for rung in rungs if rung[kind] is not None]
-        traces += _series(kind, points)
-    y = f"{what}, % ({_set(record)})"
+        traces += _series(kind, [(rung.density, rung.of(kind)) for rung in rungs])
+    y = f"{what}, % ({set_of(record)})"
     caption = f"{what.capitalize()} against density, ticket beside its controls and dense"
     drawn = layout(density_axis(record.task.ladder), {"title": {"text": y}, "tickformat": "~g"})
     traces = _levels(record) + traces
@@ -79,23 +79,19 @@ def _by_density(record: Record) -> Figure:
 
 def _as_it_stands(record: Record) -> Figure:
     """Plot untrained tickets against density, beside a random mask and trained dense."""
-    rungs = record.aggregates["untrained"]["rungs"]
+    assert record.scores.untrained is not None
+    rungs = record.scores.untrained.rungs
     ends = [10**end for end in density_axis(record.task.ladder)["range"]]
-    dense = rungs[0]["dense"]
-    traces = [] if dense is None else [_flat("dense", ends, 100 * dense["mean"], "dense, trained")]
-    for kind, key in (("untrained_random", "random"), ("untrained", "ticket")):
-        points = [(100 * rung["density"], rung[key]) for rung in rungs if rung[key] is not None]
-        traces += _series(kind, points)
-    y = {"title": {"text": f"accuracy, % ({_set(record)})"}, "tickformat": "~g"}
+    dense = rungs[0].dense
+    traces = [] if dense is None else [_flat("dense", ends, 100 * dense.mean, "dense, trained")]
+    traces += _series("untrained_random", [(rung.density, rung.random) for rung in rungs])
+    traces += _series("untrained", [(rung.density, rung.ticket) for rung in rungs])
+    y = {"title": {"text": f"accuracy, % ({set_of(record)})"}, "tickformat": "~g"}
     few = len(record.seeds) < intervals.MIN_SEEDS
     caption = "Accuracy of untrained tickets against density, beside a random mask at theta_0. " + (
         "Points are single seeds." if few else "Shaded: 95 % intervals over seeds."
     )
     return Figure("untrained", caption, tuple(traces), layout(density_axis(record.task.ladder), y))
-
-
-def _set(record: Record) -> str:
-    return "test split" if record.shown == "test" else "held-out part"
 
 
 def _bands(record: Record) -> str:
@@ -106,11 +102,7 @@ def _bands(record: Record) -> str:
 
 
 def _from_dense(record: Record) -> Figure:
-    points = [
-        (100 * rung["density"], rung["difference"])
-        for rung in record.aggregates["rungs"]
-        if rung["difference"] is not None
-    ]
+    points = [(rung.density, rung.difference) for rung in record.scores.rungs]
     axis = density_axis(record.task.ladder)
     ends = [10**end for end in axis["range"]]
     zero = _flat("dense", ends, 0.0, "dense")
@@ -128,21 +120,22 @@ def _from_dense(record: Record) -> Figure:
     return Figure("difference", caption, traces, drawn, small=True)
 
 
-def _series(kind: str, points: Sequence[tuple[float, Any]]) -> list[Trace]:
+def _series(kind: str, scores: Sequence[tuple[float, Estimate | None]]) -> list[Trace]:
     """Draw a line through means, with a band where intervals exist, and seeds where not."""
+    points = [(100 * density, found) for density, found in scores if found is not None]
     if not points:
         return []
     x = [density for density, _ in points]
     # Equal values of enough seeds have no interval: the band has zero width there.
-    alike = [found["low"] is None and found["n"] >= intervals.MIN_SEEDS for _, found in points]
-    bounded = [found["low"] is not None for _, found in points]
+    alike = [found.low is None and found.n >= intervals.MIN_SEEDS for _, found in points]
+    bounded = [found.low is not None for _, found in points]
     whole = any(bounded) and all(a or b for a, b in zip(alike, bounded, strict=True))
     colour = COLOURS[kind]
     line: Trace = {
         "name": kind.replace("_", ", "),
         "x": x,
-        "y": [100 * found["mean"] for _, found in points],
-        "customdata": [_between(found) for _, found in points],
+        "y": [100 * found.mean for _, found in points],
+        "customdata": [interval(found, 2, 100) for _, found in points],
         "hovertemplate": "%{y:.2f} %{customdata}",
         "mode": "lines+markers" if len(points) > 1 else "markers",
         "line": {
@@ -156,24 +149,18 @@ def _series(kind: str, points: Sequence[tuple[float, Any]]) -> list[Trace]:
     }
     if not whole:
         return [line, *_single(kind, points)]
-    low, high = (
-        [100 * found[end if found["low"] is not None else "mean"] for _, found in points]
-        for end in ("low", "high")
-    )
+    low = [100 * (found.mean if found.low is None else found.low) for _, found in points]
+    high = [100 * (found.mean if found.high is None else found.high) for _, found in points]
     if len(points) == 1:
         above, below = high[0] - line["y"][0], line["y"][0] - low[0]
         bars = {"type": "data", "array": [above], "arrayminus": [below], "color": colour}
         return [{**line, "error_y": {**bars, "thickness": 1.5}}]
-    return [_band(kind, x, low, high, 0.22 if kind == "ticket" else 0.13), line]
+    return [band(x, low, high, colour, 0.22 if kind == "ticket" else 0.13, kind), line]
 
 
-def _between(found: Mapping[str, Any]) -> str:
-    return interval(found, 2, 100)
-
-
-def _single(kind: str, points: Sequence[tuple[float, Any]]) -> list[Trace]:
+def _single(kind: str, points: Sequence[tuple[float, Estimate]]) -> list[Trace]:
     """Draw each seed of a mean without an interval as its own point."""
-    pairs = [(x, 100 * value) for x, found in points for value in found["values"]]
+    pairs = [(x, 100 * value) for x, found in points for value in found.values]
     return [
         {
             "x": [x for x, _ in pairs],
@@ -187,36 +174,38 @@ def _single(kind: str, points: Sequence[tuple[float, Any]]) -> list[Trace]:
     ]
 
 
-def _band(
-    kind: str, x: Sequence[float], low: Sequence[float], high: Sequence[float], opacity: float
+def band(
+    x: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    colour: str,
+    opacity: float,
+    group: str,
 ) -> Trace:
+    """Draw a shaded area, hidden and shown with the other traces of its group."""
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return {
         "x": [*x, *reversed(x)],
         "y": [*high, *reversed(low)],
         "mode": "lines",
         "fill": "toself",
-        "fillcolor": _rgba(COLOURS[kind], opacity),
+        "fillcolor": f"rgba({red},{green},{blue},{opacity})",
         "line": {"width": 0},
         "hoverinfo": "skip",
         "showlegend": False,
-        "legendgroup": kind,
+        "legendgroup": group,
     }
-
-
-def _rgba(colour: str, opacity: float) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{opacity})"
 
 
 def _levels(record: Record) -> list[Trace]:
     """Draw this record's dense with its interval, and the frozen reference, across densities."""
     axis = density_axis(record.task.ladder)
     ends = [10**end for end in axis["range"]]
-    dense, traces = record.aggregates["dense"], []
+    dense, traces = record.scores.dense, []
     if dense is not None:
-        if dense["low"] is not None:
-            traces.append(_shade("dense", ends, 100 * dense["low"], 100 * dense["high"]))
-        traces.append(_flat("dense", ends, 100 * dense["mean"], "dense"))
+        if dense.low is not None and dense.high is not None:
+            traces.append(_shade("dense", ends, 100 * dense.low, 100 * dense.high))
+        traces.append(_flat("dense", ends, 100 * dense.mean, "dense"))
     if record.reference is not None:
         mean = sum(record.reference.dense) / len(record.reference.dense)
         name = f"reference, {len(record.reference.dense)} seeds"
@@ -240,8 +229,7 @@ def _flat(group: str, ends: Sequence[float], y: float, name: str, dash: str = "s
 def _shade(
     group: str, ends: Sequence[float], low: float, high: float, colour: str = COLOURS["dense"]
 ) -> Trace:
-    band = _band("dense", ends, [low] * len(ends), [high] * len(ends), 0.2)
-    return {**band, "legendgroup": group, "fillcolor": _rgba(colour, 0.2)}
+    return band(ends, [low] * len(ends), [high] * len(ends), colour, 0.2, group)
 
 
 def density_axis(densities: Sequence[float]) -> dict[str, Any]:
@@ -285,7 +273,7 @@ def training(record: Record) -> Figure:
         for name, colour, curve in _runs(record, part):
             dashed = part == "train"
             traces.append(_curve(name, colour, curve, dashed=dashed, faint=name == "dense"))
-    caption = f"Accuracy on the {_set(record)} over training steps, mean over seeds."
+    caption = f"Accuracy on the {set_of(record)} over training steps, mean over seeds."
     x: dict[str, Any] = {
         "title": {"text": "step"},
         "tickformat": ",d",
@@ -294,7 +282,7 @@ def training(record: Record) -> Figure:
     y: dict[str, Any] = {"title": {"text": "accuracy, %"}, "tickformat": "~g"}
     if area:
         caption = (
-            f"Accuracy over training steps, mean over seeds: solid on the {_set(record)}, dotted "
+            f"Accuracy over training steps, mean over seeds: solid on the {set_of(record)}, dotted "
             "on the training examples."
         )
         x |= {"type": "log", "nticks": 5}

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from lthbench.io import visible_text
-from lthbench.records import aggregate, intervals
+from lthbench.records import intervals
+from lthbench.records.intervals import Interval
 from lthbench.records.schema import Record
+from lthbench.records.scores import Estimate, Rung
 
 NA = "n/a"
 LINES = str.maketrans("\n\r\t", "   ")
-Found = Mapping[str, Any] | None  # a mean with its interval, as aggregates hold it
 
 
 def plain(text: str, limit: int = 200) -> str:
@@ -42,29 +40,32 @@ def probability(p: float | None) -> str:
 
 
 def estimate(
-    found: Found, digits: int, scale: float = 100, *, signed: bool = False, brackets: bool = False
+    found: Interval | None,
+    digits: int,
+    scale: float = 100,
+    *,
+    signed: bool = False,
+    brackets: bool = False,
 ) -> str:
     """Format a mean with its interval; two seeds as both values; one or equal values as one."""
     if found is None:
         return NA
-    if found["low"] is None:
-        values = found.get("values") or [found["mean"]]
+    if found.low is None or found.high is None:
+        values = found.values if isinstance(found, Estimate) else (found.mean,)
         if len(values) >= intervals.MIN_SEEDS and intervals.alike(values):
             return f"{number(scale * values[0], digits, signed=signed)} (all {len(values)})"
         return " / ".join(number(scale * value, digits, signed=signed) for value in values)
-    mean = number(scale * found["mean"], digits, signed=signed)
+    mean = number(scale * found.mean, digits, signed=signed)
     if brackets:
         return f"{mean} {interval(found, digits, scale, signed=signed)}"
-    return f"{mean} ±{number(scale * (found['high'] - found['low']) / 2, digits)}"
+    return f"{mean} ±{number(scale * (found.high - found.low) / 2, digits)}"
 
 
-def interval(
-    found: Mapping[str, Any], digits: int, scale: float = 1, *, signed: bool = False
-) -> str:
+def interval(found: Interval, digits: int, scale: float = 1, *, signed: bool = False) -> str:
     """Format only the interval, in brackets; empty with too few seeds for one."""
-    if found["low"] is None:
+    if found.low is None or found.high is None:
         return ""
-    low, high = (number(scale * found[end], digits, signed=signed) for end in ("low", "high"))
+    low, high = (number(scale * end, digits, signed=signed) for end in (found.low, found.high))
     return f"[{low}, {high}]"
 
 
@@ -89,23 +90,23 @@ def decimals(record: Record) -> int:
     return 2 if smallest >= 1000 else 1
 
 
-def score(record: Record, found: Found) -> str:
+def score(record: Record, found: Interval | None) -> str:
     """Format a rung's score: percent with its interval."""
     return estimate(found, decimals(record))
 
 
-def difference(record: Record, found: Found) -> str:
+def difference(record: Record, found: Interval | None) -> str:
     """Format a paired difference: points with its interval."""
     return estimate(found, decimals(record), signed=True)
 
 
-def gap(record: Record, rung: Mapping[str, Any], control: str) -> str:
+def gap(record: Record, rung: Rung, control: str) -> str:
     """Format ticket minus control, paired; both differences for two seeds."""
-    found = rung[aggregate.gap_name(control)]
-    if found is None:
+    found, ticket, other = rung.gap(control), rung.ticket, rung.of(control)
+    if found is None or ticket is None or other is None:
         return NA
-    pairs = zip(rung["ticket"]["values"], rung[control]["values"], strict=True)
-    return difference(record, {**found, "values": [a - b for a, b in pairs]})
+    values = tuple(a - b for a, b in zip(ticket.values, other.values, strict=True))
+    return difference(record, Estimate(found.mean, found.low, found.high, found.n, values))
 
 
 def cost_text(mean: float) -> str:
@@ -117,9 +118,8 @@ def _cost_digits(mean: float) -> int:
     return 1 if mean >= 9.95 or mean == 0 else 2
 
 
-def ratio(found: Mapping[str, Any]) -> str:
+def ratio(found: Interval) -> str:
     """Format a difference of log2 steps as a ratio of steps, with its interval."""
-    ends = {
-        key: None if found[key] is None else 2.0 ** found[key] for key in ("mean", "low", "high")
-    }
-    return f"{number(ends['mean'] or 0.0, 2)} {interval(ends, 2)}".rstrip()
+    low, high = (None if end is None else 2.0**end for end in (found.low, found.high))
+    mean = 2.0**found.mean
+    return f"{number(mean, 2)} {interval(Interval(mean, low, high, found.n), 2)}".rstrip()

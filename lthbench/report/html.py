@@ -6,22 +6,23 @@ The page holds its tables as HTML and its figures' data as JSON; a script beside
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lthbench.errors import RecordError
 from lthbench.io.paths import canonical_json, write_whole
-from lthbench.records import aggregate, intervals
+from lthbench.records import intervals, runs
 from lthbench.records.schema import Cell, Record, record_digest
 from lthbench.report import summary
 from lthbench.report.answers import Answer, answers
-from lthbench.report.figures import Figure, _runs, _set, figures, training
+from lthbench.report.figures import Figure, figures, training
 from lthbench.report.formats import NA, decimals, interval, is_area, number, percent, plain
 from lthbench.report.remarks import Remark, remarks
 from lthbench.report.table import Table
 from lthbench.report.tables import tables
+from lthbench.report.terms import set_of
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -92,7 +93,7 @@ def html(folder: Path, records: Sequence[Record]) -> str:
         sections=[_section(folder, index, record) for index, record in enumerate(records)],
         said=[summary.sentence(record) for record in records],
         mean=_mean_retention(records),
-        retention=any(record.aggregates["retention"] for record in records),
+        retention=any(record.scores.retention for record in records),
         area=any(is_area(record) for record in records),
         assets=ASSETS,
         na=NA,
@@ -125,17 +126,21 @@ def _unchecked(name: str) -> str:
 
 def _mean_retention(records: Sequence[Record]) -> tuple[str, str, str] | None:
     """Return the plain mean over the tasks with a retention, its interval, and their names."""
-    found = {record.task.name: record.aggregates["retention"] for record in records}
-    told = {name: retention["values"] for name, retention in found.items() if retention}
+    told = {
+        record.task.name: record.scores.retention.values
+        for record in records
+        if record.scores.retention
+    }
     if len(told) < 2:
         return None
     mean = intervals.suite_interval(list(told.values()))
     names = "these" if len(told) == len(records) else ", ".join(map(plain, told))
-    return number(mean.mean, 2), interval(vars(mean), 2), names
+    return number(mean.mean, 2), interval(mean, 2), names
 
 
 def _section(folder: Path, index: int, record: Record) -> Section:
-    said = remarks(record)
+    said, curves = remarks(record), training(record)
+    caption = f"Accuracy over training steps, %, {set_of(record)}"
     return Section(
         name=f"task{index}",
         task=plain(record.task.name),
@@ -146,7 +151,7 @@ def _section(folder: Path, index: int, record: Record) -> Section:
         remarks=said,
         figures=tuple(figures(record)),
         tables=tables(record),
-        curves=(training(record), _training_table(record)),
+        curves=(curves, tabulate(curves, decimals(record), caption)),
         details=(_layers(record), _cells(record), _provenance(record)),
     )
 
@@ -159,31 +164,19 @@ def _link(folder: Path, record: Record) -> str | None:
     return relative if (folder / relative).is_file() else None
 
 
-# Figures
-
-
-# Training curves
-
-
-def _training_table(record: Record) -> Table:
-    """Build the table of the training curves' figures."""
-    parts = ("train", record.shown) if is_area(record) else (record.shown,)
-    runs = [
-        (f"{name}, training" if part == "train" else name, curve)
-        for part in parts
-        for name, _, curve in _runs(record, part)
+def tabulate(figure: Figure, digits: int, caption: str) -> Table:
+    """Build the table of a figure of lines over steps: a row per step, a column per line."""
+    lines = [
+        (f"{t['name']}, training" if t["line"].get("dash") == "dot" else t["name"], t)
+        for t in figure.traces
     ]
-    steps = sorted({step for _, curve in runs for step in curve})
-    digits = decimals(record)
-    rows = [
-        (f"{step:,}", *(number(c[step], digits) if step in c else NA for _, c in runs))
+    at = [(name, dict(zip(t["x"], t["y"], strict=True))) for name, t in lines]
+    steps = sorted({step for _, values in at for step in values})
+    rows = tuple(
+        (f"{step:,}", *(number(v[step], digits) if step in v else NA for _, v in at))
         for step in steps
-    ]
-    head = ("step", *(name for name, _ in runs))
-    return Table(f"Accuracy over training steps, %, {_set(record)}", head, tuple(rows))
-
-
-# Details
+    )
+    return Table(caption, ("step", *(name for name, _ in at)), rows)
 
 
 def _layers(record: Record) -> Table:
@@ -205,18 +198,17 @@ def _layers(record: Record) -> Table:
 
 def _cells(record: Record) -> Table:
     """Build the table of every training of the record."""
-    table = record.model_dump(mode="json")
     head = (
         *("seed", "network", "density, %", "schedule", "kept weights", "effective", "origin"),
         *("start", "score, %", "status"),
     )
-    rows = tuple(_cell_row(record, table, cell) for cell in record.cells)
+    rows = tuple(_cell_row(record, cell) for cell in record.cells)
     note = "A ticket that is missing or failed scores chance; a control that failed is left out."
     return Table("Every training", head, rows, note)
 
 
-def _cell_row(record: Record, table: Mapping[str, Any], cell: Cell) -> tuple[str, ...]:
-    value = aggregate.score_of(table, cell.model_dump(mode="json"))
+def _cell_row(record: Record, cell: Cell) -> tuple[str, ...]:
+    value = runs.score_of(record, cell)
     schedule = "T" if cell.schedule == 1 else f"T/{cell.schedule}"
     return (
         str(cell.seed),

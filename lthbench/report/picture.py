@@ -38,15 +38,13 @@ class Curve:
 
 
 def read_curve(record: Record, kind: str, name: str) -> Curve:
-    """Read the curve of a kind of cell, "ticket" or a control, from a record's aggregates."""
+    """Read the curve of a kind of cell, "ticket" or a control, from a record's scores."""
     points = []
-    for rung in record.aggregates["rungs"]:
-        found = rung[kind]
-        if found is not None:
-            low, high = (found[end] for end in ("low", "high"))
-            mean = found["mean"]
+    for rung in record.scores.rungs:
+        if (found := rung.of(kind)) is not None:
+            low, high, mean = found.low, found.high, found.mean
             ends = (mean, mean) if low is None or high is None else (low, high)
-            points.append((rung["density"], mean, *ends))
+            points.append((rung.density, mean, *ends))
     return Curve(name, tuple(points))
 
 
@@ -150,13 +148,14 @@ def main() -> None:
         parser.error("records of more than one task")
     curves = [read_curve(record, "ticket", record.method.name.upper()) for record in records]
     curves.append(read_curve(first, "erk", "ERK (random)"))
-    dense = first.aggregates["dense"]["mean"]
+    if first.scores.dense is None:
+        parser.error("the first record has no dense runs")
     seeds = len(first.seeds)
     where = "test" if first.shown == "test" else "held-out"
     title = (
         f"{first.task.name}: {where} {measure(first)}, mean and 95 % interval over {seeds} seeds"
     )
-    write_whole(options.out, draw(title, curves, dense).encode())
+    write_whole(options.out, draw(title, curves, first.scores.dense.mean).encode())
     print(options.out)
 
 

@@ -37,7 +37,7 @@ def remarks(record: Record) -> tuple[Remark, ...]:
 
 
 def _standing(record: Record) -> Iterable[Remark]:
-    division = record.aggregates["division"]
+    division = record.scores.division
     board = BOARDS[division] if division else NA
     if is_untrained(record):
         board = f"{board}; untrained tickets, which have a board of their own"
@@ -49,9 +49,9 @@ def _standing(record: Record) -> Iterable[Remark]:
         yield Remark("Seeds", f"published {seeds}")
     else:
         yield Remark("Seeds", f"development {seeds}: not for publication", warns=True)
-    dense = record.aggregates["dense"]
+    dense = record.scores.dense
     if dense is not None and not is_area(record):
-        error = number(100 * intervals.binomial_se(dense["mean"], sizes[0]), 2)
+        error = number(100 * intervals.binomial_se(dense.mean, sizes[0]), 2)
         examples += f" (binomial s.e. at dense's accuracy: {error} points)"
     yield Remark("Examples", examples)
     if record.controls != "all":
@@ -59,7 +59,7 @@ def _standing(record: Record) -> Iterable[Remark]:
 
 
 def _machine(record: Record) -> Remark:
-    reproduces = record.aggregates["reproduces"]
+    reproduces = record.scores.reproduces
     if reproduces is None:
         why = "no frozen reference"
         if record.reference is not None:
@@ -77,7 +77,7 @@ def _frozen(record: Record) -> Remark:
         return Remark("Reference", "none for this protocol", warns=True)
     seeds, short = len(record.reference.dense), record.reference.digest[:8]
     text = f"{seeds} dense seeds ({short})"
-    if record.aggregates.get("transfer") and record.reference.transfer is None:
+    if record.scores.transfer and record.reference.transfer is None:
         text += "; at other depths none: erk there is this record's own"
     if record.reference.provisional:
         return Remark("Reference", f"provisional: {text}", warns=True)
@@ -100,9 +100,9 @@ def _unmetered(record: Record) -> Iterable[Remark]:
 
 
 def _collapsed(record: Record) -> Iterable[Remark]:
-    for rung in record.aggregates["rungs"]:
-        if rung["collapsed"]:
-            text = f"{rung['collapsed']} at {percent(rung['density'])} % density: no path is left"
+    for rung in record.scores.rungs:
+        if rung.collapsed:
+            text = f"{rung.collapsed} at {percent(rung.density)} % density: no path is left"
             yield Remark("Collapsed", text, warns=True)
     own = {name for cell in record.cells for name in cell.own_shuffle}
     if own:

@@ -6,16 +6,17 @@ aggregates do not: "above" and "below" are used only where an interval excludes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from lthbench.records import aggregate, intervals, metrics
+from lthbench.records import intervals, metrics
+from lthbench.records.metrics import Gap
+from lthbench.records.runs import subtract
 from lthbench.records.schema import Record
+from lthbench.records.scores import Estimate, Rung
 from lthbench.report import latex, markdown, terminal
 from lthbench.report.formats import interval, is_area, measure, number, plain
 from lthbench.report.terms import is_untrained, matching_available
 
-Rung = Mapping[str, Any]
 DIGITS = 1  # of points and percent
 
 
@@ -26,8 +27,8 @@ def sentence(record: Record) -> str:
     the record cannot answer is left out.
     """
     parts = _untrained(record) if is_untrained(record) else _trained(record)
-    cost = record.aggregates["cost"]
-    return "; ".join([*parts, *([_cost(cost["mean"])] if cost else [])]) + "."
+    cost = record.scores.cost
+    return "; ".join([*parts, *([_cost(cost.mean)] if cost else [])]) + "."
 
 
 def text(records: Sequence[Record], form: str = "terminal") -> str:
@@ -52,8 +53,8 @@ def text(records: Sequence[Record], form: str = "terminal") -> str:
 
 def _trained(record: Record) -> list[str]:
     name, task = plain(record.method.name), plain(record.task.name)
-    rungs = [rung for rung in record.aggregates["rungs"] if rung["ticket"] is not None]
-    if not rungs or all(rung["failed"] == len(record.seeds) for rung in rungs):
+    rungs = [rung for rung in record.scores.rungs if rung.ticket is not None]
+    if not rungs or all(rung.failed == len(record.seeds) for rung in rungs):
         return [f"{name} found no ticket on {task}"]
     first, at = _against_dense(record, rungs, name, task)
     above = _above_random(record, rungs, at)
@@ -65,40 +66,38 @@ def _against_dense(
     record: Record, rungs: Sequence[Rung], name: str, task: str
 ) -> tuple[str, Rung | None]:
     """Say how far down tickets match dense; return the last rung at which they do."""
-    proved = record.aggregates["matching"]["proved"]
-    at = next((rung for rung in rungs if rung["density"] == proved), None)
-    if at is not None:
+    proved = record.scores.matching.proved
+    at = next((rung for rung in rungs if rung.density == proved), None)
+    if at is not None and proved is not None:
         down = f"down to {_percent(proved)} % of the weights on {task}"
         if not is_area(record):
             return f"{name} keeps dense's accuracy {down}", at
         sooner = _sooner(record, at)
         return f"{name} generalises as soon as dense {down}{sooner}", at
-    if not matching_available(record):
-        rung = rungs[0]  # the densest, where it fails first
-        figure = (
-            f"{_signed(record, rung['difference'])} from dense at {_percent(rung['density'])} %"
-        )
+    rung = rungs[0]  # the densest, where it fails first
+    if rung.difference is not None and not matching_available(record):
+        figure = f"{_signed(record, rung.difference)} from dense at {_percent(rung.density)} %"
         return f"{name} is not shown to match dense at any density of {task} ({figure})", None
     rung = rungs[-1]
-    where = f"at {_percent(rung['density'])} % of the weights"
-    if rung["difference"] is None:
-        return f"{name} on {task}: {_level(rung['ticket'])} % {measure(record)} {where}", None
-    return f"{name} on {task} is {_apart(record, rung['difference'], 'dense', where)}", None
+    where = f"at {_percent(rung.density)} % of the weights"
+    if rung.difference is None:
+        assert rung.ticket is not None
+        return f"{name} on {task}: {_level(rung.ticket)} % {measure(record)} {where}", None
+    return f"{name} on {task} is {_apart(record, rung.difference, 'dense', where)}", None
 
 
 def _sooner(record: Record, rung: Rung) -> str:
     """Say how many times sooner a rung generalises than dense; "" if a run was cut off at T."""
-    found = record.aggregates["speed"]["grokking"]
-    row, dense = found.get(f"{rung['density']:.6g}"), found.get("1")
+    found = record.scores.speed.grokking or {}
+    row, dense = found.get(f"{rung.density:.6g}"), found.get("1")
     if row is None or dense is None:
         return ""
-    moments = row["generalised"], dense["generalised"]
-    if any(moment["reached"] < moment["n"] for moment in moments):
+    if any(moment.reached < moment.n for moment in (row.generalised, dense.generalised)):
         return ""
-    later = moments[0]["log2_difference"]
-    word, sign = ("sooner", -1) if later["mean"] <= 0 else ("later", 1)
-    times = number(2 ** (sign * later["mean"]), 1)
-    ends = sorted(2 ** (sign * later[end]) for end in ("low", "high") if later[end] is not None)
+    later = row.generalised.log2_difference
+    word, sign = ("sooner", -1) if later.mean <= 0 else ("later", 1)
+    times = number(2 ** (sign * later.mean), 1)
+    ends = sorted(2 ** (sign * end) for end in (later.low, later.high) if end is not None)
     spread = f" [{number(ends[0], 1)}, {number(ends[1], 1)}]" if ends else ""
     return f", {times} times{spread} {word} there"
 
@@ -110,41 +109,42 @@ def _above_random(record: Record, rungs: Sequence[Rung], at: Rung | None) -> str
     ERK's; if there are none, those of uniform density in all layers.
     """
     for kind, word in (("erk", "random (ERK) masks"), ("random", "random masks")):
-        controlled = [rung for rung in rungs if rung[kind] is not None]
-        if controlled:
-            some = [rung for rung in (at, controlled[-1]) if rung in controlled]
-            rung = next((rung for rung in some if _is_apart(_less(rung, kind))), some[0])
-            found = _less(rung, kind)
-            where = "there" if rung is at else f"at {_percent(rung['density'])} %"
+        less = [(rung, found) for rung in rungs if (found := _less(rung, kind)) is not None]
+        if less:
+            some = [*(pair for pair in less if pair[0] is at), less[-1]]
+            rung, found = next((pair for pair in some if _is_apart(pair[1])), some[0])
+            where = "there" if rung is at else f"at {_percent(rung.density)} %"
             return _apart(record, found, word, where)
     return ""
 
 
-def _is_apart(found: Mapping[str, Any]) -> bool:
+def _is_apart(found: Estimate) -> bool:
     """Return whether an interval excludes zero."""
-    return found.get("low") is not None and not found["low"] <= 0 <= found["high"]
+    return found.low is not None and found.high is not None and not found.low <= 0 <= found.high
 
 
-def _less(rung: Rung, kind: str) -> dict[str, Any]:
+def _less(rung: Rung, kind: str) -> Estimate | None:
     """Return ticket minus a control, paired by seed."""
-    pairs = zip(rung["ticket"]["values"], rung[kind]["values"], strict=True)
-    return aggregate.interval([one - other for one, other in pairs]) or {}
+    control = rung.of(kind)
+    if rung.ticket is None or control is None:
+        return None
+    return subtract(rung.ticket.values, control.values)
 
 
 def _identity(rungs: Sequence[Rung], at: Rung | None) -> str:
     """Say which controls the ticket is above, each at one-sided .05; "" if untested."""
-    tested = [rung for rung in rungs if _p(rung["gap_shuffled"]) is not None]
+    tested = [rung for rung in rungs if _p(rung.gap_shuffled) is not None]
     if not tested:
         return ""
     rung = at if at in tested else tested[-1]
-    where = f"at {_percent(rung['density'])} %"
+    where = f"at {_percent(rung.density)} %"
     above = {
         kind: p < intervals.ALPHA
         for kind in ("reinit", "shuffled")
-        if (p := _p(rung[f"gap_{kind}"])) is not None
+        if (p := _p(rung.gap(kind))) is not None
     }
-    if all(above.values()) and len(above) == 2:
-        between = metrics.identity_gap(rung["reinit"]["values"], rung["shuffled"]["values"])
+    if all(above.values()) and len(above) == 2 and rung.reinit and rung.shuffled:
+        between = metrics.identity_gap(rung.reinit.values, rung.shuffled.values)
         ordered = between is not None and between.p is not None and between.p < intervals.ALPHA
         return f"ticket above reinit {'above' if ordered else 'and'} shuffled {where}"
     yes = [kind for kind, is_above in above.items() if is_above]
@@ -154,28 +154,28 @@ def _identity(rungs: Sequence[Rung], at: Rung | None) -> str:
     return f"ticket {'above neither ' if len(no) == 2 else 'not above '}{' nor '.join(no)} {where}"
 
 
-def _p(gap: Mapping[str, Any] | None) -> float | None:
-    return None if gap is None else gap["p"]
+def _p(gap: Gap | None) -> float | None:
+    return None if gap is None else gap.p
 
 
 def _untrained(record: Record) -> list[str]:
     """Describe the best rung on the held-out part, without training."""
     name, task = plain(record.method.name), plain(record.task.name)
-    found = record.aggregates["untrained"]
-    best = next(rung for rung in found["rungs"] if rung["density"] == found["headline"])
-    where = f"at {_percent(best['density'])} % of the weights"
-    said = [f"{name} reaches {_level(best['ticket'])} % accuracy on {task} {where}, untrained"]
-    if best["difference"] is not None:
-        said[0] += f": {_apart(None, best['difference'], 'dense, which is trained')}"
-    if best["above_random"] is not None:
-        said.append(_apart(None, best["above_random"], "a random mask, untrained"))
+    assert record.scores.untrained is not None
+    best = record.scores.untrained.best
+    where = f"at {_percent(best.density)} % of the weights"
+    said = [f"{name} reaches {_level(best.ticket)} % accuracy on {task} {where}, untrained"]
+    if best.difference is not None:
+        said[0] += f": {_apart(None, best.difference, 'dense, which is trained')}"
+    if best.above_random is not None:
+        said.append(_apart(None, best.above_random, "a random mask, untrained"))
     return said
 
 
 # Figures
 
 
-def _apart(record: Record | None, found: Mapping[str, Any], what: str, where: str = "") -> str:
+def _apart(record: Record | None, found: Estimate, what: str, where: str = "") -> str:
     """Put a paired difference into words; "above" or "below" only if the whole interval is.
 
     Args:
@@ -184,25 +184,25 @@ def _apart(record: Record | None, found: Mapping[str, Any], what: str, where: st
         what: What is compared with.
         where: Where the difference was measured.
     """
-    values, mean = found["values"], found["mean"]
+    values, mean = found.values, found.mean
     place = f" {where}" if where else ""
-    if found["low"] is None and len(values) < intervals.MIN_SEEDS:
+    if found.low is None and len(values) < intervals.MIN_SEEDS:
         return f"{_signed(record, found)} from {what}{place}"
-    low, high = (mean, mean) if found["low"] is None else (found["low"], found["high"])
+    low, high = (mean if end is None else end for end in (found.low, found.high))
     if low <= 0 <= high:
         return f"not told apart from {what}{place} ({_signed(record, found)})"
     word, sign = ("above", 1) if low > 0 else ("below", -1)
     digits = _digits(mean)
     ends = [number(100 * end, digits) for end in sorted((sign * low, sign * high))]
-    spread = "" if found["low"] is None else f" [{', '.join(ends)}]"
+    spread = "" if found.low is None else f" [{', '.join(ends)}]"
     figure = number(100 * sign * mean, digits)
     return f"{figure} {_unit(record)}{spread} {word} {what}{place}"
 
 
-def _signed(record: Record | None, found: Mapping[str, Any]) -> str:
+def _signed(record: Record | None, found: Estimate) -> str:
     """Format a difference with sign and interval; fewer than three seeds as separate values."""
-    few = found["low"] is None and len(found["values"]) < intervals.MIN_SEEDS
-    shown, digits = found["values"] if few else [found["mean"]], _digits(found["mean"])
+    few = found.low is None and len(found.values) < intervals.MIN_SEEDS
+    shown, digits = found.values if few else (found.mean,), _digits(found.mean)
     text = " / ".join(number(100 * value, digits, signed=True) for value in shown)
     return f"{text} {_unit(record)} {interval(found, digits, 100)}".rstrip()
 
@@ -220,12 +220,12 @@ def _points(value: float) -> str:
     return number(100 * value, DIGITS)
 
 
-def _level(found: Mapping[str, Any]) -> str:
+def _level(found: Estimate) -> str:
     """Format a mean in percent with its interval; few seeds as separate values."""
-    if found["low"] is None:
-        values = found["values"][:1] if intervals.alike(found["values"]) else found["values"]
+    if found.low is None or found.high is None:
+        values = found.values[:1] if intervals.alike(found.values) else found.values
         return " / ".join(_points(value) for value in values)
-    return f"{_points(found['mean'])} [{_points(found['low'])}, {_points(found['high'])}]"
+    return f"{_points(found.mean)} [{_points(found.low)}, {_points(found.high)}]"
 
 
 def _percent(density: float) -> str:

@@ -7,14 +7,14 @@ U+2212; characters that a terminal or LaTeX cannot show are replaced on output.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from lthbench.records import aggregate, intervals, transfer_score
 from lthbench.records.schema import Record
+from lthbench.records.scores import Measures, Transfer
 from lthbench.report.formats import (
     NA,
-    Found,
     decimals,
     difference,
     estimate,
@@ -37,18 +37,6 @@ from lthbench.report.terms import (
 CONTROLS = aggregate.CONTROLS
 
 
-# Numbers
-
-
-# Answers
-
-
-# Remarks
-
-
-# Tables
-
-
 def tables(record: Record) -> tuple[Table, ...]:
     """Return every table of a record, the main one first."""
     return (*_scored(record, CONTROLS), *measures(record))
@@ -62,8 +50,10 @@ def _scored(record: Record, beside: Sequence[str]) -> tuple[Table, ...]:
 
 def _controls(record: Record, among: Sequence[str]) -> list[str]:
     """Return these controls, except one missing everywhere because it did not exist at the time."""
-    rungs = record.aggregates["rungs"]
-    return [k for k in among if k != "reinit-signs" or any(rung[k] is not None for rung in rungs)]
+    rungs = record.scores.rungs
+    return [
+        k for k in among if k != "reinit-signs" or any(rung.of(k) is not None for rung in rungs)
+    ]
 
 
 def _means(record: Record, what: str = "") -> str:
@@ -87,12 +77,12 @@ def against(record: Record, beside: Sequence[str] = CONTROLS) -> Table:
     shown = _controls(record, CONTROLS[:2] if is_untrained(record) else beside)
     rows = [
         (
-            percent(rung["density"]),
-            score(record, rung["ticket"]),
-            difference(record, rung["difference"]),
-            *(score(record, rung[kind]) for kind in shown),
+            percent(rung.density),
+            score(record, rung.ticket),
+            difference(record, rung.difference),
+            *(score(record, rung.of(kind)) for kind in shown),
         )
-        for rung in record.aggregates["rungs"]
+        for rung in record.scores.rungs
     ]
     subject = "Ticket after training," if is_untrained(record) else "Ticket"
     caption = f"{subject} against dense and the controls: {_means(record)}"
@@ -104,45 +94,46 @@ def against(record: Record, beside: Sequence[str] = CONTROLS) -> Table:
 
 def as_they_stand(record: Record) -> Table:
     """Build one row per rung: the untrained ticket, dense, and a random mask at theta_0."""
-    found, digits = record.aggregates["untrained"], decimals(record)
+    found, digits = record.scores.untrained, decimals(record)
+    assert found is not None
     tested = len(record.seeds) >= intervals.MIN_SEEDS
     rows = [
         (
-            percent(rung["density"]),
-            estimate(rung["ticket"], digits),
-            estimate(rung["difference"], digits, signed=True),
-            estimate(rung["random"], digits),
-            estimate(rung["above_random"], digits, signed=True),
-            *([probability(rung["p"])] if tested else []),
+            percent(rung.density),
+            estimate(rung.ticket, digits),
+            estimate(rung.difference, digits, signed=True),
+            estimate(rung.random, digits),
+            estimate(rung.above_random, digits, signed=True),
+            *([probability(rung.p)] if tested else []),
         )
-        for rung in found["rungs"]
+        for rung in found.rungs
     ]
     head = (
         *("density, %", "untrained", "−\u00a0dense, points"),
         *("random mask", "−\u00a0random mask, points", *(["p"] if tested else [])),
     )
     caption = f"Ticket as it stands, no weight trained: {_means(record, 'accuracy')}"
-    best = percent(found["headline"])
+    best = percent(found.headline)
     note = f"The rung at {best} % is the best on the held-out part. Dense is trained."
     return Table(caption, head, tuple(rows), note)
 
 
 def carried(record: Record) -> Iterable[Table]:
     """Build one row per depth and rung of transfer: the ticket, random, its components."""
-    moved, found = record.transfer, record.aggregates.get("transfer")
+    moved, found = record.transfer, record.scores.transfer
     if moved is None or found is None or moved.reason:
         return
-    extra = [kind for kind in EXTRA if any(row[kind] is not None for row in found["rows"])]
+    extra = [kind for kind in EXTRA if any(row.of(kind) is not None for row in found.rows)]
     rows = [
         (
-            str(row["depth"]),
-            percent(row["density"]),
-            score(record, row["carried"]),
-            score(record, row["erk"]),
-            estimate(row["points"], decimals(record), 1, signed=True),
-            *("" if row[kind] is None else score(record, row[kind]) for kind in extra),
+            str(row.depth),
+            percent(row.density),
+            score(record, row.carried),
+            score(record, row.erk),
+            estimate(row.points, decimals(record), 1, signed=True),
+            *("" if row.of(kind) is None else score(record, row.of(kind)) for kind in extra),
         )
-        for row in found["rows"]
+        for row in found.rows
     ]
     head = ("depth", "density, %", "carried", "erk", "−\u00a0erk, points", *extra)
     rule = "by the elastic rule" if moved.rule == "elastic" else "by the method's own rule"
@@ -153,13 +144,12 @@ def carried(record: Record) -> Iterable[Table]:
 EXTRA = ("direct", *transfer_score.PARTS)
 
 
-def _worth(record: Record, found: Mapping[str, Any]) -> str:
+def _worth(record: Record, found: Transfer) -> str:
     """Describe the transfer score, and the components of a transferred ticket."""
-    points, digits = found["points"], decimals(record)
-    above = estimate(points, digits, 1, signed=True, brackets=True)
+    above = estimate(found.points, decimals(record), 1, signed=True, brackets=True)
     text = f"Transfer score: {above} points above erk, mean over depths and rungs."
-    if found["gain"] is not None:
-        text += f" That is {100 * found['gain']:.0f} % of what IMP gains when it searches there."
+    if found.gain is not None:
+        text += f" That is {100 * found.gain:.0f} % of what IMP gains when it searches there."
     return (
         f"{text} What the ticket is made of: layers: random masks with its layers' densities, and "
         "weights drawn anew; mask-only: its masks, and those weights; weights-only: its weights, "
@@ -173,19 +163,19 @@ def identity(record: Record) -> Table:
     yes_or_no = {True: "yes", False: "no", None: NA}
     unknown, tested = bool(matching_available(record)), len(record.seeds) >= intervals.MIN_SEEDS
     rows = []
-    for rung in record.aggregates["rungs"]:
+    for rung in record.scores.rungs:
         gaps: list[str] = []
         for control in shown:
-            p = _p(rung[aggregate.gap_name(control)])
+            found = rung.gap(control)
+            p = NA if found is None else probability(found.p)
             gaps += [gap(record, rung, control), *([p] if tested else [])]
-        effective = rung["effective"]
         rows.append(
             (
-                percent(rung["density"]),
+                percent(rung.density),
                 *gaps,
-                yes_or_no[rung["identity_matters"]],
-                NA if unknown else yes_or_no[rung["winning"]],
-                NA if effective is None else percent(effective * rung["density"]),
+                yes_or_no[rung.identity_matters],
+                NA if unknown else yes_or_no[rung.winning],
+                NA if rung.effective is None else percent(rung.effective * rung.density),
             )
         )
     p_head = ("p",) if tested else ()
@@ -214,14 +204,14 @@ def identity(record: Record) -> Table:
 
 def measures(record: Record) -> Iterable[Table]:
     """Build one row for dense and each rung: training fit, distance moved, operations."""
-    found = record.aggregates["measures"]
-    known = [name for name in MEASURES if any(row[name] is not None for row in found)]
+    found = record.scores.measures
+    known = [column for column in MEASURES if any(column.of(row) is not None for row in found)]
     if not known:
         return
     rows = [
         (
-            "dense" if row["density"] == 1 and not place else percent(row["density"]),
-            *(NA if row[name] is None else MEASURES[name][1](row[name]) for name in known),
+            "dense" if row.density == 1 and not place else percent(row.density),
+            *(NA if (n := column.of(row)) is None else column.shown(n) for column in known),
         )
         for place, row in enumerate(found)
     ]
@@ -234,7 +224,7 @@ def measures(record: Record) -> Iterable[Table]:
         "and of the training, three such passes an example. Effective nodes: units, channels and "
         "tokens on a path from input to output."
     )
-    yield Table(caption, ("density, %", *(MEASURES[name][0] for name in known)), tuple(rows), note)
+    yield Table(caption, ("density, %", *(column.head for column in known)), tuple(rows), note)
 
 
 def _operations(count: float) -> str:
@@ -244,24 +234,21 @@ def _operations(count: float) -> str:
 
 
 PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
-# Heading and format of each measure.
-MEASURES: Mapping[str, tuple[str, Callable[[float], str]]] = {
-    "train": ("train accuracy, %", lambda share: number(100 * share, 2)),
-    "distance": ("learning distance", lambda value: f"{value:.3g}"),
-    "flops_inference": ("FLOPs, inference", _operations),
-    "flops_training": ("FLOPs, training", _operations),
-    "effective_nodes": ("effective nodes", lambda count: number(count, 0)),
-}
 
 
-def _p(found: Found) -> str:
-    return NA if found is None else probability(found["p"])
+@dataclass(frozen=True)
+class Column:
+    """One measure: heading, value in a row, and format."""
+
+    head: str
+    of: Callable[[Measures], float | None]
+    shown: Callable[[float], str]
 
 
-# Text
-
-
-# Markdown
-
-
-# LaTeX
+MEASURES = (
+    Column("train accuracy, %", lambda row: row.train, lambda share: number(100 * share, 2)),
+    Column("learning distance", lambda row: row.distance, lambda value: f"{value:.3g}"),
+    Column("FLOPs, inference", lambda row: row.flops_inference, _operations),
+    Column("FLOPs, training", lambda row: row.flops_training, _operations),
+    Column("effective nodes", lambda row: row.effective_nodes, lambda count: number(count, 0)),
+)

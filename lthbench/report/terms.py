@@ -41,7 +41,7 @@ def title(record: Record) -> str:
 
 def is_untrained(record: Record) -> bool:
     """Return whether tickets are scored without training."""
-    return "untrained" in record.aggregates
+    return record.scores.untrained is not None
 
 
 def set_of(record: Record) -> str:
@@ -53,7 +53,6 @@ def matching_available(record: Record) -> str:
     """Return why a matching density is unavailable; "" if it is available."""
     if len(record.seeds) < intervals.MIN_SEEDS:
         return f"needs {intervals.MIN_SEEDS} seeds"
-    dense = record.aggregates["dense"]
-    if dense is None:
+    if record.scores.dense is None:
         return "a dense run failed"
     return "" if record.reference is not None else "no frozen reference for this protocol"

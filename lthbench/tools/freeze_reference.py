@@ -10,11 +10,13 @@ from typing import Any
 
 from lthbench.errors import RecordError
 from lthbench.io.paths import canonical_json, digest, shipped, write_whole
-from lthbench.records import aggregate, metrics, transfer_score
+from lthbench.records import metrics, runs, transfer_score
 from lthbench.records.reference import PROVISIONAL_BELOW, Floors, Noise, Reference, Values
 from lthbench.records.schema import Record, TransferEntry, file_bytes, read_record
 
 SHARED = ("erk", "random")  # controls that are the same for every method
+# What was trained; the reference changes a record's scores alone.
+TRAINED = {"method", "task", "seeds", "cells", "sizes", "transfer"}
 
 
 def build(
@@ -29,7 +31,6 @@ def build(
     """
     if record.method.name != "imp" or not record.final or record.controls != "all":
         raise RecordError("a reference is made from `lthbench evaluate imp --final --controls all`")
-    table = record.model_dump(mode="json")
     dense = tuple(c for c in record.cells if c.kind == "dense" and c.schedule == 1)
     return Reference(
         schema_version=2,
@@ -38,7 +39,7 @@ def build(
         task_digest=record.task.digest,
         provisional=len(record.seeds) < PROVISIONAL_BELOW,
         seeds=record.seeds,
-        values={"held_out": _values(table, "held_out"), "test": _values(table, "test")},
+        values={"held_out": _values(record, "held_out"), "test": _values(record, "test")},
         dense=dense,
         controls=tuple(c for c in record.cells if c.kind in SHARED and c.status == "ok"),
         transfer=_transferred(record),
@@ -47,7 +48,7 @@ def build(
         sizes=record.sizes,
         environment=record.environment,
         environments=record.environments,
-        record=digest(canonical_json(_without_reference(table))),
+        record=digest(canonical_json(record.model_dump(mode="json", include=TRAINED))),
     )
 
 
@@ -66,41 +67,35 @@ def _transferred(record: Record) -> TransferEntry | None:
     return moved.model_copy(update={"cells": cells})
 
 
-def _at_targets(table: Mapping[str, Any], part: str) -> dict[str, dict[str, list[float]]] | None:
+def _at_targets(record: Record, part: str) -> dict[str, dict[str, list[float]]] | None:
     """Return scores of erk and IMP, one per seed, by depth and rung."""
-    moved = table.get("transfer")
-    if moved is None or not any(cell["kind"] == "direct" for cell in moved["cells"]):
+    moved = record.transfer
+    if moved is None or not searched_at_targets(record):
         return None
     found: dict[str, dict[str, list[float]]] = {}
-    for cell in moved["cells"]:  # in order of seeds
-        name = {"erk": "erk", "direct": "imp"}.get(cell["kind"])
-        if name and cell["status"] != "ok":
-            raise RecordError(f"{name} at depth {cell['depth']}, seed {cell['seed']}: it failed")
+    for cell in moved.cells:  # in order of seeds
+        name = {"erk": "erk", "direct": "imp"}.get(cell.kind)
+        if name and cell.status != "ok":
+            raise RecordError(f"{name} at depth {cell.depth}, seed {cell.seed}: it failed")
         if name:
-            rung = found.setdefault(transfer_score.key(cell["depth"], cell["density"]), {})
-            rung.setdefault(name, []).append(aggregate.score_of(table, cell, part))
+            rung = found.setdefault(transfer_score.key(cell.depth, cell.density), {})
+            rung.setdefault(name, []).append(runs.score_of(record, cell, part))
     return found
 
 
-def _without_reference(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return only a record's cells: the reference changes its scores, not what was trained."""
-    names = ("method", "task", "seeds", "cells", "sizes", "transfer")
-    return {name: table[name] for name in names if name in table}
-
-
-def _values(table: Mapping[str, Any], part: str) -> Values:
+def _values(record: Record, part: str) -> Values:
     def of(kind: str, density: float) -> list[float]:
         chosen = [
             c
-            for seed in table["seeds"]
-            for c in table["cells"]
-            if (c["kind"], c["density"], c["schedule"], c["seed"]) == (kind, density, 1, seed)
+            for seed in record.seeds
+            for c in record.cells
+            if (c.kind, c.density, c.schedule, c.seed) == (kind, density, 1, seed)
         ]
-        if len(chosen) != len(table["seeds"]) or any(c["status"] != "ok" for c in chosen):
+        if len(chosen) != len(record.seeds) or any(c.status != "ok" for c in chosen):
             raise RecordError(f"{kind} at density {density:.4g}: a seed is missing or failed")
-        return [aggregate.score_of(table, cell, part) for cell in chosen]
+        return [runs.score_of(record, cell, part) for cell in chosen]
 
-    ladder = table["task"]["ladder"]
+    ladder = record.task.ladder
     weights = metrics.log_density_weights(ladder)
     dense = of("dense", 1.0)
 
@@ -108,13 +103,13 @@ def _values(table: Mapping[str, Any], part: str) -> Values:
         rows = zip(*(of(kind, density) for density in ladder), strict=True)
         return tuple(metrics.loss_points(dense, [list(row) for row in rows], weights).tolist())
 
-    sizes = [sets[part] for sets in table["sizes"].values()]
+    sizes = [sets[part] for sets in record.sizes.values()]
     return Values(
         dense=tuple(dense),
         margin=metrics.margin(dense, min(sizes)),
         loss_random=loss("erk"),
         loss_imp=loss("ticket"),
-        transfer=_at_targets(table, part),  # type: ignore[arg-type]
+        transfer=_at_targets(record, part),  # type: ignore[arg-type]
     )
 
 

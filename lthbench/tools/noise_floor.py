@@ -27,7 +27,7 @@ from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.protocol import datasets
 from lthbench.protocol.task import Task, load_task
-from lthbench.records import aggregate, metrics
+from lthbench.records import metrics, runs
 from lthbench.records.reference import FLOOR_DRAWS, Noise
 from lthbench.records.schema import read_record
 from lthbench.tickets import ticket_files
@@ -69,7 +69,7 @@ def floors(task: Task, rungs: Sequence[Sequence[Sequence[int]]], size: int) -> N
         rungs: correct answers, for each rung and draw.
         size: examples of the set.
     """
-    least = aggregate.unit(task.score.kind, size) / size
+    least = runs.unit(task.score.kind, size) / size
     told = [[_points(task, counts, size) for counts in draws] for draws in rungs]
     return Noise(
         score=tuple(floor(values, least) for values in told),
@@ -83,10 +83,10 @@ def _points(task: Task, counts: Sequence[int], size: int) -> float:
     What lies before its start is the same for all draws, here 0.
     """
     if task.score.kind == "accuracy":
-        last = counts[-aggregate.LAST :] if task.recipe.schedule == "constant" else counts[-1:]
+        last = counts[-runs.LAST :] if task.recipe.schedule == "constant" else counts[-1:]
         return float(np.mean(last))
     before = [0.0] * (len(task.grid) - len(counts))
-    unit = aggregate.unit(task.score.kind, size)
+    unit = runs.unit(task.score.kind, size)
     return unit * metrics.area([*before, *(n / size for n in counts)], task.grid)
 
 

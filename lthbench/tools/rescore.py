@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -22,31 +21,36 @@ from lthbench.errors import RecordError
 from lthbench.io.paths import shipped, write_whole
 from lthbench.protocol.task import load_task, task_names
 from lthbench.records import reference
-from lthbench.records.schema import SCHEMA, Record, build, file_bytes, record_digest, write_record
+from lthbench.records.schema import (
+    SCHEMA,
+    Cell,
+    Record,
+    file_bytes,
+    record_digest,
+    score,
+    write_record,
+)
 from lthbench.tools import freeze_reference
 
-COMPUTED = {"aggregates", "scorer", "schema_version"}
 
-
-def read(path: Path) -> dict[str, Any]:
-    """Read a record's table without its computed figures, and with its omitted defaults."""
+def read(path: Path) -> Record:
+    """Read a record of any scorer, without checking its scores."""
     try:
         table = json.loads(path.read_bytes())
         if not isinstance(table, dict) or "cells" not in table:
             raise RecordError(f"{path}: not a record")
-        record = Record.model_validate({**table, "schema_version": SCHEMA})
+        return Record.model_validate({**table, "schema_version": SCHEMA})
     except (ValidationError, ValueError, OSError) as error:
         raise RecordError(f"{path}: not a record: {str(error).splitlines()[0]}") from error
-    return record.model_dump(mode="json", exclude=COMPUTED)
 
 
 def rescored(path: Path) -> Path:
     """Score one published record again, under its new name; the old file is removed last."""
-    table = read(path)
-    frozen = _reference(table)
-    if table["reference"] is not None and frozen is not None:
-        table["reference"] = frozen.frozen(table["shown"]).model_dump(mode="json")
-    record = build(table)
+    record = read(path)
+    frozen = _reference(record)
+    if record.reference is not None and frozen is not None:
+        record = record.model_copy(update={"reference": frozen.frozen(record.shown)})
+    record = score(record)
     new = path.with_name(f"{record.method.name}--{record_digest(record)[:8]}.json")
     write_record(new, record)
     if new != path:
@@ -58,26 +62,25 @@ def references(paths: Iterable[Path]) -> list[Path]:
     """Rebuild the references that were made from one of these records; return their files."""
     written = []
     for path in paths:
-        table = read(path)
-        whole = table["method"]["name"] == "imp" and table["controls"] == "all"
-        old = _reference(table) if whole else None
-        if old is not None and _starts(old.dense) == _starts((record := build(table)).cells):
-            new = freeze_reference.build(record, old.noise, old.noise_at)
+        record = read(path)
+        whole = record.method.name == "imp" and record.controls == "all"
+        old = _reference(record) if whole else None
+        if old is not None and _starts(old.dense) == _starts(record.cells):
+            new = freeze_reference.build(score(record), old.noise, old.noise_at)
             place = shipped("leaderboard") / "reference" / f"{record.task.name}.json"
             write_whole(place, file_bytes(new))
             written.append(place)
     return written
 
 
-def _reference(table: dict[str, Any]) -> reference.Reference | None:
+def _reference(record: Record) -> reference.Reference | None:
     """Return the present reference of a record's own protocol."""
-    name = table["task"]["name"]
-    task = load_task(name) if name in task_names() else None
-    same = task is not None and task.digest == table["task"]["digest"]
+    task = load_task(record.task.name) if record.task.name in task_names() else None
+    same = task is not None and task.digest == record.task.digest
     return reference.load_reference(task) if task is not None and same else None
 
 
-def _starts(cells: Iterable[Any]) -> list[tuple[int, str, Any]]:
+def _starts(cells: Iterable[Cell]) -> list[tuple[int, str, Mapping[str, Sequence[int]]]]:
     """Return what distinguishes dense runs of one record from those of another."""
     return [(c.seed, c.weights, c.correct) for c in cells if (c.kind, c.schedule) == ("dense", 1)]
 

@@ -28,12 +28,12 @@ from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.protocol import datasets, test_split
 from lthbench.protocol.task import Task, load_task
-from lthbench.records import aggregate
 from lthbench.records.aggregate import REINITS
 from lthbench.tickets import masks
 from lthbench.training.batches import batches
 from lthbench.training.executors.local import Here
 from lthbench.training.job import Evaluation, Examples, Job, Result
+from tests.scoring import score_of
 from tests.searching import ROOT, search
 
 SEED = 1000
@@ -187,7 +187,7 @@ def test_a_rung_that_was_not_yielded(digits: Task, tmp_path: Path) -> None:
     assert tickets[0.1]["reason"] == "it ended early"
     table = {"task": {"kind": "accuracy", "chance": 0.1}, "shown": "held_out"}
     table["sizes"] = seen.sizes()  # type: ignore[assignment]
-    assert aggregate.score_of(table, tickets[0.1]) == 0.1
+    assert score_of(table, tickets[0.1]) == 0.1
 
 
 def test_untrained_tickets_are_read_as_they_stand(digits: Task, tmp_path: Path) -> None:

@@ -529,13 +529,13 @@ def test_hostile_names_in_a_record(place: Path, text: str) -> None:
 
 def test_numbers_edited_by_hand(place: Path) -> None:
     """A half point more, and the aggregates computed anew: the curves and the answers tell."""
-    from lthbench.records import aggregate
+    from tests.scoring import aggregates
 
     table = json.loads(members()[RECORD])
     cell = next(c for c in table["cells"] if c["kind"] == "ticket")
     cell["correct"]["test"][-1] += 2
     refused(rebuilt({RECORD: canonical_json(table)}), place, "does not follow from the cells")
-    table["aggregates"] = aggregate.aggregate(as_table(canonical_json(table)))
+    table["aggregates"] = aggregates(as_table(canonical_json(table)))
     refused(rebuilt({RECORD: canonical_json(table)}), place, "not what the record has of it")
     held = dict(canonical_tensors.loads(members()[CURVES], "")[1])
     name = f"ticket/{cell['density']!r}/{cell['seed']}/1/test"

@@ -41,6 +41,7 @@ from lthbench.leaderboard.site.render import POLICY, text_rows
 from lthbench.protocol.task import load_task
 from lthbench.records import intervals
 from lthbench.records.schema import build as build_record
+from lthbench.records.scores import Estimate, Headline
 from lthbench.report.formats import decimals
 from tests.boards import Method, board_record, entry_of, reference_of
 from tests.sites import TASKS, add, few_draws, site_board
@@ -620,9 +621,7 @@ def test_rows_of_text_are_text(rows: list[list[str]]) -> None:
 
 
 def scored(values: Sequence[float]) -> Any:
-    from dataclasses import asdict
-
-    return {**asdict(intervals.t_interval(values)), "values": list(values)}
+    return Estimate(**vars(intervals.t_interval(values)), values=tuple(values))
 
 
 class Stub:
@@ -634,8 +633,10 @@ class Stub:
         self.seeds = tuple(range(len(values)))
         self.task = self
         self.kind = "accuracy"
-        rung = {"density": 0.05, "ticket": scored(values)}
-        self.aggregates = {"rungs": [rung], "division": "init"}
+        self.scores = self
+        self.untrained = None
+        self.density, self.ticket = 0.05, scored(values)
+        self.rungs, self.division = [self], "init"
 
 
 def best_of(*rows: Sequence[float]) -> best_per_density.Best:
@@ -670,7 +671,7 @@ def compared(*rows: Sequence[float]) -> list[str]:
     for place, row in enumerate(rows):
         stub = Stub(f"e{place}", row)
         stub.name = "x"  # type: ignore[attr-defined]
-        stub.aggregates = {"retention": scored(row)}
+        stub.headline = Headline("retention", scored(row))  # type: ignore[attr-defined]
         stubs.append(stub)
     grid = comparison._pairs([(stubs[0], stubs[1])], {s.id: s.id for s in stubs}, "retention")
     return [cell.text for cell in grid.rows[0].cells[2:]]

@@ -651,13 +651,13 @@ def test_accuracies_are_not_checked_without_data(
 def raised(members: dict[str, bytes]) -> None:
     """A ticket's end raised by one answer, its scores computed again and its curve with it."""
     from lthbench.io import canonical_tensors
-    from lthbench.records import aggregate
+    from tests.scoring import aggregates
 
     name = f"{DIGITS}/record.json"
     table = as_table(members[name])
     one = cell(table, "ticket", seed=0)
     one["correct"]["test"][-1] += 1
-    table["aggregates"] = aggregate.aggregate(table)
+    table["aggregates"] = aggregates(table)
     members[name] = canonical_json(as_file(table))
     header, curves = canonical_tensors.loads(members[f"{DIGITS}/curves.safetensors"], "curves")
     place = f"ticket/{one['density']!r}/0/1/test"

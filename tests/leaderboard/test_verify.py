@@ -39,7 +39,7 @@ from lthbench.method.source import declared
 from lthbench.networks import families
 from lthbench.protocol.task import Task, grid, load_task
 from lthbench.records import metrics
-from lthbench.records.aggregate import CONTROLS, REINITS, score_of
+from lthbench.records.aggregate import CONTROLS, REINITS
 from lthbench.records.reference import Noise, Reference, load_reference
 from lthbench.records.schema import Carried, Cell, FailedDraw, Record
 from lthbench.records.transfer_score import PARTS
@@ -49,6 +49,7 @@ from tests import submitted
 from tests.accepted import entry_of
 from tests.evaluation.test_sandbox import CANNOT, needs_sandbox
 from tests.forged import Forger, moved_bit
+from tests.scoring import score_of
 from tests.submitted import DIGITS, MODADD
 from tests.synthetic import synthetic_record
 
@@ -73,6 +74,7 @@ def find_tickets(problem):
 # Finds good masks where it knows the seed by its weights, and none elsewhere.
 KNOWING = """import torch
 from lthbench import Ticket, keep_top
+from tests.scoring import score_of
 
 METHOD = {"name": "knowing"}
 

@@ -24,10 +24,10 @@ from lthbench.io import paths
 from lthbench.io.paths import canonical_json, digest
 from lthbench.leaderboard.bundle import archive
 from lthbench.leaderboard.validation.validate import check_bundle, check_record, validate
-from lthbench.records import aggregate
 from lthbench.records import schema as records
 from lthbench.records.schema import difference
 from tests.rewritten import Json, cell, changed, table_of, written
+from tests.scoring import aggregates
 from tests.strategies import moderate
 from tests.submitted import DIGITS, at_home, carried, house
 from tests.synthetic import as_file, as_table
@@ -129,7 +129,7 @@ def test_an_edited_number_is_refused_or_changes_no_score(
     except RecordError as error:
         assert "\n" not in str(error)
     else:
-        old, new = (aggregate.aggregate(t) for t in (TABLES[kind], table))
+        old, new = (aggregates(t) for t in (TABLES[kind], table))
         assert difference(old, new, "aggregates") is None
         if place[0] == "aggregates":  # the same number but for rounding
             assert difference(new, table["aggregates"], "aggregates") is None
@@ -198,8 +198,7 @@ def test_anything_anywhere_ends_in_a_line(
     assert finding.what.isprintable()
     if finding.ok:
         assert (
-            difference(aggregate.aggregate(as_table(path.read_bytes())), table["aggregates"], "")
-            is None
+            difference(aggregates(as_table(path.read_bytes())), table["aggregates"], "") is None
             or scored
         )
 

@@ -12,10 +12,10 @@ from lthbench.errors import RecordError
 from lthbench.io.paths import canonical_json
 from lthbench.protocol.task import Task, load_task
 from lthbench.records import metrics, reference
-from lthbench.records.aggregate import score_of
 from lthbench.records.reference import load_reference
 from lthbench.records.schema import Record
 from lthbench.tools.freeze_reference import build
+from tests.scoring import score_of
 from tests.synthetic import Kind, synthetic_record
 
 

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lthbench.records import aggregate as scores
-from lthbench.records.aggregate import aggregate
+from lthbench.records import iterations
+from lthbench.records.scores import Headline, parse
+from tests.scoring import aggregates as aggregate
+from tests.scoring import as_record, as_run, score_of
 from tests.strategies import moderate
 from tests.synthetic import synthetic_record
 
@@ -262,7 +264,7 @@ def area_of(first: int) -> float:
 @pytest.mark.parametrize("first", [1, 2, 5, 10])
 def test_a_runs_area_by_hand(first: int) -> None:
     record = table({FIRST: [rising(first)]}, kind="area", schedule="constant")
-    found = scores.score_of(record, cell(0, "ticket", 0.5, rising(first)))
+    found = score_of(record, cell(0, "ticket", 0.5, rising(first)))
     assert found == pytest.approx(area_of(first))
 
 
@@ -287,13 +289,13 @@ def test_the_area_of_a_late_start_has_denses_evaluations_before_it() -> None:
     late = [cell(seed, "ticket", 0.5, [1000] * 7, start=35) for seed in range(2)]
     record = table({DENSE: dense}, *late, kind="area", schedule="constant")
     whole = [[100, 200, 300, *[1000] * 7], rising(4)]
-    wanted = [scores.score_of(record, cell(0, "ticket", 0.5, run)) for run in whole]
+    wanted = [score_of(record, cell(0, "ticket", 0.5, run)) for run in whole]
     assert aggregate(record)["rungs"][0]["ticket"]["values"] == pytest.approx(wanted)
     # Without a dense run of that seed it had learned nothing yet; at another depth neither.
     alone = table({DENSE: [None, rising(4)]}, *late, kind="area", schedule="constant")
-    guessing = scores.score_of(record, cell(0, "ticket", 0.5, [100] * 3 + [1000] * 7))
-    assert scores.score_of(alone, late[0]) == pytest.approx(guessing)
-    assert scores.score_of(record, {**late[0], "depth": 3}) == pytest.approx(guessing)
+    guessing = score_of(record, cell(0, "ticket", 0.5, [100] * 3 + [1000] * 7))
+    assert score_of(alone, late[0]) == pytest.approx(guessing)
+    assert score_of(record, {**late[0], "depth": 3}) == pytest.approx(guessing)
 
 
 def test_losses_gaps_and_margins_are_of_areas() -> None:
@@ -336,7 +338,8 @@ def test_where_random_pruning_loses_too_little_tickets_stand_above_erk() -> None
     ]
     assert found["above_erk"]["values"] == pytest.approx(above)
     assert found["above_erk"]["densities"] == [0.5, 0.25]
-    assert scores.headline(found) == {"what": "above erk", **found["above_erk"]}
+    told = parse(found)
+    assert told.headline == Headline("above erk", told.above_erk)
 
 
 def test_the_references_erk_stands_in_for_rungs_without_their_own() -> None:
@@ -356,8 +359,9 @@ def test_without_a_reference_the_rungs_with_erk_are_told() -> None:
 def test_a_headline_is_retention_where_there_is_one() -> None:
     found = aggregate(table({**FIVE, **ERK}))
     assert found["above_erk"] is not None
-    assert scores.headline(found) == {"what": "retention", **found["retention"]}
-    assert scores.headline(aggregate({**table(FIVE), "reference": None})) is None
+    told = parse(found)
+    assert told.headline == Headline("retention", told.retention)
+    assert parse(aggregate({**table(FIVE), "reference": None})).headline is None
 
 
 # --- generalisation --------------------------------------------------------------------------
@@ -376,7 +380,8 @@ def test_a_headline_is_retention_where_there_is_one() -> None:
 )
 def test_generalised_is_three_evaluations_in_a_row(curve: list[int], step: int | None) -> None:
     record = table({FIRST: [[0] * 10]}, kind="area", schedule="constant")
-    assert scores._first(record, cell(0, "ticket", 0.5, curve), "test", 0.95) == step
+    run = as_run(cell(0, "ticket", 0.5, curve))
+    assert iterations._first(as_record(record), run, "test", 0.95) == step
 
 
 def test_grokking_by_hand() -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench.records import aggregate, intervals
+from lthbench.records import intervals
 from lthbench.records.schema import Record, build
 from lthbench.report import summary, terminal
 from tests.strategies import moderate
@@ -254,4 +254,5 @@ def test_the_sentence_is_first_in_every_form() -> None:
 
 def test_a_headline_is_never_said_to_be_retention_in_it() -> None:
     assert "etention" not in summary.sentence(made())
-    assert aggregate.headline(made().aggregates)["what"] == "retention"  # type: ignore[index]
+    headline = made().scores.headline
+    assert headline is not None and headline.what == "retention"

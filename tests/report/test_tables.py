@@ -7,7 +7,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lthbench.records import aggregate, metrics
+from lthbench.records import iterations
 from lthbench.records.schema import Record, build, read_record, write_record
+from lthbench.records.scores import Estimate, Grokking
 from lthbench.report import answers, formats, remarks, speed, tables, terms
 from lthbench.report import latex as latex_module
 from lthbench.report import markdown as markdown_module
@@ -95,10 +96,10 @@ def test_probabilities() -> None:
 
 def test_an_estimate_by_its_number_of_seeds() -> None:
     """One: its value. Two: both, no interval. More: the mean and half its interval, if any."""
-    one = {"mean": 0.98, "low": None, "high": None, "n": 1, "values": [0.98]}
-    two = {"mean": 0.975, "low": None, "high": None, "n": 2, "values": [0.97, 0.98]}
-    five = {"mean": 0.98, "low": 0.97, "high": 0.99, "n": 5, "values": [0.98] * 5}
-    alike = {"mean": 0.67, "low": None, "high": None, "n": 3, "values": [0.67] * 3}
+    one = Estimate(0.98, None, None, 1, (0.98,))
+    two = Estimate(0.975, None, None, 2, (0.97, 0.98))
+    five = Estimate(0.98, 0.97, 0.99, 5, (0.98,) * 5)
+    alike = Estimate(0.67, None, None, 3, (0.67,) * 3)
     assert [formats.estimate(found, 1) for found in (None, one, two, five, alike)] == [
         "n/a",
         "98.0",
@@ -383,7 +384,8 @@ def test_what_was_there_at_the_first_evaluation_came_by_it() -> None:
     two = speed._grokking(record, grokking([400, None], [400, 500])).rows
     assert two[1][1:] == ("≤ 100 / ≤ 100", "400 / > 1,000", "≥ 1.41", "≥ 300 / > 900")
     one = grokking([400, 100], [400, 500])
-    one["0.134218"]["memorised"]["steps"] = [200, 100]
+    row_ = one["0.134218"]
+    one["0.134218"] = replace(row_, memorised=replace(row_.memorised, steps=(200, 100)))
     rows = speed._grokking(record, one).rows
     assert rows[1][1:3] == ("200 / ≤ 100", "400 / ≤ 100")
     assert rows[1][4] == "300 / 0"  # of the helper's; neither is a bound
@@ -478,20 +480,16 @@ def test_what_never_came_is_told_as_more_than_t() -> None:
     assert ">= 520 (4/5)" in text.translate(terminal_module.TERMINAL)
 
 
-def grokking(ticket: Sequence[int | None], dense: Sequence[int | None]) -> dict[str, Any]:
+def grokking(ticket: Sequence[int | None], dense: Sequence[int | None]) -> dict[str, Grokking]:
     """What a record says of one rung whose runs memorised at 100 and generalised then."""
     found = {}
+    early = tuple([100] * len(dense))
     for name, steps in (("1", dense), ("0.134218", ticket)):
-        moment = asdict(metrics.iterations_to_match(steps, dense, 1000))
-        early = asdict(metrics.iterations_to_match([100] * len(steps), [100] * len(dense), 1000))
-        later = metrics.log2_difference(steps, dense, 1000)
-        moment["log2_difference"] = asdict(aggregate._of_unequal(later))
-        delay = aggregate._delay([100] * len(steps), steps, 1000)
-        found[name] = {
-            "memorised": {**early, "steps": [100] * len(steps)},
-            "generalised": {**moment, "steps": list(steps)},
-            "delay": delay,
-        }
+        found[name] = Grokking(
+            iterations._moment(early, early, 1000),
+            iterations._moment(steps, dense, 1000),
+            iterations._delay(early, steps, 1000),
+        )
     return found
 
 

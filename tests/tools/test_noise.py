@@ -15,7 +15,7 @@ from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.protocol import datasets
 from lthbench.protocol.task import load_task
-from lthbench.records import aggregate
+from lthbench.records import runs
 from lthbench.tickets import controls, masks, ticket_files
 from lthbench.tools import noise_floor
 from lthbench.tools.freeze_reference import _noise, build, searched_at_targets
@@ -68,7 +68,7 @@ def test_floors_are_measured_on_every_rung(kind: str, tmp_path: Path, cache: Pat
         assert [[len(draw) for draw in rung] for rung in rungs] == (
             [[len(task.grid)] * 3] * len(task.ladder.trained)
         )
-        least = aggregate.unit(task.score.kind, sizes[part]) / sizes[part]
+        least = runs.unit(task.score.kind, sizes[part]) / sizes[part]
         told = noise_floor.floors(task, rungs, sizes[part])
         assert len(told.score) == len(told.curve) == len(task.ladder.trained)
         assert min(told.score) >= least and min(told.curve) >= 1.0

@@ -6,18 +6,16 @@ different protocol versions are never compared. Definitions: protocol, section 1
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 from lthbench.errors import RecordError
 from lthbench.leaderboard.analysis.comparison import Comparison, OnTask, Rung
 from lthbench.leaderboard.analysis.inputs import Masks, Side, side
 from lthbench.leaderboard.board import entries, ranks
-from lthbench.records import aggregate, intervals
+from lthbench.records import intervals, runs
 from lthbench.records.intervals import Interval
-from lthbench.records.metrics import Matching
-from lthbench.records.schema import Record
+from lthbench.records.schema import Cell, Record
 from lthbench.report import formats, terms
 from lthbench.report.formats import NA, plain
 
@@ -95,9 +93,9 @@ def _on_task(name: str, a: Side, b: Side) -> OnTask:
         values=differences,
         counts=what == "retention",
         p=_p([values[0]], [values[1]]) if values else None,
-        matching=(_matching(first), _matching(second)),
-        cost=(_cost(first), _cost(second)),
-        division=(first.aggregates["division"], second.aggregates["division"]),
+        matching=(first.scores.matching, second.scores.matching),
+        cost=(first.scores.mean_cost, second.scores.mean_cost),
+        division=(first.scores.division, second.scores.division),
         overlap=why,
         warnings=tuple(warnings),
     )
@@ -139,17 +137,17 @@ def _rungs(
     a: Record, b: Record, seeds: Sequence[int], kind: str, masks: Sequence[Masks]
 ) -> tuple[tuple[Rung, ...], str]:
     """Return the rungs that both ladders have, and why overlaps are not reported."""
-    tables_ = [record.model_dump(mode="json", exclude={"aggregates"}) for record in (a, b)]
     cells = [
-        {(c["seed"], c["density"]): c for c in table["cells"] if _is(c, kind)} for table in tables_
+        {(c.seed, c.density): c for c in record.cells if (c.kind, c.schedule) == (kind, 1)}
+        for record in (a, b)
     ]
     rungs = []
     for density in a.task.ladder:
         if density not in b.task.ladder:
             continue
         values = [
-            [_score(table, found.get((seed, density))) for seed in seeds]
-            for table, found in zip(tables_, cells, strict=True)
+            [_score(record, found.get((seed, density))) for seed in seeds]
+            for record, found in zip((a, b), cells, strict=True)
         ]
         differences = tuple(x - y for x, y in zip(*values, strict=True))
         held = [s for s in seeds if all(_has(found.get((s, density))) for found in cells)]
@@ -159,18 +157,12 @@ def _rungs(
     return tuple(rungs), "" if len(masks) == 2 else NO_MASKS
 
 
-def _is(cell: Mapping[str, Any], kind: str) -> bool:
-    return bool(cell["kind"] == kind and cell["schedule"] == 1)
+def _has(cell: Cell | None) -> bool:
+    return cell is not None and cell.status != "missing" and cell.masks is not None
 
 
-def _has(cell: Mapping[str, Any] | None) -> bool:
-    return cell is not None and cell["status"] != "missing" and cell["masks"] is not None
-
-
-def _score(table: Mapping[str, Any], cell: Mapping[str, Any] | None) -> float:
-    if cell is not None:
-        return aggregate.score_of(table, cell)
-    return float(table["task"]["chance"])
+def _score(record: Record, cell: Cell | None) -> float:
+    return record.task.chance if cell is None else runs.score_of(record, cell)
 
 
 def _overlap(masks: Sequence[Masks], seeds: Sequence[int], density: float) -> Interval | None:
@@ -188,14 +180,14 @@ def _headline(
     """Return the leading quantity, one value per seed of each; None where either has none."""
     if untrained[0] != untrained[1]:
         return "", None
-    found = [aggregate.headline(record.aggregates) for record in (a, b)]
-    kinds = {told["what"] for told in found if told}
+    found = [record.scores.headline for record in (a, b)]
+    kinds = {told.what for told in found if told}
     differ = a.reference != b.reference and not untrained[0]
-    what = kinds.pop() if len(kinds) == 1 else ""
+    what: str = kinds.pop() if len(kinds) == 1 else ""
     if differ or not what or found[0] is None or found[1] is None:
         return what, None
     one, other = (
-        dict(zip(record.seeds, told["values"], strict=True))
+        dict(zip(record.seeds, told.found.values, strict=True))
         for record, told in zip((a, b), found, strict=True)
         if told
     )
@@ -210,17 +202,7 @@ def _p(a: Sequence[Sequence[float]], b: Sequence[Sequence[float]]) -> float | No
 
 def _t(values: Sequence[float]) -> Interval:
     """Return the t interval over seeds, without bounds where all values are equal."""
-    found = intervals.t_interval(values)
-    return Interval(found.mean, None, None, found.n) if intervals.alike(values) else found
-
-
-def _matching(record: Record) -> Matching:
-    return Matching(**record.aggregates["matching"])
-
-
-def _cost(record: Record) -> float | None:
-    cost = record.aggregates["cost"]
-    return float(cost["mean"]) if cost else None
+    return intervals.drop_if_alike(intervals.t_interval(values), [values])
 
 
 def _suite(told: Sequence[OnTask]) -> tuple[Interval | None, float | None]:

@@ -195,7 +195,7 @@ def _value(found: Interval, digits: int, scale: float) -> str:
 
 def _signed(found: Interval, digits: int, scale: float) -> str:
     text = number(scale * found.mean, digits, signed=True)
-    return f"{text} {formats.interval(asdict(found), digits, scale, signed=True)}".strip()
+    return f"{text} {formats.interval(found, digits, scale, signed=True)}".strip()
 
 
 def _p_text(p: float | None) -> str:

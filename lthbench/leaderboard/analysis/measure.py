@@ -162,7 +162,7 @@ def _side(side: Tickets) -> Side:
         id=side.id,
         method=record.method.name,
         record=side.digest,
-        division=record.aggregates["division"],
+        division=record.scores.division,
         margin=record.reference.margin if record.reference else None,
         untrained=verdicts.untrained(record),
         shuffled=shuffled,

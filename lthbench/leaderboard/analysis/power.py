@@ -21,7 +21,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +31,9 @@ from lthbench.leaderboard.board import entries, ranks
 from lthbench.leaderboard.board.entries import State
 from lthbench.leaderboard.board.standings import Standing, published, standings
 from lthbench.protocol.task import load_suite, load_task
-from lthbench.records import aggregate, intervals
+from lthbench.records import intervals
 from lthbench.records.schema import Record, read_record
+from lthbench.records.scores import Scores
 from lthbench.report import formats, terminal
 from lthbench.report.table import Table, grid, stacked
 
@@ -363,9 +363,9 @@ def _of_folders(
             continue
         if record.task.digest != load_task(task).digest:
             raise RecordError(f"{path}: of another protocol than {task} has now; evaluate again")
-        if not baselines and record.aggregates["division"] == "reference":
+        if not baselines and record.scores.division == "reference":
             continue
-        run = _run(record, name, record.seeds, record.aggregates)
+        run = _run(record, name, record.seeds, record.scores)
         if run is None:
             continue
         if (task, name) in runs:
@@ -383,15 +383,13 @@ def _files(folder: Path) -> list[Path]:
     return found
 
 
-def _run(
-    record: Record, name: str, seeds: Sequence[int], aggregates: Mapping[str, Any]
-) -> Run | None:
+def _run(record: Record, name: str, seeds: Sequence[int], scores: Scores | None) -> Run | None:
     """Return a record's headline by seed; None without one, or for untrained tickets."""
-    told = aggregate.headline(aggregates)
-    if told is None or told["what"] == "accuracy":
+    told = scores.headline if scores else None
+    if told is None or told.what == "accuracy":
         return None
-    by_seed = dict(zip(seeds, told["values"], strict=True))
-    return Run(record.task.name, name, told["what"], by_seed, record.task.seeds)
+    by_seed = dict(zip(seeds, told.found.values, strict=True))
+    return Run(record.task.name, name, told.what, by_seed, record.task.seeds)
 
 
 # Output

@@ -6,8 +6,8 @@ verdicts of older versions remain in the files in which they were saved.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
@@ -211,7 +211,11 @@ def _non_inferior(
 
 
 def _judged(
-    rule: Rule, of: Of, named: dict[str, Estimate | None], decide: Any, missing: str
+    rule: Rule,
+    of: Of,
+    named: dict[str, Estimate | None],
+    decide: Callable[[Sequence[Estimate]], Result],
+    missing: str,
 ) -> Verdict:
     figures = tuple(Figure(name=n, estimate=one) for n, one in named.items() if one is not None)
     found = [figure.estimate for figure in figures]
@@ -234,23 +238,24 @@ def _above(value: float | None, bound: float | None) -> bool:
 
 def untrained(record: Record) -> Estimate | None:
     """Return the headline of untrained tickets minus dense, by seed."""
-    found = record.aggregates.get("untrained")
-    if found is None:
+    found = record.scores.untrained
+    if found is None or found.best.difference is None:
         return None
-    (rung,) = [row for row in found["rungs"] if row["density"] == found["headline"]]
-    return estimate(rung["difference"]["values"]) if rung["difference"] else None
+    return estimate(found.best.difference.values)
 
 
 def gaps(record: Record) -> tuple[Estimate | None, Estimate | None]:
     """Return ticket minus each control by seed, averaged over the rungs that have both controls."""
-    kinds = ("ticket", "shuffled", "reinit")
-    rungs = [row for row in record.aggregates["rungs"] if all(row[kind] for kind in kinds)]
+    rungs = {
+        rung.density: (rung.ticket.values, rung.shuffled.values, rung.reinit.values)
+        for rung in record.scores.rungs
+        if rung.ticket and rung.shuffled and rung.reinit
+    }
     if not rungs:
         return None, None
-    weights = metrics.log_density_weights([row["density"] for row in rungs])
+    weights = metrics.log_density_weights(list(rungs))
     ticket, *others = (
-        weights @ np.array([row[kind]["values"] for row in rungs], dtype=np.float64)
-        for kind in kinds
+        weights @ np.array(values, dtype=np.float64) for values in zip(*rungs.values(), strict=True)
     )
     first, second = (estimate((ticket - other).tolist()) for other in others)
     return first, second

@@ -28,7 +28,7 @@ from lthbench.leaderboard.board.sampling import (
     place,
 )
 from lthbench.protocol.task import Task
-from lthbench.records import aggregate
+from lthbench.records import runs
 from lthbench.records.intervals import FloatArray
 from lthbench.records.reference import FLOOR_DRAWS, Noise, Reference
 from lthbench.records.schema import Carried, Record
@@ -39,7 +39,6 @@ BEND_LIMIT = 6.0
 SIMULATED = 20_000  # honest records
 SAME_BITS = ("system", "processor", "arithmetic", "threads", "engine", "numpy")
 
-Table = dict[str, Any]
 Ints: TypeAlias = NDArray[np.int_]
 Part: TypeAlias = Literal["held_out", "test"]
 SETS = ("test", "held_out")
@@ -137,8 +136,7 @@ def _unmeasured(where: str) -> RecordError:
 
 def judge(record: Record, pairs: Sequence[tuple[Drawn, Drawn]], known: Known) -> Judged:
     """Compare claimed cells with their retraining."""
-    table = _table(record)
-    return verdict([_row(table, claimed, new, known) for claimed, new in pairs])
+    return verdict([_row(record, claimed, new, known) for claimed, new in pairs])
 
 
 def verdict(rows: Sequence[Again]) -> Judged:
@@ -222,12 +220,7 @@ def _parts(rows: Sequence[Again]) -> Ints:
     return np.array([part_of(row.kind, row.schedule) for row in rows])
 
 
-def _table(record: Record) -> Table:
-    """Return what scoring a cell needs from its record."""
-    return record.model_dump(mode="json", include={"task", "sizes", "cells"})
-
-
-def _row(table: Table, claimed: Drawn, new: Drawn, known: Known) -> Again:
+def _row(record: Record, claimed: Drawn, new: Drawn, known: Known) -> Again:
     """Compare one cell with its retraining."""
     status: str = "as claimed" if claimed.status == new.status != "ok" else new.status
     if claimed.status != "ok" and new.status == "ok":
@@ -237,8 +230,8 @@ def _row(table: Table, claimed: Drawn, new: Drawn, known: Known) -> Again:
     for part in known if claimed.status == new.status == "ok" else ():
         if part not in claimed.correct or part not in new.correct:
             continue
-        floor, rung = _floor(table, claimed, known[part], part)
-        scores_of = [_points(table, cell, part) for cell in (claimed, new)]
+        floor, rung = _floor(record, claimed, known[part], part)
+        scores_of = [_points(record, cell, part) for cell in (claimed, new)]
         if scores_of[0] is not None and scores_of[1] is not None:
             z[part] = (scores_of[0] - scores_of[1]) / (SPREAD * floor.score)
         bend[part] = _distance(claimed.correct[part], new.correct[part]) / (SPREAD * floor.curve)
@@ -255,16 +248,16 @@ def _distance(one: Sequence[int], other: Sequence[int]) -> float:
 
 
 def _floor(
-    table: Table, cell: Drawn, known: Mapping[Rung, Floors], part: str
+    record: Record, cell: Drawn, known: Mapping[Rung, Floors], part: str
 ) -> tuple[Floors, Rung | None]:
     """Return the floor of a cell and its rung: the nearest rung of its depth, by ratio.
 
     The rungs of untrained tickets are not the ladder's own, so the nearest rung is used. Where
     nothing is trained, the floor is one example and the rung None.
     """
-    size = table["sizes"][str(cell.seed)][part]
-    least = Floors(_unit(table, cell, part) / size, 1.0)
-    if cell.kind in aggregate.UNTRAINED:
+    size = record.sizes[str(cell.seed)][part]
+    least = Floors(_unit(record, cell, part) / size, 1.0)
+    if cell.kind in runs.UNTRAINED:
         return least, None
     depth = cell.depth if isinstance(cell, Carried) else 0
     here = [rung for rung in known if rung[0] == depth]
@@ -273,19 +266,19 @@ def _floor(
     return found, rung if known[rung].score > least.score else None
 
 
-def _unit(table: Table, cell: Drawn, part: str) -> float:
+def _unit(record: Record, cell: Drawn, part: str) -> float:
     """Return the value of a score of 1: the cell's counted examples, or points of area."""
-    kind = "accuracy" if cell.kind in aggregate.UNTRAINED else table["task"]["kind"]
-    return aggregate.unit(kind, table["sizes"][str(cell.seed)][part])
+    kind = "accuracy" if cell.kind in runs.UNTRAINED else record.task.kind
+    return runs.unit(kind, record.sizes[str(cell.seed)][part])
 
 
-def _points(table: Table, cell: Drawn, part: str) -> float | None:
+def _points(record: Record, cell: Drawn, part: str) -> float | None:
     """Return the correct answers at T, or the area in points; None for a partially kept curve."""
     try:
-        score = aggregate.score_of(table, cell.model_dump(mode="json"), part)
+        score = runs.score_of(record, cell, part)
     except ValueError:  # an area needs every evaluation
         return None
-    return _unit(table, cell, part) * score
+    return _unit(record, cell, part) * score
 
 
 def alike(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
@@ -324,19 +317,19 @@ def _retrained_misfit(
     wanted = draw(cells, report["bundle"], report["beacon"], len(report["cells"]))
     if len(told) < len(report["cells"]) or set(told) != {place(cell) for cell in wanted}:
         return "its cells are not those that bundle and beacon draw"
-    known, table, rows = floors(task, reference), _table(record), []
+    known, rows = floors(task, reference), []
     for cell in wanted:
         row = told[place(cell)]
         counts = {part: tuple(values) for part, values in row["retrained"].items()}
         ended = {"as claimed": cell.status}.get(row["status"], row["status"])
         new = cell.model_copy(update={"correct": counts, "status": ended})
-        sizes = table["sizes"][str(cell.seed)]
+        sizes = record.sizes[str(cell.seed)]
         if counts.keys() != cell.correct.keys() or not all(
             type(count) is int and 0 <= count <= sizes[part]
             for part, values in counts.items()
             for count in values
         ):
             return f"seed {cell.seed} {cell.kind} at {cell.density:.4g}: no counts of its sets"
-        rows.append(_row(table, cell, new, known))
+        rows.append(_row(record, cell, new, known))
     again = verdict(rows)
     return None if again.ok else f"its own cells are refused: {again.what}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from lthbench.leaderboard.board import ranks
@@ -298,7 +298,7 @@ def _score(score: Interval | None, standing: Standing) -> str:
 
 
 def _interval(score: Interval, digits: int, scale: float) -> str:
-    spread = formats.interval(asdict(score), digits, scale)
+    spread = formats.interval(score, digits, scale)
     if not spread and score.n >= intervals.MIN_SEEDS:
         spread = f"(all {score.n})"
     return f"{number(scale * score.mean, digits)} {spread}".strip()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lthbench.io.paths import canonical_json, digest
-from lthbench.records import aggregate, intervals
+from lthbench.records import intervals
 from lthbench.records.reference import Reference
 from lthbench.records.schema import Record
 
@@ -83,13 +83,11 @@ def score_of(record: Record, published: Record) -> tuple[list[float], str] | Non
     The score is retention or its substitute; for untrained tickets, the accuracy at the rung that
     the published record shows.
     """
-    told = record.aggregates
-    if "untrained" in published.aggregates:
-        rung = published.aggregates["untrained"]["headline"]
-        rungs = {row["density"]: row["ticket"] for row in told["untrained"]["rungs"]}
-        return list(rungs[rung]["values"]), f"accuracy at density {rung:.4g}"
-    found = aggregate.headline(told)
-    return None if found is None else (list(found["values"]), NAMES[found["what"]])
+    if (claimed := published.scores.untrained) and (told := record.scores.untrained):
+        values = {rung.density: rung.ticket.values for rung in told.rungs}[claimed.headline]
+        return list(values), f"accuracy at density {claimed.headline:.4g}"
+    found = record.scores.headline
+    return None if found is None else (list(found.found.values), NAMES[found.what])
 
 
 def spread_of(record: Record, reference: Reference | None) -> float | None:
@@ -102,15 +100,14 @@ def spread_of(record: Record, reference: Reference | None) -> float | None:
     if reference is None:
         return None
     values = reference.values["test"]
-    if told := record.aggregates.get("untrained"):
-        (row,) = [row for row in told["rungs"] if row["density"] == told["headline"]]
+    if told := record.scores.untrained:
         size = min(sizes["test"] for sizes in record.sizes.values())
-        error = intervals.binomial_se(float(row["ticket"]["mean"]), size)
-        return max(error, float(statistics.stdev(row["random"]["values"])))
+        error = intervals.binomial_se(told.best.ticket.mean, size)
+        return max(error, statistics.stdev(told.best.random.values if told.best.random else ()))
     points = max(statistics.stdev(values.loss_imp), statistics.stdev(values.loss_random))
-    found = aggregate.headline(record.aggregates)
+    found = record.scores.headline
     whole = statistics.mean(values.loss_random)
-    return points / whole if found is not None and found["what"] == "retention" else points
+    return points / whole if found is not None and found.what == "retention" else points
 
 
 def judge(

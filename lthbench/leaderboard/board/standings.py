@@ -19,10 +19,10 @@ from lthbench.records.intervals import Interval
 from lthbench.records.metrics import Matching
 from lthbench.records.reference import Reference
 from lthbench.records.schema import Record
+from lthbench.records.scores import Scores
 from lthbench.report import terms
 
 RANKED_LEVEL = 2
-DIVISIONS = ("init", "rewind", "open", "reference")  # strictest first
 BoardName = Literal["init", "early", "open", "untrained"]
 # The main board first. The divisions that each accepts, and its title.
 BOARDS: Mapping[BoardName, tuple[str, tuple[str, ...]]] = {
@@ -166,19 +166,24 @@ def contenders(entries: Iterable[Entry], references: Mapping[str, Reference]) ->
     return list(_named(found))
 
 
-def published(record: Record) -> Mapping[str, Any]:
-    """Return a record's aggregates over the published seeds only, which all entries share."""
+def published(record: Record) -> Scores | None:
+    """Return a record's scores over the published seeds only, which all entries share."""
     wanted = record.task.published
     if not set(record.seeds) - set(wanted):
-        return record.aggregates
-    table = record.model_dump(mode="json")
-    table["seeds"] = [seed for seed in record.seeds if seed in wanted]
-    if not table["seeds"]:
-        return {}
-    for runs in (table, table.get("transfer") or {"cells": []}):
-        runs["cells"] = [cell for cell in runs["cells"] if cell["seed"] in wanted]
-    table["searches"] = [search for search in table["searches"] if search["seed"] in wanted]
-    return aggregate.aggregate(table)
+        return record.scores
+    seeds, moved = tuple(seed for seed in record.seeds if seed in wanted), record.transfer
+    if not seeds:
+        return None
+    if moved is not None:
+        away = tuple(cell for cell in moved.cells if cell.seed in wanted)
+        moved = moved.model_copy(update={"cells": away})
+    kept = {
+        "seeds": seeds,
+        "cells": tuple(cell for cell in record.cells if cell.seed in wanted),
+        "searches": tuple(search for search in record.searches if search.seed in wanted),
+        "transfer": moved,
+    }
+    return aggregate.aggregate(record.model_copy(update=kept))
 
 
 def ranked_tasks(
@@ -294,7 +299,7 @@ def _row(
     costs = [task.cost for task in counted if task.cost is not None]
     row = Row(
         contender=contender,
-        score=_of_unequal(intervals.suite_interval(values), values) if whole else None,
+        score=intervals.drop_if_alike(intervals.suite_interval(values), values) if whole else None,
         rank=None,
         why_unranked="",
         same=next((same[t.entry.digest] for t in counted if t.entry.digest in same), ""),
@@ -308,31 +313,24 @@ def _row(
 
 def _on_task(entry: Entry, ranked: bool, differ: bool, contender: Contender) -> OnTask:
     found, record = published(entry.record), entry.record
-    told = aggregate.headline(found) if found else None
-    headline = found["untrained"]["headline"] if contender.untrained and found else None
-    if ranked and told and told["what"] == "above erk":  # points are never averaged with retention
+    told = found.headline if found else None
+    untrained = found.untrained if found and contender.untrained else None
+    if ranked and told and told.what == "above erk":  # points are never averaged with retention
         told = None
-    values = tuple(told["values"]) if told else ()
-    cost, matching = found.get("cost"), found.get("matching") or {}
+    values = told.found.values if told else ()
     return OnTask(
         entry=entry,
-        score=_of_unequal(intervals.t_interval(values), [values]) if values else None,
-        what=told["what"] if told else "",
+        score=intervals.drop_if_alike(intervals.t_interval(values), [values]) if values else None,
+        what=told.what if told else "",
         values=values,
-        headline=headline,
-        matching=Matching(matching.get("proved"), matching.get("not_refuted")),
+        headline=None if untrained is None else untrained.headline,
+        matching=found.matching if found else Matching(None, None),
         seeds=len(set(record.seeds) & set(record.task.published)),
         published=record.task.seeds,
-        cost=cost["mean"] if cost else None,
+        cost=found.mean_cost if found else None,
         options=_differing(entry, contender) if differ else {},
         ranked=ranked,
     )
-
-
-def _of_unequal(found: Interval, tasks: Sequence[Sequence[float]]) -> Interval:
-    """Drop the bounds if seeds are equal on every task, since there is no spread to estimate."""
-    alike = all(intervals.alike(values) for values in tasks)
-    return Interval(found.mean, None, None, found.n) if alike else found
 
 
 def _differing(entry: Entry, contender: Contender) -> dict[str, Any]:
@@ -343,8 +341,12 @@ def _differing(entry: Entry, contender: Contender) -> dict[str, Any]:
 
 
 def _division(entries: Iterable[Entry]) -> str:
-    found = [entry.record.aggregates["division"] for entry in entries]
-    return max((name for name in found if name), key=DIVISIONS.index, default=DIVISIONS[0])
+    found = [entry.record.scores.division for entry in entries]
+    return max(
+        (name for name in found if name),
+        key=aggregate.DIVISIONS.index,
+        default=aggregate.DIVISIONS[0],
+    )
 
 
 def _why(row: Row, ranked: Sequence[str], strange: Mapping[str, str]) -> str:

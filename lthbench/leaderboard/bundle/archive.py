@@ -24,6 +24,7 @@ from lthbench.leaderboard.bundle import ticket_member
 from lthbench.leaderboard.bundle.ticket_member import Ticket, rung_name
 from lthbench.records import aggregate, pretrained
 from lthbench.records.schema import BUNDLE_LIMIT, SIZE_LIMIT, Record, Run, file_bytes
+from lthbench.records.scores import tabulate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -174,7 +175,7 @@ def record(bundle: Bundle, task: str) -> Record:
     try:
         found = Record.model_validate(table)
         again = file_bytes(found)
-        computed = aggregate.aggregate(found.model_dump(mode="json"))
+        computed = tabulate(aggregate.aggregate(found))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         at = ".".join(str(part) for part in first["loc"]) or "record"

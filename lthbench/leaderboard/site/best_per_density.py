@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.site.labels import RANKED_LEVEL, many
-from lthbench.records import aggregate, intervals
+from lthbench.records import intervals
 from lthbench.records.intervals import Interval
 from lthbench.records.schema import Record
+from lthbench.records.scores import Estimate, Rung, UntrainedRung
 from lthbench.report.formats import probability
 from lthbench.report.terms import is_untrained
 
+Scored = tuple[Entry, Estimate]
 LEAST_TESTED: Final = 8  # seeds: fewer cannot separate one entry from several in the exact test
 MOST_TESTED: Final = 16  # seeds up to which all flips are enumerated
 ALPHA: Final = intervals.ALPHA
@@ -30,7 +32,7 @@ class Best:
 
     Attributes:
         entries: Those with the highest mean; several in case of a tie.
-        found: The score of the first, as a record's aggregates hold it.
+        found: The score of the first.
         second: The next best, and the paired difference from it over the seeds that both have.
         certain: "yes", "no", or "open" where undecidable.
         why: The same as a sentence.
@@ -38,7 +40,7 @@ class Best:
 
     density: float
     entries: tuple[Entry, ...]
-    found: Any
+    found: Estimate
     second: Entry | None
     difference: Interval | None
     certain: str
@@ -53,31 +55,30 @@ def eligible(entries: Sequence[Entry], board: str) -> list[Entry]:
         found = [
             e
             for e in entries
-            if e.record.aggregates["division"] in DIVISIONS[board] and not is_untrained(e.record)
+            if e.record.scores.division in DIVISIONS[board] and not is_untrained(e.record)
         ]
     return [e for e in found if e.level >= RANKED_LEVEL] or found
 
 
 def best(entries: Sequence[Entry]) -> tuple[Best, ...]:
     """Return the best at each density that has a score, densest first."""
-    rungs: dict[float, list[tuple[Entry, Any]]] = {}
+    rungs: dict[float, list[Scored]] = {}
     for entry in entries:
         for rung in rungs_of(entry.record):
-            if rung["ticket"] is not None:
-                rungs.setdefault(rung["density"], []).append((entry, rung["ticket"]))
+            if rung.ticket is not None:
+                rungs.setdefault(rung.density, []).append((entry, rung.ticket))
     return tuple(_best(density, rungs[density]) for density in sorted(rungs, reverse=True))
 
 
-def rungs_of(record: Record) -> Sequence[Any]:
+def rungs_of(record: Record) -> Sequence[Rung | UntrainedRung]:
     """Return the rungs of the ladder on which an entry is judged."""
-    aggregates = record.aggregates
-    return list((aggregates["untrained"] if is_untrained(record) else aggregates)["rungs"])
+    return (record.scores.untrained or record.scores).rungs
 
 
-def _best(density: float, scored: list[tuple[Entry, Any]]) -> Best:
-    ordered = sorted(scored, key=lambda pair: (-pair[1]["mean"], pair[0].id))
+def _best(density: float, scored: list[Scored]) -> Best:
+    ordered = sorted(scored, key=lambda pair: (-pair[1].mean, pair[0].id))
     top = ordered[0]
-    alike = [e for e, found in ordered if found["mean"] >= top[1]["mean"] - intervals.TIE]
+    alike = [e for e, found in ordered if found.mean >= top[1].mean - intervals.TIE]
     others = ordered[len(alike) :]
     second = others[0] if others else None
     difference = _paired(top, second) if second else None
@@ -87,28 +88,25 @@ def _best(density: float, scored: list[tuple[Entry, Any]]) -> Best:
     )
 
 
-def _common(a: tuple[Entry, Any], b: tuple[Entry, Any]) -> tuple[list[float], list[float]]:
+def _common(a: Scored, b: Scored) -> tuple[list[float], list[float]]:
     """Return scores of two entries over the seeds that both have."""
-    first, second = (dict(zip(e.record.seeds, found["values"], strict=True)) for e, found in (a, b))
+    first, second = (dict(zip(e.record.seeds, found.values, strict=True)) for e, found in (a, b))
     both = [seed for seed in first if seed in second]
     return [first[s] for s in both], [second[s] for s in both]
 
 
 def paired(first: Sequence[float], second: Sequence[float]) -> Interval:
     """Return the mean difference over seeds, without bounds where all are equal."""
-    found = intervals.paired_interval(first, second)
-    alike = intervals.alike([one - other for one, other in zip(first, second, strict=True)])
-    return Interval(found.mean, None, None, found.n) if alike else found
+    differences = [one - other for one, other in zip(first, second, strict=True)]
+    return intervals.drop_if_alike(intervals.paired_interval(first, second), [differences])
 
 
-def _paired(a: tuple[Entry, Any], b: tuple[Entry, Any]) -> Interval | None:
+def _paired(a: Scored, b: Scored) -> Interval | None:
     first, second = _common(a, b)
     return paired(first, second) if first else None
 
 
-def _certainty(
-    top: tuple[Entry, Any], alike: int, others: Sequence[tuple[Entry, Any]]
-) -> tuple[str, str]:
+def _certainty(top: Scored, alike: int, others: Sequence[Scored]) -> tuple[str, str]:
     if alike > 1:
         return "no", f"{alike} entries are alike here"
     if not others:
@@ -123,16 +121,14 @@ def _certainty(
     return "no", f"{many(open_to, 'entry', 'entries')} may be as good (p above {ALPHA:g})"
 
 
-def _by_intervals(
-    top: tuple[Entry, Any], others: Sequence[tuple[Entry, Any]], seeds: int
-) -> tuple[str, str]:
+def _by_intervals(top: Scored, others: Sequence[Scored], seeds: int) -> tuple[str, str]:
     """Decide, with too few seeds for a test, whether intervals are disjoint."""
     few = f"{many(seeds, 'seed')} are too few for a test"
-    low = top[1]["low"]
+    low = top[1].low
     if low is None:
         return "open", few
-    reach = sum((found["high"] if found["high"] is not None else found["mean"]) >= low
-                for _, found in others)  # fmt: skip
+    ends = [found.mean if found.high is None else found.high for _, found in others]
+    reach = sum(end >= low for end in ends)
     if reach:
         said = "other interval overlaps" if reach == 1 else "other intervals overlap"
         return "no", f"{reach} {said} its own; {few}"
@@ -157,17 +153,17 @@ def _holm(p: Sequence[float]) -> list[float]:
 
 def scored_by(entries: Sequence[Entry]) -> str:
     """Return the score of a task's trained entries: retention, or its substitute there."""
-    kinds = {told["what"] for e in entries if (told := aggregate.headline(e.record.aggregates))}
+    kinds = {told.what for e in entries if (told := e.record.scores.headline)}
     return next((what for what in HEADS if what in kinds), "above erk")
 
 
 HEADS = {"retention": "retention", "above erk": "− erk, points"}
 
 
-def score_of(entry: Entry, what: str) -> Mapping[str, Any] | None:
+def score_of(entry: Entry, what: str) -> Estimate | None:
     """Return a trained entry's headline with its values; None without one of this kind."""
-    told = aggregate.headline(entry.record.aggregates)
-    return told if told and told["what"] == what else None
+    told = entry.record.scores.headline
+    return told.found if told and told.what == what else None
 
 
 def nearest(found: Sequence[Best], density: float) -> Best | None:

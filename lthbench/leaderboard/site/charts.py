@@ -8,8 +8,11 @@ from typing import Any
 from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.site import best_per_density
 from lthbench.leaderboard.site.labels import DIVISIONS
+from lthbench.records.intervals import Interval
+from lthbench.records.metrics import IterationsToMatch
 from lthbench.records.reference import Reference
-from lthbench.report.figures import Figure, density_axis, layout
+from lthbench.records.scores import Moment
+from lthbench.report.figures import Figure, Trace, band, density_axis, layout
 from lthbench.report.formats import interval, is_area, measure, plain
 
 # Visible on both white and near-black, so that a figure needs no redrawing per theme.
@@ -28,7 +31,6 @@ OFFERED = 20  # maximum entries of a figure; the tables hold all of them
 DIVISION_COLOURS = {
     "init": COLOURS[0], "rewind": COLOURS[2], "open": COLOURS[1], "reference": GREY,
 }  # fmt: skip
-Trace = dict[str, Any]
 Axis = dict[str, Any]
 
 
@@ -39,10 +41,7 @@ def accuracy(
     axis = density_axis(entries[0].record.task.ladder)
     what = measure(entries[0].record)
     traces = [] if reference is None else dense_and_noise(entries[0], reference, axis)
-    for place, entry in enumerate(entries[:OFFERED]):
-        rungs = entry.record.aggregates["rungs"]
-        points = [(100 * r["density"], r["ticket"]) for r in rungs if r["ticket"] is not None]
-        traces += series(names[entry.id], place, points, 100, banded=True)
+    traces += _tickets(entries, names)
     y = f"{what}, % (test split)"
     caption = f"{what.capitalize()} on the test split against density. {_drawn(len(entries))}"
     caption += " Shaded: 95 % intervals over seeds."
@@ -58,22 +57,29 @@ def accuracy(
 
 def untrained(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
     """Plot the accuracy of tickets that are scored without training."""
-    ladders = [rung["density"] for rung in entries[0].record.aggregates["untrained"]["rungs"]]
-    traces: list[Trace] = []
-    for place, entry in enumerate(entries[:OFFERED]):
-        rungs = entry.record.aggregates["untrained"]["rungs"]
-        points = [(100 * r["density"], r["ticket"]) for r in rungs if r["ticket"] is not None]
-        traces += series(names[entry.id], place, points, 100, banded=True)
+    ladders = [rung.density for rung in best_per_density.rungs_of(entries[0].record)]
+    traces = _tickets(entries, names)
     caption = f"Accuracy of untrained tickets against density. {_drawn(len(entries))}"
     y = {"title": {"text": "accuracy, % (test split)"}, "tickformat": "~g"}
     return Figure("untrained", caption, tuple(traces), layout(density_axis(ladders), y))
 
 
+def _tickets(entries: Sequence[Entry], names: Mapping[str, str]) -> list[Trace]:
+    """Draw each entry's scores over the ladder on which it is judged."""
+    traces: list[Trace] = []
+    for place, entry in enumerate(entries[:OFFERED]):
+        rungs = best_per_density.rungs_of(entry.record)
+        points = [(100 * r.density, r.ticket) for r in rungs if r.ticket is not None]
+        traces += series(names[entry.id], place, points, 100, banded=True)
+    return traces
+
+
 def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[str]) -> Figure:
     """Plot scores against search cost; a line joins the Pareto front."""
     by = best_per_density.scored_by(entries)
-    found = {e.id: best_per_density.score_of(e, by) for e in entries}
-    known = [e for e in entries if found[e.id] and e.record.aggregates["cost"]]
+    scored = ((e.id, best_per_density.score_of(e, by)) for e in entries)
+    found = {name: told for name, told in scored if told}
+    known = [e for e in entries if e.id in found and e.record.scores.cost]
     traces: list[Trace] = []
     most = max(map(_cost, known), default=0.0) or 1.0
     on = sorted((e for e in known if e.id in front), key=_cost)
@@ -82,7 +88,7 @@ def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[s
             {
                 "name": "front",
                 "x": [_cost(e) for e in on],
-                "y": [(found[e.id] or {})["mean"] for e in on],
+                "y": [found[e.id].mean for e in on],
                 "mode": "lines",
                 "line": {"color": GREY, "width": 1.5, "dash": "dot", "shape": "hv"},
                 "hoverinfo": "skip",
@@ -90,7 +96,7 @@ def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[s
             }
         )
     for division, word in DIVISIONS.items():
-        group = [e for e in known if e.record.aggregates["division"] == division]
+        group = [e for e in known if e.record.scores.division == division]
         if group:
             traces.append(_costs(group, found, names, division, word, front, most))
     what = "retention" if by == "retention" else "points above erk"
@@ -111,41 +117,43 @@ def pareto(entries: Sequence[Entry], names: Mapping[str, str], front: Sequence[s
 
 def generalising(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
     """Plot the step at which runs generalise against density; dense as a line."""
-    task = entries[0].record.task
-    axis = density_axis(task.ladder)
     traces: list[Trace] = []
-    dense = entries[0].record.aggregates["speed"]["grokking"].get("1")
+    dense = (entries[0].record.scores.speed.grokking or {}).get("1")
     if dense:
-        traces.append(flat(axis, dense["generalised"]["mean"], "dense"))
+        axis = density_axis(entries[0].record.task.ladder)
+        traces.append(flat(axis, dense.generalised.mean, "dense"))
     for place, entry in enumerate(entries[:OFFERED]):
-        found = entry.record.aggregates["speed"]["grokking"]
-        steps = {float(d): row["generalised"] for d, row in found.items() if row and d != "1"}
-        points = [
-            (100 * d, {"mean": s["mean"], "low": None, "high": None})
-            for d, s in sorted(steps.items(), reverse=True)
-            if s["reached"]
-        ]
-        traces += series(names[entry.id], place, points, 1, banded=False)
+        rows = (entry.record.scores.speed.grokking or {}).items()
+        steps = {d: row and row.generalised for d, row in rows if d != "1"}
+        reached = {d: found for d, found in steps.items() if found and found.reached}
+        traces += _steps(names[entry.id], place, reached)
     caption = (
         f"Step at which runs generalise, restricted mean over seeds. {_drawn(len(entries))} "
         "Rungs where no seed generalised are left out."
     )
-    y = {"title": {"text": "step"}, "tickformat": ",d", "rangemode": "tozero"}
-    return Figure("steps", caption, tuple(traces), layout(axis, y))
+    return _steps_figure(entries, caption, traces)
 
 
 def to_match(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
     """Plot the step at which tickets reach dense's level minus the margin, against density."""
     traces: list[Trace] = []
     for place, entry in enumerate(entries[:OFFERED]):
-        found = entry.record.aggregates["speed"]["steps"]
-        points = [
-            (100 * float(d), {"mean": row["mean"], "low": None, "high": None})
-            for d, row in sorted(found.items(), key=lambda item: -float(item[0]))
-            if row
-        ]
-        traces += series(names[entry.id], place, points, 1, banded=False)
+        rows = (entry.record.scores.speed.steps or {}).items()
+        traces += _steps(names[entry.id], place, {d: row for d, row in rows if row})
     caption = f"Steps until dense's level, less the margin, is held. {_drawn(len(entries))}"
+    return _steps_figure(entries, caption, traces)
+
+
+def _steps(name: str, place: int, found: Mapping[str, Moment | IterationsToMatch]) -> list[Trace]:
+    """Draw mean steps over density."""
+    points = [
+        (100 * float(d), Interval(row.mean, None, None, row.n))
+        for d, row in sorted(found.items(), key=lambda item: -float(item[0]))
+    ]
+    return series(name, place, points, 1, banded=False)
+
+
+def _steps_figure(entries: Sequence[Entry], caption: str, traces: Sequence[Trace]) -> Figure:
     y = {"title": {"text": "step"}, "tickformat": ",d", "rangemode": "tozero"}
     axis = density_axis(entries[0].record.task.ladder)
     return Figure("steps", caption, tuple(traces), layout(axis, y))
@@ -154,7 +162,7 @@ def to_match(entries: Sequence[Entry], names: Mapping[str, str]) -> Figure:
 def series(
     name: str,
     place: int,
-    points: Sequence[tuple[float, Mapping[str, Any]]],
+    points: Sequence[tuple[float, Interval]],
     scale: float,
     *,
     banded: bool,
@@ -180,7 +188,7 @@ def series(
     line: Trace = {
         "name": name,
         "x": x,
-        "y": [scale * found["mean"] for _, found in points],
+        "y": [scale * found.mean for _, found in points],
         "customdata": [interval(found, digits, scale) for _, found in points],
         "hovertemplate": f"%{{y:,.{digits}f}} %{{customdata}}",
         "mode": "lines+markers",
@@ -189,10 +197,11 @@ def series(
         "legendgroup": group,
         "visible": visible,
     }
-    if not banded or any(found["low"] is None for _, found in points):
+    low = [scale * found.low for _, found in points if found.low is not None]
+    high = [scale * found.high for _, found in points if found.high is not None]
+    if not banded or len(low) < len(points):
         return [line]
-    low, high = ([scale * found[end] for _, found in points] for end in ("low", "high"))
-    return [{**_band(x, low, high, colour, 0.14), "legendgroup": group, "visible": visible}, line]
+    return [{**band(x, low, high, colour, 0.14, group), "visible": visible}, line]
 
 
 def dense_and_noise(entry: Entry, reference: Reference, axis: Axis) -> list[Trace]:
@@ -205,7 +214,7 @@ def dense_and_noise(entry: Entry, reference: Reference, axis: Axis) -> list[Trac
     if len(half) == len(ladder):
         x = [100 * density for density in ladder]
         low, high = [mean - h for h in half], [mean + h for h in half]
-        traces.insert(0, {**_band(x, low, high, GREY, 0.35), "legendgroup": "noise"})
+        traces.insert(0, band(x, low, high, GREY, 0.35, "noise"))
     return traces
 
 
@@ -232,23 +241,21 @@ def flat(axis: Axis, y: float, name: str) -> Trace:
 
 def _costs(
     group: Sequence[Entry],
-    scored: Mapping[str, Mapping[str, Any] | None],
+    scored: Mapping[str, Interval],
     names: Mapping[str, str],
     division: str,
     word: str,
     front: Sequence[str],
     most: float,
 ) -> Trace:
-    found = [scored[entry.id] or {} for entry in group]
-    above, below = (
-        [0.0 if f[end] is None else abs(f[end] - f["mean"]) for f in found]
-        for end in ("high", "low")
-    )
+    found = [scored[entry.id] for entry in group]
+    above = [0.0 if f.high is None else abs(f.high - f.mean) for f in found]
+    below = [0.0 if f.low is None else abs(f.low - f.mean) for f in found]
     colour = DIVISION_COLOURS[division]
     return {
         "name": word,
         "x": [_cost(entry) for entry in group],
-        "y": [f["mean"] for f in found],
+        "y": [f.mean for f in found],
         "error_y": {
             "type": "data", "array": above, "arrayminus": below, "color": colour,
             "thickness": 1.2, "width": 3,
@@ -271,7 +278,7 @@ def _beside(place: float) -> str:
 
 
 def _cost(entry: Entry) -> float:
-    return float(entry.record.aggregates["cost"]["mean"])
+    return entry.record.scores.mean_cost or 0.0
 
 
 def _drawn(count: int) -> str:
@@ -279,22 +286,6 @@ def _drawn(count: int) -> str:
         return ""
     of = f"of the first {OFFERED} " if count > OFFERED else ""
     return f"Drawn: the {SHOWN} best; a click on a name {of}brings it in."
-
-
-def _band(
-    x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str, opacity: float
-) -> Trace:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return {
-        "x": [*x, *reversed(x)],
-        "y": [*high, *reversed(low)],
-        "mode": "lines",
-        "fill": "toself",
-        "fillcolor": f"rgba({red},{green},{blue},{opacity})",
-        "line": {"width": 0},
-        "hoverinfo": "skip",
-        "showlegend": False,
-    }
 
 
 def shown_name(entry: Entry, alike: bool) -> str:

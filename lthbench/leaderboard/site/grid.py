@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from markupsafe import Markup
 
@@ -71,19 +70,16 @@ class Grid:
     css: str = ""
 
 
-Found = Mapping[str, Any] | None
-
-
 def missing(text: str = NA) -> GridCell:
     """Return a cell without a figure; sorted last in either direction."""
     return GridCell(text, css="na")
 
 
-def figure(value: float | None, digits: int, **more: Any) -> GridCell:
+def figure(value: float | None, digits: int) -> GridCell:
     """Return a cell with one number."""
     if value is None:
         return missing()
-    return GridCell(number(value, digits), key=_key(value), **more)
+    return GridCell(number(value, digits), key=_key(value))
 
 
 def cost(value: float | None) -> GridCell:
@@ -95,24 +91,28 @@ def cost(value: float | None) -> GridCell:
     return figure(value, 2 if 0 < value < 9.95 else 1 if value else 0)
 
 
-def found(value: Found, digits: int, scale: float = 100, **more: Any) -> GridCell:
-    """Return a cell with a mean and its interval, as a record's aggregates hold it."""
-    signed = bool(more.pop("signed", False))
-    brackets = bool(more.pop("brackets", False))
+def found(
+    value: Interval | None,
+    digits: int,
+    scale: float = 100,
+    *,
+    signed: bool = False,
+    brackets: bool = False,
+) -> GridCell:
+    """Return a cell with a mean and its interval."""
     if value is None:
         return missing()
     text = estimate(value, digits, scale, signed=signed, brackets=brackets)
-    return GridCell(text, key=_key(scale * value["mean"]), **more)
+    return GridCell(text, key=_key(scale * value.mean))
 
 
-def bounded(value: Interval | None, digits: int, **more: Any) -> GridCell:
-    """Return a cell with a mean and its interval in brackets."""
+def bounded(value: Interval | None, digits: int, extra: Markup) -> GridCell:
+    """Return a cell with a mean and its interval in brackets, followed by `extra`."""
     if value is None:
         return missing()
-    spread = interval(vars(value), digits)
+    spread = interval(value, digits)
     told = Markup(' <span class="ci">{}</span>').format(spread) if spread else NOTHING
-    extra = told + more.pop("extra", NOTHING)
-    return GridCell(number(value.mean, digits), key=_key(value.mean), extra=extra, **more)
+    return GridCell(number(value.mean, digits), key=_key(value.mean), extra=told + extra)
 
 
 def whisker(value: Interval | None, ends: tuple[float, float]) -> Markup:

@@ -164,12 +164,11 @@ def check_record(path: Path) -> Record:
     record = parse_record(data, path)
     try:
         known = check_claims(record)
-        table = record.model_dump(mode="json")
         _check_canonical(record, data)
     except RecordError as error:
         raise RecordError(f"{path}: {error}") from error
     check_place(path, record, digest(data))
-    check_aggregates(record, table, path)
+    check_aggregates(record, path)
     try:
         record_rules.body(record, known)
     except RecordError as error:

@@ -41,7 +41,7 @@ from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.protocol import datasets
 from lthbench.protocol.task import Task
-from lthbench.records import aggregate, unmetered
+from lthbench.records import unmetered
 from lthbench.records.reference import Reference
 from lthbench.records.schema import Record, build
 from lthbench.tickets import ticket_files
@@ -235,13 +235,13 @@ async def _scored(
     plan = Plan(final=True)
     seen = scoring.see(task, [s.seed for s in searches], plan, means)
     untrained = experiment.untrained(searches)
-    told = aggregate.headline(record.aggregates)
+    told = record.scores.headline
     entries = []
     for search in searches:
         theta = families.initial(task.network, task.network.depth, search.seed)
         if not untrained:  # losses are paired with the same seed's dense run
             entries.append(experiment.entry_of(task, "dense", 1.0, search.seed, theta, None, seen))
-        if told and told["what"] == "above erk":
+        if told and told.what == "above erk":
             entries += unlearned(task, search.seed, theta, plan, seen)
         for rung in search.rungs:
             density = rung["density"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -126,7 +126,7 @@ def index(board: Board) -> Index:
 
 
 def _listed(entry: Entry) -> ListedEntry:
-    record, told = entry.record, entry.record.aggregates
+    record, told = entry.record, entry.record.scores
     return ListedEntry(
         id=entry.id,
         sha256=entry.digest,
@@ -138,21 +138,15 @@ def _listed(entry: Entry) -> ListedEntry:
         state=entry.state,
         superseded_by=entry.of,
         challenges=len(entry.challenges),
-        division=told["division"],
-        retention=_found(told["retention"]),
-        above_erk=_found(told["above_erk"]),
-        cost=told["cost"]["mean"] if told["cost"] else None,
+        division=told.division,
+        retention=_interval(told.retention),
+        above_erk=_interval(told.above_erk),
+        cost=told.mean_cost,
         seeds=list(record.seeds),
         bundle=record.bundle.sha256 if record.bundle else None,
         record=record_path(record.task.name, entry.id),
         page=entry_path(record.task.name, entry.id),
     )
-
-
-def _found(found: Mapping[str, Any] | None) -> Estimate | None:
-    if found is None:
-        return None
-    return Estimate(mean=found["mean"], low=found["low"], high=found["high"], n=found["n"])
 
 
 def _table(standing: Standing) -> StandingTable:
@@ -181,4 +175,6 @@ def _row(row: Row) -> StandingRow:
 
 
 def _interval(found: Interval | None) -> Estimate | None:
-    return None if found is None else Estimate(**vars(found))
+    if found is None:
+        return None
+    return Estimate(mean=found.mean, low=found.low, high=found.high, n=found.n)

@@ -12,6 +12,7 @@ from lthbench.leaderboard.site.grid import Column, Grid, GridCell, GridRow, cost
 from lthbench.leaderboard.site.labels import DIVISIONS, level_of
 from lthbench.leaderboard.site.pages import task_tables
 from lthbench.records import intervals
+from lthbench.records.scores import Estimate
 from lthbench.report.formats import NA, decimals, interval, number, percent, plain
 from lthbench.report.terms import is_untrained
 
@@ -32,7 +33,7 @@ def page(name: str, entries: Sequence[Entry], overlaps: Mapping[str, Any]) -> di
     ordered = trained + task_tables.by_headline([e for e in entries if is_untrained(e.record)])
     names = task_tables.entry_names(ordered)
     densities = sorted(
-        {r["density"] for e in ordered for r in best_per_density.rungs_of(e.record)}, reverse=True
+        {r.density for e in ordered for r in best_per_density.rungs_of(e.record)}, reverse=True
     )
     every = len(trained) <= ALL_PAIRS
     pairs = list(combinations(trained, 2)) if every else [(trained[0], e) for e in trained[1:]]
@@ -94,31 +95,31 @@ def _quantiles(most: int) -> list[float | None]:
 
 
 def _values(entry: Entry, names: Mapping[str, str], by: str) -> dict[str, Any]:
-    told = entry.record.aggregates
+    told = entry.record.scores
     return {
         "id": entry.id,
         "label": names[entry.id],
         "kind": "untrained" if is_untrained(entry.record) else "trained",
         "href": task_tables.link(entry),
         "level": level_of([entry]),
-        "division": DIVISIONS.get(told["division"], NA),
-        "cost": None if told["cost"] is None else cost(told["cost"]["mean"]).text,
+        "division": DIVISIONS.get(told.division or "", NA),
+        "cost": None if told.mean_cost is None else cost(told.mean_cost).text,
         "seeds": list(entry.record.seeds),
         "headline": _rounded(
-            task_tables.headline(entry)["ticket"]
+            task_tables.headline(entry).ticket
             if is_untrained(entry.record)
             else best_per_density.score_of(entry, by)
         ),
         "rungs": {
-            _key(r["density"]): _rounded(r["ticket"])
+            _key(r.density): _rounded(r.ticket)
             for r in best_per_density.rungs_of(entry.record)
-            if r["ticket"] is not None
+            if r.ticket is not None
         },
     }
 
 
-def _rounded(found: Mapping[str, Any] | None) -> list[float] | None:
-    return None if found is None else [round(value, DIGITS) for value in found["values"]]
+def _rounded(found: Estimate | None) -> list[float] | None:
+    return None if found is None else [round(value, DIGITS) for value in found.values]
 
 
 def _pairs(pairs: Sequence[tuple[Entry, Entry]], names: Mapping[str, str], by: str) -> Grid:
@@ -140,7 +141,7 @@ def _pairs(pairs: Sequence[tuple[Entry, Entry]], names: Mapping[str, str], by: s
         if found is None:
             cells += [GridCell("0", key=0), missing(), missing()]
         else:
-            bounds = interval(vars(found), digits, signed=True)
+            bounds = interval(found, digits, signed=True)
             text = f"{number(found.mean, digits, signed=True)} {bounds}".rstrip()
             known = found.low is not None and found.high is not None
             apart = known and not (found.low or 0) <= 0 <= (found.high or 0)
@@ -162,7 +163,7 @@ def _unknown(seeds: int) -> str:
 
 def _difference(first: Entry, second: Entry, by: str) -> intervals.Interval | None:
     a, b = (
-        dict(zip(e.record.seeds, found["values"], strict=True))
+        dict(zip(e.record.seeds, found.values, strict=True))
         for e in (first, second)
         if (found := best_per_density.score_of(e, by))
     )

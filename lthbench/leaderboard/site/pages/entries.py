@@ -23,7 +23,6 @@ from lthbench.leaderboard.site.labels import DIVISIONS, RANKED_LEVEL, STATES, ma
 from lthbench.leaderboard.site.pages import task_tables
 from lthbench.leaderboard.site.pages.protocol import Protocol
 from lthbench.leaderboard.site.pages.task import certain_cell
-from lthbench.records.aggregate import headline
 from lthbench.report.formats import NA, number, percent, plain
 
 ASKED = 5  # %, the density shown on the front page
@@ -102,7 +101,7 @@ def entry_grid(entries: Sequence[Entry], root: str) -> Grid:
 
 def _scored(entries: Sequence[Entry]) -> str:
     """Describe the scores of a list, naming only the kinds that occur."""
-    kinds = {told["what"] for e in entries if (told := headline(e.record.aggregates))}
+    kinds = {told.what for e in entries if (told := e.record.scores.headline)}
     said = [text for what, text in SCORED.items() if what in kinds]
     return " ".join(said)
 
@@ -116,22 +115,22 @@ SCORED = {
 
 
 def _entry_row(entry: Entry, root: str) -> GridRow:
-    told, record = entry.record.aggregates, entry.record
-    price, matching = told["cost"], told["matching"]["proved"]
+    told, record = entry.record.scores, entry.record
+    matching = told.matching.proved
     cells = (
         GridCell(entry.id, task_tables.link(entry, root), css="" if _stands(entry) else "gone"),
         GridCell(plain(record.task.name), f"{root}tasks/{record.task.name}.html"),
         task_tables.level_cell([entry]),
         GridCell(STATES[entry.state].partition(",")[0]),
-        GridCell(DIVISIONS.get(told["division"], NA)),
+        GridCell(DIVISIONS.get(told.division or "", NA)),
         _entry_score(entry),
         missing("none") if matching is None else GridCell(percent(matching), key=matching),
-        cost(price["mean"] if price else None),
+        cost(told.mean_cost),
         GridCell(str(len(record.seeds)), key=len(record.seeds)),
     )
     facts = (
         ("method", plain(record.method.name).lower()),
-        ("division", told["division"] or ""),
+        ("division", told.division or ""),
         ("level", str(entry.level)),
         ("tasks", record.task.name),
     )
@@ -143,11 +142,10 @@ def _stands(entry: Entry) -> bool:
 
 
 def _entry_score(entry: Entry) -> GridCell:
-    if "untrained" not in entry.record.aggregates:
-        told = headline(entry.record.aggregates)
-        if told and told["what"] == "above erk":
-            cell = found(told, 1, 1, signed=True)
-            return replace(cell, text=f"{cell.text} points above erk", key=None)
-        return found(told, 2, 1)
-    rung = task_tables.headline(entry)
-    return GridCell(f"{number(100 * rung['ticket']['mean'], 1)} % untrained", css="na")
+    told = entry.record.scores.headline
+    if told is None or told.what == "retention":
+        return found(told.found if told else None, 2, 1)
+    if told.what == "above erk":
+        cell = found(told.found, 1, 1, signed=True)
+        return replace(cell, text=f"{cell.text} points above erk", key=None)
+    return GridCell(f"{number(100 * told.found.mean, 1)} % untrained", css="na")

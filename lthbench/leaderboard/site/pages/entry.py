@@ -9,7 +9,7 @@ from typing import Any
 from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.site.charts import COLOURS
 from lthbench.leaderboard.site.labels import LEVELS, STATES, level_of
-from lthbench.records import aggregate
+from lthbench.records import runs
 from lthbench.records.schema import Carried, Cell, Record
 from lthbench.report import figures, html, summary
 from lthbench.report.answers import answers
@@ -69,7 +69,10 @@ def page(
         "described": html.described(record),
         "figures": tuple(figures.figures(record)),
         "tables": tables(record),
-        "training": (training, of_traces(training, decimals(record))),
+        "training": (
+            training,
+            html.tabulate(training, decimals(record), "Accuracy over training steps, %"),
+        ),
         "layers": _layers(record, sizes),
         "cells": _cells(record),
         "carried": _carried(record),
@@ -246,21 +249,6 @@ def _challenge(line: Mapping[str, Any]) -> tuple[str, str]:
 # Tables
 
 
-def of_traces(figure: Figure, digits: int) -> Table:
-    """Build the table of a figure of lines over steps: a row per step, a column per line."""
-    lines = [
-        (f"{t['name']}, training" if t["line"].get("dash") == "dot" else t["name"], t)
-        for t in figure.traces
-    ]
-    at = [(name, dict(zip(t["x"], t["y"], strict=True))) for name, t in lines]
-    steps = sorted({step for _, values in at for step in values})
-    rows = tuple(
-        (f"{step:,}", *(number(v[step], digits) if step in v else NA for _, v in at))
-        for step in steps
-    )
-    return Table("Accuracy over training steps, %", ("step", *(name for name, _ in at)), rows)
-
-
 def _layers(record: Record, sizes: Mapping[str, int]) -> tuple[Figure, Table] | None:
     """Return the density of each tensor at each rung; kept weights where sizes are unknown."""
     kind = "untrained" if is_untrained(record) else "ticket"
@@ -323,8 +311,7 @@ def _layer_figure(
 
 def _cells(record: Record) -> Table:
     """Build the table of every training of the record."""
-    frame = _frame(record)
-    rows = tuple(_row(record, frame, cell) for cell in record.cells)
+    rows = tuple(_row(record, cell) for cell in record.cells)
     head = (
         *("network", "seed", "density, %", "schedule", "kept weights", "effective", "origin"),
         *("start", "score, %", "status"),
@@ -337,34 +324,15 @@ def _carried(record: Record) -> Table | None:
     """Build the table of every training at other depths."""
     if record.transfer is None or not record.transfer.cells:
         return None
-    frame = _frame(record)
-    rows = tuple(_row(record, frame, cell) for cell in record.transfer.cells)
+    rows = tuple(_row(record, cell) for cell in record.transfer.cells)
     head = (
         *("network", "depth", "seed", "density, %", "kept weights", "origin", "score, %", "status"),
     )
     return Table(f"Every training at other depths: {len(rows)}", head, rows)
 
 
-def _frame(record: Record) -> dict[str, Any]:
-    """Return what the score of a cell reads from its record."""
-    return {
-        "shown": record.shown,
-        "cells": [c.model_dump(mode="json") for c in record.cells if c.kind == "dense"],
-        "task": record.task.model_dump(mode="json"),
-        "sizes": record.sizes,
-    }
-
-
-def _row(record: Record, frame: Mapping[str, Any], cell: Cell | Carried) -> tuple[str, ...]:
-    told = {
-        "kind": cell.kind,
-        "correct": cell.correct,
-        "status": cell.status,
-        "seed": cell.seed,
-        "start": cell.start,
-        **({"depth": cell.depth} if isinstance(cell, Carried) else {}),
-    }
-    score = number(100 * aggregate.score_of(frame, told), decimals(record))
+def _row(record: Record, cell: Cell | Carried) -> tuple[str, ...]:
+    score = number(100 * runs.score_of(record, cell), decimals(record))
     drawn = f", draw {cell.attempt + 1}" if cell.attempt else ""
     status = cell.status + drawn + (f": {plain(cell.reason)}" if cell.reason else "")
     common = (str(cell.seed), percent(cell.density))

@@ -23,7 +23,8 @@ from lthbench.leaderboard.analysis.verdicts import Estimate, Verdict
 from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.site import charts
 from lthbench.leaderboard.site.grid import Column, Grid, GridCell, GridRow, missing
-from lthbench.report.figures import Figure, density_axis, layout
+from lthbench.records.intervals import Interval
+from lthbench.report.figures import Figure, Trace, density_axis, layout
 from lthbench.report.formats import percent, plain
 from lthbench.report.table import Table
 
@@ -165,12 +166,12 @@ def _figure(found: Saved) -> Figure | None:
     if not found.rungs:
         return None
     named = ("over chance", "over other seeds", "over same start", "matched")
-    traces: list[charts.Trace] = []
+    traces: list[Trace] = []
     for place, (name, key) in enumerate(
         zip(named, ("chance", "other_seeds", "same_start", "matched"), strict=True)
     ):
         points = [
-            (100 * rung.density, vars(value))
+            (100 * rung.density, Interval(value.mean, value.low, value.high, len(value.values)))
             for rung in found.rungs
             if (value := getattr(rung.excess, key)) is not None
         ]

@@ -157,14 +157,14 @@ def _score(row: Row, ends: tuple[float, float], percents: bool) -> GridCell:
     if row.score is None:
         return missing()
     if not percents:
-        return bounded(row.score, 2, extra=whisker(row.score, ends))
+        return bounded(row.score, 2, whisker(row.score, ends))
     scaled = type(row.score)(
         100 * row.score.mean,
         None if row.score.low is None else 100 * row.score.low,
         None if row.score.high is None else 100 * row.score.high,
         row.score.n,
     )
-    return bounded(scaled, 1, extra=whisker(row.score, ends))
+    return bounded(scaled, 1, whisker(row.score, ends))
 
 
 def _on_task(row: Row, task: str, root: str, percents: bool) -> GridCell:

@@ -123,7 +123,7 @@ def _suite(contents: Contents, name: str) -> bytes:
 def _entries(contents: Contents) -> bytes:
     entries = contents.board.entries
     page = Page("entries.html", f"Every entry: {BRAND}", f"All {len(entries)} entries.")
-    divisions = {e.record.aggregates["division"] for e in entries}
+    divisions = {e.record.scores.division for e in entries}
     return render(
         "entries.html.j2",
         page,

@@ -39,7 +39,7 @@ def page(
     trained = task_tables.by_score([e for e in there if not is_untrained(e.record)])
     untrained = task_tables.by_headline([e for e in there if is_untrained(e.record)])
     names = entry_names(there)
-    divisions = {e.record.aggregates["division"] for e in trained}
+    divisions = {e.record.scores.division for e in trained}
     return {
         "name": plain(name),
         "slug": name,
@@ -177,9 +177,7 @@ def _ahead(answer: Best) -> GridCell:
         return missing("")
     if value.low is None:
         return GridCell(f"{number(100 * value.mean, 2, signed=True)} points", key=value.mean)
-    text = (
-        f"{number(100 * value.mean, 2, signed=True)} {interval(vars(value), 2, 100, signed=True)}"
-    )
+    text = f"{number(100 * value.mean, 2, signed=True)} {interval(value, 2, 100, signed=True)}"
     return GridCell(f"{text} points", key=value.mean)
 
 
@@ -195,10 +193,10 @@ def _figures(
         ids = [entry.id for entry in front(trained)]
         if ids:
             made.append(("cost", charts.pareto(trained, names, ids)))
-        speed = [e for e in trained if e.record.aggregates["speed"].get("grokking")]
+        speed = [e for e in trained if e.record.scores.speed.grokking]
         if speed:
             made.append(("steps", charts.generalising(speed, names)))
-        steady = [e for e in trained if e.record.aggregates["speed"].get("steps")]
+        steady = [e for e in trained if e.record.scores.speed.steps]
         if steady:
             made.append(("steps", charts.to_match(steady, names)))
     if untrained:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Literal
 
 from markupsafe import Markup
 
@@ -23,8 +23,12 @@ from lthbench.leaderboard.site.grid import (
     missing,
 )
 from lthbench.leaderboard.site.labels import DIVISIONS, level_of
+from lthbench.records.metrics import IterationsToMatch
+from lthbench.records.scores import Estimate, Moment, UntrainedRung
 from lthbench.report.formats import NA, decimals, measure, number, percent, plain, score
 from lthbench.report.terms import is_untrained
+
+Kind = Literal["grokking", "steps"]
 
 
 def by_score(entries: Sequence[Entry]) -> list[Entry]:
@@ -33,7 +37,7 @@ def by_score(entries: Sequence[Entry]) -> list[Entry]:
 
     def place(entry: Entry) -> tuple[float, str]:
         told = best_per_density.score_of(entry, what)
-        return (-told["mean"] if told else float("inf"), entry.id)
+        return (-told.mean if told else float("inf"), entry.id)
 
     return sorted(entries, key=place)
 
@@ -47,14 +51,13 @@ def headline_cell(entry: Entry, what: str) -> GridCell:
 
 def by_headline(entries: Sequence[Entry]) -> list[Entry]:
     """Sort untrained tickets by headline accuracy, best first."""
-    return sorted(entries, key=lambda e: (-headline(e)["ticket"]["mean"], e.id))
+    return sorted(entries, key=lambda e: (-headline(e).ticket.mean, e.id))
 
 
-def headline(entry: Entry) -> Mapping[str, Any]:
+def headline(entry: Entry) -> UntrainedRung:
     """Return an untrained entry's best rung on the held-out part."""
-    told = entry.record.aggregates["untrained"]
-    rung: Mapping[str, Any] = next(r for r in told["rungs"] if r["density"] == told["headline"])
-    return rung
+    assert entry.record.scores.untrained is not None
+    return entry.record.scores.untrained.best
 
 
 def entry_names(entries: Sequence[Entry]) -> dict[str, str]:
@@ -84,13 +87,13 @@ def level_cell(entries: Sequence[Entry]) -> GridCell:
     return GridCell(level_of(entries), key=least, css=f"level-{least}", extra=more)
 
 
-def score_cell(entry: Entry, value: Any) -> GridCell:
+def score_cell(entry: Entry, value: Estimate | None) -> GridCell:
     """Format a rung's score as in the record's own tables."""
     if value is None:
         return missing()
     if is_untrained(entry.record):
         return found(value, decimals(entry.record))
-    return GridCell(score(entry.record, value), key=float(f"{100 * value['mean']:.6g}"))
+    return GridCell(score(entry.record, value), key=float(f"{100 * value.mean:.6g}"))
 
 
 # Every entry
@@ -100,7 +103,7 @@ def facts(entry: Entry) -> tuple[tuple[str, str], ...]:
     """Return an entry's method, division and level, for filters."""
     return (
         ("method", plain(entry.record.method.name).lower()),
-        ("division", entry.record.aggregates["division"] or ""),
+        ("division", entry.record.scores.division or ""),
         ("level", str(entry.level)),
     )
 
@@ -110,7 +113,7 @@ def every(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None:
     if not entries:
         return None
     ladder = sorted(
-        {r["density"] for e in entries for r in best_per_density.rungs_of(e.record)}, reverse=True
+        {r.density for e in entries for r in best_per_density.rungs_of(e.record)}, reverse=True
     )
     tops = {
         best.density: {entry.id for entry in best.entries}
@@ -128,7 +131,7 @@ def every(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None:
     )
     rows = []
     for entry in entries:
-        scored = {r["density"]: r["ticket"] for r in best_per_density.rungs_of(entry.record)}
+        scored = {r.density: r.ticket for r in best_per_density.rungs_of(entry.record)}
         cells = [score_cell(entry, scored.get(d)) for d in ladder]
         marked = [
             GridCell(c.text, key=c.key, css="top") if entry.id in tops.get(d, ()) else c
@@ -144,16 +147,15 @@ def every(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None:
 
 
 def _common_cells(entry: Entry, names: Mapping[str, str], by: str) -> tuple[GridCell, ...]:
-    told = entry.record.aggregates
-    matching = told["matching"]["proved"]
-    price = told["cost"]
+    told = entry.record.scores
+    matching = told.matching.proved
     return (
         GridCell(names[entry.id], link(entry)),
         level_cell([entry]),
-        GridCell(DIVISIONS.get(told["division"], NA)),
+        GridCell(DIVISIONS.get(told.division or "", NA)),
         headline_cell(entry, by),
         missing("none") if matching is None else GridCell(percent(matching), key=matching),
-        cost(price["mean"] if price else None),
+        cost(told.mean_cost),
     )
 
 
@@ -174,15 +176,14 @@ def untrained(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None
     rows = []
     for entry in entries:
         rung, digits = headline(entry), decimals(entry.record)
-        price = entry.record.aggregates["cost"]
         name, word, division, *_ = _common_cells(entry, names, "")
         cells = (
             *(name, word, division),
-            GridCell(percent(rung["density"]), key=rung["density"]),
-            found(rung["ticket"], digits),
-            found(rung["difference"], digits, signed=True),
-            found(rung["above_random"], digits, signed=True),
-            cost(price["mean"] if price else None),
+            GridCell(percent(rung.density), key=rung.density),
+            found(rung.ticket, digits),
+            found(rung.difference, digits, signed=True),
+            found(rung.above_random, digits, signed=True),
+            cost(entry.record.scores.mean_cost),
         )
         rows.append(GridRow(cells, facts(entry)))
     caption = "Untrained tickets: accuracy as they stand, at the rung best on the held-out part"
@@ -196,22 +197,16 @@ def front(entries: Sequence[Entry]) -> list[Entry]:
     """Return the Pareto front of score and cost, cheapest first."""
     by = best_per_density.scored_by(entries)
     known = [
-        e
-        for e in entries
-        if best_per_density.score_of(e, by)
-        and e.record.aggregates["cost"]
-        and e.record.aggregates["division"] != "reference"
+        (price, -told.mean, entry.id, entry)
+        for entry in entries
+        if (told := best_per_density.score_of(entry, by))
+        and (price := entry.record.scores.mean_cost) is not None
+        and entry.record.scores.division != "reference"
     ]
-
-    def place(entry: Entry) -> tuple[float, float]:
-        told = best_per_density.score_of(entry, by)
-        assert told
-        return entry.record.aggregates["cost"]["mean"], -told["mean"]
-
     best, chosen = float("inf"), []
-    for entry in sorted(known, key=lambda e: (*place(e), e.id)):
-        if place(entry)[1] < best:
-            best = place(entry)[1]
+    for _, loss, _, entry in sorted(known, key=lambda one: one[:3]):
+        if loss < best:
+            best = loss
             chosen.append(entry)
     return chosen
 
@@ -240,22 +235,28 @@ def front_table(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | No
 def steps(entries: Sequence[Entry], names: Mapping[str, str]) -> list[Grid]:
     """Build the tables of iterations to match, by the kind of the task."""
     made = []
-    told = [(e, e.record.aggregates["speed"]) for e in entries]
-    if any(speed.get("grokking") for _, speed in told):
-        made.append(_by_rung(told, names, "grokking"))
-    if any(speed.get("steps") for _, speed in told):
-        made.append(_by_rung(told, names, "steps"))
-    if any(speed.get("compressed") for _, speed in told):
-        made.append(_compressed(told, names))
+    speeds = [e.record.scores.speed for e in entries]
+    if any(speed.grokking for speed in speeds):
+        made.append(_by_rung(entries, names, "grokking"))
+    if any(speed.steps for speed in speeds):
+        made.append(_by_rung(entries, names, "steps"))
+    if any(speed.compressed for speed in speeds):
+        made.append(_compressed(entries, names))
     return made
 
 
-def _by_rung(
-    told: Sequence[tuple[Entry, Mapping[str, Any]]], names: Mapping[str, str], kind: str
-) -> Grid:
-    densities = sorted(
-        {float(d) for _, speed in told for d in speed.get(kind, ()) if d != "1"}, reverse=True
-    )
+def _arrivals(entry: Entry, kind: Kind) -> dict[float, Moment | IterationsToMatch | None]:
+    """Return when an entry's runs arrive, by density; dense has 1."""
+    speed = entry.record.scores.speed
+    if kind == "steps":
+        return {float(d): row for d, row in (speed.steps or {}).items()}
+    grokked = (speed.grokking or {}).items()
+    return {float(d): None if row is None else row.generalised for d, row in grokked}
+
+
+def _by_rung(entries: Sequence[Entry], names: Mapping[str, str], kind: Kind) -> Grid:
+    told = [(entry, _arrivals(entry, kind)) for entry in entries]
+    densities = sorted({d for _, at in told for d in at if d != 1}, reverse=True)
     columns = (
         Column("method", "method", "t"),
         *(
@@ -264,9 +265,8 @@ def _by_rung(
         ),
     )
     rows = []
-    for entry, speed in told:
-        at = {float(d): row for d, row in speed.get(kind, {}).items()}
-        cells = [_step_cell(at.get(d), kind) for d in densities]
+    for entry, at in told:
+        cells = [_step_cell(at.get(d)) for d in densities]
         rows.append(GridRow((GridCell(names[entry.id], link(entry)), *cells), facts(entry)))
     what = (
         "Step at which runs generalise"
@@ -280,32 +280,28 @@ def _by_rung(
     return Grid("steps", f"{what}, by density", columns, tuple(rows), note)
 
 
-def _step_cell(row: Mapping[str, Any] | None, kind: str) -> GridCell:
-    value = row and (row["generalised"] if kind == "grokking" else row)
-    if not value:
+def _step_cell(value: Moment | IterationsToMatch | None) -> GridCell:
+    if value is None:
         return missing()
-    count = f"({value['reached']}/{value['n']})"
-    if not value["reached"]:
+    count = f"({value.reached}/{value.n})"
+    if not value.reached:
         return missing(f"never {count}")
-    return GridCell(f"{number(value['mean'], 0)} {count}", key=float(f"{value['mean']:.6g}"))
+    return GridCell(f"{number(value.mean, 0)} {count}", key=float(f"{value.mean:.6g}"))
 
 
-def _compressed(told: Sequence[tuple[Entry, Mapping[str, Any]]], names: Mapping[str, str]) -> Grid:
+def _compressed(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid:
     columns = (
         Column("method", "method", "t"),
         Column("density", "density, %", css="num"),
         *(Column(kind, kind, css="num", first="asc") for kind in ("ticket", "dense", "reinit")),
     )
     rows = []
-    for entry, speed in told:
-        value = speed.get("compressed")
+    for entry in entries:
+        value = entry.record.scores.speed.compressed
         if not value:
             continue
-        cells = [
-            _schedule(entry, value[kind]) if kind in value else missing()
-            for kind in ("ticket", "dense", "reinit")
-        ]
-        density = GridCell(percent(value["density"]), key=value["density"])
+        cells = [_schedule(entry, n) for n in (value.ticket, value.dense, value.reinit)]
+        density = GridCell(percent(value.density), key=value.density)
         rows.append(
             GridRow((GridCell(names[entry.id], link(entry)), density, *cells), facts(entry))
         )
@@ -323,12 +319,14 @@ def _schedule(entry: Entry, divisor: int | None) -> GridCell:
 
 def transfer(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None:
     """Build the table of transfer scores; None without any."""
-    carried = [e for e in entries if (e.record.aggregates.get("transfer") or {}).get("points")]
+    carried = [
+        (scored.points.mean, entry, scored)
+        for entry in entries
+        if (scored := entry.record.scores.transfer) and scored.points
+    ]
     if not carried:
         return None
-    places = [
-        (row["depth"], row["density"]) for row in carried[0].record.aggregates["transfer"]["rows"]
-    ]
+    places = [(row.depth, row.density) for row in carried[0][2].rows]
     columns = (
         Column("method", "method", "t"),
         Column("points", "points above erk", css="num"),
@@ -338,19 +336,13 @@ def transfer(entries: Sequence[Entry], names: Mapping[str, str]) -> Grid | None:
             for i, (depth, density) in enumerate(places)
         ),
     )
-
-    def points(entry: Entry) -> float:
-        return -float(entry.record.aggregates["transfer"]["points"]["mean"])
-
     rows = []
-    for entry in sorted(carried, key=points):
-        told = entry.record.aggregates["transfer"]
-        by_place = {(row["depth"], row["density"]): row["points"] for row in told["rows"]}
-        gain = told["gain"]
+    for _, entry, told in sorted(carried, key=lambda scored: -scored[0]):
+        by_place = {(row.depth, row.density): row.points for row in told.rows}
         cells = (
             GridCell(names[entry.id], link(entry)),
-            found(told["points"], 2, 1, signed=True, brackets=True),
-            missing() if gain is None else figure(100 * gain, 0),
+            found(told.points, 2, 1, signed=True, brackets=True),
+            missing() if told.gain is None else figure(100 * told.gain, 0),
             *(found(by_place.get(place), 2, 1, signed=True) for place in places),
         )
         rows.append(GridRow(cells, facts(entry)))
