@@ -219,7 +219,7 @@ def fetch(
     allow_private: AllowPrivate = False,
 ) -> None:
     """Fetch an entry's bundle, check its digest, and write each ticket's masks and weights."""
-    from lthbench.leaderboard.tickets import fetch as run
+    from lthbench.leaderboard.ticket_folder import fetch as run
 
     typer.echo(run(entry, out, allow_private=allow_private).text())
 

@@ -29,7 +29,7 @@ from lthbench.cli import main
 from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageError
 from lthbench.evaluation import trainings
 from lthbench.io import paths
-from lthbench.leaderboard import tickets
+from lthbench.leaderboard import ticket_folder, tickets
 from lthbench.leaderboard.board import entries
 from lthbench.leaderboard.bundle.build import pack
 from lthbench.leaderboard.downloads import addresses, connections, fetch
@@ -650,7 +650,7 @@ def test_a_retracted_entry_gives_no_tickets(known: str, share: Path, tmp_path: P
     entry = found(known)
     tell(share, "retract", entry.digest, DIGITS, "mixed", why="wrong seeds")
     for call in (
-        partial(tickets.fetch, known, tmp_path / "out"),
+        partial(ticket_folder.fetch, known, tmp_path / "out"),
         partial(tickets.load_ticket, known),
     ):
         with pytest.raises(RecordError, match=r"was retracted: wrong seeds; its tickets"):
@@ -663,7 +663,7 @@ def test_an_entry_that_is_not_accepted_gives_no_tickets(
 ) -> None:
     (share / "_share" / "leaderboard" / "ledger.jsonl").write_bytes(b"")
     with pytest.raises(RecordError, match="is not accepted yet"):
-        tickets.fetch(known, tmp_path / "out")
+        ticket_folder.fetch(known, tmp_path / "out")
 
 
 def test_a_superseded_entry_gives_tickets_and_says_so(
@@ -673,7 +673,7 @@ def test_a_superseded_entry_gives_tickets_and_says_so(
     after = entry_of(share, house().bundle, DIGITS, urls=urls)
     old, new = found(known), found(after)
     tell(share, "supersede", new.digest, DIGITS, "mixed", of=old.digest)
-    text = tickets.fetch(known, tmp_path / "out").text()
+    text = ticket_folder.fetch(known, tmp_path / "out").text()
     assert f"Note: {known} was superseded by {after}" in text
 
 
@@ -695,21 +695,21 @@ def test_nobodys_files_are_written_over(
         path.parent.mkdir(parents=True)
         path.write_text(text)
         with pytest.raises(UsageError, match=rf"mine: holds {name}, which no fetch wrote; name"):
-            tickets.fetch(known, folder)
+            ticket_folder.fetch(known, folder)
         assert [p for p in folder.rglob("*") if p.is_file()] == [path] and path.read_text() == text
         shutil.rmtree(folder)
     folder.write_text("a file")
     with pytest.raises(UsageError, match="is a file; name another folder"):
-        tickets.fetch(known, folder)
+        ticket_folder.fetch(known, folder)
     folder.unlink()
     folder.mkdir()
-    tickets.fetch(known, folder)
+    ticket_folder.fetch(known, folder)
     other = entry_of(share, house().bundle, MODADD)
-    assert tickets.fetch(other, folder).folder == folder  # of whichever entry
+    assert ticket_folder.fetch(other, folder).folder == folder  # of whichever entry
     for name in ("index.json", "README.md"):
         (folder / name).unlink()
     (folder / "seed0" / ".tmp-0011223344556677").write_bytes(b"")
-    tickets.fetch(known, folder)
+    ticket_folder.fetch(known, folder)
     assert json.loads((folder / "index.json").read_bytes())["entry"] == known
 
 
@@ -785,7 +785,7 @@ def test_a_ticket_is_pruned_trained_and_read_by_torch(task: str, share: Path) ->
 
 def test_masks_and_weights_without_lthbench(known: str, tmp_path: Path) -> None:
     """The lines of the README that is written with them, on a network of one's own."""
-    done = tickets.fetch(known, tmp_path / "out")
+    done = ticket_folder.fetch(known, tmp_path / "out")
     index = json.loads((done.folder / "index.json").read_bytes())
     assert (done.tickets, done.seeds, done.densities) == (6, (0, 1), RUNGS)
     assert [row["file"] for row in index["tickets"]] == [
@@ -811,7 +811,7 @@ def test_masks_and_weights_without_lthbench(known: str, tmp_path: Path) -> None:
 
 
 def test_two_fetches_are_the_same_bytes(known: str, tmp_path: Path) -> None:
-    first, second = (tickets.fetch(known, tmp_path / name).folder for name in "ab")
+    first, second = (ticket_folder.fetch(known, tmp_path / name).folder for name in "ab")
     files = sorted(path.relative_to(first) for path in first.rglob("*") if path.is_file())
     assert len(files) == 8
     assert all((first / path).read_bytes() == (second / path).read_bytes() for path in files)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lthbench.leaderboard.board import ranks
-from lthbench.leaderboard.board.entries import Board, Entry
+from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.board.standings import RANKED_LEVEL, OnTask, Row, Standing
 from lthbench.protocol.task import load_suite
 from lthbench.records import intervals
@@ -39,21 +39,21 @@ class Part:
     tables: tuple[Table, ...] = ()
 
 
-def parts(board: Board, found: Sequence[Standing], suite: str | None = None) -> list[Part]:
+def parts(found: Sequence[Standing], suite: str | None = None) -> list[Part]:
     """Return everything to report, in order."""
     if not any(standing.rows for standing in found):
         where = f"Suite {suite}" if suite else "The leaderboard"
         return [Part(f"{where} has no entries yet", 1, (ADD,))]
     said = []
     for name in dict.fromkeys(standing.suite for standing in found):
-        said += _suite([standing for standing in found if standing.suite == name], board)
+        said += _suite([standing for standing in found if standing.suite == name])
     return said
 
 
 ADD = "To add one: `lthbench evaluate METHOD --suite SUITE --final`, then `lthbench submit OUT`."
 
 
-def _suite(found: Sequence[Standing], board: Board) -> list[Part]:
+def _suite(found: Sequence[Standing]) -> list[Part]:
     suite = load_suite(found[0].suite)
     over = f"Score: mean retention over {_listed(found[0].tasks)}."
     if not found[0].tasks:

@@ -79,7 +79,7 @@ class Connection(HTTPSConnection):
         self.tunnels = False
 
     def set_tunnel(
-        self, host: str, port: int | None = None, headers: Mapping[str, str] | None = None
+        self, host: str, _port: int | None = None, headers: Mapping[str, str] | None = None
     ) -> None:
         """Connect through the user's proxy, which is given the checked address and no name."""
         parts = urlsplit(f"//{host}")
@@ -134,7 +134,7 @@ class Timed:
         self.sock.settimeout(self.deadline.wait())
         self.sock.sendall(data)
 
-    def makefile(self, mode: str) -> io.BufferedReader:
+    def makefile(self, _mode: str) -> io.BufferedReader:
         """Return a reader of the response."""
         return io.BufferedReader(Incoming(self.sock, self.deadline))
 

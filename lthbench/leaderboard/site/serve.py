@@ -146,7 +146,7 @@ class Handler(SimpleHTTPRequestHandler):
             self.send_error(400)
             return None
 
-    def list_directory(self, path: Any) -> None:
+    def list_directory(self, _path: Any) -> None:
         """Refuse to list a folder."""
         self.send_error(404)
 
