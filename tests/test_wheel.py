@@ -25,7 +25,7 @@ SHIPPED = ("tasks", "baselines", "leaderboard")
 COMMANDS = (
     ("tasks",),
     ("cite",),
-    ("evaluate", "erk", "--task", "tiny.toml", "--seeds", "1", "--out", "out"),
+    ("evaluate", "erk", "--task", "tiny-digits.toml", "--seeds", "1", "--out", "out"),
 )
 
 
@@ -103,7 +103,7 @@ def test_an_installed_wheel_works_from_anywhere(built: dict[str, Path], tmp_path
     """Installed alone; only its dependencies come from the environment of the tests."""
     home, away = tmp_path / "venv", tmp_path / "away"
     away.mkdir()
-    shutil.copy(ROOT / "tests" / "tasks" / "tiny-digits.toml", away / "tiny.toml")
+    shutil.copy(ROOT / "tests" / "tasks" / "tiny-digits.toml", away)
     venv.create(home, with_pip=False, symlinks=os.name != "nt")
     base = {"base": str(home), "platbase": str(home), "installed_base": sys.base_prefix}
     scripts = Path(sysconfig.get_path("scripts", "venv", base))

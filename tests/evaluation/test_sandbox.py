@@ -32,6 +32,8 @@ from lthbench.protocol.task import load_task
 from lthbench.records import unmetered
 from lthbench.training.executors.local import Here
 
+REAL_PROCESSES = True  # as strange methods are run in
+
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE = ROOT / "tests" / "hostile"
 TASK = ROOT / "tests" / "tasks" / "tiny-digits.toml"

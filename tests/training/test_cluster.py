@@ -47,6 +47,8 @@ from tests.training.test_executors import (
     until,
 )
 
+REAL_PROCESSES = True  # Ray's threads do not survive a fork
+
 ray = pytest.importorskip("ray")
 utils = pytest.importorskip("ray.cluster_utils")
 
