@@ -255,9 +255,9 @@ MUTATIONS = (
     ),
     Mutation(
         "a hit in the store is free",
-        "lthbench/evaluation/search/session.py",
+        "lthbench/evaluation/search/answers.py",
         "    if not paid:\n",
-        "    if not paid and state.store.get(job.key) is None:\n",
+        "    if not paid and state.stored(job.key) is None:\n",
         ("evaluation/test_answers.py::test_a_hit_in_the_store_is_charged",),
     ),
     Mutation(
