@@ -6,15 +6,16 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from lthbench.errors import BudgetExceeded
-from lthbench.evaluation.search import session
+from lthbench.evaluation.search import answers, session
+from lthbench.evaluation.search.requests import Requests
 from lthbench.io import messages
 from lthbench.method import child
 from lthbench.method.problem import Problem
+from lthbench.method.requests import Answer, Refusal, Reply
 from lthbench.method.source import Method
 from lthbench.protocol.task import Task
 from lthbench.training.executors.local import Here
@@ -30,27 +31,26 @@ class Coordinator:
 
     state: session.SeedState
     seen: list[session.Point] = field(default_factory=list)
+    requests: Requests = field(default_factory=Requests)
 
-    def ask(
-        self, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
-    ) -> messages.Message:
+    def ask(self, header: object, tensors: Mapping[str, Tensor] | None = None) -> messages.Message:
         sent, given = messages.loads(messages.dumps(header, tensors))
+        request = self.requests.read(sent)
+        content: Mapping[str, Tensor] = {}
+        said: Answer
         try:
-            answer = asyncio.run(
-                session.answer(sent["op"], sent, given, self.state, Here(), None, lambda *_: None)
-            )
+            said, content = asyncio.run(answers.answer(request, given, self.state))
         except BudgetExceeded as error:
-            answer = {"error": "budget", "message": str(error)}, {}
-        self.seen.append((sent["op"], self.state.log.position, 0))
-        answer[0]["left"] = self.state.meter.left
-        return messages.loads(messages.dumps(*answer))
+            said = Refusal("budget", str(error))
+        self.seen.append((request.op, self.state.log.position, 0))
+        return messages.loads(messages.dumps(Reply(self.state.meter.left, said), content))
 
 
 def begin(task: Task, seed: int, folder: Path) -> tuple[Problem, Coordinator]:
     """A problem whose calls are answered in this process; the folder is as `find` lays it out."""
     single_threaded()
     place = folder / "store" / f"seed{seed}"
-    state = session.prepare(task, seed, folder / "tickets" / f"seed{seed}", place)
+    state = session.prepare(task, seed, folder / "tickets" / f"seed{seed}", place, Here())
     coordinator = Coordinator(state)
     problem = Problem(task, task.network.depth, seed, state.train, coordinator.ask)
     return problem, coordinator

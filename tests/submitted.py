@@ -20,7 +20,6 @@ from pathlib import Path
 import pytest
 
 from lthbench.evaluation.pipeline import evaluate
-from lthbench.evaluation.search.run import _finished
 from lthbench.io import paths
 from lthbench.io.paths import canonical_json
 from lthbench.leaderboard.bundle.build import pack
@@ -187,7 +186,8 @@ def finished(
         datasets.prepare(load_task(name), download=False, test=final)
         for seed in range(first, first + seeds):
             state = search(method, load_task(name), seed, out / name)
-            done = vars(_finished(state, "ok", "", 0.0)) | {"seconds": 1.0}
+            ended = state.ended(1.0)
+            done = {**vars(ended), "rungs": list(map(vars, ended.rungs))}
             path = out / name / "tickets" / f"seed{seed}" / "search.json"
             path.write_bytes(canonical_json(done))
             shutil.rmtree(out / name / "store")

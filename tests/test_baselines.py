@@ -40,8 +40,8 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> Problem:
 def found(name: str, folder: Path, seed: int = 0, **settings: str) -> list[dict[str, Tensor]]:
     """The masks of every rung that a baseline yields, in order, and the rules they all keep."""
     state = search(load_method(name, settings), TASK, seed, folder)
-    ladder = LADDER if state.rungs[0]["trained"] else TASK.ladder.untrained
-    assert [rung["density"] for rung in state.rungs] == list(ladder)
+    ladder = LADDER if state.rungs[0].trained else TASK.ladder.untrained
+    assert [rung.density for rung in state.rungs] == list(ladder)
     tickets = [read_ticket(state.folder, density) for density in ladder]
     total = sum(mask.numel() for mask in tickets[0][1].values())
     assert [masks.kept(chosen) for _, chosen, _ in tickets] == [round(d * total) for d in ladder]
@@ -96,8 +96,8 @@ def test_every_rung_is_found_and_nested(name: str, tmp_path: Path) -> None:
 def test_starts_and_costs(name: str, start: int, origin: str, cost: float, tmp_path: Path) -> None:
     """What a baseline costs, and where its weights come from, is part of what it is."""
     state = search(load_method(name), TASK, 0, tmp_path)
-    assert {rung["start"] for rung in state.rungs} == {start}
-    assert {rung["origin"] for rung in state.rungs} == {origin}
+    assert {rung.start for rung in state.rungs} == {start}
+    assert {rung.origin for rung in state.rungs} == {origin}
     assert state.meter.spent == pytest.approx(cost, abs=1e-12)
 
 

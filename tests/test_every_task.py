@@ -106,7 +106,7 @@ def test_the_whole_ladder_is_within_the_budget(
         datasets.prepare(whole, download=False)
     tiny.trained_by(monkeypatch, standing)
     state = search(load_method(name), whole, 0, tmp_path)
-    assert [rung["density"] for rung in state.rungs] == list(whole.ladder.trained)
+    assert [rung.density for rung in state.rungs] == list(whole.ladder.trained)
     assert state.meter.spent <= whole.search.budget
 
 
@@ -129,8 +129,8 @@ def test_a_baseline_finds_every_rung_or_says_why_not(
             search(method, small, 0, tmp_path)
         return
     state = search(method, small, 0, tmp_path)
-    assert [rung["density"] for rung in state.rungs] == [0.5, 0.3]
+    assert [rung.density for rung in state.rungs] == [0.5, 0.3]
     for rung in state.rungs:
-        chosen = read_ticket(state.folder, rung["density"])[1]
+        chosen = read_ticket(state.folder, rung.density)[1]
         total = sum(mask.numel() for mask in chosen.values())
-        assert masks.kept(chosen) == round(rung["density"] * total)
+        assert masks.kept(chosen) == round(rung.density * total)

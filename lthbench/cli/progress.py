@@ -28,6 +28,7 @@ from lthbench.records.schema import Record
 
 if TYPE_CHECKING:
     from lthbench.evaluation.plan import Part
+    from lthbench.evaluation.search.session import Event
 
 LINE_SECONDS = 10.0  # between plain lines
 
@@ -129,21 +130,20 @@ class Told:
         self._stage(task).begun = time.monotonic()
         self._show(task, "searching", True)
 
-    def search(self, task: Task, seed: int, what: str, steps: float, ran: bool) -> None:
+    def search(self, task: Task, event: Event) -> None:
         """Add steps of a search."""
-        stage = self._stage(task)
-        stage.steps += steps if ran else 0.0
-        stage.trainings += ran and steps > 0
-        ticket = what.startswith("ticket ")
+        stage, seed, density = self._stage(task), event.seed, event.density
+        stage.steps += event.steps if event.ran else 0.0
+        stage.trainings += event.ran and event.steps > 0
         if stage.found:
-            stage.elsewhere += steps
+            stage.elsewhere += event.steps
         else:
-            stage.searched[seed] = stage.searched.get(seed, 0.0) + steps
-        if ticket and not stage.found:
-            stage.deepest[seed] = -math.log(float(what.split()[1]))
+            stage.searched[seed] = stage.searched.get(seed, 0.0) + event.steps
+        if density is not None and not stage.found:
+            stage.deepest[seed] = -math.log(density)
             stage.paid[seed] = stage.searched[seed]
-        shown = f"ticket at {float(what.split()[1]):.1%}" if ticket else what
-        self._show(task, f"seed {seed} {shown}", ticket)
+        shown = event.what if density is None else f"ticket at {density:.1%}"
+        self._show(task, f"seed {seed} {shown}", density is not None)
 
     def found(self, task: Task) -> None:
         """Note that a task's searches are done."""

@@ -80,10 +80,10 @@ async def judged(
         The cells, and what was measured of every free ticket before its training; None without any.
     """
     places = [
-        (search.seed, rung["density"])
+        (search.seed, rung.density)
         for search in (() if experiment.untrained(searches) else searches)
         for rung in search.rungs
-        if rung["origin"] == "free"
+        if rung.origin == "free"
     ]
     if not places:
         return list(cells), None

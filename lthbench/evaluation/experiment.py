@@ -84,7 +84,7 @@ async def planned(
     for search in searches:
         theta = families.initial(task.network, task.network.depth, search.seed)
         entries.append(entry_of(task, "dense", 1.0, search.seed, theta, None, seen))
-        found = {rung["density"]: rung for rung in search.rungs}
+        found = {rung.density for rung in search.rungs}
         for density in (d for d in ladder if d in found):
             entries += await _rung(task, search.seed, density, folder, executor, plan, seen)
         if untrained(searches):
@@ -98,7 +98,7 @@ async def planned(
 
 def untrained(searches: Sequence[Search]) -> bool:
     """Return whether tickets are scored as they are: at every seed of a method, or at none."""
-    kinds = {rung["trained"]: search.seed for search in searches for rung in search.rungs}
+    kinds = {rung.trained: search.seed for search in searches for rung in search.rungs}
     if len(kinds) > 1:
         raise MethodError(
             f"trained tickets at seed {kinds[True]}, untrained ones at seed {kinds[False]}; "

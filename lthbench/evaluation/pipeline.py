@@ -24,7 +24,8 @@ from lthbench.evaluation.plan import Part, Plan
 from lthbench.evaluation.search import run
 from lthbench.evaluation.search.child_process import ChildProcess, Limits, StartChild
 from lthbench.evaluation.search.remote_child import Children
-from lthbench.evaluation.search.session import Search
+from lthbench.evaluation.search.run import Conditions
+from lthbench.evaluation.search.session import Event, Search
 from lthbench.evaluation.search.transfer_hook import hand_over
 from lthbench.evaluation.transfer import carry, has_depths
 from lthbench.io.paths import canonical_json, sweep, write_whole
@@ -55,8 +56,8 @@ class Progress(Protocol):
     def begin(self, task: Task) -> None:
         """Report that a task begins."""
 
-    def search(self, task: Task, seed: int, what: str, steps: float, ran: bool) -> None:
-        """Report steps of a search, and whether they ran now or were stored."""
+    def search(self, task: Task, event: Event) -> None:
+        """Report an event of a search."""
 
     def found(self, task: Task) -> None:
         """Report that a task's searches are done."""
@@ -105,6 +106,11 @@ class Settings:
     keep: bool = False
     nodes: bool = False  # of a Ray cluster; else this machine
     start: StartChild = ChildProcess.start
+
+    @property
+    def conditions(self) -> Conditions:
+        """How searches run."""
+        return Conditions(self.limits, self.means, self.start, self.keep_going, self.keep)
 
 
 def evaluate(
@@ -296,9 +302,7 @@ async def one(
     moved = None
     if plan.transfer:
         finding = partial(_find, method, seeds, how, progress, searching)
-        handing = partial(
-            hand_over, method, searching, how.limits, means=how.means, start=how.start
-        )
+        handing = partial(hand_over, method, searching, how.conditions)
         moved = await carry(
             task,
             searches,
@@ -361,19 +365,8 @@ async def _find(
     task: Task,
     folder: Path,
 ) -> tuple[Search, ...]:
-    return await run.find(
-        method,
-        task,
-        seeds,
-        folder,
-        executor,
-        limits=how.limits,
-        keep_going=how.keep_going,
-        keep=how.keep,
-        means=how.means,
-        start=how.start,
-        note=partial(progress.search, task),
-    )
+    conditions = replace(how.conditions, note=partial(progress.search, task))
+    return await run.find(method, task, seeds, folder, executor, conditions)
 
 
 def _frozen_at_targets(frozen: Reference | None, plan: Plan) -> list[dict[str, Any]]:

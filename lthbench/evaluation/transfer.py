@@ -289,7 +289,7 @@ def part_entries(
 
 
 def _found(search: Search, densities: Sequence[float]) -> list[float]:
-    rungs = {rung["density"] for rung in search.rungs}
+    rungs = {rung.density for rung in search.rungs}
     return [density for density in densities if density in rungs]
 
 

@@ -6,10 +6,7 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Mapping
-from typing import Any, BinaryIO
-
-from torch import Tensor
+from typing import BinaryIO
 
 from lthbench.io import messages
 
@@ -37,13 +34,11 @@ class Channel:
         """Wait for the next message and return it."""
         return self._messages.get()
 
-    def send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> None:
+    def send(self, header: object, tensors: messages.Tensors | None = None) -> None:
         """Send one message."""
         messages.send(self._outgoing, header, tensors)
 
-    def ask(
-        self, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
-    ) -> messages.Message:
+    def ask(self, header: object, tensors: messages.Tensors | None = None) -> messages.Message:
         """Send a request and wait for its answer."""
         self.send(header, tensors)
         return self.receive()

@@ -8,31 +8,43 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import struct
 from collections.abc import Mapping
-from typing import Any, BinaryIO
+from dataclasses import is_dataclass
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from safetensors.torch import load, save
 from torch import Tensor
 
-Message = tuple[dict[str, Any], dict[str, Tensor]]
+Tensors = Mapping[str, Tensor]
+Message = tuple[dict[str, object], dict[str, Tensor]]  # a header as parsed, see `read`
+T = TypeVar("T")
 
 LIMIT = 2**31  # bytes of one message
 HEADER_LIMIT = 2**26
 LENGTH = struct.Struct("<Q")
+
+_ADAPTERS: dict[type, TypeAdapter[Any]] = {}
 
 
 class WireError(Exception):
     """A malformed message, or the end of a pipe inside one."""
 
 
-def dumps(header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> bytes:
-    """Encode a message; the same header and tensors give the same bytes."""
+def dumps(header: object, tensors: Tensors | None = None) -> bytes:
+    """Encode a message; the same header and tensors give the same bytes.
+
+    Args:
+        header: a mapping, a dataclass or a pydantic model, of values that JSON has and of these.
+        tensors: by name.
+    """
     ready = {
         name: tensor.detach().to("cpu", copy=True).contiguous()
         for name, tensor in sorted((tensors or {}).items())
     }
-    text = json.dumps(header, sort_keys=True, allow_nan=False)
+    text = json.dumps(header, sort_keys=True, allow_nan=False, default=_table)
     return save(ready, metadata={"header": text})
 
 
@@ -42,7 +54,8 @@ def loads(data: bytes) -> Message:
         (size,) = LENGTH.unpack(data[:8])
         if size > min(HEADER_LIMIT, len(data) - 8):
             raise WireError("a message's header is longer than the message")
-        header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["header"])
+        text = json.loads(data[8 : 8 + size])["__metadata__"]["header"]
+        header = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         if not isinstance(header, dict):
             raise WireError("a message's header is no table")
         return header, load(data)
@@ -52,9 +65,46 @@ def loads(data: bytes) -> Message:
         raise WireError(f"not a message: {error}") from error
 
 
-def send(
-    pipe: BinaryIO, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
-) -> None:
+def read(kind: type[T], header: object) -> T:
+    """Return a header as the dataclass `kind`; WireError names the first field that does not fit.
+
+    Its types and pydantic's annotations are checked; keys that it has no field for are ignored
+    unless its `__pydantic_config__` forbids them.
+    """
+    try:
+        return adapter(kind).validate_python(header)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise WireError(f"{place}: {repr(first['input'])[:40]}: {first['msg']}") from error
+
+
+def adapter(kind: type[T]) -> TypeAdapter[T]:
+    """Return what checks values of a type; it is made when it is first needed."""
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    return _ADAPTERS[kind]
+
+
+def _table(value: object) -> object:
+    """Return what JSON holds of a value that it has no type for."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if is_dataclass(value) and not isinstance(value, type):
+        return vars(value)
+    raise TypeError(f"Object of type {type(value).__name__} is not JSON serializable")
+
+
+def _refuse(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    """Return a number that can be written again."""
+    return value if math.isfinite(value := float(text)) else _refuse(text)
+
+
+def send(pipe: BinaryIO, header: object, tensors: Tensors | None = None) -> None:
     """Write one message to a blocking pipe."""
     data = dumps(header, tensors)
     pipe.write(LENGTH.pack(len(data)) + data)
@@ -70,11 +120,7 @@ def receive(pipe: BinaryIO) -> Message | None:
     return loads(data)
 
 
-async def asend(
-    pipe: asyncio.StreamWriter,
-    header: Mapping[str, Any],
-    tensors: Mapping[str, Tensor] | None = None,
-) -> None:
+async def asend(pipe: asyncio.StreamWriter, header: object, tensors: Tensors | None = None) -> None:
     """Write one message to the input of a process."""
     data = dumps(header, tensors)
     pipe.write(LENGTH.pack(len(data)))
@@ -109,37 +155,3 @@ def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Select the tensors whose names begin with `prefix/`, and strip it."""
     start = prefix + "/"
     return {n.removeprefix(start): t for n, t in tensors.items() if n.startswith(start)}
-
-
-def pack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Turn a nested state_dict into JSON; its tensors go to `tensors`, numbered consecutively."""
-    if isinstance(value, Tensor):
-        name = str(len(tensors))
-        tensors[name] = value
-        return {"tensor": name}
-    if isinstance(value, Mapping):
-        return {"map": [[pack(k, tensors), pack(v, tensors)] for k, v in value.items()]}
-    if isinstance(value, (list, tuple)):
-        kind = "tuple" if isinstance(value, tuple) else "list"
-        return {kind: [pack(item, tensors) for item in value]}
-    if value is None or isinstance(value, (bool, int, str)):
-        return {"value": value}
-    if isinstance(value, float):
-        return {"float": value.hex()}
-    raise TypeError(
-        f"loop: a state_dict holds a {type(value).__name__}; it may hold tensors, numbers, "
-        "strings, None, lists, tuples and mappings of these"
-    )
-
-
-def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return the value that `pack` was given."""
-    ((kind, value),) = packed.items()
-    if kind == "tensor":
-        return tensors[value]
-    if kind == "map":
-        return {unpack(k, tensors): unpack(v, tensors) for k, v in value}
-    if kind in ("list", "tuple"):
-        items = [unpack(item, tensors) for item in value]
-        return tuple(items) if kind == "tuple" else items
-    return float.fromhex(value) if kind == "float" else value

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
 
 from lthbench.errors import MethodError, ResourceError
 from lthbench.io import messages
 from lthbench.io.paths import canonical_json, digest, write_whole
 
 
-def key(**parts: Any) -> str:
+def key(**parts: object) -> str:
     """Return the address of a result: sha256 of everything that it depends on."""
     return digest(canonical_json(parts))
 
@@ -41,9 +37,7 @@ class Store:
                 f"{self.path(name)}: damaged ({error}); delete it and run the same command again"
             ) from error
 
-    def put(
-        self, name: str, header: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None
-    ) -> None:
+    def put(self, name: str, header: object, tensors: messages.Tensors | None = None) -> None:
         """Store a result atomically."""
         write_whole(self.path(name), messages.dumps(header, tensors))
 

@@ -59,7 +59,7 @@ def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
 
 
-def _check_depth(value: Any, left: int) -> None:
+def _check_depth(value: object, left: int) -> None:
     if isinstance(value, (dict, list)):
         if not left:
             raise RecursionError
@@ -103,7 +103,7 @@ def check_plain(place: str, key: str, value: str) -> None:
         )
 
 
-def check_table(place: str, table: Mapping[str, Any]) -> None:
+def check_table(place: str, table: Mapping[str, object]) -> None:
     """Check that a free-form table has few keys, plain names, and values within bounds.
 
     Raises:
@@ -125,13 +125,13 @@ def check_table(place: str, table: Mapping[str, Any]) -> None:
     check_zeros(place, table)
 
 
-def check_zeros(place: str, tree: Any) -> None:
+def check_zeros(place: str, tree: object) -> None:
     """Check that no number in a tree is -0; RecordError naming the place."""
     if negative_zero(tree):
         raise RecordError(f"{place}: holds -0, which is written 0")
 
 
-def negative_zero(tree: Any) -> bool:
+def negative_zero(tree: object) -> bool:
     """Return whether a value is -0, or contains it."""
     if isinstance(tree, float):
         return tree == 0 and math.copysign(1, tree) < 0
@@ -140,7 +140,7 @@ def negative_zero(tree: Any) -> bool:
     return isinstance(tree, (list, tuple)) and any(map(negative_zero, tree))
 
 
-def difference(a: Any, b: Any, place: str) -> str | None:
+def difference(a: object, b: object, place: str) -> str | None:
     """Return the first place where two trees differ by more than 1e-9; None if they agree."""
     if isinstance(a, float) and isinstance(b, (int, float)) and not isinstance(b, bool):
         # An integer may exceed the range of a float.

@@ -12,9 +12,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from lthbench.method import landlock
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Name = str | bytes | os.PathLike[str]
+Arguments = tuple[Any, ...]  # of an event: each has its own
 
 PROCESSES = ("os.fork", "os.forkpty", "os.system", "os.exec", "os.posix_spawn", "os.spawn")
 # Events of calls that change files: which argument is a path, and which the descriptor of the
@@ -66,29 +71,9 @@ def install(home: Path, forbidden: Sequence[Path], *, sandboxed: bool = False) -
     own = _resolved(home)
     closed = tuple(_resolved(folder) for folder in forbidden)
 
-    def refuse(what: str) -> None:
-        raise PermissionError(f"a method may not {what}")
-
-    def hook(event: str, args: tuple[Any, ...]) -> None:
-        if event.startswith("socket."):
-            refuse("open sockets")
-        elif event == "subprocess.Popen" or event in PROCESSES:
-            refuse("start processes")
-        elif event == "os.kill" and args[0] != os.getpid():
-            refuse("signal other processes")
-        elif event == "open" and isinstance(args[0], (str, bytes, os.PathLike)):
-            path = _resolved(args[0])
-            writes = bool((args[2] or 0) & WRITING)
-            if writes and not _within(path, own) and path != os.devnull:
-                refuse(f"write outside its own folder ({Path(path).name})")
-            secret = path.endswith(TEST_FILE) or any(_within(path, folder) for folder in closed)
-            if secret and not _within(path, own):
-                refuse(f"read test data or the harness's files ({Path(path).name})")
-        elif event in CHANGES:
-            if not all(_within(path, own) for path in _changed(event, args)):
-                refuse("change files outside its own folder")
-        elif event == "sqlite3.connect" and not _within(_database(args[0], own), own):
-            refuse("open databases outside its own folder")
+    def hook(event: str, args: Arguments) -> None:
+        if refused := _refusal(event, args, own, closed):
+            raise PermissionError(f"a method may not {refused}")
 
     sys.addaudithook(hook)
     for (module, name), writes in UNSEEN.items():
@@ -99,7 +84,35 @@ def install(home: Path, forbidden: Sequence[Path], *, sandboxed: bool = False) -
             setattr(holder, attribute, _seen(function, os.O_WRONLY if writes else 0))
 
 
-def _changed(event: str, args: tuple[Any, ...]) -> Iterator[str]:
+def _refusal(event: str, args: Arguments, own: str, closed: Sequence[str]) -> str:
+    """Return what an event would do that a method may not; "" if it may."""
+    if event.startswith("socket."):
+        return "open sockets"
+    if event == "subprocess.Popen" or event in PROCESSES:
+        return "start processes"
+    if event == "os.kill" and args[0] != os.getpid():
+        return "signal other processes"
+    if event == "open" and isinstance(args[0], (str, bytes, os.PathLike)):
+        return _refused_open(_resolved(args[0]), bool((args[2] or 0) & WRITING), own, closed)
+    if event in CHANGES and not all(_within(path, own) for path in _changed(event, args)):
+        return "change files outside its own folder"
+    if event == "sqlite3.connect" and not _within(_database(args[0], own), own):
+        return "open databases outside its own folder"
+    return ""
+
+
+def _refused_open(path: str, writes: bool, own: str, closed: Sequence[str]) -> str:
+    """Return what opening a file would do that a method may not; "" if it may."""
+    if _within(path, own):
+        return ""
+    if writes and path != os.devnull:
+        return f"write outside its own folder ({Path(path).name})"
+    if path.endswith(TEST_FILE) or any(_within(path, folder) for folder in closed):
+        return f"read test data or the harness's files ({Path(path).name})"
+    return ""
+
+
+def _changed(event: str, args: Arguments) -> Iterator[str]:
     """Yield what a file-changing call would change: by path, relative to a folder, or open."""
     for at, folder in CHANGES[event]:
         base = args[folder] if folder is not None and folder < len(args) else -1
@@ -116,16 +129,16 @@ def _descriptor(number: int) -> str:
     return f"/dev/fd/{number}"
 
 
-def _database(name: Any, own: str) -> str:
+def _database(name: Name, own: str) -> str:
     """Return where a database is; for one in memory, the process's own folder."""
     path, _, query = os.fsdecode(name).removeprefix("file:").partition("?")
     return own if path in ("", ":memory:") or "mode=memory" in query else _resolved(path)
 
 
-def _seen(function: Callable[..., Any], flags: int) -> Callable[..., Any]:
+def _seen(function: Callable[P, R], flags: int) -> Callable[P, R]:
     """Wrap a function to raise the audit event of an opened file for each of its paths."""
 
-    def audited(*args: Any, **kwargs: Any) -> Any:
+    def audited(*args: P.args, **kwargs: P.kwargs) -> R:
         for value in (*args, *kwargs.values()):
             if isinstance(value, (str, os.PathLike)):
                 sys.audit("open", value, None, flags)
@@ -134,7 +147,7 @@ def _seen(function: Callable[..., Any], flags: int) -> Callable[..., Any]:
     return audited
 
 
-def _resolved(path: Any) -> str:
+def _resolved(path: Name) -> str:
     return os.path.realpath(os.fsdecode(path))
 
 

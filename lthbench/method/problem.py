@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from lthbench import seeds
 from lthbench.errors import BadCall, BudgetExceeded, MethodError
 from lthbench.io import messages
+from lthbench.method import requests, snapshot
 from lthbench.method.meter import Work, work_of
+from lthbench.method.requests import Refusal, Reply, Request
 from lthbench.networks import blocks, families
 from lthbench.networks.state import State
 from lthbench.protocol.task import Task
@@ -23,7 +25,8 @@ from lthbench.training.engines.plain import rate as rate_at
 from lthbench.training.job import Examples
 
 SHORT = 200  # a loop of at most this many steps is rerun on replay; a longer one is snapshotted
-Ask = Callable[[dict[str, Any], Mapping[str, Tensor] | None], messages.Message]
+Ask = Callable[[Request, messages.Tensors | None], messages.Message]
+R = TypeVar("R")
 
 
 class Batch(NamedTuple):
@@ -105,7 +108,7 @@ class Problem:
         """Return the canonical dense run at step k (0 to T); charged k / T, once."""
         if k == 0:
             return State(self._theta.tensors(), 0)
-        return self._state(self._request({"op": "theta", "k": int(k)}))
+        return self._state(requests.Theta(self.depth, int(k)))
 
     def train(
         self,
@@ -124,23 +127,17 @@ class Problem:
             order: another number gives another data order.
         """
         begin = self.theta(start) if isinstance(start, int) else start
-        header = {
-            "op": "train",
-            "step": begin.step,
-            "masked": masks is not None,
-            "until": self.steps if until is None else int(until),
-            "order": int(order),
-        }
-        tensors = messages.prefixed("start", dict(begin)) | messages.prefixed("mask", masks or {})
-        return self._state(self._request(header, tensors))
+        end = self.steps if until is None else int(until)
+        masked = masks is not None
+        request = requests.Train(self.depth, begin.step, masked, end, int(order))
+        return self._state(request, _tensors(begin, masks))
 
     def accuracy(self, state: State, masks: Mapping[str, Tensor] | None = None) -> float:
         """Return the state's accuracy on the held-out part (0 to 1); charged."""
-        header = {"op": "accuracy", "step": state.step, "masked": masks is not None}
-        tensors = messages.prefixed("start", dict(state)) | messages.prefixed("mask", masks or {})
-        return float(self._request(header, tensors)[0]["accuracy"])
+        request = requests.Accuracy(self.depth, state.step, masks is not None)
+        return self._request(request, requests.Score, _tensors(state, masks))[0].accuracy
 
-    def loop(self, *stateful: Any, steps: int, cost: Work = "gradient") -> Iterator[Batch]:
+    def loop(self, *stateful: object, steps: int, cost: Work = "gradient") -> Iterator[Batch]:
         """Yield batches for a loop of the method's own, charged in full when it begins.
 
         Args:
@@ -155,30 +152,32 @@ class Problem:
         work = work_of(cost, "loop")
         self._shared.loops += 1
         number, steps = self._shared.loops, int(steps)
-        reply, tensors = self._request(
-            {"op": "loop", "number": number, "steps": steps, "cost": work}
-        )
-        first = int(reply["step"])
-        if first:
-            _restore(messages.unpack(reply["snapshot"], tensors), stateful, self.generator)
-            self._shared.loops = int(reply["loops"])  # loops begun in the body are not begun again
-        return self._steps(stateful, number, first, steps, reply)
+        loop = requests.Loop(self.depth, number, steps, work)
+        begin, tensors = self._request(loop, requests.Begin)
+        if begin.step:
+            snapshot.restore(begin.snapshot, tensors, stateful, self.generator)
+            self._shared.loops = begin.loops  # loops begun in the body are not begun again
+        return self._steps(loop, begin, stateful)
+
+    def _batches(self, loop: requests.Loop, first: int) -> Iterator[Batch]:
+        """Yield the batches of a loop from a step on."""
+        order = ("method", "loop", str(loop.number))
+        for x, y in fed(self._train, self._task.recipe, self._seed, order, first, loop.steps):
+            yield Batch(x, y)
 
     def _steps(
-        self, stateful: tuple[Any, ...], number: int, first: int, steps: int, reply: dict[str, Any]
+        self, loop: requests.Loop, begin: requests.Begin, stateful: Sequence[object]
     ) -> Iterator[Batch]:
-        order = ("method", "loop", str(number))
-        recipe, seed = self._task.recipe, self._seed
+        """Yield the batches of a loop, and send snapshots after them."""
         saved = time.monotonic()
-        batches = fed(self._train, recipe, seed, order, first, steps)
-        for step, (x, y) in enumerate(batches, start=first + 1):
-            yield Batch(x, y)
-            due = time.monotonic() - saved > reply["every"] or step in reply["at"] or step == steps
-            if steps > SHORT and due:
+        for step, batch in enumerate(self._batches(loop, begin.step), start=begin.step + 1):
+            yield batch
+            late = time.monotonic() - saved > begin.every
+            if loop.steps > SHORT and (late or step in begin.at or step == loop.steps):
                 tensors: dict[str, Tensor] = {}
-                packed = messages.pack(_snapshot(stateful, self._shared.generators), tensors)
-                header = {"op": "snapshot", "number": number, "step": step, "snapshot": packed}
-                self._request(header | {"loops": self._shared.loops}, tensors)
+                packed = snapshot.take(stateful, self._shared.generators, tensors)
+                taken = requests.Snapshot(loop.number, step, self._shared.loops, packed)
+                self._request(taken, requests.Done, tensors)
                 saved = time.monotonic()
 
     def examples(self, per_class: int, name: str, *, cost: Work = "gradient") -> Batch:
@@ -198,8 +197,7 @@ class Problem:
             order = torch.from_numpy(generator.permutation(len(rows)))
             chosen.append(rows[order[:per_class]])
         rows = torch.cat(chosen)
-        header = {"op": "examples", "count": len(rows), "name": str(name), "cost": work}
-        self._request(header)
+        self._request(requests.Examples(self.depth, len(rows), str(name), work), requests.Done)
         rows = rows.to(self.device)
         return Batch(self._train.inputs(rows), self._train.labels(rows))
 
@@ -221,7 +219,7 @@ class Problem:
         Args:
             weights: every tensor of the state, non-negative, biases 0; R has their precision.
         """
-        self._request({"op": "examples", "count": 1, "name": "flow", "cost": "gradient"})
+        self._request(requests.Examples(self.depth, 1, "flow", "gradient"), requests.Done)
         network = self.network()
         return network.flow(weights)  # type: ignore[operator, no-any-return]
 
@@ -260,80 +258,22 @@ class Problem:
         return self._shared.generators[name]
 
     def _request(
-        self, header: dict[str, Any], tensors: Mapping[str, Tensor] | None = None
-    ) -> messages.Message:
-        reply, answer = self._ask(header | {"depth": self.depth}, tensors)
-        self._shared.left = reply["left"]
-        if reply.get("error") == "budget":
-            raise BudgetExceeded(reply["message"])
-        if "error" in reply:
-            raise MethodError(reply["message"])
-        return reply, answer
+        self, request: Request, kind: type[R], tensors: messages.Tensors | None = None
+    ) -> tuple[R, messages.Tensors]:
+        """Return the answer to a request, of this kind, and its tensors; raise a refusal."""
+        header, content = self._ask(request, tensors)
+        reply = messages.read(Reply, header)
+        self._shared.left = reply.left
+        if isinstance(reply.answer, Refusal):
+            kinds = {"budget": BudgetExceeded, "call": MethodError}
+            raise kinds[reply.answer.error](reply.answer.message)
+        assert isinstance(reply.answer, kind)
+        return reply.answer, content
 
-    def _state(self, message: messages.Message) -> State:
-        header, tensors = message
-        return State(tensors, header["step"])
-
-
-def _snapshot(stateful: tuple[Any, ...], generators: Mapping[str, torch.Generator]) -> Any:
-    snapshot = {
-        "stateful": [_state_of(thing) for thing in stateful],
-        "generators": {name: g.get_state() for name, g in generators.items()},
-        "torch": torch.get_rng_state(),
-    }
-    return snapshot | ({"cuda": torch.cuda.get_rng_state()} if _on_gpu() else {})
+    def _state(self, request: Request, tensors: messages.Tensors | None = None) -> State:
+        answer, content = self._request(request, requests.Weights, tensors)
+        return State(content, answer.step)
 
 
-def _on_gpu() -> bool:
-    """Return whether this process uses a GPU: its device was set when it began."""
-    return torch.cuda.is_available() and torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-
-
-def _restore(
-    snapshot: Any, stateful: tuple[Any, ...], generator: Callable[[str], torch.Generator]
-) -> None:
-    if len(snapshot["stateful"]) != len(stateful):
-        raise MethodError("loop was given another number of things on replay")
-    for thing, state in zip(stateful, snapshot["stateful"], strict=True):
-        _load_into(thing, state)
-    for name, state in snapshot["generators"].items():
-        generator(name).set_state(state)
-    torch.set_rng_state(snapshot["torch"])
-    if "cuda" in snapshot:
-        torch.cuda.set_rng_state(snapshot["cuda"])
-
-
-def _state_of(thing: Any) -> Any:
-    if isinstance(thing, Tensor):
-        return {"tensor": thing.detach(), "grad": [thing.grad]}
-    if isinstance(thing, torch.Generator):
-        return {"generator": thing.get_state()}
-    if not (hasattr(thing, "state_dict") and hasattr(thing, "load_state_dict")):
-        raise MethodError(
-            f"loop was given a {type(thing).__name__}; give tensors, generators, or what has "
-            "state_dict and load_state_dict"
-        )
-    return {"state": thing.state_dict(), "grad": [p.grad for p in _parameters(thing)]}
-
-
-def _load_into(thing: Any, state: Any) -> None:
-    if "generator" in state:
-        thing.set_state(state["generator"])
-        return
-    if "tensor" in state:
-        with torch.no_grad():
-            thing.copy_(state["tensor"])
-        parameters = [thing]
-    else:
-        thing.load_state_dict(state["state"])
-        parameters = _parameters(thing)
-    for parameter, gradient in zip(parameters, state["grad"], strict=True):
-        parameter.grad = None if gradient is None else gradient.to(parameter.device)
-
-
-def _parameters(thing: Any) -> list[Tensor]:
-    """Return the parameters whose gradients belong to a module's or an optimiser's state."""
-    if isinstance(thing, nn.Module):
-        return list(thing.parameters())
-    groups = getattr(thing, "param_groups", [])
-    return [parameter for group in groups for parameter in group["params"]]
+def _tensors(start: State, masks: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    return messages.prefixed("start", dict(start)) | messages.prefixed("mask", masks or {})

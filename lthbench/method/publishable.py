@@ -10,7 +10,6 @@ import ast
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from lthbench.errors import MethodError, RecordError
 from lthbench.io import file_names
@@ -190,5 +189,5 @@ def _baselines(stamps: tuple[tuple[str, int], ...]) -> dict[str, Declared]:
     return {digest(s): declared(s.decode(), p) for s, p in zip(sources, places, strict=True)}
 
 
-def _told(value: Any) -> str:
+def _told(value: object) -> str:
     return "nothing" if value is None else shown(repr(value), 60)

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lthbench.errors import MethodError, UsageError, nearest
 from lthbench.io import file_names
@@ -17,6 +16,7 @@ from lthbench.io.visible_text import unmarked
 
 DESCRIBED = ("name", "version", "paper", "authors", "licence", "code")
 LONGEST = 400  # characters of a description
+Option = bool | int | float | str
 SOURCE_LIMIT = 2**20  # bytes of a file; the limit of a bundle
 
 
@@ -27,7 +27,7 @@ class Method:
     name: str
     path: str
     source: str
-    options: Mapping[str, Any]
+    options: Mapping[str, Option]
     described: Mapping[str, str] = field(default_factory=dict)
     summary: str = ""
     carries: bool = False  # whether it has its own transfer_ticket
@@ -58,7 +58,7 @@ class Declared:
     """
 
     described: Mapping[str, str]
-    options: Mapping[str, Any]
+    options: Mapping[str, Option]
     summary: str
     carries: bool
 
@@ -144,7 +144,7 @@ def _bound(tree: ast.Module) -> set[str]:
     return bound
 
 
-def _options(tree: ast.Module, place: str) -> dict[str, Any]:
+def _options(tree: ast.Module, place: str) -> dict[str, Option]:
     """Return find_tickets' keyword-only parameters and their defaults, which must be literals."""
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     functions = [function for function in functions if function.name == "find_tickets"]
@@ -169,8 +169,8 @@ def _options(tree: ast.Module, place: str) -> dict[str, Any]:
 
 
 def _with_settings(
-    options: dict[str, Any], settings: Mapping[str, str], path: Path
-) -> dict[str, Any]:
+    options: dict[str, Option], settings: Mapping[str, str], path: Path
+) -> dict[str, Option]:
     for name, text in settings.items():
         if name not in options:
             known = f"; it has {', '.join(options)}" if options else "; it has none"
@@ -181,7 +181,7 @@ def _with_settings(
     return options
 
 
-def _parsed(name: str, text: str, kind: type) -> Any:
+def _parsed(name: str, text: str, kind: type[Option]) -> Option:
     try:
         if kind is bool:
             return {"true": True, "false": False}[text.lower()]
@@ -194,7 +194,7 @@ def _parsed(name: str, text: str, kind: type) -> Any:
     raise UsageError(f"--set {name}={text}: the option wants {wanted}")
 
 
-def _finite(value: Any) -> bool:
+def _finite(value: object) -> bool:
     """Return whether a value contains no infinite or undefined number, which no record can hold."""
     return not isinstance(value, float) or math.isfinite(value)
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from lthbench.errors import CheckFailed, MethodError, TicketError
 from lthbench.evaluation.search.child_process import Limits
-from lthbench.evaluation.search.run import Killed, find
+from lthbench.evaluation.search.run import Conditions, Killed, find
 from lthbench.evaluation.search.session import Point, Probe, Search
 from lthbench.method import publishable
 from lthbench.method.source import Method
@@ -207,9 +207,8 @@ async def _go(
         run.probe.kill_at = point
         run.starts += 1
         try:
-            found = await find(
-                method, task, (SEED,), run.folder, Here(), limits=limits, probe=run.probe
-            )
+            how = Conditions(limits, probe=run.probe)
+            found = await find(method, task, (SEED,), run.folder, Here(), how)
         except Killed as killed:
             run.killed.append(killed.args[0])
             continue
@@ -245,20 +244,20 @@ def _first_rows(straight: _Run, task: Task) -> list[Row]:
 def _found(rule: str, search: Search, task: Task) -> str:
     """Describe what a run that broke nothing did."""
     if rule == TICKETS:
-        return ", ".join(f"{rung['density']:.1%}" for rung in search.rungs)
+        return ", ".join(f"{rung.density:.1%}" for rung in search.rungs)
     if rule == BUDGET:
         return f"{search.cost:.3g} of {task.search.budget:g} dense trainings"
     if rule == ORIGIN:
-        return ", ".join(sorted({rung["origin"] for rung in search.rungs}))
+        return ", ".join(sorted({rung.origin for rung in search.rungs}))
     return ""
 
 
 def _missing(search: Search, task: Task) -> str:
     """Describe which rungs are missing, and what that means; "" if none is."""
-    trained = all(rung["trained"] for rung in search.rungs)
+    trained = all(rung.trained for rung in search.rungs)
     name = "problem.densities" if trained else "problem.untrained_densities"
     ladder = task.ladder.trained if trained else task.ladder.untrained
-    came = {rung["density"] for rung in search.rungs}
+    came = {rung.density for rung in search.rungs}
     absent = [density for density in ladder if density not in came]
     if not absent:
         return ""
@@ -311,8 +310,8 @@ def _difference(straight: _Run, other: _Run) -> str:
         return f"{len(others)} tickets in place of {len(rungs)}"
     for rung, another in zip(rungs, others, strict=True):
         for key, words in COMPARED.items():
-            if rung[key] != another[key]:
-                return f"{words} at density {rung['density']:.4g}"
+            if getattr(rung, key) != getattr(another, key):
+                return f"{words} at density {rung.density:.4g}"
     paths = sorted(straight.folder.glob("tickets/*/*.safetensors"))
     for path in paths:
         if path.read_bytes() != (other.folder / path.relative_to(straight.folder)).read_bytes():

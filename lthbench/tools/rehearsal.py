@@ -19,8 +19,9 @@ import torch
 from lthbench import seeds
 from lthbench.evaluation.search import session
 from lthbench.evaluation.search.child_process import ChildProcess, Limits
-from lthbench.evaluation.search.run import answered, method_error, setup
+from lthbench.evaluation.search.run import answer, method_error, setup
 from lthbench.evaluation.search.session import Search
+from lthbench.method.requests import Done, End, Failure, Loop, Refusal, Reply, Timed
 from lthbench.method.source import Method
 from lthbench.networks import families
 from lthbench.networks.state import State
@@ -118,34 +119,32 @@ async def rehearse(
         MethodError: for what the method cannot do without real results, or its own mistakes.
     """
     place = folder / "store" / f"seed{seed}"
-    state = session.prepare(task, seed, folder / "tickets" / f"seed{seed}", place, means)
     dry, own_steps, processor, wall = Dry(task), 0, 0.0, 0.0
+    state = session.prepare(task, seed, folder / "tickets" / f"seed{seed}", place, dry, means)
     child = await ChildProcess.start(place / "home")
     try:
-        header, tensors = setup(state, method, folder)
-        await child.send({**header, "rehearsal": True}, tensors)
+        await child.send(*setup(state, method, folder, "rehearsal"))
         while True:
-            header, tensors = await child.receive(limits, asyncio.Event())
-            op = header.get("op")
-            if op == "error" and header.get("type") != "BudgetExceeded":
-                raise method_error(method, seed, header, not (state.meter.spent or state.rungs))
-            if op in ("end", "error"):
-                break
-            if op == "timed":
-                processor += header["left"] * header["processor"]
-                wall += header["left"] * header["wall"]
-                await child.send({"left": state.meter.left}, {})
-                continue
-            reply, answer = await answered(header, tensors, method, state, dry, None, _untold)
-            if op == "loop" and "error" not in reply:
-                own_steps += header["steps"]
-            await child.send(reply, answer)
+            request, tensors = await child.receive(limits, asyncio.Event())
+            match request:
+                case End() | Failure(type="BudgetExceeded"):
+                    break
+                case Failure():
+                    raise method_error(method, seed, request, state.is_fresh)
+                case Timed(left):
+                    processor += left * request.processor
+                    wall += left * request.wall
+                    await child.send(Reply(state.meter.left, Done()), {})
+                    continue
+            reply, content = await answer(request, tensors, method, state)
+            if isinstance(request, Loop) and not isinstance(reply.answer, Refusal):
+                own_steps += request.steps
+            await child.send(reply, content)
         spent = psutil.Process(child.process.pid).cpu_times()
     finally:
         await child.close()
-    search = Search(seed, "ok", "", state.meter.spent, 0.0, tuple(state.rungs))
     return Rehearsal(
-        search,
+        Search(seed, "ok", "", state.meter.spent, 0.0, tuple(state.rungs)),
         dict(dry.trained),
         dry.trainings,
         dry.accuracies,
@@ -153,7 +152,3 @@ async def rehearse(
         processor + spent.user + spent.system,
         wall + child.own_seconds,
     )
-
-
-def _untold(seed: int, what: str, steps: float, ran: bool) -> None:
-    return

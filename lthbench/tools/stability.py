@@ -67,8 +67,8 @@ async def measured(task: Task, seed: int, executor: Executor, folder: Path) -> f
     ladder = task.ladder.model_copy(update={"trained": (DENSITY,)})
     scored = task.score.model_copy(update={"compressed_density": 0.0})
     rung = task.model_copy(update={"ladder": ladder, "score": scored, "transfer": None})
-    limits = Limits(seconds=3600.0)
-    (done,) = await run.find(load_method("imp"), rung, (seed,), folder, executor, limits=limits)
+    how = run.Conditions(Limits(seconds=3600.0))
+    (done,) = await run.find(load_method("imp"), rung, (seed,), folder, executor, how)
     if done.status != "ok":
         raise ResourceError(f"{task.name}: IMP of seed {seed} failed: {done.reason}")
     header, masks, _ = ticket_files.read_ticket(folder / "tickets" / f"seed{seed}", DENSITY)

@@ -21,8 +21,8 @@ from lthbench.cli import progress
 from lthbench.cli.progress import Told, seconds_left, shown, steps_left
 from lthbench.evaluation import workload
 from lthbench.evaluation.plan import Part, Plan
-from lthbench.evaluation.search.child_process import Limits
-from lthbench.evaluation.search.run import find
+from lthbench.evaluation.search.run import Conditions, find
+from lthbench.evaluation.search.session import Event
 from lthbench.evaluation.workload import clock, guessed_step, scoring_steps
 from lthbench.method.source import load_method
 from lthbench.protocol.task import Task, load_suite, load_task
@@ -36,7 +36,7 @@ SEEDS = QUICK.seeds or 2
 PLAN = Plan(controls=QUICK.controls, compressed=QUICK.compressed, transfer=False)
 TASKS = [load_task(name) for name in QUICK.tasks]
 Trainings = Callable[[Task], list[tuple[int, float | None]]]  # how many, then the ticket's density
-Event = tuple[float, Callable[[Told], None]]
+Happening = tuple[float, Callable[[Told], None]]
 
 
 def imp(task: Task) -> list[tuple[int, float | None]]:
@@ -53,30 +53,29 @@ def oneshot(task: Task) -> list[tuple[int, float | None]]:
 
 def searches(
     task: Task, seeds: Sequence[int], workers: int, trainings: Trainings, step: float, at: float
-) -> Iterator[Event]:
+) -> Iterator[Happening]:
     """Trainings of all seeds on the first free worker; events are told when they end."""
     free = [at + STARTUP] * workers
-    calls: dict[int, list[tuple[str, float]]] = {}
+    calls: dict[int, list[Event]] = {}
     for seed in seeds:
         calls[seed] = []
         for number, density in trainings(task):
-            calls[seed] += [("train", task.recipe.steps)] * number
-            calls[seed] += [(f"ticket {density!r}", 0)] if density else []
+            calls[seed] += [Event(seed, "train", task.recipe.steps)] * number
+            calls[seed] += [Event(seed, "ticket", density=density)] if density else []
     ready = [(at + STARTUP, seed) for seed in seeds]
     heapq.heapify(ready)
     while ready:
         now, seed = heapq.heappop(ready)
-        what, steps = calls[seed].pop(0)
-        if steps:
-            now = max(now, heapq.heappop(free)) + steps * step
+        event = calls[seed].pop(0)
+        if event.steps:
+            now = max(now, heapq.heappop(free)) + event.steps * step
             heapq.heappush(free, now)
-        told = (task, seed, what, steps, True)
-        yield now, lambda to, told=told: to.search(*told)  # type: ignore[misc]
+        yield now, lambda to, event=event: to.search(task, event)  # type: ignore[misc]
         if calls[seed]:
             heapq.heappush(ready, (now, seed))
 
 
-def scorings(task: Task, workers: int, step: float, at: float) -> Iterator[Event]:
+def scorings(task: Task, workers: int, step: float, at: float) -> Iterator[Happening]:
     """Every run of a record's cells, on the first free worker."""
     free, whole = [at] * workers, task.recipe.steps
     for _ in range(round(scoring_steps(task, SEEDS, QUICK.controls, False) / whole)):
@@ -85,11 +84,13 @@ def scorings(task: Task, workers: int, step: float, at: float) -> Iterator[Event
         yield now, lambda to: to.scoring(task, "erk", whole, True)
 
 
-def simulated(trainings: Trainings, steps: Mapping[str, float], workers: int = 2) -> list[Event]:
+def simulated(
+    trainings: Trainings, steps: Mapping[str, float], workers: int = 2
+) -> list[Happening]:
     """All that is told of an evaluation of suite quick, by time."""
     seeds = tuple(range(1000, 1000 + SEEDS))
     parts = [Part(task, seeds, PLAN) for task in TASKS]
-    events: list[Event] = [(BEGUN, lambda to: to.plan(parts, workers))]
+    events: list[Happening] = [(BEGUN, lambda to: to.plan(parts, workers))]
     for task in TASKS:
         at, step = events[-1][0], steps[task.name]
         events.append((at, lambda to, task=task: to.begin(task)))  # type: ignore[misc]
@@ -122,7 +123,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return moved
 
 
-def play(events: Sequence[Event], told: Told, time: Clock) -> list[tuple[float, float]]:
+def play(events: Sequence[Happening], told: Told, time: Clock) -> list[tuple[float, float]]:
     """When something was told, and the seconds that were then thought to be left."""
     seen = []
     for at, tell in events:
@@ -163,14 +164,14 @@ def test_what_is_stored_takes_no_time(time: Clock) -> None:
     told.begin(task)
     whole = task.recipe.steps
     for _ in range(10):
-        told.search(task, 1000, "train", whole, False)
+        told.search(task, Event(1000, "train", whole, ran=False))
     one = whole * guessed_step(task)
     ran = math.ceil(workload.STARTING / one)  # long enough to tell starting from training
     time.now = BEGUN + workload.STARTING + ran * one
     for _ in range(ran):
-        told.search(task, 1000, "train", whole, True)
-    told.search(task, 1000, "train", whole, False)
-    told.search(task, 1000, f"ticket {task.ladder.trained[-1]!r}", 0, True)
+        told.search(task, Event(1000, "train", whole, ran=True))
+    told.search(task, Event(1000, "train", whole, ran=False))
+    told.search(task, Event(1000, "ticket", density=task.ladder.trained[-1]))
     told.found(task)
     left = scoring_steps(task, 1, QUICK.controls, False) / whole
     assert seconds_left(told.stages, time.now, 1) == pytest.approx(one * left)
@@ -181,7 +182,8 @@ def test_a_search_that_is_stored_whole_is_not_foreseen_again(tmp_path: Path, tim
     (task,), seed = TASKS[:1], 1000
     folder = tmp_path / "tickets" / f"seed{seed}"
     folder.mkdir(parents=True)
-    rungs = [{"density": density} for density in task.ladder.trained]
+    of = {"kept": 1, "trained": True, "origin": "init", "start": 0, "masks": "", "weights": None}
+    rungs = [{**of, "density": density, "cost": 1.0} for density in task.ladder.trained]
     table = {"seed": seed, "status": "ok", "reason": "", "cost": 6.0, "seconds": 1.0}
     (folder / "search.json").write_text(json.dumps({**table, "rungs": rungs}))
     told = Told(None)
@@ -189,7 +191,7 @@ def test_a_search_that_is_stored_whole_is_not_foreseen_again(tmp_path: Path, tim
     told.begin(task)
     note = partial(told.search, task)
     method = load_method("imp")
-    run = find(method, task, (seed,), tmp_path, Here(), limits=Limits(), note=note)
+    run = find(method, task, (seed,), tmp_path, Here(), Conditions(note=note))
     (search,) = asyncio.run(run)
     assert search.cost == 6.0
     (stage,) = told.stages
@@ -230,8 +232,8 @@ def test_other_depths_are_foreseen_until_they_are_known(
     left = scoring + (runs + searched) * whole
     assert steps_left(stage, cost) == pytest.approx(left)
     if searched:
-        told.search(task, 0, "train", whole, True)
-        told.search(task, 0, f"ticket {moved.densities[0]!r}", 0, True)
+        told.search(task, Event(0, "train", whole, ran=True))
+        told.search(task, Event(0, "ticket", density=moved.densities[0]))
         assert steps_left(stage, cost) == pytest.approx(left - whole)
     told.carry(task, "planned", 3 * whole, False)
     assert steps_left(stage, cost) == 3 * whole

@@ -117,7 +117,7 @@ def test_dense_training_to_an_early_step_is_theta(tmp_path: Path) -> None:
     masks = keep_top({n: early[n].abs() for n in problem.prunable}, problem.densities[0])
     child._yield(coordinator, Ticket(masks, weights=early))  # type: ignore[arg-type]
     (rung,) = coordinator.state.rungs
-    assert (rung["origin"], rung["start"]) == ("rewind", k)
+    assert (rung.origin, rung.start) == ("rewind", k)
     later = problem.train(until=k, order=1)
     assert later.digest != early.digest
 

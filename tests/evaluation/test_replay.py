@@ -19,9 +19,10 @@ import pytest
 
 from lthbench.errors import MethodError
 from lthbench.evaluation.search.child_process import Limits
-from lthbench.evaluation.search.run import Killed, find
+from lthbench.evaluation.search.run import Conditions, Killed, find
 from lthbench.evaluation.search.session import Point, Probe, Search
 from lthbench.method.source import Method, baseline_names, load_method
+from lthbench.tickets.ticket_files import Rung
 from lthbench.tools.check import TASK
 from lthbench.training.executors.local import Here
 from lthbench.training.job import Evaluation, Examples, Job, Result
@@ -55,7 +56,7 @@ class Case:
     method: Method
     undisturbed: Path
     disturbed: Path
-    rungs: list[dict[str, object]]
+    rungs: list[Rung]
     points: list[Point]
     search: Search | None = None
     executor: Counting = field(default_factory=Counting)
@@ -85,7 +86,9 @@ async def go(case: Case, point: Point | None) -> Search:
     """One process of the search: to its end, or to the point where it is killed."""
     probe = Probe(thirds, point)
     folder, executor = case.disturbed, case.executor
-    ended = await find(case.method, TASK, (SEED,), folder, executor, limits=LIMITS, probe=probe)
+    ended = await find(
+        case.method, TASK, (SEED,), folder, executor, Conditions(LIMITS, probe=probe)
+    )
     return ended[0]
 
 
@@ -147,7 +150,7 @@ def test_killed_and_started_again_it_is_the_same(
     assert case.search.status == "ok"
     assert list(case.search.rungs) == case.rungs
     assert tickets(case.disturbed) == tickets(case.undisturbed)
-    ladder = TASK.ladder.trained if case.rungs[0]["trained"] else TASK.ladder.untrained
+    ladder = TASK.ladder.trained if case.rungs[0].trained else TASK.ladder.untrained
     assert len(tickets(case.disturbed)) == len(ladder)
 
 
@@ -174,7 +177,7 @@ def test_a_child_killed_from_outside_is_named_and_resumed(tmp_path: Path) -> Non
 
     async def kill_early() -> None:
         running = asyncio.ensure_future(
-            find(method, TASK, (SEED,), tmp_path, Here(), limits=LIMITS)
+            find(method, TASK, (SEED,), tmp_path, Here(), Conditions(LIMITS))
         )
         while len(list(home.parent.glob("*.safetensors"))) < 3:
             await asyncio.sleep(0.001)
@@ -185,7 +188,7 @@ def test_a_child_killed_from_outside_is_named_and_resumed(tmp_path: Path) -> Non
 
     with pytest.raises(MethodError, match=r"process ended \(exit status -9\)"):
         asyncio.run(kill_early())
-    assert asyncio.run(find(method, TASK, (SEED,), tmp_path, Here(), limits=LIMITS))[0].rungs
+    assert asyncio.run(find(method, TASK, (SEED,), tmp_path, Here(), Conditions(LIMITS)))[0].rungs
     search(method, TASK, SEED, tmp_path / "undisturbed")
     assert tickets(tmp_path) == tickets(tmp_path / "undisturbed")
 
@@ -207,5 +210,5 @@ def test_what_a_killed_child_wrote_is_gone(tmp_path: Path) -> None:
     method = load_method(str(path))
     probe = Probe(kill_at=("train", 1, 0))
     with pytest.raises(Killed):
-        asyncio.run(find(method, TASK, (SEED,), tmp_path, Here(), limits=LIMITS, probe=probe))
-    assert asyncio.run(find(method, TASK, (SEED,), tmp_path, Here(), limits=LIMITS))[0].rungs
+        asyncio.run(find(method, TASK, (SEED,), tmp_path, Here(), Conditions(LIMITS, probe=probe)))
+    assert asyncio.run(find(method, TASK, (SEED,), tmp_path, Here(), Conditions(LIMITS)))[0].rungs

@@ -22,7 +22,7 @@ import pytest
 
 from lthbench.errors import MethodError, ResourceError
 from lthbench.evaluation.search import run, sandbox
-from lthbench.evaluation.search.child_process import Child, ChildProcess, Limits
+from lthbench.evaluation.search.child_process import Child, Limits
 from lthbench.evaluation.search.requests import Requests
 from lthbench.evaluation.search.sandbox import Bounds
 from lthbench.evaluation.search.session import Search
@@ -99,6 +99,9 @@ def watched(cache: Path) -> Iterator[Watched]:
     assert started.left() == []
 
 
+Table = dict[str, Any]  # the header of a request
+
+
 def search(
     name: str, watched: Watched, folder: Path, seconds: float = SECONDS, **options: Any
 ) -> Search:
@@ -118,8 +121,7 @@ def search(
             (SEED,),
             folder,
             Here(),
-            limits=Limits(seconds),
-            start=watched.start,
+            run.Conditions(Limits(seconds), start=watched.start),
         )
     )
     return ended
@@ -148,8 +150,7 @@ def test_an_honest_method_ends_in_the_same_tickets(watched: Watched, tmp_path: P
             (SEED,),
             tmp_path / "outside",
             Here(),
-            limits=Limits(SECONDS),
-            start=ChildProcess.start,
+            run.Conditions(Limits(SECONDS)),
         )
     )
     assert inside.rungs == outside.rungs
@@ -261,31 +262,69 @@ def test_what_the_meter_does_not_see(way: str, watched: Watched, tmp_path: Path)
     assert ended.processor + sandbox.WATCHED_EVERY > 8 and allowed < ended.processor < 20
 
 
+LOOP: Table = {"op": "loop", "number": 1, "steps": 10, "cost": "gradient", "depth": 1}
+SNAPSHOT: Table = {"op": "snapshot", "number": 1, "step": 5, "loops": 1, "snapshot": {"value": 1}}
+TRAIN: Table = {
+    "op": "train", "depth": 3, "step": 0, "masked": False, "until": 10, "order": -1
+}  # fmt: skip
+THETA: Table = {"op": "theta", "depth": 1, "k": 1}
+SOME: Table = {"op": "examples", "depth": 1, "count": 1, "name": "x", "cost": "forward"}
+TICKET: Table = {"op": "ticket", "start": 0, "trained": True, "masks": {"a": "list"}, "step": None}
+FAILURE: Table = {
+    "op": "error", "type": "X", "message": "", "left_out": False, "line": None, "trace": ""
+}  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("header", "why"),
     [
-        ({"op": "snapshot", "number": "1"}, "number is '1'"),
-        ({"op": "snapshot", "number": 2}, "loop 2 was not begun"),
-        ({"op": "loop", "number": 1, "cost": "forward"}, "loop 1 was begun already"),
-        ({"op": "loop", "cost": "forward"}, "loop None was begun"),
-        ({"op": "train", "until": float("nan")}, "until is nan"),
-        ({"op": "train", "order": "x" * 100}, "order is 'xxx"),
-        ({"op": "theta", "k": True}, "k is True"),
-        ({"op": "examples", "cost": float("nan")}, "cost is nan"),
-        ({"op": "examples", "cost": 1.0}, "cost is 1.0"),
-        ({"op": "loop", "number": 2, "cost": "nothing"}, "cost is 'nothing'"),
-        ({"op": "loop", "number": 2, "cost": ["forward"]}, "cost is "),
-        ({"op": "examples", "count": 1}, "cost is None"),
-        ({"op": "theta", "depth": 0}, "depth is 0"),
+        (SNAPSHOT | {"number": "1"}, "number is '1'"),
+        (SNAPSHOT | {"number": 2}, "loop 2 was not begun"),
+        (SNAPSHOT | {"step": [1]}, "step is .1."),
+        (LOOP, "loop 1 was begun already"),
+        (LOOP | {"number": None}, "number is None"),
+        (LOOP | {"number": 2, "cost": "nothing"}, "cost is 'nothing'"),
+        (LOOP | {"number": 2, "cost": ["forward"]}, "cost is "),
+        (LOOP | {"number": 2, "paid": True}, "paid is True"),
+        (TRAIN | {"until": float("nan")}, "until is nan"),
+        (TRAIN | {"until": 10.0}, "until is 10.0"),
+        (TRAIN | {"order": "x" * 100}, "order is 'xxx"),
+        (TRAIN | {"masked": 0}, "masked is 0"),
+        (THETA | {"k": True}, "k is True"),
+        (THETA | {"depth": 0}, "depth is 0"),
+        (SOME | {"cost": float("nan")}, "cost is nan"),
+        (SOME | {"cost": 1.0}, "cost is 1.0"),
+        (SOME | {"name": {"a": 1}}, "name is "),
+        (TICKET | {"masks": {"a": 1}}, "masks is "),
+        (TICKET | {"trained": "yes"}, "trained is 'yes'"),
+        (FAILURE | {"line": "1"}, "line is '1'"),
+        (FAILURE | {"message": ["x"]}, "message is "),
+        ({"op": "pace", "pace": -1.0}, "pace is -1.0"),
+        ({"op": "pace", "pace": float("inf")}, "pace is inf"),
     ],
 )
-def test_requests_that_no_call_makes(header: dict[str, Any], why: str) -> None:
+def test_requests_that_no_call_makes(header: Table, why: str) -> None:
     requests = Requests()
-    requests.check({"op": "loop", "number": 1, "steps": 10, "cost": "gradient", "depth": 1})
-    requests.check({"op": "snapshot", "number": 1, "step": 5, "loops": 1})
-    requests.check({"op": "train", "step": 0, "until": 10, "order": -1, "depth": 3})
+    for honest in (LOOP, SNAPSHOT, TRAIN, THETA, SOME, TICKET, FAILURE, {"op": "end"}):
+        assert requests.read(honest).op == honest["op"]
     with pytest.raises(MethodError, match=f"no method's call makes .*{why}"):
-        requests.check(header)
+        requests.read(header)
+
+
+@pytest.mark.parametrize("honest", [LOOP, SNAPSHOT, TRAIN, THETA, SOME, TICKET, FAILURE])
+def test_a_request_without_one_of_its_fields(honest: Table) -> None:
+    """Nothing is supposed in its place, and nothing fails for want of it."""
+    for name in honest.keys() - {"op"}:
+        header = {key: value for key, value in honest.items() if key != name}
+        with pytest.raises(MethodError, match=f"no method's call makes .*{name} is None"):
+            Requests().read(header)
+
+
+@pytest.mark.parametrize("op", [None, "", "stop", 1, ["train"], {"train": 1}, "x" * 10**6])
+def test_a_request_for_nothing_that_there_is(op: object) -> None:
+    with pytest.raises(MethodError, match="unknown request") as caught:
+        Requests().read({"op": op})
+    assert len(str(caught.value)) < 100
 
 
 @needs_sandbox

@@ -31,6 +31,7 @@ from lthbench.records.schema import Record, build
 from lthbench.report import figures, html, latex, tables, terminal
 from lthbench.tickets import masks
 from lthbench.tickets.ticket import Ticket, origin
+from lthbench.tickets.ticket_files import Rung
 from lthbench.training import batch_norm
 from lthbench.training.engines import plain
 from lthbench.training.executors.local import Here
@@ -210,7 +211,9 @@ def test_a_rung_that_was_not_yielded_scores_chance(digits: Task, tmp_path: Path)
 
 def test_one_kind_of_ticket_at_every_seed(digits: Task, tmp_path: Path) -> None:
     one = found(digits, tmp_path, 1)
-    other = session.Search(1001, "ok", "", 0.0, 0.0, ({"trained": True, "density": 0.5},))
+    other = session.Search(
+        1001, "ok", "", 0.0, 0.0, (Rung(0.5, 1, True, "init", 0, "", None, 0.0),)
+    )
     assert (
         experiment.untrained([one])
         and not experiment.untrained([other])

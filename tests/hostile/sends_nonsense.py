@@ -2,5 +2,5 @@
 
 
 def find_tickets(problem, *, op: str = "train"):
-    problem._request({"op": op})
+    problem._ask({"op": op})
     raise SystemExit("LET THROUGH")

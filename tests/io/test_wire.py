@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lthbench.io import messages
 from lthbench.io.messages import WireError
+from lthbench.method import snapshot
 from lthbench.networks.state import State, same
 from lthbench.training.executors import codec
 from lthbench.training.job import Result
@@ -249,9 +250,9 @@ STATES: st.SearchStrategy[Any] = st.recursive(
 def through(value: Any) -> Any:
     """The value packed, sent as a message, and unpacked."""
     tensors: dict[str, Tensor] = {}
-    packed = messages.pack(value, tensors)
+    packed = snapshot.pack(value, tensors)
     header, arrived = messages.loads(messages.dumps({"packed": packed}, tensors))
-    return messages.unpack(header["packed"], arrived)
+    return snapshot.unpack(header["packed"], arrived)
 
 
 @moderate
@@ -294,7 +295,7 @@ def test_an_optimiser_goes_on_from_its_packed_state(make: Any) -> None:
 @pytest.mark.parametrize("value", [{1, 2}, object(), b"bytes", [lambda: 0], {"a": 1j}])
 def test_what_cannot_be_packed_is_named(value: Any) -> None:
     with pytest.raises(TypeError, match="a state_dict holds a "):
-        messages.pack(value, {})
+        snapshot.pack(value, {})
 
 
 # --- jobs and results ----------------------------------------------------------------------
@@ -306,7 +307,8 @@ def test_a_job_crosses_a_pipe(masked: str | None) -> None:
     masks = {None: None, "none": {}, "some": tiny.masks(of, 1)}[masked]
     recipe = tiny.recipe("sgd-momentum", precision="float64")
     job = tiny.job("transformer", "a key", seed=3, masks=masks, recipe=recipe, until=7)
-    arrived = codec.unpack_job(*messages.loads(messages.dumps(*codec.pack_job(job))))
+    header, tensors = messages.loads(messages.dumps(*codec.pack_job(job)))
+    arrived = codec.unpack_job(messages.read(codec.JobHeader, header), tensors)
     plain = ("network", "depth", "recipe", "until", "seed", "order", "key")
     assert all(getattr(arrived, name) == getattr(job, name) for name in plain)
     assert arrived.start.digest == job.start.digest
@@ -319,8 +321,9 @@ def test_a_result_crosses_a_pipe(state: State | None) -> None:
     counts, answers = {"a/b": torch.tensor([1, 2])}, {"a/b": torch.tensor([7], dtype=torch.uint8)}
     result = Result(state, counts, answers, "failed", "for a reason", 1.25, distance=0.1)
     header, tensors = messages.loads(messages.dumps(*codec.pack_result("key", result)))
-    arrived = codec.unpack_result(header, tensors)
-    assert header["key"] == "key"
+    told = messages.read(codec.ResultHeader, header)
+    arrived = codec.unpack_result(told, tensors)
+    assert told.key == "key"
     assert (arrived.status, arrived.reason, arrived.seconds) == ("failed", "for a reason", 1.25)
     assert arrived.distance == 0.1
     assert alike(arrived.correct, counts) and alike(arrived.predictions, answers)

@@ -25,9 +25,9 @@ def deeper(folder: Path) -> tuple[Problem, Problem]:
 
 def test_its_tickets_are_transferred_and_stand_where_their_source_stood(tmp_path: Path) -> None:
     state = search(load_method("elastic", {"depth": "2"}), TASK, SEED, tmp_path)
-    assert {rung["origin"] for rung in state.rungs} == {"transferred"}
-    assert {rung["start"] for rung in state.rungs} == {TASK.search.rewind_limit}
-    assert [rung["density"] for rung in state.rungs] == list(TASK.ladder.trained)
+    assert {rung.origin for rung in state.rungs} == {"transferred"}
+    assert {rung.start for rung in state.rungs} == {TASK.search.rewind_limit}
+    assert [rung.density for rung in state.rungs] == list(TASK.ladder.trained)
     assert division("transferred", 0) == "init"
     assert division("transferred", 20) == "rewind"
 

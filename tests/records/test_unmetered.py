@@ -12,7 +12,7 @@ import pytest
 
 from lthbench.evaluation import pipeline
 from lthbench.evaluation.search import run
-from lthbench.evaluation.search.child_process import ChildProcess, Limits, computed
+from lthbench.evaluation.search.child_process import computed
 from lthbench.evaluation.search.session import Search
 from lthbench.evaluation.trainings import examples
 from lthbench.leaderboard.board.entries import Entry
@@ -38,9 +38,7 @@ def searched(name: str, folder: Path, **options: Any) -> Search:
     """One seed's search in a child process of its own."""
     method = load_method(name, {key: str(value) for key, value in options.items()})
     datasets.prepare(TASK, download=False)
-    (ended,) = asyncio.run(
-        run.find(method, TASK, (SEED,), folder, Here(), limits=Limits(), start=ChildProcess.start)
-    )
+    (ended,) = asyncio.run(run.find(method, TASK, (SEED,), folder, Here(), run.Conditions()))
     return ended
 
 

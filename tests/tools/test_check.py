@@ -13,7 +13,7 @@ import pytest
 
 from lthbench.errors import CheckFailed, LthbenchError, MethodError, TicketError, UsageError
 from lthbench.evaluation.search.child_process import Limits
-from lthbench.evaluation.search.run import find
+from lthbench.evaluation.search.run import Conditions, find
 from lthbench.io.paths import cache
 from lthbench.method.source import load_method
 from lthbench.method.template import new
@@ -141,7 +141,7 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BaseExceptio
         method = load_method(named(name), settings)
         async with free:
             folder = tmp_path_factory.mktemp(name)
-            await find(method, TASK, (SEED,), folder, Here(), limits=IN_CHILD[name][0])
+            await find(method, TASK, (SEED,), folder, Here(), Conditions(IN_CHILD[name][0]))
 
     async def every() -> list[BaseException | None]:
         free = asyncio.Semaphore(TOGETHER)

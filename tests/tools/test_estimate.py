@@ -92,7 +92,7 @@ def test_a_rehearsal_costs_what_the_search_costs(tmp_path: Path) -> None:
     assert found.steps == 6 * (T - k) + k
     assert found.trainings == 7
     assert found.search.cost == real.meter.spent
-    assert [rung["kept"] for rung in found.search.rungs] == [rung["kept"] for rung in real.rungs]
+    assert [rung.kept for rung in found.search.rungs] == [rung.kept for rung in real.rungs]
     assert (found.own_steps, found.accuracies) == (0, 0)
     assert 0.5 < found.processor < 60  # it has imported torch
 

@@ -17,6 +17,7 @@ from lthbench.protocol import datasets
 from lthbench.protocol.task import load_task
 from lthbench.records import runs
 from lthbench.tickets import controls, masks, ticket_files
+from lthbench.tickets.ticket_files import Rung
 from lthbench.tools import noise_floor
 from lthbench.tools.freeze_reference import _noise, build, searched_at_targets
 from lthbench.training.dispatch import Means
@@ -60,8 +61,8 @@ def test_floors_are_measured_on_every_rung(kind: str, tmp_path: Path, cache: Pat
         controls.random_masks(shapes, task.ladder.trained, 0, "uniform"),
         strict=True,
     ):
-        entry = {"density": rung, "kept": masks.kept(chosen), "start": 0, "origin": "init"}
-        ticket_files.write_ticket(tmp_path, entry, chosen, {})
+        told = Rung(rung, masks.kept(chosen), True, "init", 0, masks.digest(chosen), None, 0.0)
+        ticket_files.write_ticket(tmp_path, told, chosen, {})
     found, sizes = asyncio.run(noise_floor.scored(task, 0, tmp_path, 0, Means(), draws=3))
     assert set(found) == {"held_out", "test"}
     for part, rungs in found.items():
@@ -69,9 +70,9 @@ def test_floors_are_measured_on_every_rung(kind: str, tmp_path: Path, cache: Pat
             [[len(task.grid)] * 3] * len(task.ladder.trained)
         )
         least = runs.unit(task.score.kind, sizes[part]) / sizes[part]
-        told = noise_floor.floors(task, rungs, sizes[part])
-        assert len(told.score) == len(told.curve) == len(task.ladder.trained)
-        assert min(told.score) >= least and min(told.curve) >= 1.0
+        floors = noise_floor.floors(task, rungs, sizes[part])
+        assert len(floors.score) == len(floors.curve) == len(task.ladder.trained)
+        assert min(floors.score) >= least and min(floors.curve) >= 1.0
 
 
 def test_a_floor_of_curves_is_a_mean_over_evaluations() -> None:

@@ -23,7 +23,7 @@ import pytest
 from lthbench.errors import MethodError, NodeLost, ResourceError, UsageError
 from lthbench.evaluation.search.child_process import ChildProcess, Limits
 from lthbench.evaluation.search.remote_child import Children, RemoteChild
-from lthbench.evaluation.search.run import again_when_lost
+from lthbench.evaluation.search.run import Conditions, again_when_lost
 from lthbench.evaluation.search.run import find as search_by
 from lthbench.io import messages
 from lthbench.io.paths import digest
@@ -314,7 +314,7 @@ def test_a_child_on_a_node_finds_the_tickets_that_one_here_finds(
 
     async def main() -> None:
         (found,) = await search_by(
-            method, TASK, (SEED,), tmp_path, executor, limits=LIMITS, start=start
+            method, TASK, (SEED,), tmp_path, executor, Conditions(LIMITS, start=start)
         )
         assert found.status == "ok" and found.rungs
         (child,) = started

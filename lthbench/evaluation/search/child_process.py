@@ -7,17 +7,18 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import psutil
-from torch import Tensor
 
 from lthbench.errors import MethodError
 from lthbench.evaluation.search.requests import Requests
 from lthbench.io import messages, store
+from lthbench.io.messages import Tensors
+from lthbench.method.requests import Request
 from lthbench.training.executors.environment import environment
 
 OUTPUT_KEPT = 64 * 1024  # bytes of a child's output, from its beginning and from its end
@@ -39,10 +40,10 @@ class Child(Protocol):
     own_seconds: float
     processor: float
 
-    async def send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    async def send(self, header: object, tensors: Tensors) -> None:
         """Send one message to the child."""
 
-    async def receive(self, limits: Limits, stop: asyncio.Event) -> messages.Message:
+    async def receive(self, limits: Limits, stop: asyncio.Event) -> tuple[Request, Tensors]:
         """Wait for the child's next request."""
 
     def kill(self) -> None:
@@ -99,7 +100,7 @@ class ChildProcess:
         )
         return ChildProcess(process)
 
-    async def send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    async def send(self, header: object, tensors: Tensors) -> None:
         """Send one message; MethodError if the child has ended."""
         assert self.process.stdin
         try:
@@ -107,7 +108,7 @@ class ChildProcess:
         except ConnectionError as error:
             raise await self._gone() from error
 
-    async def receive(self, limits: Limits, stop: asyncio.Event) -> messages.Message:
+    async def receive(self, limits: Limits, stop: asyncio.Event) -> tuple[Request, Tensors]:
         """Wait for the next request.
 
         Raises:
@@ -134,8 +135,7 @@ class ChildProcess:
         if stop.is_set():
             raise asyncio.CancelledError
         self._check(limits, 0.0)  # a child that asks often is never waited for that long
-        self._requests.check(message[0])
-        return message
+        return self._requests.read(message[0]), message[1]
 
     def _look(self) -> None:
         """Read the processor time of the process, and of those that it has waited for."""

@@ -6,26 +6,45 @@ import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from torch import Tensor
+from pydantic import Field
 
 from lthbench.errors import MethodError, NodeLost, ResourceError
 from lthbench.evaluation.search.child_process import POLL_SECONDS, ChildProcess, Limits
 from lthbench.io import messages
+from lthbench.io.messages import Tensors
 from lthbench.io.paths import data_folders
+from lthbench.method.requests import Request, Setup
 from lthbench.training.executors.ray_connection import (
     ANSWER_SECONDS,
     NOT_FOR_NODES,
+    Ray,
     cores,
     last_line,
     ray_module,
 )
 
 CHILD_GPU = 0.01  # of a GPU: beside a training there is room for children
+
+
+@dataclass(frozen=True)
+class Relayed:
+    """What a host replies: the child's next request, its error, or neither.
+
+    Attributes:
+        own, processor: seconds, as for a child process.
+        notes: of the error.
+    """
+
+    own: float
+    processor: float
+    request: Annotated[Request, Field(discriminator="op")] | None = None
+    error: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Host:
@@ -40,24 +59,26 @@ class Host:
         self._home = Path(tempfile.mkdtemp(prefix="lthbench-child-"))
         self._child = await ChildProcess.start(self._home)
 
-    async def send(self, frame: bytes) -> dict[str, Any]:
+    async def send(self, frame: bytes) -> bytes:
         """Relay a message to the child."""
         header, tensors = messages.loads(frame)
+        message: object = header
         if "forbidden" in header:  # the setup: the folders of this node count as well
-            header["forbidden"] = [*header["forbidden"], *self._hidden]
+            setup = messages.read(Setup, header)
+            message = replace(setup, forbidden=(*setup.forbidden, *self._hidden))
         try:
-            await self._child.send(header, tensors)
+            await self._child.send(message, tensors)
         except MethodError as error:
             return self._failed(error)
-        return {}
+        return messages.dumps(self._spent())
 
-    async def receive(self, seconds: float | None, memory: int) -> dict[str, Any]:
+    async def receive(self, seconds: float | None, memory: int) -> bytes:
         """Return the child's next message, or its error."""
         try:
-            message = await self._child.receive(Limits(seconds, memory), self._never)
+            request, tensors = await self._child.receive(Limits(seconds, memory), self._never)
         except MethodError as error:
             return self._failed(error)
-        return {"frame": messages.dumps(*message), **self._spent()}
+        return messages.dumps(replace(self._spent(), request=request), tensors)
 
     def kill(self) -> None:
         """Kill the child."""
@@ -68,12 +89,12 @@ class Host:
         await self._child.close()
         shutil.rmtree(self._home, ignore_errors=True)
 
-    def _failed(self, error: MethodError) -> dict[str, Any]:
-        notes = [str(note) for note in getattr(error, "__notes__", ())]
-        return {"error": str(error), "notes": notes, **self._spent()}
+    def _failed(self, error: MethodError) -> bytes:
+        notes = tuple(str(note) for note in getattr(error, "__notes__", ()))
+        return messages.dumps(replace(self._spent(), error=str(error), notes=notes))
 
-    def _spent(self) -> dict[str, float]:
-        return {"own": self._child.own_seconds, "processor": self._child.processor}
+    def _spent(self) -> Relayed:
+        return Relayed(self._child.own_seconds, self._child.processor)
 
 
 class RemoteChild:
@@ -82,7 +103,7 @@ class RemoteChild:
     Every call raises NodeLost once the node is gone.
     """
 
-    def __init__(self, host: Any, reserved: int) -> None:
+    def __init__(self, host: Ray, reserved: int) -> None:
         self.own_seconds = self.processor = 0.0
         self.reserved = reserved
         self._host = host
@@ -107,11 +128,11 @@ class RemoteChild:
             raise
         return child
 
-    async def send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    async def send(self, header: object, tensors: Tensors) -> None:
         """Send one message to the child."""
-        self._heard(await self._call("send", messages.dumps(header, tensors)))
+        self._hear(await self._call("send", messages.dumps(header, tensors)))
 
-    async def receive(self, limits: Limits, stop: asyncio.Event) -> messages.Message:
+    async def receive(self, limits: Limits, stop: asyncio.Event) -> tuple[Request, Tensors]:
         """Wait for the next request.
 
         Raises:
@@ -123,12 +144,13 @@ class RemoteChild:
             while not (await asyncio.wait([reading], timeout=POLL_SECONDS))[0]:
                 if stop.is_set():
                     raise asyncio.CancelledError
-            message = messages.loads(self._heard(reading.result())["frame"])
+            request, tensors = self._hear(reading.result())
         finally:
             reading.cancel()
         if stop.is_set():
             raise asyncio.CancelledError
-        return message
+        assert request is not None
+        return request, tensors
 
     def kill(self) -> None:
         """Kill the child, but not its actor."""
@@ -148,7 +170,7 @@ class RemoteChild:
             ray.kill(self._host, no_restart=True)
         self._host = None
 
-    async def _call(self, name: str, *arguments: Any) -> Any:
+    async def _call(self, name: str, *arguments: object) -> Ray:
         exceptions = ray_module().exceptions
         try:
             return await getattr(self._host, name).remote(*arguments)
@@ -160,14 +182,15 @@ class RemoteChild:
                 "again to go on"
             ) from error
 
-    def _heard(self, reply: dict[str, Any]) -> dict[str, Any]:
-        """Return the host's reply, or raise the error that it reports."""
-        self.own_seconds = reply.get("own", self.own_seconds)
-        self.processor = reply.get("processor", self.processor)
-        if "error" not in reply:
-            return reply
-        error = MethodError(reply["error"])
-        for note in reply["notes"]:
+    def _hear(self, frame: bytes) -> tuple[Request | None, Tensors]:
+        """Return what the host replied, or raise the error that it reports."""
+        header, tensors = messages.loads(frame)
+        reply = messages.read(Relayed, header)
+        self.own_seconds, self.processor = reply.own, reply.processor
+        if reply.error is None:
+            return reply.request, tensors
+        error = MethodError(reply.error)
+        for note in reply.notes:
             error.add_note(note)
         raise error
 
@@ -179,17 +202,14 @@ class Children:
         self._device = device
         self._children: list[RemoteChild] = []
 
-    async def start(self, home: Path | None = None) -> RemoteChild:
-        """Start a seed's child on some node; the interface of `ChildProcess.start`.
+    async def start(self, _: Path | None = None) -> RemoteChild:
+        """Start a seed's child on some node, in a new folder there; as `ChildProcess.start`.
 
         A child waits for its trainings most of the time, and computes where its method has its own
         loops: it never does both. While at least half of the cluster's cores are free of children,
         it has a core of its own, so that a seed may use two; otherwise it has none reserved and
         shares one with a training, as on one machine. So children can never take the cores that the
         trainings need for which they wait.
-
-        Args:
-            home: not used: the child's folder is a new one on its node.
         """
         self._children = [child for child in self._children if not child.closed]
         taken = sum(child.reserved for child in self._children)

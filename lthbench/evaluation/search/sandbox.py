@@ -16,7 +16,7 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import psutil
 
@@ -203,7 +203,7 @@ class Sandboxed(ChildProcess):
     def __init__(self, process: asyncio.subprocess.Process, bounds: Bounds, kept: Path) -> None:
         super().__init__(process)
         assert process.stdout
-        process.stdout = cast(Any, _Bounded(process.stdout, bounds.message))
+        process.stdout = cast(asyncio.StreamReader, _Bounded(process.stdout, bounds.message))
         self.bounds = bounds
         self._kept = kept  # where the coordinator stores what was requested
         self.why = ""

@@ -184,10 +184,7 @@ async def _again(
             seeds,
             folder / task.name,
             searching,
-            limits=limits,
-            means=means,
-            start=start,
-            note=_notes(task, say),
+            run.Conditions(limits, means, start, note=_notes(task, say)),
         )
     finally:
         await searching.close()
@@ -199,9 +196,9 @@ async def _again(
 def _notes(task: Task, say: Say) -> session.Note:
     """Return a callback that reports each ticket found, but not the trainings of the search."""
 
-    def note(seed: int, what: str, steps: float, ran: bool) -> None:
-        if what.startswith("ticket"):
-            say(f"{task.name}: seed {seed}, {what}")
+    def note(event: session.Event) -> None:
+        if event.what == "ticket":
+            say(f"{task.name}: seed {event.seed}, ticket {event.density!r}")
 
     return note
 
@@ -244,7 +241,7 @@ async def _scored(
         if told and told.what == "above erk":
             entries += unlearned(task, search.seed, theta, plan, seen)
         for rung in search.rungs:
-            density = rung["density"]
+            density = rung.density
             held = folder / "tickets" / f"seed{search.seed}"
             header, chosen, stored = ticket_files.read_ticket(held, density)
             begin = State(stored, header["start"]) if stored else theta

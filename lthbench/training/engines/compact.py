@@ -194,7 +194,8 @@ class _Pairs:
         return lefts.index_select(0, x[:, 0]).add_(rights.index_select(0, x[:, 1]))
 
     def backward(self, x: Tensor, gradient: Tensor, wanted: bool) -> None:
-        """Store the gradients of table, weight and bias."""
+        """Store the gradients of table, weight and bias; tokens have none."""
+        assert not wanted
         torch.sum(gradient, 0, out=self.bias.gradient)
         table = self.table.values
         into = gradient.new_zeros(2, len(table), gradient.shape[1])

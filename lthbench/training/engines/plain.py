@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -92,7 +91,7 @@ def _wide(network: Network) -> bool:
     return network.family == "resnet" and network.width % 8 == 0
 
 
-Mixed = Callable[[], AbstractContextManager[Any]]
+Mixed = Callable[[], AbstractContextManager[object]]
 
 
 def _mixed(network: Network, device: torch.device, dtype: torch.dtype) -> Mixed:
@@ -152,7 +151,7 @@ def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return optimiser_of([group for group in groups if group["params"]], recipe)
 
 
-def optimiser_of(groups: list[dict[str, Any]], recipe: Recipe) -> torch.optim.Optimizer:
+def optimiser_of(groups: list[dict[str, object]], recipe: Recipe) -> torch.optim.Optimizer:
     """Create the recipe's optimiser for parameter groups that carry their own weight decay."""
     if recipe.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=recipe.rate, momentum=recipe.momentum, fused=True)

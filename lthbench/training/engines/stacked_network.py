@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -146,7 +146,7 @@ class Stack:
         logits: Tensor = functional_call(self.module, dict(named), (x,))
         return logits
 
-    def _precision(self) -> AbstractContextManager[Any]:
+    def _precision(self) -> AbstractContextManager[object]:
         if not self.mixed:
             return nullcontext()
         if self.way == "vmap":
@@ -191,11 +191,11 @@ class Rounded(TorchFunctionMode):
 
     def __torch_function__(
         self,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         if func in self.PRODUCTS or func in self.SUMS:
             dtype = torch.bfloat16 if func in self.PRODUCTS else torch.float32
             args = tuple(_rounded(value, dtype) for value in args)
@@ -203,15 +203,16 @@ class Rounded(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _rounded(value: Any, dtype: torch.dtype) -> Any:
-    real = isinstance(value, Tensor) and value.is_floating_point()
-    return value.to(dtype) if real else value
+def _rounded(value: object, dtype: torch.dtype) -> object:
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.to(dtype)
+    return value
 
 
 @contextmanager
 def _in_turn(
     streams: Sequence[torch.cuda.Stream],
-) -> Iterator[Callable[[int], AbstractContextManager[Any]]]:
+) -> Iterator[Callable[[int], AbstractContextManager[object]]]:
     """Yield the stream of each job; streams start after earlier work, later work waits for all."""
     if not streams:
         yield lambda _: nullcontext()

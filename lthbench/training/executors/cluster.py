@@ -15,9 +15,9 @@ import socket
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
-from typing import Any
 
 from lthbench.errors import ResourceError, UsageError
 from lthbench.io import messages
@@ -30,6 +30,7 @@ from lthbench.training.executors.local import failed, tell
 from lthbench.training.executors.ray_connection import (
     ANSWER_SECONDS,
     NOT_FOR_NODES,
+    Ray,
     last_line,
     ray_module,
 )
@@ -46,7 +47,21 @@ COUNTED_SECONDS = 10.0  # for which a count of the cluster's cores is cached
 KNOWN: OrderedDict[str, Examples] = OrderedDict()
 
 
-# --- the connection ------------------------------------------------------------------------
+@dataclass(frozen=True)
+class NodeChunk:
+    """A chunk for a node of this makeup, and the device to train it on."""
+
+    makeup: str
+    device: str
+    chunk: codec.Chunk
+
+
+@dataclass(frozen=True)
+class NodeReply:
+    """One result of a chunk, or why the node refused it."""
+
+    result: codec.ResultHeader | None = None
+    refused: str = ""
 
 
 # --- the executor --------------------------------------------------------------------------
@@ -72,13 +87,17 @@ class Cluster:
         pool = {"env_vars": own | NO_COMPILER}
         # A training on a GPU must not wait for a core that a child holds.
         on_gpu = self.device == "cuda"
-        cost: dict[str, Any] = {"num_cpus": int(not on_gpu), "num_gpus": TRAINING_GPU * on_gpu}
-        retries = {"max_retries": ATTEMPTS - 1, "retry_exceptions": False}
-        retries["max_calls"] = 0  # on a GPU too, a process runs more than one chunk
-        self._task = ray_module().remote(**cost, **retries, runtime_env=pool)(train)
-        self._asked = ray_module().remote(**cost, **retries, runtime_env=pool)(makeup)
+        remote = ray_module().remote(
+            num_cpus=int(not on_gpu),
+            num_gpus=TRAINING_GPU * on_gpu,
+            max_retries=ATTEMPTS - 1,
+            retry_exceptions=False,
+            max_calls=0,  # on a GPU too, a process runs more than one chunk
+            runtime_env=pool,
+        )
+        self._task, self._asked = remote(train), remote(makeup)
         self._makeup = agreed if on_gpu else makeup(self.device)
-        self._sent: OrderedDict[str, tuple[str, Any]] = OrderedDict()
+        self._sent: OrderedDict[str, tuple[str, Ray]] = OrderedDict()
         self._sending = asyncio.Lock()
         self._counted = (-COUNTED_SECONDS, 0)
 
@@ -99,7 +118,7 @@ class Cluster:
         """Yield (key, result) as chunks end, each key once; closing it stops the running chunks."""
         await self.arithmetic()
         waiting = deque(dispatch.chunks(jobs, data, self.slots()))
-        running: dict[asyncio.Future[list[bytes]], Any] = {}
+        running: dict[asyncio.Future[list[bytes]], Ray] = {}
         try:
             while waiting or running:
                 # More than can run, so that none waits for the head; not all, which would fill it.
@@ -116,15 +135,16 @@ class Cluster:
 
     async def _submit(
         self, chunk: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
-    ) -> Any:
+    ) -> Ray:
         """Submit one chunk to Ray and return its reference."""
-        sets: dict[str, list[Any]] = {}
+        sets: dict[str, list[Ray]] = {}
         send = partial(self._send, sets=sets)
         header, tensors = await codec.pack_chunk(chunk, data, evaluation, send)
-        header |= {"makeup": self._makeup, "device": self.device}
-        return self._task.remote(messages.dumps(header, tensors), sets)
+        assert self._makeup is not None
+        whole = NodeChunk(self._makeup, self.device, header)
+        return self._task.remote(messages.dumps(whole, tensors), sets)
 
-    async def _send(self, examples: Examples, sets: dict[str, list[Any]]) -> str:
+    async def _send(self, examples: Examples, sets: dict[str, list[Ray]]) -> str:
         """Store these examples under a reference in the object store; return their name.
 
         A reference inside a list is not resolved before a task begins: a process fetches only what
@@ -156,7 +176,7 @@ class Cluster:
         self._sent.clear()
 
 
-async def _told(ref: Any) -> Any:
+async def _told(ref: Ray) -> Ray:
     """Return a task's result, or raise in one line why there is none."""
     exceptions = ray_module().exceptions
     try:
@@ -171,19 +191,20 @@ async def _told(ref: Any) -> Any:
         ) from error
 
 
-def _read(reply: bytes) -> tuple[str, Result]:
+def _read(frame: bytes) -> tuple[str, Result]:
     """Decode one result of a chunk; ResourceError if the node refused it or its engine failed."""
-    header, tensors = messages.loads(reply)
-    if "refused" in header:
-        raise ResourceError(header["refused"])
-    result = codec.unpack_result(header, tensors)
+    header, tensors = messages.loads(frame)
+    reply = messages.read(NodeReply, header)
+    if reply.result is None:
+        raise ResourceError(reply.refused)
+    result = codec.unpack_result(reply.result, tensors)
     if result.status == "failed":
         raise failed(result.reason)
     tell(result)
-    return header["key"], result
+    return reply.result.key, result
 
 
-async def _cancel(running: Mapping[asyncio.Future[list[bytes]], Any]) -> None:
+async def _cancel(running: Mapping[asyncio.Future[list[bytes]], Ray]) -> None:
     """Kill the chunks that nobody waits for any more, and wait until they have ended.
 
     By force, which ends their processes: an interrupt in a surviving process could arrive late and
@@ -212,11 +233,10 @@ def makeup(device: str) -> str:
 
 def packed_examples(examples: Examples) -> bytes:
     """Encode examples as bytes; a node decodes them to the same."""
-    fields = {"scale": examples.scale, "shift": examples.shift, "tokens": examples.tokens}
-    return messages.dumps(fields, {"x": examples.x, "y": examples.y})
+    return messages.dumps(*codec.pack_examples("", examples))
 
 
-def train(message: bytes, sets: Mapping[str, Sequence[Any]]) -> list[bytes]:
+def train(message: bytes, sets: Mapping[str, Sequence[Ray]]) -> list[bytes]:
     """Train one chunk in a process of a node; return one packed result for each of its jobs.
 
     Args:
@@ -227,18 +247,22 @@ def train(message: bytes, sets: Mapping[str, Sequence[Any]]) -> list[bytes]:
         os.environ.pop(name, None)
     single_threaded()  # every time: denormals are a setting of the thread
     header, tensors = messages.loads(message)
+    sent = messages.read(NodeChunk, header)
     try:
-        if header["makeup"] != (mine := makeup(header["device"])):
-            raise ResourceError(f"a node computes as {mine}, the others as {header['makeup']}")
-        known = {name: _known(name, ref, header["device"]) for name, (ref,) in sets.items()}
+        if sent.makeup != (mine := makeup(sent.device)):
+            raise ResourceError(f"a node computes as {mine}, the others as {sent.makeup}")
+        known = {name: _known(name, ref, sent.device) for name, (ref,) in sets.items()}
     except ResourceError as error:
         refused = f"node {socket.gethostname()}: {error}; give every node the same installation"
-        return [messages.dumps({"refused": refused})]
-    ended = dispatch.run_whole(*codec.unpack_chunk(header, tensors, known))
-    return [messages.dumps(*codec.pack_result(*one)) for one in ended]
+        return [messages.dumps(NodeReply(refused=refused))]
+    replies = []
+    for key, result in dispatch.run_whole(*codec.unpack_chunk(sent.chunk, tensors, known)):
+        told, content = codec.pack_result(key, result)
+        replies.append(messages.dumps(NodeReply(told), content))
+    return replies
 
 
-def _known(name: str, ref: Any, device: str) -> Examples:
+def _known(name: str, ref: Ray, device: str) -> Examples:
     """Return the examples of that name, from this process or from the object store."""
     if name not in KNOWN:
         KNOWN[name] = unpacked_examples(name, ray_module().get(ref), device)
@@ -254,7 +278,4 @@ def unpacked_examples(name: str, blob: bytes, device: str) -> Examples:
     if (arrived := digest(blob)) != name:
         raise ResourceError(f"examples {name[:12]} arrived as {arrived[:12]}")
     header, tensors = messages.loads(blob)
-    return Examples(tensors["x"], tensors["y"], **header).to(device)
-
-
-# --- a seed's child on a node --------------------------------------------------------------
+    return codec.unpack_examples(messages.read(codec.ExamplesHeader, header), tensors).to(device)

@@ -11,9 +11,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import cache
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import Protocol
 
 from lthbench.errors import ResourceError
 from lthbench.io import messages
@@ -193,13 +191,14 @@ class _Worker:
         self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> AsyncIterator[tuple[str, Result]]:
         try:
-            await self._hand_over(jobs, data, evaluation)
+            await self._send(*await codec.pack_chunk(jobs, data, evaluation, self._tell))
             assert self.process.stdout
             for _ in jobs:
                 reply = await messages.areceive(self.process.stdout)
                 if reply is None:
                     raise EOFError
-                yield reply[0]["key"], codec.unpack_result(*reply)
+                result = messages.read(codec.ResultHeader, reply[0])
+                yield result.key, codec.unpack_result(result, reply[1])
         except (ConnectionError, EOFError) as error:
             code = await self.process.wait()
             raise ResourceError(
@@ -207,23 +206,15 @@ class _Worker:
                 "same command again to go on, with fewer --workers if it happens again"
             ) from error
 
-    async def _hand_over(
-        self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
-    ) -> None:
-        chunk, tensors = await codec.pack_chunk(jobs, data, evaluation, self._tell)
-        await self._send({"op": "run", **chunk}, tensors)
-
     async def _tell(self, examples: Examples) -> str:
         """Return the worker's name of these examples, sending them once."""
         name = examples.digest
         if name not in self.known:
-            fields = {"scale": examples.scale, "shift": examples.shift, "tokens": examples.tokens}
-            tensors = {"x": examples.x, "y": examples.y}
-            await self._send({"op": "examples", "name": name, **fields}, tensors)
+            await self._send(*codec.pack_examples(name, examples))
             self.known.add(name)
         return name
 
-    async def _send(self, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    async def _send(self, header: object, tensors: messages.Tensors) -> None:
         assert self.process.stdin
         await messages.asend(self.process.stdin, header, tensors)
 

@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 from lthbench.errors import ResourceError, UsageError
 
+Ray: TypeAlias = Any  # the module and its values: an extra, whose types are not known here
 ANSWER_SECONDS = 10.0  # within which a cluster must answer
 NOT_FOR_NODES = ("LTHBENCH_DATA", "LTHBENCH_CACHE")  # where test examples lie
 
@@ -47,19 +49,19 @@ def connect(
         ResourceError: for a cluster that does not answer, or has no node on this machine.
     """
     ray = ray_module()
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    init = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR)
     if address is None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # read by the processes that ray.init starts
-        ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+        init(address="local", num_cpus=cpus, include_dashboard=False)
     else:
         _answers(address, seconds)
-        ray.init(address=address, **quiet)
+        init(address=address)
     # Ray would print thirty lines of a dead node's log on standard output, without a setting
     # to prevent it. The run itself reports what it means.
     ray._private.worker.print_to_stdstream = lambda *_, **__: None
 
 
-def ray_module() -> Any:
+def ray_module() -> Ray:
     """Import Ray; ResourceError says how to install it."""
     try:
         import ray

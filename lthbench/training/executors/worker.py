@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
 
 import torch
-from torch import Tensor
 
+from lthbench.io import messages
 from lthbench.io.channel import Channel
 from lthbench.training import dispatch
 from lthbench.training.executors import codec
@@ -27,20 +26,12 @@ def main() -> None:
         torch.cuda.set_device(torch.device(device).index or 0)  # where no device is given
     while True:
         header, tensors = channel.receive()
-        if header["op"] == "examples":
-            fields = {name: header[name] for name in ("scale", "shift", "tokens")}
-            examples = Examples(tensors["x"], tensors["y"], **fields)
-            known[header["name"]] = examples.to(device)
+        order = messages.read(codec.Order, {"order": header}).order
+        if isinstance(order, codec.ExamplesHeader):
+            known[order.name] = codec.unpack_examples(order, tensors).to(device)
         else:
-            _run(channel, header, tensors, known)
-
-
-def _run(
-    channel: Channel, header: dict[str, Any], tensors: dict[str, Tensor], known: dict[str, Examples]
-) -> None:
-    """Run one chunk and send each result as it ends."""
-    for key, result in dispatch.run_whole(*codec.unpack_chunk(header, tensors, known)):
-        channel.send(*codec.pack_result(key, result))
+            for key, result in dispatch.run_whole(*codec.unpack_chunk(order, tensors, known)):
+                channel.send(*codec.pack_result(key, result))
 
 
 if __name__ == "__main__":
