@@ -127,7 +127,7 @@ MUTATIONS = (
     ),
     Mutation(
         "scoring on the search's stream",
-        "lthbench/evaluation/experiment.py",
+        "lthbench/evaluation/cells.py",
         'ORDER = ("score/data",)',
         'ORDER = ("data", "dense", "0")',
         ("evaluation/test_score_jobs.py::test_scoring_has_an_order_of_its_own",),
@@ -149,7 +149,7 @@ MUTATIONS = (
     Mutation(
         "a failed control is not drawn again",
         "lthbench/evaluation/scoring.py",
-        "entry.attempt + 1 < ATTEMPTS",
+        "entry.attempt + 1 < DRAWS",
         "entry.attempt + 1 < 1",
         ("evaluation/test_score_jobs.py::test_a_failed_control_is_drawn_again",),
     ),
@@ -399,7 +399,7 @@ MUTATIONS = (
     ),
     Mutation(
         "an engine is no part of a key",
-        "lthbench/evaluation/experiment.py",
+        "lthbench/evaluation/cells.py",
         "        engine=VERSIONS[by],",
         "        engine=VERSIONS['plain'],",
         ("training/test_choice.py::test_the_engine_is_in_the_key",),
@@ -413,14 +413,14 @@ MUTATIONS = (
     ),
     Mutation(
         "a file under any name",
-        "lthbench/leaderboard/validation/validate.py",
+        "lthbench/leaderboard/validation/files.py",
         "    if (folder, path.name) != (record.task.name, name):",
         "    if folder != record.task.name:",
         ("leaderboard/test_validation.py::test_a_file_must_bear_its_own_name",),
     ),
     Mutation(
         "a key twice in a record",
-        "lthbench/leaderboard/validation/validate.py",
+        "lthbench/leaderboard/validation/files.py",
         "        same = file_bytes(record) == data",
         "        same = len(data) > 0 and file_bytes(record) != b''",
         ("leaderboard/test_validation.py::test_a_file_is_canonical",),

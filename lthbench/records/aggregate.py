@@ -11,18 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from lthbench.protocol import design
+from lthbench.protocol.constants import CONTROLS, DIVISIONS, IDENTITY, LAST, UNTRAINED
 from lthbench.protocol.task import PUBLISHED, grid
 from lthbench.records import intervals, metrics, transfer_score
 from lthbench.records.intervals import FloatArray, Interval
 from lthbench.records.metrics import Gap
 
 VERSION = 6
-LAST = 5  # evaluations averaged for a recipe that ends at a constant rate
-CONTROLS = ("shuffled", "reinit", "reinit-signs", "random", "erk")
-IDENTITY = ("shuffled", "reinit", "reinit-signs")  # which weights; signs and magnitudes; magnitudes
 MEASURES = ("distance", "flops_inference", "flops_training", "effective_nodes")
-REINITS = ("reinit", "reinit-signs")  # the ticket's masks, with weights redrawn
-UNTRAINED = ("untrained", "untrained_random")  # scored without training
 Table = Mapping[str, Any]
 
 
@@ -428,9 +425,8 @@ def _reproduces(record: Table, cells: Cells) -> bool | None:
 
 def _division(record: Table) -> str | None:
     """Return the most permissive division among the tickets."""
-    order = ("init", "rewind", "open", "reference")
-    found = [order.index(c["division"]) for c in record["cells"] if c["kind"] == "ticket"]
-    return order[max(found)] if found else None
+    found = [DIVISIONS.index(c["division"]) for c in record["cells"] if c["kind"] == "ticket"]
+    return DIVISIONS[max(found)] if found else None
 
 
 def _complete(record: Table, cells: Cells, ladder: Sequence[float]) -> bool:
@@ -440,8 +436,7 @@ def _complete(record: Table, cells: Cells, ladder: Sequence[float]) -> bool:
     """
     if record["final"] and len(record["seeds"]) < record["task"].get("seeds", PUBLISHED):
         return False
-    kinds = ("ticket", "untrained") if is_untrained(record) else ("ticket",)
-    wanted = [(kind, d, seed, 1) for kind in kinds for d in ladder for seed in record["seeds"]]
+    wanted = design.ticket_cells(ladder, record["seeds"], untrained=is_untrained(record))
     return all(key in cells and cells[key]["status"] == "ok" for key in wanted)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lthbench.protocol.constants import PARTS
 from lthbench.records import intervals
 
 Table = Mapping[str, Any]
@@ -17,7 +18,6 @@ Score = Callable[[Table], float]  # of one cell, 0 to 1
 Points = np.ndarray[Any, np.dtype[np.float64]]
 Told = Callable[[Sequence[float] | None], dict[str, Any] | None]
 TICKETS = ("carried", "direct")  # a failed one scores chance
-PARTS = ("layers", "mask-only", "weights-only")  # components of a transferred ticket
 GAIN = 1.0  # minimum significant gain of IMP over random, in points, for its share to be reported
 
 

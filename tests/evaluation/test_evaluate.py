@@ -19,9 +19,9 @@ from lthbench.cli import main
 from lthbench.errors import LthbenchError, MethodError, ResourceError, TaskError, UsageError
 from lthbench.evaluation import options, pipeline
 from lthbench.evaluation.pipeline import Evaluated, evaluate
-from lthbench.evaluation.plan import Part, Plan
 from lthbench.io.paths import canonical_json
 from lthbench.protocol import datasets
+from lthbench.protocol.design import Part, Plan
 from lthbench.protocol.task import Suite, load_suite, load_task
 from lthbench.records.schema import Record, comparable, read_record
 from lthbench.report import html

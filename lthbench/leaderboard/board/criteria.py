@@ -27,6 +27,7 @@ from lthbench.leaderboard.board.sampling import (
     part_of,
     place,
 )
+from lthbench.protocol.constants import UNTRAINED
 from lthbench.protocol.task import Task
 from lthbench.records import aggregate
 from lthbench.records.intervals import FloatArray
@@ -264,7 +265,7 @@ def _floor(
     """
     size = table["sizes"][str(cell.seed)][part]
     least = Floors(_unit(table, cell, part) / size, 1.0)
-    if cell.kind in aggregate.UNTRAINED:
+    if cell.kind in UNTRAINED:
         return least, None
     depth = cell.depth if isinstance(cell, Carried) else 0
     here = [rung for rung in known if rung[0] == depth]
@@ -275,7 +276,7 @@ def _floor(
 
 def _unit(table: Table, cell: Drawn, part: str) -> float:
     """Return the value of a score of 1: the cell's counted examples, or points of area."""
-    kind = "accuracy" if cell.kind in aggregate.UNTRAINED else table["task"]["kind"]
+    kind = "accuracy" if cell.kind in UNTRAINED else table["task"]["kind"]
     return aggregate.unit(kind, table["sizes"][str(cell.seed)][part])
 
 
