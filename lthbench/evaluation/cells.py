@@ -13,7 +13,7 @@ from lthbench.io import store
 from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.protocol import design
-from lthbench.protocol.constants import LAST, REINITS, SUBJECTS, UNTRAINED
+from lthbench.protocol.constants import LAST, REINITS, SUBJECTS, TICKETS, UNTRAINED
 from lthbench.protocol.design import Found, Place, Plan
 from lthbench.protocol.task import Task
 from lthbench.records.aggregate import division
@@ -28,7 +28,6 @@ from lthbench.training.job import Examples, Job, Result
 
 ORDER = ("score/data",)
 MEASURES = 2  # increased when more is kept of a scored run: earlier ones are trained again
-OWN = ("ticket", "untrained")  # cells that are a ticket itself; without one they are missing
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ async def planned(
         found = {d: Found(given.origin, given.start.step) for d, given in tickets.items()}
         for place in design.cells(task, plan, search.seed, found, untrained=stand):
             ticket = tickets.get(place.density)
-            if ticket is None and place.kind in OWN:
+            if ticket is None and place.kind in TICKETS:
                 continue
             if entry := await build(task, place, ticket, seen, thetas):
                 entries.append(entry)
@@ -259,7 +258,7 @@ def _of_its_masks(entry: Entry) -> dict[str, object]:
     if entry.kind == "shuffled":
         same = [name for name, mask in chosen.items() if int(mask.sum()) in (0, mask.numel())]
         return {"own_shuffle": sorted(same)}
-    if entry.kind not in OWN or entry.place.schedule > 1:
+    if entry.kind not in TICKETS or entry.place.schedule > 1:
         return {}
     alive = families.effective(job.network, job.depth, dict(chosen))
     own = {name: mask.numpy() for name, mask in chosen.items()}

@@ -6,15 +6,15 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from lthbench.errors import RecordError
 from lthbench.io.paths import canonical_json, digest, shipped, write_whole
+from lthbench.protocol.constants import RANDOM
+from lthbench.protocol.design import Place
 from lthbench.records import aggregate, metrics, transfer_score
+from lthbench.records.aggregate import Table
 from lthbench.records.reference import PROVISIONAL_BELOW, Floors, Noise, Reference, Values
 from lthbench.records.schema import Record, TransferEntry, file_bytes, read_record
-
-SHARED = ("erk", "random")  # controls that are the same for every method
 
 
 def build(
@@ -38,9 +38,12 @@ def build(
         task_digest=record.task.digest,
         provisional=len(record.seeds) < PROVISIONAL_BELOW,
         seeds=record.seeds,
-        values={"held_out": _values(table, "held_out"), "test": _values(table, "test")},
+        values={
+            "held_out": _values(record, table, "held_out"),
+            "test": _values(record, table, "test"),
+        },
         dense=dense,
-        controls=tuple(c for c in record.cells if c.kind in SHARED and c.status == "ok"),
+        controls=tuple(c for c in record.cells if c.kind in RANDOM and c.status == "ok"),
         transfer=_transferred(record),
         noise=noise,
         noise_at=noise_at or None,
@@ -66,41 +69,39 @@ def _transferred(record: Record) -> TransferEntry | None:
     return moved.model_copy(update={"cells": cells})
 
 
-def _at_targets(table: Mapping[str, Any], part: str) -> dict[str, dict[str, list[float]]] | None:
+def _at_targets(
+    record: Record, table: Table, part: str
+) -> dict[str, dict[str, list[float]]] | None:
     """Return scores of erk and IMP, one per seed, by depth and rung."""
-    moved = table.get("transfer")
-    if moved is None or not any(cell["kind"] == "direct" for cell in moved["cells"]):
-        return None
+    moved = _transferred(record)
     found: dict[str, dict[str, list[float]]] = {}
-    for cell in moved["cells"]:  # in order of seeds
-        name = {"erk": "erk", "direct": "imp"}.get(cell["kind"])
-        if name and cell["status"] != "ok":
-            raise RecordError(f"{name} at depth {cell['depth']}, seed {cell['seed']}: it failed")
-        if name:
-            rung = found.setdefault(transfer_score.key(cell["depth"], cell["density"]), {})
-            rung.setdefault(name, []).append(aggregate.score_of(table, cell, part))
-    return found
+    for cell in moved.cells if moved else ():  # in order of seeds
+        name = "imp" if cell.kind == "direct" else cell.kind
+        if cell.status != "ok":
+            raise RecordError(f"{name} at depth {cell.depth}, seed {cell.seed}: it failed")
+        rung = found.setdefault(transfer_score.key(cell.depth, cell.density), {})
+        score = aggregate.score_of(table, cell.model_dump(mode="json"), part)
+        rung.setdefault(name, []).append(score)
+    return found or None
 
 
-def _without_reference(table: Mapping[str, Any]) -> dict[str, Any]:
+def _without_reference(table: Table) -> dict[str, object]:
     """Return only a record's cells: the reference changes its scores, not what was trained."""
     names = ("method", "task", "seeds", "cells", "sizes", "transfer")
     return {name: table[name] for name in names if name in table}
 
 
-def _values(table: Mapping[str, Any], part: str) -> Values:
-    def of(kind: str, density: float) -> list[float]:
-        chosen = [
-            c
-            for seed in table["seeds"]
-            for c in table["cells"]
-            if (c["kind"], c["density"], c["schedule"], c["seed"]) == (kind, density, 1, seed)
-        ]
-        if len(chosen) != len(table["seeds"]) or any(c["status"] != "ok" for c in chosen):
-            raise RecordError(f"{kind} at density {density:.4g}: a seed is missing or failed")
-        return [aggregate.score_of(table, cell, part) for cell in chosen]
+def _values(record: Record, table: Table, part: str) -> Values:
+    cells = {cell.place: cell for cell in record.cells}
 
-    ladder = table["task"]["ladder"]
+    def of(kind: str, density: float) -> list[float]:
+        chosen = [cells.get(Place(kind, density, seed)) for seed in record.seeds]
+        ok = [cell.model_dump(mode="json") for cell in chosen if cell and cell.status == "ok"]
+        if len(ok) < len(chosen):
+            raise RecordError(f"{kind} at density {density:.4g}: a seed is missing or failed")
+        return [aggregate.score_of(table, cell, part) for cell in ok]
+
+    ladder = record.task.ladder
     weights = metrics.log_density_weights(ladder)
     dense = of("dense", 1.0)
 
@@ -108,13 +109,12 @@ def _values(table: Mapping[str, Any], part: str) -> Values:
         rows = zip(*(of(kind, density) for density in ladder), strict=True)
         return tuple(metrics.loss_points(dense, [list(row) for row in rows], weights).tolist())
 
-    sizes = [sets[part] for sets in table["sizes"].values()]
     return Values(
         dense=tuple(dense),
-        margin=metrics.margin(dense, min(sizes)),
+        margin=metrics.margin(dense, min(sets[part] for sets in record.sizes.values())),
         loss_random=loss("erk"),
         loss_imp=loss("ticket"),
-        transfer=_at_targets(table, part),  # type: ignore[arg-type]
+        transfer=_at_targets(record, table, part),  # type: ignore[arg-type]
     )
 
 
@@ -140,7 +140,7 @@ def _noise(path: Path, record: Record) -> tuple[Floors, dict[str, Floors]] | tup
     return own, moved
 
 
-def _floors(table: Mapping[str, Any], rungs: int) -> Floors:
+def _floors(table: Mapping[str, object], rungs: int) -> Floors:
     """Parse the floors of both sets; ValueError if a set or a rung is missing."""
     found = {part: Noise.model_validate_json(json.dumps(table[part])) for part in table}
     if set(found) != {"held_out", "test"} or any(

@@ -16,6 +16,7 @@ from lthbench.io.paths import canonical_json
 from lthbench.leaderboard.board import entries, ranks
 from lthbench.leaderboard.board.entries import Board, Entry
 from lthbench.leaderboard.board.standings import RANKED_LEVEL, OnTask, Row, Standing, standings
+from lthbench.protocol.constants import LEVELS
 from lthbench.protocol.task import load_suite, suite_names
 from lthbench.records import intervals
 from lthbench.records.intervals import Interval
@@ -24,7 +25,6 @@ from lthbench.report.formats import NA, number, percent, plain
 from lthbench.report.table import Table
 from lthbench.report.terminal import WIDTH
 
-LEVELS = ("reported", "artefacts", "retrained", "reproduced")
 NAME = 32  # characters of a name shown in a column
 LISTED = 40  # records listed individually in text
 LEFT = ("rank", "method", "record", "task", "level", "division", "not ranked")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from lthbench.io.paths import canonical_json
 from lthbench.leaderboard.board import copies, ranks
 from lthbench.leaderboard.board.entries import Board, Entry
+from lthbench.protocol.constants import DIVISIONS
 from lthbench.protocol.task import Suite, load_suite, suite_names
 from lthbench.records import aggregate, intervals, metrics
 from lthbench.records.intervals import Interval
@@ -22,7 +23,6 @@ from lthbench.records.schema import Record
 from lthbench.report import terms
 
 RANKED_LEVEL = 2
-DIVISIONS = ("init", "rewind", "open", "reference")  # strictest first
 BoardName = Literal["init", "early", "open", "untrained"]
 # The main board first. The divisions that each accepts, and its title.
 BOARDS: Mapping[BoardName, tuple[str, tuple[str, ...]]] = {

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 
 from lthbench.errors import RecordError
 from lthbench.io.untrusted import shown
-from lthbench.protocol.constants import DRAWS, LAST, REINITS, SHARED, SUBJECTS, UNTRAINED
+from lthbench.protocol.constants import (
+    CARRIED,
+    DRAWS,
+    LAST,
+    REINITS,
+    SHARED,
+    SUBJECTS,
+    TICKETS,
+    UNTRAINED,
+)
 from lthbench.protocol.design import Place
 from lthbench.protocol.task import Task, matching
 from lthbench.records.schema import Cell, Record, Run
@@ -24,7 +33,7 @@ def check_run(run: Run, task: Task, record: Record) -> None:
     _check_measures(run, kind, task, record)
     if run.status == "missing":
         nothing = (run.kept, run.effective, run.layers, run.masks, run.correct)
-        if kind not in ("ticket", "untrained", "carried") or nothing != (0, None, {}, None, {}):
+        if kind not in (*TICKETS, CARRIED) or nothing != (0, None, {}, None, {}):
             raise RecordError("missing, but something is told of it")
     elif run.kept != run.requested:
         raise RecordError(
@@ -128,7 +137,7 @@ class Layers:
 
     def check(self, cell: Cell) -> None:
         """Check one cell's counts; only tickets have them."""
-        own = cell.kind in ("ticket", "untrained") and cell.schedule == 1
+        own = cell.kind in TICKETS and cell.schedule == 1
         if not own or cell.status == "missing":
             if cell.layers or cell.effective is not None or cell.effective_nodes is not None:
                 raise RecordError("tells of its tensors, which tickets alone do")

@@ -15,7 +15,7 @@ from lthbench.leaderboard.validation import cell_rules, claims, transfer_rules
 from lthbench.leaderboard.validation.cell_rules import Cells
 from lthbench.leaderboard.validation.claims import NEXT, Known
 from lthbench.protocol import design
-from lthbench.protocol.constants import REINITS
+from lthbench.protocol.constants import REINITS, SHARED
 from lthbench.protocol.design import Found, Place, Plan
 from lthbench.protocol.task import Task
 from lthbench.records import pretrained
@@ -189,7 +189,7 @@ def _random(record: Record) -> None:
     """Check that random masks differ in every cell, and from every ticket's."""
     drawn: dict[str, str] = {}
     for cell in record.cells:
-        if cell.kind in ("random", "erk", "untrained_random") and cell.masks is not None:
+        if cell.kind in SHARED and cell.masks is not None:
             if cell.masks in drawn:
                 raise RecordError(f"{told(cell)}: has the masks of {drawn[cell.masks]}")
             drawn[cell.masks] = told(cell)

@@ -24,7 +24,7 @@ from lthbench.leaderboard.verification.reconstruct import Held, held, redraw_sta
 from lthbench.leaderboard.verification.result import Finding
 from lthbench.networks import families
 from lthbench.protocol import datasets
-from lthbench.protocol.constants import REINITS
+from lthbench.protocol.constants import REINITS, TICKETS
 from lthbench.protocol.design import Place, Plan
 from lthbench.protocol.task import Task
 from lthbench.records import pretrained
@@ -119,7 +119,7 @@ def _masks(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]) 
         for cell in mine:
             if cell.sketch not in (None, mine_sketch):
                 yield f"{_at(cell)}: not the sketch of its masks"
-            subject = cell.kind in ("ticket", "untrained") and cell.schedule == 1
+            subject = cell.kind in TICKETS and cell.schedule == 1
             said = cell.kept, cell.effective, dict(cell.layers)
             if cell.flops_inference not in (None, flops):
                 yield f"{_at(cell)}: {cell.flops_inference} operations; of its masks {flops}"
@@ -131,7 +131,7 @@ def _masks(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]) 
 
 def _is_of(place: Place, seed: int, density: float) -> bool:
     """Return whether a cell has exactly a ticket's masks."""
-    return place.kind in ("ticket", "untrained", *REINITS) and place[1:3] == (density, seed)
+    return place.kind in (*TICKETS, *REINITS) and place[1:3] == (density, seed)
 
 
 def _starts(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]) -> Iterator[str]:
@@ -144,7 +144,7 @@ def _starts(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held])
                 thetas[seed] = families.initial(task.network, task.network.depth, seed).digest
             if cell.weights != thetas[seed]:
                 yield f"{_at(cell)}: does not start from the seed's theta_0"
-        if one is None or kind not in ("ticket", "untrained", "shuffled"):
+        if one is None or kind not in (*TICKETS, "shuffled"):
             continue
         if (pretrained.found(cell.origin), cell.start) != (one.origin, one.step):
             yield f"{_at(cell)}: origin {cell.origin}, its ticket's is {one.origin}"

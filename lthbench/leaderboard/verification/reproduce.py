@@ -37,7 +37,7 @@ from lthbench.leaderboard.verification.result import Finding, Say, quiet
 from lthbench.method.publishable import check_says
 from lthbench.method.source import Method, declared, load_method
 from lthbench.protocol import datasets, design
-from lthbench.protocol.constants import RANDOM
+from lthbench.protocol.constants import RANDOM, TICKETS
 from lthbench.protocol.design import Plan
 from lthbench.protocol.task import Task
 from lthbench.records import aggregate, unmetered
@@ -221,7 +221,7 @@ async def _score(
     for search in searches:
         tickets = {d: read_given(task, folder, search.seed, d) for d in densities(search)}
         for place in design.cells(task, plan, search.seed, {}, untrained=stand):
-            missing = place.kind in cells.OWN and place.density not in tickets
+            missing = place.kind in TICKETS and place.density not in tickets
             if place.kind in kinds and not missing:
                 ticket = tickets.get(place.density)
                 entries.append(await cells.build(task, place, ticket, seen, thetas))
