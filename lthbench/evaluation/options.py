@@ -84,6 +84,8 @@ def asked(method: str, request: Request, *, nodes: bool = False) -> Asked:
         request: what is asked for.
         nodes: whether a connected Ray cluster does the work.
     """
+    if strange := sorted(request.keys() - Request.__optional_keys__):
+        raise TypeError(f"unexpected keyword argument {strange[0]!r}")
     workers, device, engine = (request.get("workers"), request.get("device"), request.get("engine"))
     if workers is not None and workers < 0:
         raise UsageError(f"--workers {workers}: 0 or more")

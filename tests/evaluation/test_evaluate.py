@@ -338,6 +338,11 @@ def test_a_first_look_is_short_and_whole() -> None:
     assert not (quick.ranked or quick.compressed or quick.transfer)
 
 
+def test_a_misspelt_argument_is_told() -> None:
+    with pytest.raises(TypeError, match="'taks'"):
+        evaluate("erk", taks=["mlp-digits"])  # type: ignore[call-arg]
+
+
 def parts_of(done: Done, folder: Path, **changes: Any) -> dict[str, Part]:
     """What an evaluation would be made of, by task."""
     with pytest.raises(Stopped) as caught:
