@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lthbench.io.paths import canonical_json, digest
+from lthbench.protocol.constants import RANDOM
 from lthbench.protocol.task import load_task
 from lthbench.records import aggregate
-from lthbench.tools.freeze_reference import SHARED
 from tests.searching import ROOT
 from tests.submitted import carried
 from tests.synthetic import as_file, as_table
@@ -62,7 +62,7 @@ def measured(table: Json) -> Json:
         if one["kind"] == "reinit" and one["schedule"] == 1
     ]
     for one in table["cells"]:
-        if one["kind"] in ("dense", *SHARED):
+        if one["kind"] in ("dense", *RANDOM):
             continue
         steps = task.recipe.steps // one["schedule"] - one["start"]
         one["flops_inference"] = 2 * one["kept"]

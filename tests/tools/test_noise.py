@@ -61,7 +61,7 @@ def test_floors_are_measured_on_every_rung(kind: str, tmp_path: Path, cache: Pat
         strict=True,
     ):
         entry = {"density": rung, "kept": masks.kept(chosen), "start": 0, "origin": "init"}
-        ticket_files.write_ticket(tmp_path, entry, chosen, {})
+        ticket_files.write_ticket(tmp_path / "tickets" / "seed0", entry, chosen, {})
     found, sizes = asyncio.run(noise_floor.scored(task, 0, tmp_path, 0, Means(), draws=3))
     assert set(found) == {"held_out", "test"}
     for part, rungs in found.items():
