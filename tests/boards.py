@@ -21,8 +21,9 @@ from lthbench.io.paths import canonical_json, digest, write_whole
 from lthbench.leaderboard.board.entries import Board, Entry, State
 from lthbench.leaderboard.board.ledger import Ledger
 from lthbench.protocol import task as task_module
+from lthbench.protocol.constants import PARTS
 from lthbench.protocol.task import PUBLISHED, Task, load_task, task_names
-from lthbench.records import aggregate, transfer_score
+from lthbench.records import aggregate
 from lthbench.records.reference import Noise, Reference
 from lthbench.records.schema import SCHEMA, Record, file_bytes, record_digest
 from lthbench.records.schema import build as build_record
@@ -345,7 +346,7 @@ def _own_places(task: Protocol, method: Method, seeds: int) -> list[Place]:
         for s in range(seeds):
             for to in task.carried["targets"]:
                 for at, d in enumerate(task.carried["densities"]):
-                    parts = [] if at else list(transfer_score.PARTS)
+                    parts = [] if at else list(PARTS)
                     places += [Place(k, d, s, depth=to) for k in ("carried", *direct, *parts)]
     return places
 
@@ -383,7 +384,7 @@ def _looks_like(place: Place, quality: float) -> tuple[str, float]:
         return "ticket", min(1.0, place.density * quality)
     if place.kind.startswith("reinit"):
         return place.kind, min(1.0, place.density * quality**0.5)
-    if place.kind in transfer_score.PARTS:
+    if place.kind in PARTS:
         return "shuffled", place.density
     return place.kind, place.density
 
@@ -409,7 +410,7 @@ def _cell(
     own = method is not None and place.kind not in (
         "direct",
         "untrained_random",
-        *transfer_score.PARTS[:2],
+        *PARTS[:2],
     )
     division = method.division if method and own else "init"
     start = task.entry["every"] if division == "rewind" else 0

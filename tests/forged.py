@@ -19,8 +19,8 @@ from lthbench.io.paths import digest
 from lthbench.leaderboard.bundle import archive, ticket_member
 from lthbench.networks import families
 from lthbench.protocol import test_split
+from lthbench.protocol.constants import REINITS
 from lthbench.protocol.task import Task, load_task
-from lthbench.records.aggregate import REINITS
 from lthbench.records.schema import build, file_bytes
 from lthbench.tickets import controls, masks
 from lthbench.tickets.sketch import sketch

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lthbench.io.paths import canonical_json, digest
+from lthbench.protocol.constants import RANDOM
 from lthbench.protocol.task import load_task
-from lthbench.tools.freeze_reference import SHARED
 from tests.scoring import aggregates
 from tests.searching import ROOT
 from tests.submitted import carried
@@ -62,7 +62,7 @@ def measured(table: Json) -> Json:
         if one["kind"] == "reinit" and one["schedule"] == 1
     ]
     for one in table["cells"]:
-        if one["kind"] in ("dense", *SHARED):
+        if one["kind"] in ("dense", *RANDOM):
             continue
         steps = task.recipe.steps // one["schedule"] - one["start"]
         one["flops_inference"] = 2 * one["kept"]

@@ -27,8 +27,8 @@ from lthbench.protocol.task import Task
 from lthbench.records.schema import Record
 
 if TYPE_CHECKING:
-    from lthbench.evaluation.plan import Part
     from lthbench.evaluation.search.session import Event
+    from lthbench.protocol.design import Part
 
 LINE_SECONDS = 10.0  # between plain lines
 

@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor
-
-from lthbench.evaluation import experiment, scoring
-from lthbench.evaluation.experiment import Seen
+from lthbench.evaluation import scoring
+from lthbench.evaluation.cells import Seen, entry_of, untrained
 from lthbench.evaluation.search.session import Search
+from lthbench.evaluation.starts import Given
 from lthbench.networks.state import State
+from lthbench.protocol.design import Place
 from lthbench.protocol.task import Task
 from lthbench.records import pretrained
 from lthbench.records.aggregate import division
 from lthbench.records.pretrained import Kept
+from lthbench.records.schema import Arrival, Cell
 from lthbench.tickets import ticket_files
 from lthbench.training.executors.local import Executor
 
-Given = tuple[State, Mapping[str, Tensor]]  # a ticket's weights and masks
 At = tuple[int, float]  # seed and density
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Cells with the origins that follow from how tickets arrive, and what was measured of them."""
+
+    cells: tuple[Cell, ...]
+    arrivals: tuple[Arrival, ...] | None  # None without a ticket that has weights of its own
 
 
 async def read(
@@ -32,8 +40,8 @@ async def read(
     must not look untrained for want of them.
     """
     entries = [
-        experiment.entry_of(task, "untrained", density, seed, start, chosen, seen, until=start.step)
-        for (seed, density), (start, chosen) in tickets.items()
+        entry_of(task, Place("untrained", density, seed), given, seen)
+        for (seed, density), given in tickets.items()
     ]
     right: dict[At, int] = {}
     async for entry, result, _ in scoring.score_cells(task, entries, folder, executor, seen):
@@ -43,9 +51,9 @@ async def read(
 
 def kept(given: Given) -> Kept:
     """Return a ticket's own weights, as `lthbench.records.pretrained` compares them."""
-    start, chosen = given
     return {
-        name: (mask.numpy(), start[name].detach()[mask].numpy()) for name, mask in chosen.items()
+        name: (mask.numpy(), given.start[name].detach()[mask].numpy())
+        for name, mask in (given.masks or {}).items()
     }
 
 
@@ -61,11 +69,11 @@ def alike(tickets: Mapping[At, Given]) -> dict[At, float | None]:
 async def judged(
     task: Task,
     searches: Sequence[Search],
-    cells: Sequence[dict[str, Any]],
+    cells: Sequence[Cell],
     folder: Path,
     executor: Executor,
     seen: Seen,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]] | None]:
+) -> Judged:
     """Mark pretrained tickets and their controls by their origin.
 
     Args:
@@ -77,41 +85,35 @@ async def judged(
         seen: the examples of every seed.
 
     Returns:
-        The cells, and what was measured of every free ticket before its training; None without any.
+        The cells, and what was measured of every free ticket before its training.
     """
     places = [
         (search.seed, rung.density)
-        for search in (() if experiment.untrained(searches) else searches)
+        for search in (() if untrained(searches) else searches)
         for rung in search.rungs
         if rung.origin == "free"
     ]
     if not places:
-        return list(cells), None
+        return Judged(tuple(cells), None)
     tickets = {at: stored(folder, *at) for at in places}
     right = await read(task, tickets, folder, executor, seen)
     return marked(task.chance, cells, seen.sizes(), right, alike(tickets))
 
 
 def stored(folder: Path, seed: int, density: float) -> Given:
-    """Read a ticket's own weights and its masks.
-
-    Args:
-        folder: of the evaluation of the ticket's task.
-        seed: of the search.
-        density: of the rung.
-    """
+    """Read a ticket with weights of its own from the folder of an evaluation of its task."""
     held = folder / "tickets" / f"seed{seed}"
     header, chosen, weights = ticket_files.read_ticket(held, density)
-    return State(weights, header["start"]), chosen
+    return Given(chosen, State(weights, header["start"]), header["origin"])
 
 
 def marked(
     chance: float,
-    cells: Sequence[dict[str, Any]],
+    cells: Sequence[Cell],
     sizes: Mapping[str, Mapping[str, int]],
     right: Mapping[At, int],
     likeness: Mapping[At, float | None],
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> Judged:
     """Mark the cells of tickets that are pretrained by these measurements, and of no others.
 
     Args:
@@ -120,26 +122,23 @@ def marked(
         sizes: examples of each set, by seed.
         right: as `read` counts them.
         likeness: as `alike` gives it.
-
-    Returns:
-        The cells, and the measurements as a record holds them.
     """
-    dense = pretrained.dense_accuracies({"cells": cells, "sizes": sizes})
-    least = pretrained.bar(chance, dense)
+    least = pretrained.bar(chance, pretrained.dense_accuracies(cells, sizes))
     arrived = {
         at
         for at, count in right.items()
         if pretrained.why(count / sizes[str(at[0])]["held_out"], likeness[at], least)
     }
-    said = []
-    for cell in cells:
-        if pretrained.found(cell["origin"]) == "free":
-            own = (cell["seed"], cell["density"]) in arrived
-            origin = pretrained.ORIGIN if own else "free"
-            cell = {**cell, "origin": origin, "division": division(origin, cell["start"])}
-        said.append(cell)
+
+    def mark(cell: Cell) -> Cell:
+        if pretrained.found(cell.origin) != "free":
+            return cell
+        origin = pretrained.ORIGIN if (cell.seed, cell.density) in arrived else "free"
+        told = {"origin": origin, "division": division(origin, cell.start)}
+        return cell.model_copy(update=told)
+
     measured = [
-        {"seed": at[0], "density": at[1], "right": right[at], "alike": likeness[at]}
+        Arrival(seed=at[0], density=at[1], right=right[at], alike=likeness[at])
         for at in sorted(right, key=lambda at: (at[0], -at[1]))
     ]
-    return said, measured
+    return Judged(tuple(map(mark, cells)), tuple(measured))

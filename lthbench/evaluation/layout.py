@@ -4,61 +4,90 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lthbench.errors import RecordError, ResourceError, UsageError
-from lthbench.evaluation.scoring import SHARED
 from lthbench.io import messages
-from lthbench.io.paths import cache, write_whole
+from lthbench.io.paths import cache, canonical_json, write_whole
 from lthbench.io.store import Store
+from lthbench.protocol.constants import METHOD_FILE, SHARED
 
 KEY = re.compile(r"[0-9a-f]{64}")  # of a stored result
 AGAIN = "run the same `lthbench evaluate` command again"
-SOURCE = "method.py"  # OUT/…: the method, as it was evaluated
+SOURCE = METHOD_FILE  # OUT/…: the method, as it was evaluated
 CLAIM = "evaluation.json"  # OUT/…: whose results the folder holds
 TRAINED = "task.json"  # OUT/<task>/…: which protocol, and what its cells were trained on
 ANSWERS = "answers.json"  # OUT/<task>/…: where the answers of each cell are stored
 
 
 @dataclass(frozen=True)
-class StoredRun:
-    """A run whose answers are stored: its name in a bundle, its row in answers.json.
+class Claim:
+    """Whose results a folder holds: one method, its options, one kind of seeds.
 
     Attributes:
-        part: "cells", or "carried" for those at other depths.
-        row: kind, density, seed, schedule or depth, key.
+        method: digest of its source.
     """
 
     name: str
-    part: str
-    row: tuple[Any, ...]
+    method: str
+    options: Mapping[str, bool | int | float | str]
+    final: bool
 
-    @property
-    def kind(self) -> str:
-        """The kind of cell."""
-        return str(self.row[0])
-
-    @property
-    def key(self) -> str:
-        """The key of the stored result."""
-        return str(self.row[-1])
+    def difference(self, other: Claim) -> str:
+        """Return the name of the first value that differs; "" if none does."""
+        mine, theirs = vars(self), vars(other)
+        return next((name for name in mine if mine[name] != theirs[name]), "")
 
 
-def claim(out: Path) -> dict[str, Any]:
-    """Read whose results a folder holds: name, method, options, final."""
+def read_claim(out: Path) -> Claim:
+    """Read whose results a folder holds."""
     path = out / CLAIM
     if not path.is_file():
         raise UsageError(f"{out}: no evaluation; name the folder that `lthbench evaluate` left")
     try:
-        told = json.loads(path.read_bytes())
-        if told.keys() == {"name", "method", "options", "final"}:
-            return dict(told)
-    except (OSError, ValueError, AttributeError):
-        pass
-    raise RecordError(f"{path}: damaged; remove {out} and {AGAIN}")
+        return Claim(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise RecordError(f"{path}: damaged; remove {out} and {AGAIN}") from error
+
+
+def write_claim(out: Path, claim: Claim) -> None:
+    """Write whose results a folder holds."""
+    write_whole(out / CLAIM, canonical_json(vars(claim)))
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A run whose answers are stored.
+
+    Attributes:
+        part: "cells", or "carried" for those at other depths.
+        where: its schedule, or its depth.
+        key: of the stored result.
+    """
+
+    part: Literal["cells", "carried"]
+    kind: str
+    density: float
+    seed: int
+    where: int
+    key: str
+
+    @property
+    def name(self) -> str:
+        """Its name in a bundle."""
+        prefix = "carried-" if self.part == "carried" else ""
+        return f"{prefix}{self.kind}/{self.density!r}/{self.seed}/{self.where}"
+
+
+def write_answers(folder: Path, runs: Iterable[StoredRun]) -> None:
+    """Write into OUT/<task> where the answers of its runs are stored; a record does not say."""
+    told: dict[str, list[list[str | int | float]]] = {"cells": [], "carried": []}
+    for run in runs:
+        told[run.part].append([run.kind, run.density, run.seed, run.where, run.key])
+    write_whole(folder / ANSWERS, canonical_json(told))
 
 
 def stored_runs(folder: Path) -> Iterator[StoredRun]:
@@ -70,13 +99,13 @@ def stored_runs(folder: Path) -> Iterator[StoredRun]:
     """
     path = folder / ANSWERS
     table = read_json(path)
+    parts: tuple[Literal["cells", "carried"], ...] = ("cells", "carried")
     try:
-        for part, prefix in (("cells", ""), ("carried", "carried-")):
-            for row in table[part]:
-                kind, density, seed, where, key = row
+        for part in parts:
+            for kind, density, seed, where, key in table[part]:
                 if not KEY.fullmatch(key):
                     raise ValueError(f"{key!r} is no key")
-                yield StoredRun(f"{prefix}{kind}/{density!r}/{seed}/{where}", part, tuple(row))
+                yield StoredRun(part, kind, density, seed, where, key)
     except (ValueError, TypeError, KeyError) as error:
         raise ResourceError(f"{path}: damaged; remove it and {AGAIN}") from error
 

@@ -4,18 +4,66 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from pathlib import Path
+from typing import TypedDict, get_args
 
 from lthbench.errors import UsageError, nearest
-from lthbench.evaluation.plan import Part, Plan
 from lthbench.method import publishable
 from lthbench.method.source import Method, load_method
+from lthbench.protocol.design import Part, Plan
 from lthbench.protocol.task import Controls, Suite, Task, load_suite, suite_names
 from lthbench.tickets.sizes import load_sound
 from lthbench.training.dispatch import Means, engine_for, means_of
-from lthbench.training.executors import local
+from lthbench.training.executors import local, ray_connection
 
 DEVELOPMENT, PUBLISHED = 1000, 0  # the first seed of each kind
+
+
+class Request(TypedDict, total=False):
+    """The arguments of `evaluate`, some of which `estimate` has too.
+
+    Attributes:
+        suite: a suite's name; "quick" if neither suite nor tasks are given.
+        tasks: names of tasks.
+        seeds: how many; by default the suite's number, or else each task's own.
+        only_seeds: some of those seeds, as 0, 1, 2 of a final run; the record has no others.
+        final: published seeds and the test split, in place of development seeds and held-out part.
+        controls: which rungs have any: "all", "alternate" or "one rung"; by default as the suite
+            says. A reference has all.
+        out: the folder for results, `lthbench-out/<method>` by default (`…-final` with final).
+        options: keyword-only options of the method.
+        device: what networks are trained on, by torch's name; by default a GPU if there is one.
+        workers: processes that train; one per core by default, one for a GPU, 0 for this process.
+        engine: of `lthbench.training.dispatch`; the best for each task by default.
+        executor: "local", or "ray" for the nodes of a Ray cluster; "local" by default.
+        address: of the Ray cluster; None starts Ray on this machine alone.
+        timeout: seconds of a child's own; None for no limit.
+        memory: gigabytes of a child, 8 by default.
+        keep_going: score a failed seed as chance in place of ending.
+        keep: keep the stores of finished searches.
+        transfer: transfer the tickets to other depths; by default as the suite says.
+        direct: search at those depths too, as for the frozen reference.
+    """
+
+    suite: str | None
+    tasks: Sequence[str]
+    seeds: int | None
+    only_seeds: Sequence[int] | None
+    final: bool
+    controls: str | None
+    out: str | Path | None
+    options: Mapping[str, bool | int | float | str] | None
+    device: str | None
+    workers: int | None
+    engine: str | None
+    executor: str
+    address: str | None
+    timeout: float | None
+    memory: float
+    keep_going: bool
+    keep: bool
+    transfer: bool | None
+    direct: bool
 
 
 @dataclass(frozen=True)
@@ -28,34 +76,32 @@ class Asked:
     means: Means
 
 
-def asked(
-    method: str,
-    suite: str | None,
-    tasks: Sequence[str],
-    seeds: int | None,
-    final: bool,
-    options: Mapping[str, Any] | None,
-    workers: int | None,
-    device: str | None = None,
-    engine: str | None = None,
-    here: bool = True,
-    *,
-    only_seeds: Sequence[int] | None = None,
-    controls: str | None = None,
-    transfer: bool | None = None,
-    direct: bool = False,
-) -> Asked:
-    """Resolve the arguments that `evaluate` and `estimate` share; UsageError for mistakes."""
+def asked(method: str, request: Request, *, nodes: bool = False) -> Asked:
+    """Resolve the arguments that `evaluate` and `estimate` share; UsageError for mistakes.
+
+    Args:
+        method: a file's path or a baseline's name.
+        request: what is asked for.
+        nodes: whether a connected Ray cluster does the work.
+    """
+    if strange := sorted(request.keys() - Request.__optional_keys__):
+        raise TypeError(f"unexpected keyword argument {strange[0]!r}")
+    workers, device, engine = (request.get("workers"), request.get("device"), request.get("engine"))
     if workers is not None and workers < 0:
         raise UsageError(f"--workers {workers}: 0 or more")
-    loaded = load_method(method, {name: str(value) for name, value in (options or {}).items()})
+    if nodes:
+        device, workers = device or ray_connection.default_device(), ray_connection.cores()
+    options = request.get("options") or {}
+    loaded = load_method(method, {name: str(value) for name, value in options.items()})
+    final = request.get("final", False)
     if final:  # what would be refused on submission, days later
         publishable.check(loaded)
     parts = parts_of(
-        suite, tasks, seeds, final, only_seeds=only_seeds, controls=controls, transfer=transfer,
-        direct=direct,
+        request.get("suite"), request.get("tasks", ()), request.get("seeds"), final,
+        only_seeds=request.get("only_seeds"), controls=request.get("controls"),
+        transfer=request.get("transfer"), direct=request.get("direct", False),
     )  # fmt: skip
-    means = means_of(device, engine, here=here)
+    means = means_of(device, engine, here=not nodes)
     if engine and not any(engine_for(means, part.task.network) == engine for part in parts):
         names = ", ".join(part.task.name for part in parts)
         raise UsageError(

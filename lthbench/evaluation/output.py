@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from lthbench.errors import MethodError, ResourceError
-from lthbench.evaluation.layout import CLAIM, SOURCE, TRAINED
+from lthbench.evaluation.layout import CLAIM, SOURCE, TRAINED, Claim
 from lthbench.io.paths import canonical_json, write_whole
 from lthbench.method.source import Method
 from lthbench.protocol.task import Task
 from lthbench.training.dispatch import VERSIONS, Means, arithmetic, engine_for
 
 
-def lock(out: Path) -> AbstractContextManager[Any]:
+def lock(out: Path) -> AbstractContextManager[object]:
     """Lock the folder, or fail at once: two evaluations would overwrite each other."""
     from filelock import FileLock, Timeout
 
@@ -33,14 +33,8 @@ def lock(out: Path) -> AbstractContextManager[Any]:
 
 def claim(out: Path, method: Method, final: bool) -> None:
     """Claim a folder for one method, one set of options, one kind of seeds."""
-    path = out / CLAIM
-    mine = {
-        "name": method.name,
-        "method": method.digest,
-        "options": dict(method.options),
-        "final": final,
-    }
-    _agree(path, mine, "--out another folder, or remove this one")
+    mine = Claim(method.name, method.digest, dict(method.options), final)
+    _agree(out / CLAIM, vars(mine), "--out another folder, or remove this one")
     write_whole(out / SOURCE, method.source.encode())  # what a submission's bundle holds
 
 
@@ -51,7 +45,7 @@ def claim_task(folder: Path, task: Task, means: Means) -> None:
     _agree(folder / TRAINED, mine, "give --out another folder")
 
 
-def _agree(path: Path, mine: dict[str, Any], step: str) -> None:
+def _agree(path: Path, mine: Mapping[str, object], step: str) -> None:
     """Write the claim, or refuse if the folder belongs to something else."""
     if not path.is_file():
         write_whole(path, canonical_json(mine))
@@ -69,5 +63,5 @@ def _agree(path: Path, mine: dict[str, Any], step: str) -> None:
     raise MethodError(f"{path.parent}: holds results of {key} {old}, not {new}; {step}")
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return value[:12] if isinstance(value, str) else json.dumps(value, sort_keys=True)[:60]

@@ -7,39 +7,43 @@ stream, so that ticket, controls and dense are paired.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from lthbench.evaluation import trainings
-from lthbench.evaluation.experiment import (
+from lthbench.evaluation.cells import (
     Entry,
-    Place,
     Seen,
-    _cell_order,
-    _missing,
     cell_of,
-    drawn_again,
+    draw_again,
     last_of,
+    missing_cells,
     planned,
 )
-from lthbench.evaluation.plan import Plan
 from lthbench.evaluation.search.session import Search
 from lthbench.io import messages, store
 from lthbench.io.paths import cache
 from lthbench.protocol import datasets, test_split
+from lthbench.protocol.constants import DRAWS, SHARED
+from lthbench.protocol.design import Place, Plan
 from lthbench.protocol.task import Task
+from lthbench.records.schema import Cell
 from lthbench.training.dispatch import HERE, Means, arithmetic
 from lthbench.training.executors.local import Executor
 from lthbench.training.job import Evaluation, Examples, Job, Result
 
-ATTEMPTS = 3  # a failed control or dense run is redrawn, at most twice
-# The same for every method: run once, kept in the cache.
-SHARED = ("dense", "random", "erk", "untrained_random")
-
 Note = Callable[[str, float, bool], None]  # what ran, its steps, and whether it was trained now
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The cells of a task's record, and the keys of the stored results of those trained here."""
+
+    cells: tuple[Cell, ...]
+    keys: Mapping[Place, str]
 
 
 def see(task: Task, seeds: Sequence[int], plan: Plan, means: Means = HERE) -> Seen:
@@ -68,9 +72,9 @@ async def score(
     plan: Plan,
     seen: Seen,
     *,
-    known: Sequence[dict[str, Any]] = (),
-    note: Note = lambda what, steps, ran: None,
-) -> list[dict[str, Any]]:
+    known: Sequence[Cell] = (),
+    note: Note = lambda *_: None,
+) -> Scored:
     """Compute every cell of a task's record: tickets, controls, dense runs, compressed schedules.
 
     Args:
@@ -85,20 +89,22 @@ async def score(
     """
     entries = await planned(task, searches, folder, executor, plan, seen)
     wanted = {entry.place for entry in entries}
-    frozen = {(c["kind"], c["density"], c["seed"], c["schedule"]): c for c in known}
-    cells: dict[Place, dict[str, Any]] = {p: c for p, c in frozen.items() if p in wanted}
+    cells = {cell.place: cell for cell in known if cell.place in wanted}
     entries = [entry for entry in entries if entry.place not in cells]
-    starts = {entry.place: entry.job.start for entry in entries if entry.kind == "ticket"}
+    tickets = {(e.density, e.place.seed): e.given for e in entries if e.kind == "ticket"}
+    keys: dict[Place, str] = {}
 
     async def again(entry: Entry) -> Entry | None:
-        return await drawn_again(task, entry, starts, executor, seen)
+        ticket = tickets.get((entry.density, entry.place.seed))
+        return await draw_again(task, entry, ticket, seen, executor)
 
     async for entry, result in score_until_sound(
         task, entries, folder, executor, seen, again, note
     ):
-        cells[entry.place] = cell_of(entry, result)
-    missing = _missing(task, searches, cells)
-    return [cell for _, cell in sorted({**missing, **cells}.items(), key=_cell_order)]
+        cells[entry.place] = cell_of(entry, result, seen)
+        keys[entry.place] = entry.job.key
+    cells = {cell.place: cell for cell in missing_cells(task, searches)} | cells
+    return Scored(tuple(cells[p] for p in sorted(cells, key=lambda p: p.order)), keys)
 
 
 async def score_until_sound(
@@ -127,14 +133,10 @@ async def score_until_sound(
         async for entry, result, ran in score_cells(task, entries, folder, executor, seen):
             note(entry.kind, entry.job.until - entry.job.start.step, ran)
             yield entry, result
-            if result.status != "ok" and entry.attempt + 1 < ATTEMPTS:
+            if result.status != "ok" and entry.attempt + 1 < DRAWS:
                 failed.append(entry)
         drawn = [(entry, await again(entry)) for entry in failed]
-        entries = [
-            replace(anew, failed=(*entry.failed, {k: entry.table[k] for k in ("masks", "weights")}))
-            for entry, anew in drawn
-            if anew is not None
-        ]
+        entries = [replace(anew, failed=entry.draws) for entry, anew in drawn if anew is not None]
 
 
 async def score_cells(

@@ -9,51 +9,72 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lthbench.errors import NotApplicable, TicketError
-from lthbench.evaluation import experiment, scoring, starts
-from lthbench.evaluation.experiment import Entry, Seen
+from lthbench.evaluation import cells, scoring, starts
+from lthbench.evaluation.cells import Entry, Seen, carried_of, draw_again, entry_of, read_given
+from lthbench.evaluation.scoring import Note
 from lthbench.evaluation.search.session import Search
 from lthbench.evaluation.search.transfer_hook import Wanted, folder_of
-from lthbench.networks import families
+from lthbench.evaluation.starts import Given, Thetas
 from lthbench.networks.blocks import level
 from lthbench.networks.state import State
-from lthbench.protocol.task import Ladder, Task
-from lthbench.records.transfer_score import PARTS
-from lthbench.tickets import controls, elastic, ticket_files
+from lthbench.protocol import design
+from lthbench.protocol.constants import CARRIED, CHEAP, PARTS
+from lthbench.protocol.design import Place, TargetPlace, at_depth
+from lthbench.protocol.task import Task
+from lthbench.records.schema import Carried, TransferEntry
+from lthbench.tickets import elastic, ticket_files
 from lthbench.tickets.ticket import Ticket
 from lthbench.training.executors.local import Executor
 
-CHEAP = 0.05  # dense trainings: methods that cost less are also run at the target
-Handing = Callable[[Task, Search, Sequence[Wanted], Path], Awaitable[None]]
-Finding = Callable[[Task, Path], Awaitable[Sequence[Search]]]  # into a folder
-Told = Mapping[str, Any]  # what a record says of a ticket
+# The method's own rule: has it transfer these tickets of the source's task, into a folder.
+OwnRule = Callable[[Task, Search, Sequence[Wanted], Path], Awaitable[None]]
+Find = Callable[[Task, Path], Awaitable[Sequence[Search]]]  # into a folder
+At = tuple[int, float]  # depth and density of a ticket at a target
 
 
-def source(task: Task) -> Task:
-    """Return the task at the depth that tickets are transferred from.
+@dataclass(frozen=True)
+class AtDepths:
+    """How a method is run at other depths than the task's own.
 
-    Where that is not its own depth, the two rungs of transfer are its whole ladder.
+    Attributes:
+        find: searches there.
+        own_rule: has it transfer a seed's tickets by its own rule; None: elastically.
+        direct: search at the targets too, whatever the method costs.
     """
-    assert task.transfer
-    return (
-        task if task.transfer.source == task.network.depth else at_depth(task, task.transfer.source)
-    )
+
+    find: Find
+    own_rule: OwnRule | None = None
+    direct: bool = False
 
 
-def at_depth(task: Task, depth: int) -> Task:
-    """Return the task at another depth, on the rungs of transfer alone."""
-    assert task.transfer
-    return task.model_copy(
-        update={
-            "network": task.network.model_copy(update={"depth": depth}),
-            "ladder": Ladder(trained=task.transfer.densities, untrained=task.ladder.untrained),
-            "score": task.score.model_copy(update={"compressed_density": 0.0}),
-        }
-    )
+@dataclass(frozen=True)
+class Transferred:
+    """What a record holds of transfer, and the keys of the stored results of its cells."""
+
+    entry: TransferEntry
+    keys: Mapping[TargetPlace, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The searches whose tickets are transferred, the task at their depth, and their folder."""
+
+    task: Task
+    folder: Path
+    searches: Sequence[Search]
+
+
+@dataclass
+class _Tickets:
+    """One seed's tickets at the targets; those that did not arrive, with their reasons."""
+
+    carried: dict[At, Given] = field(default_factory=dict)
+    direct: dict[At, Given] = field(default_factory=dict)
+    missing: dict[At, str] = field(default_factory=dict)
 
 
 def has_depths(task: Task) -> None:
@@ -63,282 +84,223 @@ def has_depths(task: Task) -> None:
             level(task.network, depth)
 
 
-async def carry(
+async def transfer(
     task: Task,
     searches: Sequence[Search],
     folder: Path,
-    finding: Finding,
+    method: AtDepths,
     executor: Executor,
     seen: Seen,
     *,
-    handing: Handing | None = None,
-    frozen: Sequence[dict[str, Any]] = (),
-    direct: bool = False,
-    note: scoring.Note = lambda what, steps, ran: None,
-) -> dict[str, Any] | None:
+    known: Sequence[Carried] = (),
+    note: Note = lambda *_: None,
+) -> Transferred | None:
     """Return what a record holds of transfer; None for a task without it.
 
     Args:
         task: the task of the record.
-        searches: at the task's own depth; if tickets are transferred from another, `finding`
-            searches.
+        searches: at the task's own depth; tickets may be transferred from another.
         folder: OUT/<task>; searches at other depths go to `depth<n>` in it.
-        finding: searches at another depth.
+        method: what is run at other depths.
         executor: runs the trainings.
         seen: the examples of every seed.
-        handing: has the method transfer a seed's tickets by its own rule; None: elastically.
-        frozen: cells of the reference at the targets; those are not trained again.
-        direct: search at the targets too, whatever the method costs.
+        known: cells of the reference at the targets; those are not trained again.
         note: called with (what ran, its steps, whether it was trained now) for progress.
     """
     if task.transfer is None:
         return None
     moved = task.transfer
-    result: dict[str, Any] = {
-        "source": moved.source,
-        "targets": list(moved.targets),
-        "densities": list(moved.densities),
-        "rule": "own" if handing else "elastic",
-        "reason": "",
-        "sizes": {str(d): experiment.weights_total(at_depth(task, d)) for d in moved.targets},
-        "cells": [],
-    }
-    if experiment.untrained(searches):
-        return result | {"reason": "untrained tickets are not carried"}
+    head = TransferEntry(
+        source=moved.source,
+        targets=moved.targets,
+        densities=moved.densities,
+        rule="own" if method.own_rule else "elastic",
+        reason="",
+        sizes={str(depth): cells.weights_total(at_depth(task, depth)) for depth in moved.targets},
+        cells=(),
+    )
+    if cells.untrained(searches):
+        return Transferred(head.model_copy(update={"reason": "untrained tickets are not carried"}))
     try:
-        begin, home, searches = await _source(task, searches, folder, finding)
-        wanted = _wanted(task, begin, searches, home)
+        source = await _source(task, searches, folder, method.find)
+        tickets = await _transferred(task, source, method.own_rule)
     except (NotApplicable, TicketError) as error:
-        return result | {"reason": str(error)[:400]}
-    carried, known = await _carried(task, begin, searches, wanted, home, handing)
-    entries = [
-        entry
-        for search in searches
-        for depth in moved.targets
-        for entry in _random(at_depth(task, depth), search.seed, seen)
-    ]
-    for (seed, depth, density), (ticket, told) in carried.items():
-        target = at_depth(task, depth)
-        entries.append(entry_at_depth(target, "carried", density, seed, ticket, told, seen))
-        if density == moved.densities[0]:
-            entries += part_entries(target, seed, ticket, told, seen)
-    if direct or all(search.cost < CHEAP for search in searches):
-        for depth in moved.targets:
-            target, there = at_depth(task, depth), folder / f"depth{depth}"
-            with suppress(NotApplicable):  # then there is no ticket of that depth to compare with
-                entries += _direct(target, await finding(target, there), there, seen)
-    known += [cell for cell in frozen if any(cell["seed"] == s.seed for s in searches)]
-
-    async def again(entry: Entry) -> Entry | None:
-        seed, depth = entry.job.seed, entry.job.depth
-        target = at_depth(task, depth)
-        if entry.kind not in PARTS:
-            return await experiment.drawn_again(target, entry, {}, executor, seen)
-        ticket, told = carried[seed, depth, entry.density]
-        parts = part_entries(target, seed, ticket, told, seen, entry.attempt + 1)
-        return next(part for part in parts if part.kind == entry.kind)
-
-    result["cells"] = await _scored(task, entries, folder, executor, seen, known, again, note)
-    return result
+        return Transferred(head.model_copy(update={"reason": str(error)[:400]}))
+    if method.direct or all(search.cost < CHEAP for search in source.searches):
+        await _add_direct(task, tickets, folder, method.find)
+    mine = [cell for cell in known if cell.seed in tickets]
+    return await _score(task, head, tickets, mine, folder, executor, seen, note)
 
 
-async def _source(
-    task: Task, searches: Sequence[Search], folder: Path, finding: Finding
-) -> tuple[Task, Path, Sequence[Search]]:
-    """Return the task at the depth of the source, where its tickets lie, and their searches.
+async def _source(task: Task, searches: Sequence[Search], folder: Path, find: Find) -> _Source:
+    """Return the searches whose tickets are transferred.
 
     Raises:
-        NotApplicable: If the method cannot search there.
+        NotApplicable: If the method cannot search at their depth.
     """
-    begin = source(task)
+    begin = design.source(task)
     if begin is task:
-        return task, folder, searches
+        return _Source(task, folder, searches)
     home = folder / f"depth{begin.network.depth}"
-    return begin, home, await finding(begin, home)
+    return _Source(begin, home, await find(begin, home))
 
 
-async def _carried(
-    task: Task,
-    begin: Task,
-    searches: Sequence[Search],
-    wanted: Mapping[int, Sequence[Wanted]],
-    home: Path,
-    handing: Handing | None,
-) -> tuple[dict[tuple[int, int, float], tuple[Ticket, Told]], list[dict[str, Any]]]:
-    """Transfer every ticket: those by seed, depth and density, and cells of the missing ones."""
+async def _transferred(
+    task: Task, source: _Source, own_rule: OwnRule | None
+) -> dict[int, _Tickets]:
+    """Transfer every ticket, by seed.
+
+    Raises:
+        TicketError: If the family cannot be transferred there at all.
+    """
     assert task.transfer
-    carried: dict[tuple[int, int, float], tuple[Ticket, Told]] = {}
-    missing: list[dict[str, Any]] = []
-    for search in searches:
-        for depth in task.transfer.targets:
-            missing += _not_found(at_depth(task, depth), search)
-        if handing:
-            await handing(begin, search, wanted[search.seed], home)
-        for now in wanted[search.seed]:
-            target = at_depth(task, now.depth)
+    here = level(source.task.network, task.transfer.source)
+    for depth in task.transfer.targets:
+        elastic.block_maps(here, level(task.network, depth))
+    found: dict[int, _Tickets] = {}
+    for search in source.searches:
+        tickets = found[search.seed] = _Tickets()
+        wanted = _wanted(task, source, search)
+        arrived = {(now.depth, now.density) for now in wanted}
+        tickets.missing = {
+            at: cells.why_missing(search)
+            for at in design.target_rungs(task.transfer)
+            if at not in arrived
+        }
+        if own_rule:
+            await own_rule(source.task, search, wanted, source.folder)
+        for now in wanted:
+            at, target = (now.depth, now.density), at_depth(task, now.depth)
             try:
-                carried[search.seed, now.depth, now.density] = (
-                    _handed(now, home, search) if handing else carry_elastically(begin, target, now)
+                tickets.carried[at] = (
+                    _by_own_rule(target, now, source.folder, search.seed)
+                    if own_rule
+                    else transfer_elastically(source.task, target, now)
                 )
             except TicketError as error:
-                missing.append(_missing(target, now.density, search.seed, str(error)))
-    return carried, missing
+                tickets.missing[at] = str(error)
+    return found
 
 
-async def _scored(
-    task: Task,
-    entries: Sequence[Entry],
-    folder: Path,
-    executor: Executor,
-    seen: Seen,
-    known: Sequence[dict[str, Any]],
-    again: Callable[[Entry], Awaitable[Entry | None]],
-    note: scoring.Note,
-) -> list[dict[str, Any]]:
-    """Return the cells of a list of runs beside those that are known, in a fixed order."""
-    cells = {(c["seed"], c["depth"], -c["density"], c["kind"]): dict(c) for c in known}
-    waiting = [entry for entry in entries if _place(entry) not in cells]
-    async for entry, result in scoring.score_until_sound(
-        task, waiting, folder, executor, seen, again, note
-    ):
-        told = {"depth": entry.job.depth, "source": entry.table.get("source", "")}
-        cells[_place(entry)] = experiment.cell_of(entry, result) | told
-    return [cells[place] for place in sorted(cells)]
-
-
-def _place(entry: Entry) -> tuple[int, int, float, str]:
-    return entry.job.seed, entry.job.depth, -entry.density, entry.kind
-
-
-def _wanted(
-    task: Task, begin: Task, searches: Sequence[Search], home: Path
-) -> dict[int, list[Wanted]]:
-    """List every rung that was found, for every target, by seed.
-
-    Raises TicketError if the family cannot be transferred there at all.
-    """
+def _wanted(task: Task, source: _Source, search: Search) -> list[Wanted]:
+    """List every rung that a search found, for every target."""
     assert task.transfer
-    moved = task.transfer
-    here = level(begin.network, moved.source)
-    for depth in moved.targets:
-        elastic.block_maps(here, level(task.network, depth))
-    return {
-        search.seed: [
-            Wanted(*_ticket(begin, search.seed, home, density), density, depth)
-            for depth in moved.targets
-            for density in _found(search, moved.densities)
-        ]
-        for search in searches
-    }
+    wanted = []
+    for depth, density in design.target_rungs(task.transfer):
+        if density in cells.densities(search):
+            given = read_given(source.task, source.folder, search.seed, density)
+            ticket = Ticket(given.masks or {}, given.start.step)
+            wanted.append(Wanted(ticket, given.start, given.origin, density, depth))
+    return wanted
 
 
-def _not_found(target: Task, search: Search) -> list[dict[str, Any]]:
-    """Score rungs that the search did not yield as chance at every target."""
-    rungs = target.ladder.trained
-    found = _found(search, rungs)
-    why = search.reason or "find_tickets did not yield this rung"
-    return [_missing(target, d, search.seed, why) for d in rungs if d not in found]
-
-
-def _missing(target: Task, density: float, seed: int, why: str) -> dict[str, Any]:
-    cell = experiment.missing_cell(target, "carried", density, seed, why)
-    return cell | {"depth": target.network.depth, "source": ""}
-
-
-def carry_elastically(begin: Task, target: Task, now: Wanted) -> tuple[Ticket, Told]:
-    """Return the ticket at its target by the elastic rule, and what a record says of it."""
+def transfer_elastically(begin: Task, target: Task, now: Wanted) -> Given:
+    """Return the ticket at its target by the elastic rule."""
     here, there = (level(task.network, task.network.depth) for task in (begin, target))
     maps = elastic.block_maps(here, there)
     moved = elastic.carried(now.ticket, now.start, here, there, now.density, maps)
-    return moved, {"origin": "transferred", "start": now.ticket.start, "source": now.origin}
+    assert moved.weights is not None
+    return Given(moved.masks, State(moved.weights, now.ticket.start), "transferred", now.origin)
 
 
-def _handed(now: Wanted, home: Path, search: Search) -> tuple[Ticket, Told]:
-    """Return the same from the method's own rule."""
-    place = folder_of(home, now.depth, search.seed)
-    header, chosen, weights = ticket_files.read_ticket(place, now.density)
-    source = now.origin if header["origin"] == "transferred" else ""
-    told = {"origin": header["origin"], "start": header["start"], "source": source}
-    return Ticket(chosen, header["start"], weights or None), told
-
-
-def part_entries(
-    target: Task, seed: int, ticket: Ticket, told: Told, seen: Seen, attempt: int = 0
-) -> list[Entry]:
-    """List the parts of a transferred ticket of the first rung."""
-    density, depth = target.ladder.trained[0], target.network.depth
-    weights = ticket.weights or families.initial(target.network, depth, seed).tensors()
-    # The target's own theta_0 has the source's values wherever names and shapes agree.
-    start = State(weights, told["start"])
-    fresh = starts.another(target, seed, start, ticket.masks, "mask-only", attempt).tensors()
-    parts = elastic.parts(replace(ticket, weights=weights), fresh, seed, attempt=attempt)
-    own: Told = {"origin": "init", "start": 0}
-    return [
-        entry_at_depth(
-            target,
-            kind,
-            density,
-            seed,
-            part,
-            told if kind == "weights-only" else own,
-            seen,
-            attempt,
-        )
-        for kind, part in parts.items()
-    ]
-
-
-def _found(search: Search, densities: Sequence[float]) -> list[float]:
-    rungs = {rung.density for rung in search.rungs}
-    return [density for density in densities if density in rungs]
-
-
-def _ticket(task: Task, seed: int, home: Path, density: float) -> tuple[Ticket, State, str]:
-    """Return a stored ticket, the state that it starts from, and its origin."""
-    header, chosen, stored = ticket_files.read_ticket(home / "tickets" / f"seed{seed}", density)
-    k = header["start"]
-    theta = families.initial(task.network, task.network.depth, seed)
-    return Ticket(chosen, k), State(stored, k) if stored else theta, header["origin"]
-
-
-def entry_at_depth(
-    target: Task,
-    kind: str,
-    density: float,
-    seed: int,
-    ticket: Ticket,
-    told: Told,
-    seen: Seen,
-    attempt: int = 0,
-) -> Entry:
-    """Build one run at a target depth; a ticket without weights starts from theta_0 there."""
-    if ticket.weights is None:
-        start = families.initial(target.network, target.network.depth, seed)
-    else:
-        start = State(ticket.weights, told["start"])
-    return experiment.entry_of(
-        target, kind, density, seed, start, ticket.masks, seen, told, attempt=attempt
+def _by_own_rule(target: Task, now: Wanted, home: Path, seed: int) -> Given:
+    """Return the same from the method's own rule; without weights it starts from theta_0 there."""
+    header, chosen, weights = ticket_files.read_ticket(
+        folder_of(home, now.depth, seed), now.density
     )
+    source = now.origin if header["origin"] == "transferred" else ""
+    start = State(weights, header["start"]) if weights else cells.theta(target, seed)
+    return Given(chosen, start, header["origin"], source)
 
 
-def _random(target: Task, seed: int, seen: Seen) -> list[Entry]:
-    """List the `erk` tickets of a target, the same for every method."""
-    spec, densities = target.network, target.ladder.trained
-    drawn = controls.random_masks(families.shapes(spec, spec.depth), densities, seed, "erk")
-    told = {"origin": "init", "start": 0}
-    return [
-        entry_at_depth(target, "erk", density, seed, Ticket(chosen), told, seen)
-        for density, chosen in zip(densities, drawn, strict=True)
-    ]
+async def _add_direct(
+    task: Task, tickets: Mapping[int, _Tickets], folder: Path, find: Find
+) -> None:
+    """Add the method's own tickets of each target, found there."""
+    assert task.transfer
+    for depth in task.transfer.targets:
+        target, there = at_depth(task, depth), folder / f"depth{depth}"
+        with suppress(NotApplicable):  # then there is no ticket of that depth to compare with
+            for search in await find(target, there):
+                for density in cells.densities(search):
+                    given = read_given(target, there, search.seed, density)
+                    tickets[search.seed].direct[depth, density] = given
 
 
-def _direct(target: Task, searches: Sequence[Search], home: Path, seen: Seen) -> list[Entry]:
-    """List the method's own tickets of a target, found there."""
+async def _score(
+    task: Task,
+    head: TransferEntry,
+    tickets: Mapping[int, _Tickets],
+    known: Sequence[Carried],
+    folder: Path,
+    executor: Executor,
+    seen: Seen,
+    note: Note,
+) -> Transferred:
+    """Add the cells at other depths beside those that are known, in a record's order."""
+    assert task.transfer
+    scored = {cell.place: cell for cell in known}
+    keys: dict[TargetPlace, str] = {}
     entries = []
-    for search in searches:
-        for density in _found(search, target.ladder.trained):
-            ticket, start, origin = _ticket(target, search.seed, home, density)
-            told = {"origin": origin, "start": ticket.start}
-            own = replace(ticket, weights=start)
-            entries.append(entry_at_depth(target, "direct", density, search.seed, own, told, seen))
-    return entries
+    for seed, mine in tickets.items():
+        for place in design.target_cells(task.transfer, seed, mine.carried, mine.direct):
+            target, at = at_depth(task, place.depth), (place.depth, place.density)
+            if place.kind == CARRIED and at in mine.missing:
+                scored[place] = _missing(target, place, mine.missing[at])
+            elif place not in scored:
+                entries.append(await _entry(target, place, mine, seen, executor))
+
+    async def again(entry: Entry) -> Entry | None:
+        target, place = at_depth(task, entry.job.depth), place_of(entry)
+        if entry.kind in PARTS:
+            return part_of(target, place, tickets[place.seed].carried[place[1:3]], seen,
+                           entry.attempt + 1)  # fmt: skip
+        return await draw_again(target, entry, None, seen, executor)
+
+    async for entry, result in scoring.score_until_sound(
+        task, entries, folder, executor, seen, again, note
+    ):
+        scored[place_of(entry)] = carried_of(entry, result, seen)
+        keys[place_of(entry)] = entry.job.key
+    ordered = tuple(scored[place] for place in sorted(scored, key=lambda place: place.order))
+    return Transferred(head.model_copy(update={"cells": ordered}), keys)
+
+
+def place_of(entry: Entry) -> TargetPlace:
+    """Return the place of a run at another depth."""
+    return TargetPlace(entry.kind, entry.job.depth, entry.density, entry.place.seed)
+
+
+async def _entry(
+    target: Task, place: TargetPlace, tickets: _Tickets, seen: Seen, executor: Executor
+) -> Entry:
+    """Build one run at a target depth."""
+    at, here = (place.depth, place.density), Place(place.kind, place.density, place.seed)
+    if place.kind in PARTS:
+        return part_of(target, place, tickets.carried[at], seen)
+    known = {CARRIED: tickets.carried, "direct": tickets.direct}
+    if place.kind in known:
+        return entry_of(target, here, known[place.kind][at], seen)
+    entry = await cells.build(target, here, None, seen, Thetas(target, executor, seen.means))
+    assert entry is not None
+    return entry
+
+
+def part_of(target: Task, place: TargetPlace, ticket: Given, seen: Seen, attempt: int = 0) -> Entry:
+    """Build the run of one part of a transferred ticket of the first rung."""
+    kind, seed = place.kind, place.seed
+    # The target's own theta_0 has the source's values wherever names and shapes agree.
+    fresh = starts.another(target, "mask-only", seed, ticket, attempt).tensors()
+    whole = Ticket(ticket.masks or {}, ticket.start.step, ticket.start)
+    part = elastic.parts(whole, fresh, seed, attempt=attempt)[kind]
+    assert part.weights is not None
+    step, origin, source = 0, "init", ""
+    if kind == "weights-only":
+        step, origin, source = ticket.start.step, ticket.origin, ticket.source
+    given = Given(part.masks, State(part.weights, step), origin, source)
+    return entry_of(target, Place(kind, place.density, seed), given, seen, attempt)
+
+
+def _missing(target: Task, place: TargetPlace, why: str) -> Carried:
+    told = cells.missing(target, Place(CARRIED, place.density, place.seed), why)
+    return Carried.model_validate({**told, "depth": place.depth})

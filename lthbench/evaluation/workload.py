@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from lthbench.protocol.task import Controls, Task, Transfer, controlled
-from lthbench.records import transfer_score
-from lthbench.records.aggregate import CONTROLS
+from lthbench.protocol import design
+from lthbench.protocol.design import Found, Plan
+from lthbench.protocol.task import Controls, Task, Transfer
 
 IMP_COST = 1 / -math.log(0.8)  # dense trainings per nat: the costliest usual search, at first
 
@@ -30,10 +30,9 @@ def guessed_step(task: Task) -> float:
 
 def scoring_steps(task: Task, seeds: int, controls: Controls, compressed: bool) -> float:
     """Count model-steps of scoring a whole ladder: dense, tickets, controls, short schedules."""
-    rungs = controlled(task.ladder.trained, controls)
-    runs = 1.0 + len(task.ladder.trained) + len(CONTROLS) * len(rungs)
-    if compressed and (rung := task.score.compressed_density):
-        runs += (2 + (rung in rungs)) * (1 / 8 + 1 / 4 + 1 / 2)  # reinit only where it is
+    plan = Plan(controls=controls, compressed=compressed)
+    tickets = dict.fromkeys(task.ladder.trained, Found())
+    runs = sum(1 / place.schedule for place in design.cells(task, plan, 0, tickets))
     return runs * seeds * task.recipe.steps
 
 
@@ -47,7 +46,9 @@ def carrying_steps(task: Task, seeds: int, direct: bool) -> float:
 
 def runs_at_a_target(transfer: Transfer, direct: bool) -> int:
     """Count a seed's runs at one depth: transferred, random and direct on each rung, parts."""
-    return (2 + direct) * len(transfer.densities) + len(transfer_score.PARTS)
+    rungs = design.target_rungs(transfer)
+    every = list(design.target_cells(transfer, 0, rungs, rungs if direct else ()))
+    return len(every) // len(transfer.targets)
 
 
 def further_nats(task: Task, direct: bool) -> float:

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lthbench.protocol import design
+from lthbench.protocol.constants import CONTROLS, DIVISIONS, IDENTITY, Division
 from lthbench.records import intervals, iterations, metrics, transfer_score
 from lthbench.records.intervals import FloatArray
 from lthbench.records.metrics import Gap, Matching
-from lthbench.records.runs import UNTRAINED as UNTRAINED
 from lthbench.records.runs import Runs, accuracy_of, estimate, index, of_unequal, subtract
 from lthbench.records.scores import (
     AboveErk,
-    Division,
     Measures,
     Rung,
     Scores,
@@ -30,10 +30,6 @@ if TYPE_CHECKING:
     from lthbench.records.schema import Record
 
 VERSION = 6
-CONTROLS = ("shuffled", "reinit", "reinit-signs", "random", "erk")
-IDENTITY = ("shuffled", "reinit", "reinit-signs")  # which weights; signs and magnitudes; magnitudes
-REINITS = ("reinit", "reinit-signs")  # the ticket's masks, with weights redrawn
-DIVISIONS: tuple[Division, ...] = ("init", "rewind", "open", "reference")  # strictest first
 
 
 def aggregate(record: Record) -> Scores:
@@ -220,9 +216,8 @@ def _complete(runs: Runs) -> bool:
     record = runs.record
     if record.final and len(record.seeds) < record.task.seeds:
         return False
-    kinds = ("ticket", "untrained") if runs.untrained else ("ticket",)
-    wanted = [cell for kind in kinds for d in record.task.ladder for cell in runs.at(kind, d)]
-    return all(cell is not None and cell.status == "ok" for cell in wanted)
+    wanted = design.ticket_cells(record.task.ladder, record.seeds, untrained=runs.untrained)
+    return all(place in runs.cells and runs.cells[place].status == "ok" for place in wanted)
 
 
 def _untrained(runs: Runs) -> Untrained:

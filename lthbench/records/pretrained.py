@@ -7,12 +7,14 @@ A file may contain weights that were trained elsewhere. The figures are in the r
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from lthbench.records.schema import Cell
 
 ORIGIN = "pretrained"
 SHARE = 0.9  # of the distance from chance to dense
@@ -42,12 +44,12 @@ def bar(chance: float, dense: Sequence[float]) -> float | None:
     return chance + SHARE * gain
 
 
-def dense_accuracies(record: Mapping[str, Any]) -> list[float]:
-    """Return a plain record's accuracies of dense runs at T on the held-out part."""
+def dense_accuracies(cells: Iterable[Cell], sizes: Mapping[str, Mapping[str, int]]) -> list[float]:
+    """Return the accuracies of dense runs at T on the held-out part."""
     return [
-        cell["correct"]["held_out"][-1] / record["sizes"][str(cell["seed"])]["held_out"]
-        for cell in record["cells"]
-        if cell["kind"] == "dense" and cell["schedule"] == 1 and cell["status"] == "ok"
+        cell.correct["held_out"][-1] / sizes[str(cell.seed)]["held_out"]
+        for cell in cells
+        if cell.kind == "dense" and cell.schedule == 1 and cell.status == "ok"
     ]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from lthbench.protocol.constants import LAST, UNTRAINED
 from lthbench.protocol.task import grid
 from lthbench.records import intervals, metrics
 from lthbench.records.intervals import Interval
@@ -14,8 +15,6 @@ from lthbench.records.scores import Estimate
 if TYPE_CHECKING:
     from lthbench.records.schema import Carried, Cell, Record
 
-LAST = 5  # evaluations averaged for a recipe that ends at a constant rate
-UNTRAINED = ("untrained", "untrained_random")  # scored without training
 Place: TypeAlias = tuple[str, float, int, int]  # kind, density, seed, divisor of the schedule
 
 

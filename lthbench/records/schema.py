@@ -24,6 +24,7 @@ from pydantic import (
 from lthbench.errors import RecordError
 from lthbench.io.paths import canonical_json, digest, write_whole
 from lthbench.io.untrusted import difference, shown
+from lthbench.protocol.design import Place, TargetPlace
 from lthbench.protocol.task import PUBLISHED, Controls, Schedule, Strict
 from lthbench.records import aggregate
 from lthbench.records.scores import Scores, parse, tabulate
@@ -181,6 +182,11 @@ class Cell(Run):
 
     kind: Kind
 
+    @property
+    def place(self) -> Place:
+        """What identifies it in a record."""
+        return Place(self.kind, self.density, self.seed, self.schedule)
+
 
 class Carried(Run):
     """A training at a depth that tickets are carried to; `source` is their origin there."""
@@ -188,6 +194,11 @@ class Carried(Run):
     kind: Literal["carried", "erk", "direct", "layers", "mask-only", "weights-only"]
     depth: Count
     source: Literal["", "init", "rewind", "signs", "scaled", "transferred", "final", "free"] = ""
+
+    @property
+    def place(self) -> TargetPlace:
+        """What identifies it in a record."""
+        return TargetPlace(self.kind, self.depth, self.density, self.seed)
 
 
 class TransferEntry(Table):
@@ -306,7 +317,7 @@ class Record(Table):
     def _adds_up(self) -> Record:
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a seed is there twice")
-        places = {(cell.kind, cell.density, cell.seed, cell.schedule) for cell in self.cells}
+        places = {cell.place for cell in self.cells}
         if len(places) < len(self.cells):
             raise ValueError("a cell is there twice")
         if self.environments is not None:

@@ -13,10 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from lthbench.io.paths import canonical_json
+from lthbench.protocol.constants import Division
 from lthbench.records.intervals import Interval
 from lthbench.records.metrics import Gap, IterationsToMatch, Matching
-
-Division = Literal["init", "rewind", "open", "reference"]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from lthbench.protocol.constants import PARTS
 from lthbench.records import intervals
 from lthbench.records.intervals import FloatArray
 from lthbench.records.runs import estimate, score_of
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from lthbench.records.schema import Record
 
 TICKETS = ("carried", "direct")  # a failed one scores chance
-PARTS = ("layers", "mask-only", "weights-only")  # components of a transferred ticket
 GAIN = 1.0  # minimum significant gain of IMP over random, in points, for its share to be reported
 Values: TypeAlias = Callable[[str, int, float], list[float] | None]  # of a kind, depth and density
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lthbench.protocol.constants import CONTROLS
 from lthbench.records import intervals
 from lthbench.records.schema import Record
 from lthbench.records.scores import Estimate
 from lthbench.report.formats import interval, is_area, measure, number, percent
-from lthbench.report.tables import CONTROLS
 from lthbench.report.terms import is_untrained, set_of
 
 # Visible on both white and near-black, so that a figure needs no redrawing per theme.

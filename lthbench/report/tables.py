@@ -10,7 +10,8 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from lthbench.records import aggregate, intervals, transfer_score
+from lthbench.protocol.constants import CONTROLS, IDENTITY, PARTS
+from lthbench.records import intervals
 from lthbench.records.schema import Record
 from lthbench.records.scores import Measures, Transfer
 from lthbench.report.formats import (
@@ -33,8 +34,6 @@ from lthbench.report.terms import (
     matching_available,
     set_of,
 )
-
-CONTROLS = aggregate.CONTROLS
 
 
 def tables(record: Record) -> tuple[Table, ...]:
@@ -141,7 +140,7 @@ def carried(record: Record) -> Iterable[Table]:
     yield Table(caption, head, tuple(rows), _worth(record, found))
 
 
-EXTRA = ("direct", *transfer_score.PARTS)
+EXTRA = ("direct", *PARTS)
 
 
 def _worth(record: Record, found: Transfer) -> str:
@@ -159,7 +158,7 @@ def _worth(record: Record, found: Transfer) -> str:
 
 def identity(record: Record) -> Table:
     """Build one row per rung: which weights, which values, and how many of them count."""
-    shown = _controls(record, aggregate.IDENTITY)
+    shown = _controls(record, IDENTITY)
     yes_or_no = {True: "yes", False: "no", None: NA}
     unknown, tested = bool(matching_available(record)), len(record.seeds) >= intervals.MIN_SEEDS
     rows = []

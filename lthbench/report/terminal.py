@@ -7,11 +7,12 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import replace
 
+from lthbench.protocol.constants import CONTROLS
 from lthbench.records.schema import Record
 from lthbench.report.answers import Answer, answers
 from lthbench.report.remarks import LISTED, Remark, remarks
 from lthbench.report.table import Table, grid, stacked
-from lthbench.report.tables import CONTROLS, _scored
+from lthbench.report.tables import _scored
 from lthbench.report.terms import title
 
 WIDTH = 100  # columns of a terminal for which tables are laid out

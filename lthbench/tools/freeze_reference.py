@@ -10,11 +10,11 @@ from typing import Any
 
 from lthbench.errors import RecordError
 from lthbench.io.paths import canonical_json, digest, shipped, write_whole
+from lthbench.protocol.constants import RANDOM
 from lthbench.records import metrics, runs, transfer_score
 from lthbench.records.reference import PROVISIONAL_BELOW, Floors, Noise, Reference, Values
 from lthbench.records.schema import Record, TransferEntry, file_bytes, read_record
 
-SHARED = ("erk", "random")  # controls that are the same for every method
 # What was trained; the reference changes a record's scores alone.
 TRAINED = {"method", "task", "seeds", "cells", "sizes", "transfer"}
 
@@ -41,7 +41,7 @@ def build(
         seeds=record.seeds,
         values={"held_out": _values(record, "held_out"), "test": _values(record, "test")},
         dense=dense,
-        controls=tuple(c for c in record.cells if c.kind in SHARED and c.status == "ok"),
+        controls=tuple(c for c in record.cells if c.kind in RANDOM and c.status == "ok"),
         transfer=_transferred(record),
         noise=noise,
         noise_at=noise_at or None,

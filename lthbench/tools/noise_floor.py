@@ -13,6 +13,7 @@ import asyncio
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +22,21 @@ import torch
 
 from lthbench import seeds
 from lthbench.errors import ResourceError
-from lthbench.evaluation import experiment, plan, scoring, transfer
+from lthbench.evaluation import scoring
+from lthbench.evaluation.cells import entry_of, read_given
 from lthbench.io.paths import canonical_json, write_whole
-from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.protocol import datasets
+from lthbench.protocol.constants import LAST
+from lthbench.protocol.design import Place, Plan, at_depth
 from lthbench.protocol.task import Task, load_task
 from lthbench.records import metrics, runs
 from lthbench.records.reference import FLOOR_DRAWS, Noise
 from lthbench.records.schema import read_record
-from lthbench.tickets import ticket_files
 from lthbench.tools.freeze_reference import searched_at_targets
-from lthbench.training.dispatch import Means, engine_for, means_of
+from lthbench.training.dispatch import Means, means_of
 from lthbench.training.executors import local
-from lthbench.training.job import Evaluation, Job
+from lthbench.training.job import Evaluation
 
 PARTS = ("held_out", "test")
 
@@ -83,7 +85,7 @@ def _points(task: Task, counts: Sequence[int], size: int) -> float:
     What lies before its start is the same for all draws, here 0.
     """
     if task.score.kind == "accuracy":
-        last = counts[-runs.LAST :] if task.recipe.schedule == "constant" else counts[-1:]
+        last = counts[-LAST:] if task.recipe.schedule == "constant" else counts[-1:]
         return float(np.mean(last))
     before = [0.0] * (len(task.grid) - len(counts))
     unit = runs.unit(task.score.kind, size)
@@ -91,14 +93,14 @@ def _points(task: Task, counts: Sequence[int], size: int) -> float:
 
 
 async def scored(
-    task: Task, seed: int, tickets: Path, workers: int, means: Means, draws: int = FLOOR_DRAWS
+    task: Task, seed: int, folder: Path, workers: int, means: Means, draws: int = FLOOR_DRAWS
 ) -> tuple[Curves, dict[str, int]]:
     """Return curves of each rung's ticket from several starts, and the size of each set.
 
     Args:
         task: the task of the tickets.
         seed: of the search.
-        tickets: the folder of that seed's tickets.
+        folder: of an evaluation of the task.
         workers: processes that train.
         means: device and engine.
         draws: starts of each ticket.
@@ -106,29 +108,15 @@ async def scored(
     Raises:
         ResourceError: if one diverges: its score has no standard deviation.
     """
-    seen = scoring.see(task, [seed], plan.Plan(final=True), means)
+    seen = scoring.see(task, [seed], Plan(final=True), means)
     counted = {part: seen.sets[seed][part] for part in PARTS}  # the training part has no floor
-    depth, steps = task.network.depth, task.recipe.steps
-    theta = families.initial(task.network, depth, seed)
-    jobs, by = [], engine_for(means, task.network)
+    jobs = []
     for rung in task.ladder.trained:
-        header, masks, stored = ticket_files.read_ticket(tickets, rung)
-        start = State(stored, header["start"]) if stored else theta
+        given = read_given(task, folder, seed, rung)
+        job = entry_of(task, Place("ticket", rung, seed), given, seen).job
         for draw in range(draws):
-            moved = nudged(start, seed, draw)
-            key = f"{rung!r} {draw}"
-            what = (
-                task.network,
-                depth,
-                moved,
-                masks,
-                task.recipe,
-                steps,
-                seed,
-                experiment.ORDER,
-                key,
-            )
-            jobs.append(Job(*what, engine=by))
+            moved = nudged(given.start, seed, draw)
+            jobs.append(replace(job, start=moved, key=f"{rung!r} {draw}"))
     executor = local.local(workers, means)
     looks = Evaluation({seed: counted}, task.grid)
     sizes = {part: len(examples.y) for part, examples in counted.items()}
@@ -169,9 +157,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     curves: dict[str, Curves] = {}
     told: dict[str, dict[str, dict[str, Any]]] = {}
     for depth, place in places.items():
-        here = task if depth == task.network.depth else transfer.at_depth(task, depth)
-        tickets = place / "tickets" / f"seed{seed}"
-        found, sizes = asyncio.run(scored(here, seed, tickets, crew, means))
+        here = task if depth == task.network.depth else at_depth(task, depth)
+        found, sizes = asyncio.run(scored(here, seed, place, crew, means))
         curves[str(depth)] = found
         told[str(depth)] = {
             part: floors(here, found[part], size).model_dump() for part, size in sizes.items()

@@ -16,9 +16,10 @@ from pathlib import Path
 import torch
 
 from lthbench.errors import ResourceError
-from lthbench.evaluation import starts, trainings
+from lthbench.evaluation import trainings
 from lthbench.evaluation.search import run
 from lthbench.evaluation.search.child_process import Limits
+from lthbench.evaluation.starts import Thetas
 from lthbench.method.source import load_method
 from lthbench.networks import families
 from lthbench.networks.state import State
@@ -74,7 +75,7 @@ async def measured(task: Task, seed: int, executor: Executor, folder: Path) -> f
     header, masks, _ = ticket_files.read_ticket(folder / "tickets" / f"seed{seed}", DENSITY)
     start: State | None = families.initial(task.network, task.network.depth, seed)
     if header["start"]:
-        start = await starts.early(rung, seed, header["start"], executor, HERE)
+        start = await Thetas(rung, executor, HERE).at(seed, header["start"])
     if start is None:
         raise ResourceError(f"{task.name}: the dense run of seed {seed} diverged before step k")
     return await instability(task, seed, start, masks, executor)

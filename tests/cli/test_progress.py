@@ -20,11 +20,11 @@ import pytest
 from lthbench.cli import progress
 from lthbench.cli.progress import Told, seconds_left, shown, steps_left
 from lthbench.evaluation import workload
-from lthbench.evaluation.plan import Part, Plan
 from lthbench.evaluation.search.run import Conditions, find
 from lthbench.evaluation.search.session import Event
 from lthbench.evaluation.workload import clock, guessed_step, scoring_steps
 from lthbench.method.source import load_method
+from lthbench.protocol.design import Part, Plan
 from lthbench.protocol.task import Task, load_suite, load_task
 from lthbench.training.executors.local import Here
 from tests.synthetic import synthetic_record

@@ -20,10 +20,10 @@ from lthbench.cli.options import parse_numbers
 from lthbench.errors import LthbenchError, MethodError, ResourceError, TaskError, UsageError
 from lthbench.evaluation import options, pipeline
 from lthbench.evaluation.pipeline import Evaluated, evaluate
-from lthbench.evaluation.plan import Part, Plan
 from lthbench.io.paths import canonical_json
 from lthbench.method.template import new
 from lthbench.protocol import datasets
+from lthbench.protocol.design import Part, Plan
 from lthbench.protocol.task import Suite, load_suite, load_task
 from lthbench.records.schema import Record, comparable, read_record
 from lthbench.report import html
@@ -338,6 +338,11 @@ def test_a_first_look_is_short_and_whole() -> None:
     quick = load_suite("quick")
     assert (quick.seeds, quick.controls) == (3, "all")
     assert not (quick.ranked or quick.compressed or quick.transfer)
+
+
+def test_a_misspelt_argument_is_told() -> None:
+    with pytest.raises(TypeError, match="'taks'"):
+        evaluate("erk", taks=["mlp-digits"])  # type: ignore[call-arg]
 
 
 def parts_of(done: Done, folder: Path, **changes: Any) -> dict[str, Part]:

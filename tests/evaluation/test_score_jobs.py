@@ -9,26 +9,26 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 
 from lthbench.errors import DataError
-from lthbench.evaluation import experiment, scoring, trainings
-from lthbench.evaluation.experiment import COMPRESSED, ORDER, Entry, Seen, planned
-from lthbench.evaluation.plan import Plan
-from lthbench.evaluation.scoring import ATTEMPTS, see
+from lthbench.evaluation import cells as experiment
+from lthbench.evaluation import scoring, trainings
+from lthbench.evaluation.cells import ORDER, Entry, Seen, planned
+from lthbench.evaluation.scoring import see
 from lthbench.evaluation.search.session import Search
 from lthbench.method.source import load_method
 from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.protocol import datasets, test_split
+from lthbench.protocol.constants import COMPRESSED, DRAWS, LAST, REINITS
+from lthbench.protocol.design import Plan
 from lthbench.protocol.task import Task, load_task
-from lthbench.records.aggregate import REINITS
+from lthbench.records.schema import Cell
 from lthbench.tickets import masks
 from lthbench.training.batches import batches
 from lthbench.training.executors.local import Here
@@ -151,19 +151,19 @@ def test_one_rung_has_controls(digits: Task, tmp_path: Path) -> None:
 def test_short_schedules_on_one_rung(digits: Task, tmp_path: Path) -> None:
     """Ticket, dense and reinit, each in an eighth, a quarter and half of the steps."""
     plain = entries(digits, tmp_path)
-    short = [e for e in entries(digits, tmp_path, Plan()) if e.schedule > 1]
+    short = [e for e in entries(digits, tmp_path, Plan()) if e.place.schedule > 1]
     rung = digits.score.compressed_density
     wanted = {(kind, rung, SEED, n) for kind in ("ticket", "reinit") for n in COMPRESSED}
     wanted |= {("dense", 1.0, SEED, n) for n in COMPRESSED}
     assert Counter(e.place for e in short) == Counter(wanted)
     for entry in short:
-        steps = digits.recipe.steps // entry.schedule
+        steps = digits.recipe.steps // entry.place.schedule
         whole = of(plain, entry.kind, entry.density)
         assert (entry.job.recipe.steps, entry.job.until) == (steps, steps)
         assert entry.job.start.digest == whole.job.start.digest
         assert entry.job.key != whole.job.key
     assert Counter(e.place for e in plain) == Counter(
-        e.place for e in entries(digits, tmp_path, Plan()) if e.schedule == 1
+        e.place for e in entries(digits, tmp_path, Plan()) if e.place.schedule == 1
     )
 
 
@@ -181,10 +181,10 @@ def test_a_rung_that_was_not_yielded(digits: Task, tmp_path: Path) -> None:
     (whole,) = found(digits, tmp_path)
     some = Search(SEED, "failed", "it ended early", 0.0, 0.0, whole.rungs[:1])
     seen = see(digits, (SEED,), ONE)
-    cells = asyncio.run(scoring.score(digits, [some], tmp_path, Told(), ONE, seen))
-    tickets = {cell["density"]: cell for cell in cells if cell["kind"] == "ticket"}
-    assert [tickets[d]["status"] for d in digits.ladder.trained] == ["ok", "missing", "missing"]
-    assert tickets[0.1]["reason"] == "it ended early"
+    cells = asyncio.run(scoring.score(digits, [some], tmp_path, Told(), ONE, seen)).cells
+    tickets = {cell.density: cell for cell in cells if cell.kind == "ticket"}
+    assert [tickets[d].status for d in digits.ladder.trained] == ["ok", "missing", "missing"]
+    assert tickets[0.1].reason == "it ended early"
     table = {"task": {"kind": "accuracy", "chance": 0.1}, "shown": "held_out"}
     table["sizes"] = seen.sizes()  # type: ignore[assignment]
     assert score_of(table, tickets[0.1]) == 0.1
@@ -205,7 +205,7 @@ def test_untrained_tickets_are_read_as_they_stand(digits: Task, tmp_path: Path) 
     for density in digits.ladder.untrained:
         untrained, ticket = of(planned_, "untrained", density), of(planned_, "ticket", density)
         assert (untrained.job.until, ticket.job.until) == (0, digits.recipe.steps)
-        assert untrained.table["masks"] == ticket.table["masks"]
+        assert untrained.masks == ticket.masks
         assert of(planned_, "shuffled", density).job.until == digits.recipe.steps
 
 
@@ -233,7 +233,7 @@ def test_a_shuffle_differs_and_keeps_counts(digits: Task, tmp_path: Path) -> Non
         for name, mask in shuffled.job.masks.items():
             assert not torch.equal(mask, ticket.job.masks[name])
         assert shuffled.job.start.digest == ticket.job.start.digest
-        assert shuffled.table["masks"] != ticket.table["masks"]
+        assert shuffled.masks != ticket.masks
 
 
 @pytest.mark.parametrize("origin", ["init", "rewind", "signs", "free", "final"])
@@ -241,16 +241,15 @@ def test_another_start_by_origin(origin: str, digits: Task, tmp_path: Path) -> N
     """The same masks, other values, of the same step and the same kind."""
     chosen = entries(digits, tmp_path, ALL, "origins", origin=origin)
     ticket = of(chosen, "ticket", 0.2)
-    assert ticket.table["origin"] == origin
+    assert ticket.origin == origin
     if origin == "final":  # learning-rate rewinding: the whole schedule, from weights of its own
         assert (ticket.job.start.step, ticket.job.until) == (0, digits.recipe.steps)
-        assert ticket.table["weights"] == ticket.job.start.digest
         theta = families.initial(digits.network, digits.network.depth, SEED)
         assert not torch.equal(ticket.job.start["head.weight"], theta["head.weight"])
         assert not [entry for entry in chosen if entry.kind in REINITS]
         return
     reinit = of(chosen, "reinit", 0.2)
-    assert reinit.table["masks"] == ticket.table["masks"]
+    assert reinit.masks == ticket.masks
     assert reinit.job.start.step == ticket.job.start.step == (12 if origin == "rewind" else 0)
     assert ticket.job.masks is not None
     for name, mask in ticket.job.masks.items():
@@ -267,7 +266,7 @@ def test_signs_stay_and_magnitudes_are_fresh(origin: str, digits: Task, tmp_path
     """Under the ticket's masks at its step; what is not pruned is as in the reinit control."""
     chosen = entries(digits, tmp_path, ALL, "origins", origin=origin)
     ticket, reinit, signs = (of(chosen, k, 0.2) for k in ("ticket", *REINITS))
-    assert signs.table["masks"] == ticket.table["masks"]
+    assert signs.masks == ticket.masks
     assert signs.job.start.step == ticket.job.start.step
     assert signs.job.start.digest != reinit.job.start.digest
     assert ticket.job.masks is not None
@@ -367,19 +366,19 @@ def test_a_failed_control_is_drawn_again(
         tried.append(job)
         return len(tried) <= failures
 
-    cells = asyncio.run(scoring.score(task, searches, tmp_path, Told(fails), ALL, seen))
-    (cell,) = [c for c in cells if (c["kind"], c["density"]) == (kind, density)]
-    assert len(tried) == min(failures + 1, ATTEMPTS)
-    assert cell["attempt"] == len(tried) - 1
-    assert cell["status"] == ("ok" if failures < ATTEMPTS else "diverged")
+    cells = asyncio.run(scoring.score(task, searches, tmp_path, Told(fails), ALL, seen)).cells
+    (cell,) = [c for c in cells if (c.kind, c.density) == (kind, density)]
+    assert len(tried) == min(failures + 1, DRAWS)
+    assert cell.attempt == len(tried) - 1
+    assert cell.status == ("ok" if failures < DRAWS else "diverged")
     fresh = kind in REINITS
     drawn = "weights" if fresh else "masks"
     digests = [job.start.digest if fresh else masks.digest(job.masks or {}) for job in tried]
     assert len(set(digests)) == len(tried)
-    assert cell[drawn] == digests[-1]
-    assert [draw[drawn] for draw in cell["failed_draws"]] == digests[:-1]
+    assert getattr(cell, drawn) == digests[-1]
+    assert [getattr(draw, drawn) for draw in cell.failed_draws] == digests[:-1]
     original = of(first, kind, density)
-    assert {masks.kept(job.masks or {}) for job in tried} == {original.table["kept"]}
+    assert {masks.kept(job.masks or {}) for job in tried} == {masks.kept(original.job.masks or {})}
     assert {job.order for job in tried} == {ORDER}
     if fresh and name == "sums":
         for part, mask in (original.job.masks or {}).items():
@@ -397,8 +396,8 @@ def test_every_kind_of_start_is_drawn_again(
     seen = see(digits, (SEED,), ONE)
     first = asyncio.run(planned(digits, searches, tmp_path, Here(), ONE, seen))
     failing = of(first, kind, 0.2)
-    starts = {e.place: e.job.start for e in first if e.kind == "ticket"}
-    drawn = asyncio.run(experiment.drawn_again(digits, failing, starts, Here(), seen))
+    ticket = of(first, "ticket", 0.2).given
+    drawn = asyncio.run(experiment.draw_again(digits, failing, ticket, seen, Here()))
     assert drawn is not None
     assert drawn.attempt == 1
     assert drawn.job.start.step == failing.job.start.step
@@ -411,8 +410,8 @@ def test_the_rest_has_no_other_draw(kind: str, digits: Task, tmp_path: Path) -> 
     seen = see(digits, (SEED,), ONE)
     dense, ticket = entries(digits, tmp_path)[:2]
     failing = {"dense": dense, "ticket": ticket, "untrained": ticket}[kind]
-    failing = Entry(failing.job, kind, failing.density, 1, failing.table)
-    assert asyncio.run(experiment.drawn_again(digits, failing, {}, Here(), seen)) is None
+    failing = replace(failing, place=failing.place._replace(kind=kind))
+    assert asyncio.run(experiment.draw_again(digits, failing, None, seen, Here())) is None
 
 
 def test_a_failed_dense_run_and_ticket_are_tried_once(digits: Task, tmp_path: Path,
@@ -423,9 +422,9 @@ def test_a_failed_dense_run_and_ticket_are_tried_once(digits: Task, tmp_path: Pa
     first = asyncio.run(planned(digits, searches, tmp_path, Here(), ONE, seen))
     bad = {of(first, "dense", 1.0).job.key, of(first, "ticket", 0.1).job.key}
     told = Told(lambda job: job.key in bad)
-    cells = asyncio.run(scoring.score(digits, searches, tmp_path, told, ONE, seen))
+    cells = asyncio.run(scoring.score(digits, searches, tmp_path, told, ONE, seen)).cells
     assert Counter(job.key for job in told.jobs) == Counter(entry.job.key for entry in first)
-    failed = [(c["kind"], c["density"], c["correct"]) for c in cells if c["status"] != "ok"]
+    failed = [(c.kind, c.density, c.correct) for c in cells if c.status != "ok"]
     assert failed == [("dense", 1.0, {}), ("ticket", 0.1, {})]
 
 
@@ -438,7 +437,7 @@ def test_nothing_is_trained_twice(digits: Task, tmp_path: Path, cache: Path) -> 
     seen = see(digits, (SEED,), ONE)
     ran: list[tuple[str, bool]] = []
 
-    def go(folder: Path, name: str) -> tuple[list[Any], Told]:
+    def go(folder: Path, name: str) -> tuple[Sequence[Cell], Told]:
         told, searches = Told(), found(digits, folder, name)
         ran.clear()
         cells = asyncio.run(
@@ -446,7 +445,7 @@ def test_nothing_is_trained_twice(digits: Task, tmp_path: Path, cache: Path) -> 
                 digits, searches, folder, told, ONE, seen,
                 note=lambda what, steps, now: ran.append((what, now)),
             )
-        )  # fmt: skip
+        ).cells  # fmt: skip
         return cells, told
 
     cells, told = go(tmp_path / "a", "erk")
@@ -465,14 +464,17 @@ def test_the_frozen_dense_run_is_not_trained(digits: Task, tmp_path: Path) -> No
     """With published seeds dense is the reference's own, seed by seed."""
     searches = found(digits, tmp_path)
     seen = see(digits, (SEED,), ONE)
-    cells = asyncio.run(scoring.score(digits, searches, tmp_path, Told(), ONE, seen))
-    (dense,) = [cell for cell in cells if cell["kind"] == "dense"]
-    frozen = [{**dense, "correct": {"held_out": [7]}}, {**dense, "seed": 5}]
+    cells = asyncio.run(scoring.score(digits, searches, tmp_path, Told(), ONE, seen)).cells
+    (dense,) = [cell for cell in cells if cell.kind == "dense"]
+    frozen = [dense.model_copy(update={"correct": {"held_out": (7,)}}),
+              dense.model_copy(update={"seed": 5})]  # fmt: skip
     (tmp_path / "cells").rename(tmp_path / "other")
     told = Told()
-    cells = asyncio.run(scoring.score(digits, searches, tmp_path, told, ONE, seen, known=frozen))
+    cells = asyncio.run(
+        scoring.score(digits, searches, tmp_path, told, ONE, seen, known=frozen)
+    ).cells
     assert told.jobs
-    assert [cell for cell in cells if cell["kind"] == "dense"] == frozen[:1]
+    assert [cell for cell in cells if cell.kind == "dense"] == frozen[:1]
     assert not [job for job in told.jobs if job.masks is None]
 
 
@@ -482,31 +484,33 @@ def test_frozen_random_controls_are_not_trained_where_they_are_wanted(
     """Those of the reference in their places; none that this plan does not ask for."""
     searches = found(digits, tmp_path)
     seen = see(digits, (SEED,), ALL)
-    every = asyncio.run(scoring.score(digits, searches, tmp_path, Told(), ALL, seen))
-    frozen = [{**c, "correct": {"held_out": [7]}} for c in every if c["kind"] in ("random", "erk")]
+    scored = asyncio.run(scoring.score(digits, searches, tmp_path, Told(), ALL, seen))
+    every = scored.cells
+    seven = {"correct": {"held_out": (7,)}}
+    frozen = [c.model_copy(update=seven) for c in every if c.kind in ("random", "erk")]
     (tmp_path / "cells").rename(tmp_path / "other")
     for plan, rungs in ((ALL, 3), (ONE, 1)):
         told = Told()
         cells = asyncio.run(
             scoring.score(digits, searches, tmp_path, told, plan, seen, known=frozen)
-        )
-        mine = [cell for cell in cells if cell["kind"] in ("random", "erk")]
+        ).cells
+        mine = [cell for cell in cells if cell.kind in ("random", "erk")]
         assert len(mine) == 2 * rungs and all(cell in frozen for cell in mine)
-        keys = {cell["key"] for cell in frozen}
+        keys = {scored.keys[cell.place] for cell in frozen}
         assert not [job for job in told.jobs if job.key in keys]
-    few = [cell for cell in frozen if cell["kind"] == "erk"]  # then the others are trained
-    cells = asyncio.run(scoring.score(digits, searches, tmp_path, Told(), ALL, seen, known=few))
-    assert [c["correct"] for c in cells if c["kind"] == "erk"] == [{"held_out": [7]}] * 3
-    assert [c for c in cells if c["kind"] == "random"] == [
-        c for c in every if c["kind"] == "random"
-    ]
+    few = [cell for cell in frozen if cell.kind == "erk"]  # then the others are trained
+    cells = asyncio.run(
+        scoring.score(digits, searches, tmp_path, Told(), ALL, seen, known=few)
+    ).cells
+    assert [c.correct for c in cells if c.kind == "erk"] == [{"held_out": (7,)}] * 3
+    assert [c for c in cells if c.kind == "random"] == [c for c in every if c.kind == "random"]
 
 
 KEPT = [
     ("dense", 1, ("train", "held_out", "test"), 20),
     ("ticket", 1, ("train", "held_out", "test"), 20),
     ("erk", 1, ("train", "held_out", "test"), 20),
-    ("shuffled", 1, ("train", "held_out", "test"), experiment.LAST_COUNTS),
+    ("shuffled", 1, ("train", "held_out", "test"), LAST),
     ("ticket", 8, ("train", "held_out", "test"), 1),
 ]
 
@@ -519,13 +523,12 @@ def test_what_is_kept_of_a_curve(
     training part's in controls."""
     curve = list(range(20))
     counts = {"train": curve, "held_out": curve, "test": curve}
-    entry: Any = SimpleNamespace(kind=kind, schedule=schedule)
-    kept = experiment._kept_counts(counts, entry)
+    kept = experiment.kept_counts(counts, kind, schedule)
     assert tuple(kept) == parts
     assert kept["held_out"] == curve[-held:]
     assert kept["train"] == (curve if held == 20 and kind != "erk" else curve[-1:])
     assert kept["test"] == (curve if schedule == 1 else curve[-1:])
-    alone = experiment._kept_counts({"held_out": curve}, entry)
+    alone = experiment.kept_counts({"held_out": curve}, kind, schedule)
     assert alone["held_out"] == (curve if schedule == 1 else curve[-1:])
 
 
@@ -586,17 +589,18 @@ def test_a_short_real_run(sums: Task, tmp_path: Path, cache: Path) -> None:
     """Every cell of one seed, trained: what is counted fits the sets and the grid."""
     searches = found(sums, tmp_path)
     seen = see(sums, (SEED,), ONE)
-    cells = asyncio.run(scoring.score(sums, searches, tmp_path, Here(), ONE, seen))
-    assert [cell["status"] for cell in cells] == ["ok"] * 8
+    cells = asyncio.run(scoring.score(sums, searches, tmp_path, Here(), ONE, seen)).cells
+    assert [cell.status for cell in cells] == ["ok"] * 8
     sizes = seen.sizes()[str(SEED)]
     for cell in cells:
-        subject = cell["kind"] in ("dense", "ticket")
-        assert set(cell["correct"]) == {"held_out", "train"}
-        assert (cell["effective_nodes"] is not None) is (cell["kind"] == "ticket")
+        subject = cell.kind in ("dense", "ticket")
+        assert set(cell.correct) == {"held_out", "train"}
+        assert (cell.effective_nodes is not None) is (cell.kind == "ticket")
+        assert cell.flops_inference is not None and cell.distance is not None
         batch = sums.recipe.batch_size(sizes["train"])
-        assert cell["flops_training"] == 3 * cell["flops_inference"] * batch * sums.recipe.steps
-        assert cell["distance"] > 0
-        for part, counts in cell["correct"].items():
+        assert cell.flops_training == 3 * cell.flops_inference * batch * sums.recipe.steps
+        assert cell.distance > 0
+        for part, counts in cell.correct.items():
             assert len(counts) == (len(sums.grid) if subject or part != "train" else 1)
             assert all(0 <= count <= sizes[part] for count in counts)
-        assert cell["kept"] == cell["requested"]
+        assert cell.kept == cell.requested

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from lthbench.errors import MethodError
-from lthbench.evaluation import experiment, trainings
-from lthbench.evaluation.experiment import planned
-from lthbench.evaluation.plan import Plan
+from lthbench.evaluation import trainings
+from lthbench.evaluation.cells import missing_cells, planned, untrained
 from lthbench.evaluation.scoring import see
 from lthbench.evaluation.search import session
 from lthbench.method import child
@@ -24,8 +23,9 @@ from lthbench.method.source import load_method
 from lthbench.networks import families
 from lthbench.networks.state import State
 from lthbench.protocol import datasets
+from lthbench.protocol.constants import UNTRAINED
+from lthbench.protocol.design import Plan
 from lthbench.protocol.task import Task, load_task
-from lthbench.records import aggregate
 from lthbench.records.aggregate import division
 from lthbench.records.schema import Record, build
 from lthbench.report import figures, html, latex, tables, terminal
@@ -182,15 +182,15 @@ def test_what_is_run_for_untrained_tickets(digits: Task, tmp_path: Path) -> None
     wanted = {(kind, density) for kind in kinds for density in digits.ladder.untrained}
     assert Counter((e.kind, e.density) for e in entries) == Counter({*wanted, ("dense", 1.0)})
     for entry in entries:
-        stands = entry.kind in aggregate.UNTRAINED
+        stands = entry.kind in UNTRAINED
         assert entry.job.until == (0 if stands else digits.recipe.steps)
         assert entry.job.norm_batches == (batch_norm.BATCHES if stands else 0)
     theta = families.initial(digits.network, digits.network.depth, SEED)
     by_kind = {e.kind: e for e in entries if e.density == digits.ladder.untrained[-1]}
-    assert {e.table["origin"] for k, e in by_kind.items() if k != "untrained_random"} == {"scaled"}
+    assert {e.origin for k, e in by_kind.items() if k != "untrained_random"} == {"scaled"}
     assert by_kind["untrained_random"].job.start.digest == theta.digest
-    assert (
-        masks.kept(by_kind["untrained_random"].job.masks or {}) == by_kind["ticket"].table["kept"]
+    assert masks.kept(by_kind["untrained_random"].job.masks or {}) == masks.kept(
+        by_kind["ticket"].job.masks or {}
     )
     ticket, reinit = by_kind["untrained"].job, by_kind["reinit"].job
     assert torch.equal(ticket.start["head.weight"], 2 * theta["head.weight"])
@@ -202,25 +202,20 @@ def test_what_is_run_for_untrained_tickets(digits: Task, tmp_path: Path) -> None
 
 def test_a_rung_that_was_not_yielded_scores_chance(digits: Task, tmp_path: Path) -> None:
     searches = [found(digits, tmp_path, 1)]
-    missing = experiment._missing(digits, searches, {})
-    densities = digits.ladder.untrained
+    missing = missing_cells(digits, searches)
+    densities = digits.ladder.untrained[1:]
     wanted = {(kind, d, SEED, 1) for kind in ("ticket", "untrained") for d in densities}
-    assert set(missing) == wanted
-    assert {cell["status"] for cell in missing.values()} == {"missing"}
+    assert {cell.place for cell in missing} == wanted
+    assert {cell.status for cell in missing} == {"missing"}
 
 
 def test_one_kind_of_ticket_at_every_seed(digits: Task, tmp_path: Path) -> None:
     one = found(digits, tmp_path, 1)
-    other = session.Search(
-        1001, "ok", "", 0.0, 0.0, (Rung(0.5, 1, True, "init", 0, "", None, 0.0),)
-    )
-    assert (
-        experiment.untrained([one])
-        and not experiment.untrained([other])
-        and not experiment.untrained([])
-    )
+    rung = Rung(0.5, 1, True, "init", 0, "", None, 0.0)
+    other = session.Search(1001, "ok", "", 0.0, 0.0, (rung,))
+    assert untrained([one]) and not untrained([other]) and not untrained([])
     with pytest.raises(MethodError, match="trained tickets at seed 1001, untrained ones at seed 1"):
-        experiment.untrained([one, other])
+        untrained([one, other])
 
 
 # --- scores ----------------------------------------------------------------------------------

@@ -19,13 +19,13 @@ from lthbench.cli.main import main
 from lthbench.errors import LthbenchError, RecordError, ResourceError, UsageError
 from lthbench.evaluation import environment
 from lthbench.evaluation.options import parts_of
-from lthbench.evaluation.plan import Part
 from lthbench.io.paths import canonical_json, digest
 from lthbench.leaderboard.bundle import archive
 from lthbench.leaderboard.submission import branch
 from lthbench.leaderboard.submission import submit as submission
 from lthbench.leaderboard.submission.submit import submit
 from lthbench.method.source import load_method
+from lthbench.protocol.design import Part
 from lthbench.records.schema import record_digest
 from tests.searching import ROOT
 from tests.submitted import DIGITS, MODADD, at_home, house

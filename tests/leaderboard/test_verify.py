@@ -33,16 +33,16 @@ from lthbench.leaderboard.bundle.archive import Bundle
 from lthbench.leaderboard.bundle.build import pack
 from lthbench.leaderboard.validation import bundle_rules
 from lthbench.leaderboard.verification import reproduce, retrain, retrain_worker
+from lthbench.leaderboard.verification.reproduce import Claim
 from lthbench.leaderboard.verification.result import Finding, Say, quiet
 from lthbench.leaderboard.verification.verify import Verified, verify
 from lthbench.method.source import declared
 from lthbench.networks import families
+from lthbench.protocol.constants import CONTROLS, PARTS, REINITS
 from lthbench.protocol.task import Task, grid, load_task
 from lthbench.records import metrics
-from lthbench.records.aggregate import CONTROLS, REINITS
 from lthbench.records.reference import Noise, Reference, load_reference
 from lthbench.records.schema import Carried, Cell, FailedDraw, Record
-from lthbench.records.transfer_score import PARTS
 from lthbench.tickets.sketch import sketch
 from lthbench.tools.freeze_reference import build
 from tests import submitted
@@ -161,11 +161,9 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("LTHBENCH_CACHE", str(tmp_path / "again" / "cache"))
             paths.cache().joinpath("data").symlink_to(data)
-            table = asyncio.run(
-                retrain_worker.trained(json.loads(canonical_json(request)), tmp_path)
-            )
+            done = asyncio.run(retrain_worker.train(request, tmp_path))
         shutil.rmtree(tmp_path / "again")
-        return [(Carried if "depth" in cell else Cell).model_validate(cell) for cell in table]
+        return done
 
     monkeypatch.setattr(retrain, "trained_again", trained)
 
@@ -1102,7 +1100,7 @@ def test_an_honest_search_is_reproduced(score: str, at_home: Shop) -> None:
     bundle = archive.read(at_home.oneshot if score == "points above erk" else at_home.standing)
     bundle = replace(bundle, sha256="b" * 64)
     record, task = archive.record(bundle, DIGITS), load_task(DIGITS)
-    finding, done = reproduce.check(bundle, task, record, load_reference(task), BEACON, 2)
+    finding, done = reproduce.check(Claim(bundle, task, record, load_reference(task)), BEACON, 2)
     assert finding.ok is True, finding.what
     assert score in finding.what
     assert "optimism" in finding.what
@@ -1146,7 +1144,7 @@ def test_a_search_that_knew_its_seeds(
     bundle = archive.read(tmp_path / "knowing.zip")
     record = archive.record(bundle, DIGITS)
     assert verify(str(bundle.path), 1).ok
-    finding, done = reproduce.check(bundle, task, record, known, BEACON, 0)
+    finding, done = reproduce.check(Claim(bundle, task, record, known), BEACON, 0)
     assert finding.ok is False and "fresh seeds score less" in finding.what
     assert all(one.equal for one in done.repeated)  # published seeds alone would tell nothing
 
@@ -1174,10 +1172,7 @@ def test_a_hostile_search_is_refused(name: str, why: str, at_home: Shop, tmp_pat
     method = record.method.model_copy(update={**told, "name": own})
     bundle = replace(bundle, members={**bundle.members, archive.SOURCE: memoryview(source)})
     finding, done = reproduce.check(
-        bundle,
-        task,
-        record.model_copy(update={"method": method}),
-        load_reference(task),
+        Claim(bundle, task, record.model_copy(update={"method": method}), load_reference(task)),
         BEACON,
         0,
         bounds=Bounds(memory=2**30),
@@ -1203,7 +1198,7 @@ def test_a_search_that_trains_on_kept_batches_is_told_at_level_three(
     record, task = archive.record(bundle, DIGITS), load_task(DIGITS)
     innocent = [s.model_copy(update={"own": None}) for s in record.searches]
     claimed = record.model_copy(update={"searches": tuple(innocent)})
-    finding, done = reproduce.check(bundle, task, claimed, load_reference(task), BEACON, 0)
+    finding, done = reproduce.check(Claim(bundle, task, claimed, load_reference(task)), BEACON, 0)
     assert len(done.unmetered) == 5, finding.what
     assert all(one in finding.what for one in done.unmetered)
 

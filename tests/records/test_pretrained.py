@@ -97,7 +97,7 @@ def tickets(record: Record, density: float) -> list[tuple[Cell, Arrival]]:
 
 def test_each_rung_is_of_the_origin_that_its_weights_tell(honest: Record) -> None:
     size = honest.sizes["0"]["held_out"]
-    dense = pretrained.dense_accuracies(honest.model_dump(mode="json"))
+    dense = pretrained.dense_accuracies(honest.cells, honest.sizes)
     least = pretrained.bar(honest.task.chance, dense)
     assert least is not None and 0.1 < least < 1
     for cell, arrival in tickets(honest, ALIKE):

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lthbench.errors import RecordError
-from lthbench.evaluation.experiment import _kept_counts
+from lthbench.evaluation.cells import kept_counts
 from lthbench.io.paths import canonical_json
-from lthbench.records import aggregate
+from lthbench.protocol.constants import CONTROLS
 from lthbench.records import schema as records
 from lthbench.records.schema import (
     Record,
@@ -271,12 +270,12 @@ def test_a_record_of_ten_seeds_is_small(kind: Any, task: Json) -> None:
     table = synthetic_record(kind=kind, seeds=10, task=task).model_dump(mode="json")
     for cell in table["cells"]:
         cell["layers"] = {f"blocks.0.{n}.weight": 12345 for n in range(8)} if cell["layers"] else {}
-        cell["correct"] = _kept_counts(cell["correct"], SimpleNamespace(**cell))  # type: ignore[arg-type]
+        cell["correct"] = kept_counts(cell["correct"], cell["kind"], cell["schedule"])
     for name in ("aggregates", "schema_version", "scorer"):
         table.pop(name)
     record = build(table)
     kinds = {cell.kind for cell in record.cells}
-    assert kinds == {"dense", "ticket", *aggregate.CONTROLS}
+    assert kinds == {"dense", "ticket", *CONTROLS}
     assert len(file_bytes(record)) < LIMIT
 
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from lthbench.errors import DataError, MethodError, UsageError
-from lthbench.evaluation import experiment, scoring
-from lthbench.evaluation.plan import Plan
+from lthbench.evaluation import cells as experiment
+from lthbench.evaluation import scoring
 from lthbench.evaluation.search.child_process import Limits
 from lthbench.evaluation.search.session import Search
 from lthbench.io import store
@@ -23,12 +23,16 @@ from lthbench.io.paths import cache as cache_folder
 from lthbench.method.source import Method, load_method
 from lthbench.networks import families
 from lthbench.networks.state import State
+from lthbench.protocol.design import Plan
 from lthbench.protocol.task import load_task
 from lthbench.records import reference
 from lthbench.records.reference import load_reference
 from lthbench.tools import estimate
+from lthbench.tools import pace as pace_of
 from lthbench.tools.check import TASK
-from lthbench.tools.estimate import REPORTING, WARM, Spent
+from lthbench.tools.estimate import REPORTING
+from lthbench.tools.pace import WARM, Spent
+from lthbench.tools.planned_work import Work, add_transfer, plan_work
 from lthbench.tools.rehearsal import Dry, Rehearsal, rehearse
 from lthbench.training import dispatch
 from lthbench.training.job import Evaluation, Examples, Job, Result
@@ -166,9 +170,9 @@ def test_the_pace_of_known_workers(
 ) -> None:
     """A job's start is no part of a step, nor is a step of a look; both clocks are told."""
     workers = Clockwork(0.25, step, look)
-    monkeypatch.setattr(estimate, "_processor", lambda: workers.processor)
+    monkeypatch.setattr(pace_of, "processor_seconds", lambda: workers.processor)
     seen = scoring.see(TASK, [SEED], Plan())
-    pace = asyncio.run(estimate._pace(TASK, SEED, workers, 2, seen, Plan()))
+    pace = asyncio.run(pace_of.measure(TASK, SEED, workers, 2, seen, False))
     assert workers.most <= T
     for found, expected in ((pace.step(0.5), step), (pace.evaluation, look), (pace.job, 0.25)):
         assert found.wall == pytest.approx(expected, rel=1e-6)
@@ -177,7 +181,7 @@ def test_the_pace_of_known_workers(
 
 def test_a_step_between_two_densities_is_on_the_line() -> None:
     nothing, steps = Spent(0.0, 0.0), ((0.2, Spent(1.0, 2.0)), (1.0, Spent(5.0, 6.0)))
-    pace = estimate.Pace(steps, nothing, nothing, 0.0, None)
+    pace = pace_of.Pace(steps, nothing, nothing, 0.0, None)
     assert pace.step(0.6).processor == pytest.approx(3.0)
     assert pace.step(0.01) == Spent(1.0, 2.0)
     assert pace.training({1.0: 10, 0.2: 5}) == Spent(55.0, 70.0)
@@ -187,7 +191,7 @@ def test_a_step_between_two_densities_is_on_the_line() -> None:
 def test_test_examples_are_counted_unread() -> None:
     """All pairs that are neither trained on nor held out; the held-out look grows by them."""
     seen = scoring.see(TASK, [SEED], Plan())
-    found = estimate._tested(TASK, SEED, seen)
+    found = pace_of._tested(TASK, SEED, seen)
     final = scoring.see(TASK, [SEED], Plan(final=True))
     assert found == len(final.sets[SEED]["test"].y)
 
@@ -200,9 +204,9 @@ def test_cells_are_those_of_scoring_less_what_is_stored(tmp_path: Path, cache: P
     nothing = Rehearsal(Search(SEED, "ok", "", 0.0, 0.0, ()), {}, 0, 0, 0, 0.0, 0.0)
     seeds, plan = (SEED, SEED + 1), Plan(controls="one rung")
 
-    def cells(plan: Plan) -> estimate.Cells:
+    def cells(plan: Plan) -> Work:
         seen = scoring.see(TASK, seeds, plan)
-        return asyncio.run(estimate._cells(TASK, seeds, nothing, tmp_path, plan, seen))
+        return asyncio.run(plan_work(TASK, seeds, nothing, tmp_path, plan, seen))
 
     assert (cells(plan).steps, cells(plan).runs, cells(plan).cached) == (2 * 3 * T, 6, 0)
     assert cells(Plan()).runs == 2 * 7
@@ -218,7 +222,7 @@ def test_cells_are_those_of_scoring_less_what_is_stored(tmp_path: Path, cache: P
 @pytest.mark.parametrize("name", ["mlp-modadd59", "transformer-modadd59", "mlp-digits"])
 def test_transfer_is_counted_by_its_runs(name: str) -> None:
     """At each of two depths: two carried, two random, three parts; a cheap method's own two."""
-    none = estimate.Cells({}, 0.0, 0.0, Spent(0.0, 0.0))
+    none = Work({}, 0.0, 0.0, Spent(0.0, 0.0))
     task = load_task(name)
     assert task.transfer
     # A search to the sparsest of the carried rungs takes this part of all the rounds.
@@ -229,9 +233,7 @@ def test_transfer_is_counted_by_its_runs(name: str) -> None:
         return Rehearsal(search, {0.5: cost * task.recipe.steps}, 1, 0, 0, 0.0, 0.0)
 
     seeds = (0, 1, 2)
-    dear, cheap = (
-        estimate._with_transfer(task, seeds, found(cost), none, None) for cost in (5.0, 0.0)
-    )
+    dear, cheap = (add_transfer(task, seeds, found(cost), none, None) for cost in (5.0, 0.0))
     assert (dear.runs, cheap.runs) == (3 * 2 * 7, 3 * 2 * 9)
     own = families.flops(task.network, task.network.depth)
     targets = sum(families.flops(task.network, depth) for depth in task.transfer.targets)
@@ -244,7 +246,7 @@ def test_transfer_is_counted_by_its_runs(name: str) -> None:
         few = [c for c in frozen.transfer.cells if c.seed in seeds[:2]]
         held = frozen.transfer.model_copy(update={"cells": tuple(few)})
         known = frozen.model_copy(update={"transfer": held})
-        spared = estimate._with_transfer(task, seeds, found(5.0), none, known)
+        spared = add_transfer(task, seeds, found(5.0), none, known)
         assert spared.runs == dear.runs - 2 * 2 * 2
         assert dear.steps - spared.steps == pytest.approx(2 * task.recipe.steps * 2 * targets / own)
 
@@ -265,7 +267,7 @@ def test_what_the_reference_holds_is_not_trained(
     seen = scoring.see(TASK, (0, 1), Plan())
 
     def runs(plan: Plan) -> float:
-        return asyncio.run(estimate._cells(TASK, (0, 1), nothing, tmp_path, plan, seen)).runs
+        return asyncio.run(plan_work(TASK, (0, 1), nothing, tmp_path, plan, seen)).runs
 
     assert runs(Plan(compressed=False)) == 2 * 7  # development seeds share nothing with it
     assert runs(Plan(final=True, compressed=False)) == 7

@@ -62,7 +62,7 @@ def test_floors_are_measured_on_every_rung(kind: str, tmp_path: Path, cache: Pat
         strict=True,
     ):
         told = Rung(rung, masks.kept(chosen), True, "init", 0, masks.digest(chosen), None, 0.0)
-        ticket_files.write_ticket(tmp_path, told, chosen, {})
+        ticket_files.write_ticket(tmp_path / "tickets" / "seed0", told, chosen, {})
     found, sizes = asyncio.run(noise_floor.scored(task, 0, tmp_path, 0, Means(), draws=3))
     assert set(found) == {"held_out", "test"}
     for part, rungs in found.items():

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from lthbench.errors import UsageError
-from lthbench.evaluation import experiment, scoring, trainings
-from lthbench.evaluation.plan import Plan
+from lthbench.evaluation import scoring, trainings
+from lthbench.evaluation.cells import entry_of
+from lthbench.evaluation.starts import Given
 from lthbench.networks import families
+from lthbench.protocol.design import Place, Plan
 from lthbench.tools.check import TASK
 from lthbench.training import dispatch
 from lthbench.training.dispatch import HERE, VERSIONS, Means, arithmetic, device_told, means_of
@@ -29,7 +31,7 @@ def search_job(means: Means) -> Job:
 def scoring_job(means: Means) -> Job:
     theta = families.initial(TASK.network, TASK.network.depth, SEED)
     seen = scoring.see(TASK, [SEED], Plan(), means)
-    return experiment.entry_of(TASK, "dense", 1.0, SEED, theta, None, seen).job
+    return entry_of(TASK, Place("dense", 1.0, SEED), Given(None, theta), seen).job
 
 
 @pytest.mark.parametrize("made", [search_job, scoring_job])

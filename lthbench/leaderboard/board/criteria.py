@@ -27,6 +27,7 @@ from lthbench.leaderboard.board.sampling import (
     part_of,
     place,
 )
+from lthbench.protocol.constants import UNTRAINED
 from lthbench.protocol.task import Task
 from lthbench.records import runs
 from lthbench.records.intervals import FloatArray
@@ -257,7 +258,7 @@ def _floor(
     """
     size = record.sizes[str(cell.seed)][part]
     least = Floors(_unit(record, cell, part) / size, 1.0)
-    if cell.kind in runs.UNTRAINED:
+    if cell.kind in UNTRAINED:
         return least, None
     depth = cell.depth if isinstance(cell, Carried) else 0
     here = [rung for rung in known if rung[0] == depth]
@@ -268,7 +269,7 @@ def _floor(
 
 def _unit(record: Record, cell: Drawn, part: str) -> float:
     """Return the value of a score of 1: the cell's counted examples, or points of area."""
-    kind = "accuracy" if cell.kind in runs.UNTRAINED else record.task.kind
+    kind = "accuracy" if cell.kind in UNTRAINED else record.task.kind
     return runs.unit(kind, record.sizes[str(cell.seed)][part])
 
 

@@ -10,8 +10,9 @@ from lthbench.errors import UsageError
 from lthbench.io.paths import canonical_json
 from lthbench.leaderboard.board import entries, ranks
 from lthbench.leaderboard.board.entries import Board, Entry
-from lthbench.leaderboard.board.render import LEVELS, Part, parts
+from lthbench.leaderboard.board.render import Part, parts
 from lthbench.leaderboard.board.standings import OnTask, Row, Standing, standings
+from lthbench.protocol.constants import LEVELS
 from lthbench.protocol.task import load_suite, suite_names
 from lthbench.report import latex, markdown, terminal
 from lthbench.report.table import grid

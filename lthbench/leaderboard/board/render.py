@@ -14,6 +14,7 @@ from typing import Any
 from lthbench.leaderboard.board import ranks
 from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.board.standings import RANKED_LEVEL, OnTask, Row, Standing
+from lthbench.protocol.constants import LEVELS
 from lthbench.protocol.task import load_suite
 from lthbench.records import intervals
 from lthbench.records.intervals import Interval
@@ -21,7 +22,6 @@ from lthbench.report import formats, terms
 from lthbench.report.formats import NA, number, percent, plain
 from lthbench.report.table import Table
 
-LEVELS = ("reported", "artefacts", "retrained", "reproduced")
 NAME = 32  # characters of a name shown in a column
 LISTED = 40  # records listed individually in text
 LEFT = ("rank", "method", "record", "task", "level", "division", "not ranked")

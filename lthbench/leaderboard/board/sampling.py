@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from lthbench.io.paths import canonical_json, digest
+from lthbench.protocol.constants import CARRIED, TICKETS
 from lthbench.records.reference import Reference
 from lthbench.records.schema import Carried, Cell, Record
 
 LEAST = 12  # cells, if there are that many
 SHARE, MISSED = 0.2, 0.00001  # share of forged tickets; probability that none is drawn
-TICKETS = ("ticket", "untrained")
 PARTS = ("tickets", "carried", "others")  # drawn and judged separately
-CARRIED = "carried"  # a ticket at another depth
 # A bundle does not hold the weights that these prune.
 OWN_WEIGHTS = ("transferred", "final", "free", "pretrained")
 FACTORS = ("signs", "scaled")  # a bundle holds one factor per tensor that keeps a weight

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from lthbench.io.paths import canonical_json
 from lthbench.leaderboard.board import copies, ranks
 from lthbench.leaderboard.board.entries import Board, Entry
+from lthbench.protocol.constants import DIVISIONS
 from lthbench.protocol.task import Suite, load_suite, suite_names
 from lthbench.records import aggregate, intervals, metrics
 from lthbench.records.intervals import Interval
@@ -344,8 +345,8 @@ def _division(entries: Iterable[Entry]) -> str:
     found = [entry.record.scores.division for entry in entries]
     return max(
         (name for name in found if name),
-        key=aggregate.DIVISIONS.index,
-        default=aggregate.DIVISIONS[0],
+        key=DIVISIONS.index,
+        default=DIVISIONS[0],
     )
 
 

@@ -22,6 +22,7 @@ from lthbench.io.paths import canonical_json, digest
 from lthbench.io.untrusted import NEXT, canonical, difference, shown
 from lthbench.leaderboard.bundle import ticket_member
 from lthbench.leaderboard.bundle.ticket_member import Ticket, rung_name
+from lthbench.protocol.constants import METHOD_FILE
 from lthbench.records import aggregate, pretrained
 from lthbench.records.schema import BUNDLE_LIMIT, SIZE_LIMIT, Record, Run, file_bytes
 from lthbench.records.scores import tabulate
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 FORMAT = 1
-MANIFEST, SOURCE, ENVIRONMENT = "manifest.json", "method.py", environment.FILE
+MANIFEST, SOURCE, ENVIRONMENT = "manifest.json", METHOD_FILE, environment.FILE
 MANIFEST_LIMIT, ENVIRONMENT_LIMIT, SOURCE_LIMIT = 8 * 2**20, 2**20, 2**20
 TICKET = re.compile(r"tickets/seed(0|[1-9][0-9]{0,9})/([0-9]{7})\.safetensors")
 TASK = re.compile(r"[a-z0-9][a-z0-9-]{0,60}")

@@ -9,20 +9,22 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from lthbench.errors import RecordError, ResourceError, UsageError
 from lthbench.evaluation import arrivals, layout
+from lthbench.evaluation.starts import Given
 from lthbench.io.paths import canonical_json, refusal, write_whole
 from lthbench.leaderboard.bundle import archive
 from lthbench.leaderboard.bundle.build import environment as packages_of
 from lthbench.leaderboard.bundle.build import source as source_of
-from lthbench.records.schema import Record, build, read_record, write_record
+from lthbench.records.schema import Record, TransferEntry, build, read_record, write_record
 
 Part: TypeAlias = tuple[Path, Record]  # a record and its file
-COMPUTED = {"schema_version", "aggregates", "scorer", "bundle", "environments"}
+Where: TypeAlias = dict[str, str]  # an environment
+COMPUTED = {"schema_version", "aggregates", "scorer", "bundle"}
 
 # What merged records must have in common, and what to do where they differ.
 COMMON = {
@@ -76,29 +78,29 @@ def joined(parts: Sequence[Part], folders: Sequence[Path] = ()) -> Record:
     _check_common(parts)
     _check_seeds(parts)
     ordered = sorted((record for _, record in parts), key=lambda record: record.seeds[:1])
-    table: dict[str, Any] = ordered[0].model_dump(mode="json", exclude=COMPUTED)
-    rows: list[dict[str, Any]] = [record.model_dump(mode="json") for record in ordered]
     seeds = sorted(seed for record in ordered for seed in record.seeds)
-    cells = [cell for row in rows for cell in row["cells"]]
-    cells.sort(key=lambda c: (c["seed"], -c["density"], c["kind"], c["schedule"]))
-    searches = [search for row in rows for search in row["searches"]]
-    searches.sort(key=lambda search: search["seed"])
-    table |= {
-        "seeds": seeds,
-        "sizes": {seed: sets for row in rows for seed, sets in row["sizes"].items()},
-        "cells": cells,
-        "searches": searches,
-        "transfer": _transfer(parts),
-        "times": _times(ordered),
-    }
+    cells = sorted((c for record in ordered for c in record.cells), key=lambda c: c.place.order)
+    searches = [search for record in ordered for search in record.searches]
+    own, others = _environments(ordered, seeds)
+    whole = ordered[0].model_copy(
+        update={
+            "seeds": tuple(seeds),
+            "sizes": {seed: sets for record in ordered for seed, sets in record.sizes.items()},
+            "cells": tuple(cells),
+            "searches": tuple(sorted(searches, key=lambda search: search.seed)),
+            "transfer": _transfer(parts),
+            "times": _times(ordered),
+            "environment": own,
+            "environments": others or None,
+        }
+    )
     if any(record.arrivals for record in ordered):
-        table |= _arrivals(parts, folders, table)
-    return build(table | _environments(ordered, seeds))
+        judged = _arrivals(parts, folders, whole)
+        whole = whole.model_copy(update={"cells": judged.cells, "arrivals": judged.arrivals})
+    return build(whole.model_dump(mode="json", exclude=COMPUTED))
 
 
-def _arrivals(
-    parts: Sequence[Part], folders: Sequence[Path], table: Mapping[str, Any]
-) -> dict[str, Any]:
+def _arrivals(parts: Sequence[Part], folders: Sequence[Path], whole: Record) -> arrivals.Judged:
     """Decide again which tickets are pretrained: likeness to other seeds depends on all of them."""
     if not folders:
         raise RecordError(
@@ -106,14 +108,13 @@ def _arrivals(
             "name the folders of the evaluations"
         )
     right: dict[arrivals.At, int] = {}
-    tickets: dict[arrivals.At, arrivals.Given] = {}
+    tickets: dict[arrivals.At, Given] = {}
     for (_, record), folder in zip(parts, folders, strict=True):
         for one in record.arrivals or ():
             right[one.seed, one.density] = one.right
             tickets[one.seed, one.density] = arrivals.stored(folder, one.seed, one.density)
-    chance, alike = table["task"]["chance"], arrivals.alike(tickets)
-    cells, measured = arrivals.marked(chance, table["cells"], table["sizes"], right, alike)
-    return {"cells": cells, "arrivals": measured}
+    alike = arrivals.alike(tickets)
+    return arrivals.marked(whole.task.chance, whole.cells, whole.sizes, right, alike)
 
 
 def _check_common(parts: Sequence[Part]) -> None:
@@ -155,7 +156,7 @@ def _check_seeds(parts: Sequence[Part]) -> None:
             known[seed] = place
 
 
-def _transfer(parts: Sequence[Part]) -> dict[str, Any] | None:
+def _transfer(parts: Sequence[Part]) -> TransferEntry | None:
     """Combine the transfer cells.
 
     A record includes tickets found at the targets only if every search was cheap. If only some
@@ -163,8 +164,7 @@ def _transfer(parts: Sequence[Part]) -> dict[str, Any] | None:
     """
     place = parts[0][0]
     moved = [record.transfer for _, record in parts]
-    rows = [entry.model_dump(mode="json") if entry else None for entry in moved]
-    heads = [row and {k: v for k, v in row.items() if k != "cells"} for row in rows]
+    heads = [entry and entry.model_copy(update={"cells": ()}) for entry in moved]
     for (other_place, _), head in zip(parts, heads, strict=True):
         if head != heads[0]:
             raise RecordError(
@@ -173,19 +173,20 @@ def _transfer(parts: Sequence[Part]) -> dict[str, Any] | None:
             )
     if heads[0] is None:
         return None
-    cells = [row["cells"] if row else [] for row in rows]
-    direct = all(any(cell["kind"] == "direct" for cell in mine) for mine in cells)
-    kept = [cell for mine in cells for cell in mine if direct or cell["kind"] != "direct"]
-    kept.sort(key=lambda c: (c["seed"], c["depth"], -c["density"], c["kind"]))
-    return {**heads[0], "cells": kept}
+    cells = [entry.cells for entry in moved if entry]
+    direct = all(any(cell.kind == "direct" for cell in mine) for mine in cells)
+    kept = [cell for mine in cells for cell in mine if direct or cell.kind != "direct"]
+    ordered = tuple(sorted(kept, key=lambda cell: cell.place.order))
+    return heads[0].model_copy(update={"cells": ordered})
 
 
-def _environments(records: Sequence[Record], seeds: Sequence[int]) -> dict[str, Any]:
+def _environments(
+    records: Sequence[Record], seeds: Sequence[int]
+) -> tuple[Where, dict[str, Where]]:
     """Return the first seed's environment, and those of others that differ from it."""
     told = {seed: record.environment_of(seed) for record in records for seed in record.seeds}
     own = told[seeds[0]] if seeds else records[0].environment
-    others = {str(seed): where for seed, where in told.items() if where != own}
-    return {"environment": own, "environments": others or None}
+    return own, {str(seed): where for seed, where in told.items() if where != own}
 
 
 def _times(records: Sequence[Record]) -> dict[str, float | str]:
@@ -220,7 +221,7 @@ def _joined_folders(outs: Sequence[Path], out: Path) -> tuple[Record, ...]:
             prefix=".merge-", dir=out.absolute().parent, ignore_cleanup_errors=True
         ) as place:
             draft = Path(place, "out")
-            write_whole(draft / layout.CLAIM, canonical_json(claim))
+            layout.write_claim(draft, claim)
             write_whole(draft / archive.SOURCE, source_of(outs[0]))
             write_whole(draft / archive.ENVIRONMENT, _packages(outs))
             records = tuple(_join_task(draft, name, parts) for name, parts in by_task.items())
@@ -230,19 +231,18 @@ def _joined_folders(outs: Sequence[Path], out: Path) -> tuple[Record, ...]:
     return records
 
 
-def _claim(outs: Sequence[Path]) -> dict[str, Any]:
+def _claim(outs: Sequence[Path]) -> layout.Claim:
     """Return whose results the folders hold, the same for all of them."""
-    first, *others = ((folder, layout.claim(folder)) for folder in outs)
+    first, *others = ((folder, layout.read_claim(folder)) for folder in outs)
     for folder, claim in others:
-        for name, value in first[1].items():
-            if claim[name] != value:
-                here, there = (
-                    json.dumps(held, sort_keys=True)[:60] for held in (claim[name], value)
-                )
-                raise RecordError(
-                    f"{folder}: an evaluation of {name} {here}, {first[0]} is of {there}; join "
-                    "folders of one method, with the same options, all with --final or all without"
-                )
+        if name := claim.difference(first[1]):
+            here, there = (
+                json.dumps(getattr(one, name), sort_keys=True)[:60] for one in (claim, first[1])
+            )
+            raise RecordError(
+                f"{folder}: an evaluation of {name} {here}, {first[0]} is of {there}; join "
+                "folders of one method, with the same options, all with --final or all without"
+            )
     return first[1]
 
 
@@ -264,14 +264,14 @@ def _join_task(draft: Path, name: str, parts: Sequence[Part]) -> Record:
             _copy_tickets(path.parent, folder, part, seed)
     record = joined(parts, [path.parent for path, _ in parts])
     runs = dict(archive.runs(record))
-    answers: dict[str, list[Any]] = {"cells": [], "carried": []}
+    answered = []
     for path, _ in parts:
         for run in layout.stored_runs(path.parent):
             if run.name in runs:
                 data = layout.stored_bytes(path.parent, run)
                 write_whole(folder / "cells" / f"{run.key}.safetensors", data)
-                answers[run.part].append(list(run.row))
-    write_whole(folder / layout.ANSWERS, canonical_json(answers))
+                answered.append(run)
+    layout.write_answers(folder, answered)
     write_whole(folder / layout.TRAINED, _trained([path.parent for path, _ in parts]))
     write_record(folder / "record.json", record)
     return record

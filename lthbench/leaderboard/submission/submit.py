@@ -6,16 +6,16 @@ import json
 import shlex
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from lthbench.errors import RecordError, ResourceError, UsageError
-from lthbench.evaluation.layout import AGAIN, TRAINED, claim
+from lthbench.evaluation.layout import AGAIN, TRAINED, Claim, read_claim
 from lthbench.io.paths import digest, write_whole
 from lthbench.io.untrusted import shown
 from lthbench.leaderboard.bundle.build import BUNDLE, pack
@@ -36,7 +36,7 @@ from lthbench.records.schema import (
 )
 
 if TYPE_CHECKING:
-    from lthbench.evaluation.plan import Part
+    from lthbench.protocol.design import Part
 
 LARGE = 25 * 10**6  # bytes; the bundles of the suite lite are smaller
 RECORDS = Path("submission", "records")  # OUT/…
@@ -191,10 +191,10 @@ def _place_of(task: str, published: int, seeds: Sequence[int]) -> Iterator[str]:
 
 def finished(out: Path) -> list[Record]:
     """Return the checked records of a finished evaluation with --final; otherwise a RecordError."""
-    told = claim(out)
-    if not told["final"]:
+    claim = read_claim(out)
+    if not claim.final:
         raise RecordError(
-            f"{out}: made without --final, on development seeds; run `{_final_command(out, told)}`"
+            f"{out}: made without --final, on development seeds; run `{_final_command(out, claim)}`"
         )
     paths = sorted(out.glob("*/record.json"))
     if not paths:
@@ -202,7 +202,7 @@ def finished(out: Path) -> list[Record]:
     records = [read_record(path) for path in paths]
     for path, record in zip(paths, records, strict=True):
         of = record.method.name, record.method.digest, record.method.options, record.final
-        if of != (told["name"], told["method"], told["options"], True):
+        if of != (claim.name, claim.method, claim.options, True):
             raise RecordError(f"{path}: not of the evaluation that {out} holds; {AGAIN}")
         if record.task.name != path.parent.name:
             raise RecordError(f"{path}: a record of {shown(record.task.name)}; {AGAIN}")
@@ -213,12 +213,11 @@ def finished(out: Path) -> list[Record]:
     return records
 
 
-def _final_command(out: Path, told: dict[str, Any]) -> str:
+def _final_command(out: Path, claim: Claim) -> str:
     """Return the command line whose result can be submitted."""
-    name = str(told["name"])
-    method = name if name in baseline_names() else f"{name}.py"
+    method = claim.name if claim.name in baseline_names() else f"{claim.name}.py"
     tasks = [f"--task {path.parent.name}" for path in sorted(out.glob(f"*/{TRAINED}"))]
-    options = [f"--set {shlex.quote(f'{k}={v}')}" for k, v in told["options"].items()]
+    options = [f"--set {shlex.quote(f'{k}={v}')}" for k, v in claim.options.items()]
     return " ".join(["lthbench evaluate", shlex.quote(method), *tasks, *options, "--final"])
 
 
@@ -305,7 +304,7 @@ def _earlier(clone: Path, name: str, records: Sequence[Record]) -> tuple[str, ..
     return tuple(dict.fromkeys(b for b, text in found if b != name and _claimed(text) in ours))
 
 
-def _claimed(text: str) -> tuple[Any, ...] | None:
+def _claimed(text: str) -> tuple[object, ...] | None:
     """Return the claim of a record on some branch; None if it is not a record."""
     try:
         return _claims(json.loads(text))
@@ -313,6 +312,6 @@ def _claimed(text: str) -> tuple[Any, ...] | None:
         return None
 
 
-def _claims(table: Any) -> tuple[Any, ...]:
+def _claims(table: Mapping[str, object]) -> tuple[object, ...]:
     """Return whose results a record holds, and of what, without times and addresses."""
     return table["method"], table["task"]

@@ -9,11 +9,11 @@ from lthbench.errors import MethodError, RecordError
 from lthbench.io.untrusted import shown
 from lthbench.leaderboard.bundle import archive
 from lthbench.leaderboard.bundle.archive import Bundle
-from lthbench.leaderboard.validation.cell_rules import Place
-from lthbench.leaderboard.validation.record_rules import place_of, rules
+from lthbench.leaderboard.validation.record_rules import rules
 from lthbench.method import publishable
 from lthbench.method.source import Declared, declared
 from lthbench.protocol import datasets, test_split
+from lthbench.protocol.design import Place
 from lthbench.protocol.task import Task, load_task
 from lthbench.records.reference import Reference, load_reference
 from lthbench.records.schema import Carried, Cell, Record, Run
@@ -59,7 +59,7 @@ def _source(bundle: Bundle) -> Declared:
 def _complete(bundle: Bundle, record: Record, reference: Reference | None) -> None:
     """Check that every scored run has its answers, and the reference's own runs have none."""
     answers = archive.answers(bundle, record.task.name)
-    frozen = {place_of(cell) for cell in reference.cells} if reference else set()
+    frozen = {cell.place for cell in reference.cells} if reference else set()
     for name, run in _scored(record):
         if name not in answers and not _is_frozen(run, frozen):
             raise RecordError(f"answers: none of {name}, which was scored")
@@ -87,5 +87,5 @@ def _scored(record: Record) -> Iterator[tuple[str, Run]]:
 def _is_frozen(run: Run, frozen: Collection[Place]) -> bool:
     """Return whether a run may be the reference's own, which no evaluation retrains."""
     if isinstance(run, Cell):
-        return place_of(run) in frozen
+        return run.place in frozen
     return isinstance(run, Carried) and run.kind == "erk"

@@ -7,14 +7,21 @@ from collections.abc import Mapping
 
 from lthbench.errors import RecordError
 from lthbench.io.untrusted import shown
+from lthbench.protocol.constants import (
+    CARRIED,
+    DRAWS,
+    LAST,
+    REINITS,
+    SHARED,
+    SUBJECTS,
+    TICKETS,
+    UNTRAINED,
+)
+from lthbench.protocol.design import Place
 from lthbench.protocol.task import Task, matching
-from lthbench.records.aggregate import REINITS, UNTRAINED
 from lthbench.records.schema import Cell, Record, Run
 
-LAST_COUNTS = 5  # of controls' held-out curves
-ATTEMPTS = 3
 TENSOR = re.compile(r"[A-Za-z0-9_.]{1,120}")
-Place = tuple[str, float, int, int]  # kind, density, seed, schedule
 Cells = Mapping[Place, Cell]
 
 
@@ -26,7 +33,7 @@ def check_run(run: Run, task: Task, record: Record) -> None:
     _check_measures(run, kind, task, record)
     if run.status == "missing":
         nothing = (run.kept, run.effective, run.layers, run.masks, run.correct)
-        if kind not in ("ticket", "untrained", "carried") or nothing != (0, None, {}, None, {}):
+        if kind not in (*TICKETS, CARRIED) or nothing != (0, None, {}, None, {}):
             raise RecordError("missing, but something is told of it")
     elif run.kept != run.requested:
         raise RecordError(
@@ -34,8 +41,8 @@ def check_run(run: Run, task: Task, record: Record) -> None:
         )
     if (run.masks is None) != (run.status == "missing" or kind == "dense"):
         raise RecordError(f"masks {'missing' if run.masks is None else 'of nothing'}")
-    if run.attempt >= ATTEMPTS or (run.attempt and kind in ("dense", "ticket", "untrained")):
-        raise RecordError(f"attempt {run.attempt}; controls are drawn {ATTEMPTS} times")
+    if run.attempt >= DRAWS or (run.attempt and kind in SUBJECTS):
+        raise RecordError(f"attempt {run.attempt}; controls are drawn {DRAWS} times")
     if run.sketch and (kind != "ticket" or run.schedule > 1 or run.masks is None):
         raise RecordError("has a sketch of its masks, which tickets alone have")
     _check_draws(run)
@@ -94,20 +101,20 @@ def _lengths(run: Run, kind: str, task: Task, record: Record) -> dict[str, int]:
         return dict.fromkeys(parts, 1)
     every = task.score.every
     whole = 1 if kind in UNTRAINED else task.recipe.steps // every - run.start // every
-    subject = kind in ("dense", "ticket", "untrained")
+    subject = kind in SUBJECTS
     kept = dict.fromkeys(parts, whole)
     if "train" in kept and not (subject and arithmetic):
         kept["train"] = 1
         if run.flops_inference is None:
             del kept["train"]
     if not subject and kind not in ("erk", "direct"):
-        kept["held_out"] = min(whole, LAST_COUNTS)
+        kept["held_out"] = min(whole, LAST)
     return kept
 
 
 def check_origin(cell: Cell, task: Task) -> None:
     """Check where training may start, by origin."""
-    own = cell.kind in ("dense", "random", "erk", "untrained_random") or cell.status == "missing"
+    own = cell.kind in SHARED or cell.status == "missing"
     if own and (cell.origin, cell.start) != ("init", 0):
         raise RecordError(f"starts from {cell.origin} at step {cell.start}, not theta_0")
     limit = task.search.rewind_limit
@@ -130,7 +137,7 @@ class Layers:
 
     def check(self, cell: Cell) -> None:
         """Check one cell's counts; only tickets have them."""
-        own = cell.kind in ("ticket", "untrained") and cell.schedule == 1
+        own = cell.kind in TICKETS and cell.schedule == 1
         if not own or cell.status == "missing":
             if cell.layers or cell.effective is not None or cell.effective_nodes is not None:
                 raise RecordError("tells of its tensors, which tickets alone do")
@@ -186,11 +193,11 @@ def beside_its_ticket(cell: Cell, cells: Cells, layers: Layers) -> None:
     """Check what a control, or a run of another schedule, shares with its ticket or dense run."""
     if cell.own_shuffle and cell.kind != "shuffled":
         raise RecordError("own_shuffle is told of shuffled controls alone")
-    if cell.kind in ("dense", "random", "erk", "untrained_random"):
+    if cell.kind in SHARED:
         return
     if cell.kind == "ticket" and cell.schedule == 1:
         return
-    ticket = cells["ticket", cell.density, cell.seed, 1]
+    ticket = cells[Place("ticket", cell.density, cell.seed)]
     missing = (cell.status == "missing", ticket.status == "missing")
     if missing[0] != missing[1]:
         raise RecordError("missing, or not, other than its ticket")
@@ -206,8 +213,13 @@ def beside_its_ticket(cell: Cell, cells: Cells, layers: Layers) -> None:
         ticket.effective_nodes,
     ):
         raise RecordError("has other tensors than its ticket")
+    _check_weights(cell, ticket, cells)
+
+
+def _check_weights(cell: Cell, ticket: Cell, cells: Cells) -> None:
+    """Check that a cell starts from its ticket's weights, or as a control from others."""
     if cell.kind in REINITS:
-        first = cells[cell.kind, cell.density, cell.seed, 1]
+        first = cells[Place(cell.kind, cell.density, cell.seed)]
         if cell.weights == ticket.weights:
             raise RecordError("starts from the ticket's own weights")
         if cell.attempt == first.attempt and cell.weights != first.weights:

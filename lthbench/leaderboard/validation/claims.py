@@ -55,7 +55,7 @@ def known_of(name: str) -> Known:
 
 
 @lru_cache(maxsize=64)
-def _loaded(name: str, stamps: tuple[tuple[str, int, int], ...]) -> Known:
+def _loaded(name: str, _stamps: tuple[tuple[str, int, int], ...]) -> Known:
     """Load the task and its reference, again whenever their files change."""
     task = load_task(name)
     reference = load_reference(task)

@@ -15,8 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from lthbench.leaderboard.validation import validate
-from lthbench.leaderboard.validation.validate import Finding
+from lthbench.leaderboard.validation.files import Finding, check_file, read_file
 
 What = Literal["rules", "aggregates"]
 
@@ -39,7 +38,7 @@ def findings(files: Sequence[Path], what: What = "rules") -> list[Finding]:
 
 
 def _here(files: Sequence[Path], what: What) -> list[Finding]:
-    check = validate.check_file if what == "rules" else validate.read_file
+    check = check_file if what == "rules" else read_file
     return [check(file) for file in files]
 
 

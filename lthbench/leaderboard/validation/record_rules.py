@@ -12,16 +12,17 @@ from collections.abc import Iterator
 from lthbench.errors import RecordError
 from lthbench.io.untrusted import negative_zero, shown
 from lthbench.leaderboard.validation import cell_rules, claims, transfer_rules
-from lthbench.leaderboard.validation.cell_rules import Cells, Place
+from lthbench.leaderboard.validation.cell_rules import Cells
 from lthbench.leaderboard.validation.claims import NEXT, Known
-from lthbench.protocol.task import Task, controlled
+from lthbench.protocol import design
+from lthbench.protocol.constants import REINITS, SHARED
+from lthbench.protocol.design import Found, Place, Plan
+from lthbench.protocol.task import Task
 from lthbench.records import pretrained
-from lthbench.records.aggregate import REINITS, UNTRAINED
 from lthbench.records.intervals import TIE
 from lthbench.records.reference import Reference
 from lthbench.records.schema import Cell, Record
 
-COMPRESSED = (2, 4, 8)
 ROUNDED = 1.001  # machine figures have four digits
 
 
@@ -41,7 +42,7 @@ def body(record: Record, known: Known) -> None:
         RecordError: If a rule is broken; names the place, the value and the rule.
     """
     _searches(record, known.task)
-    cells: Cells = {place_of(cell): cell for cell in record.cells}
+    cells: Cells = {cell.place: cell for cell in record.cells}
     _complete(record, known.task, cells)
     layers = cell_rules.Layers(known.task)
 
@@ -57,16 +58,11 @@ def body(record: Record, known: Known) -> None:
             except RecordError as error:
                 raise RecordError(f"{told(cell)}: {error}") from error
     _arrivals(record)
-    _starts(record, cells)
+    _starts(record)
     _random(record)
     _sketches(cells)
     _shared(record, known.reference)
     transfer_rules.check(record, known, cells)
-
-
-def place_of(cell: Cell) -> Place:
-    """Return a cell's key in its record."""
-    return cell.kind, cell.density, cell.seed, cell.schedule
 
 
 def told(cell: Cell) -> str:
@@ -96,7 +92,7 @@ def _searches(record: Record, task: Task) -> None:
 
 def _complete(record: Record, task: Task, cells: Cells) -> None:
     """Check that exactly the cells planned by `score` exist, in its order."""
-    wanted = set(_wanted(record, task, cells))
+    wanted = set(_wanted(record, task))
     if lacking := sorted(wanted - cells.keys()):
         kind, density, seed, schedule = lacking[0]
         raise RecordError(
@@ -105,36 +101,26 @@ def _complete(record: Record, task: Task, cells: Cells) -> None:
         )
     if extra := sorted(cells.keys() - wanted):
         raise RecordError(f"cells: {told(cells[extra[0]])}: nothing asks for it; {NEXT}")
-    order = sorted(cells, key=lambda place: (place[2], -place[1], place[0], place[3]))
-    if order != list(cells):
+    if sorted(cells, key=lambda place: place.order) != list(cells):
         raise RecordError(f"cells: not in the order of seed, density, kind and schedule; {NEXT}")
 
 
-def _wanted(record: Record, task: Task, cells: Cells) -> Iterator[Place]:
-    untrained = any(cell.kind == "untrained" for cell in record.cells)
-    rung = task.score.compressed_density
-    rungs = controlled(record.task.ladder, record.controls)
+def _wanted(record: Record, task: Task) -> Iterator[Place]:
+    tickets = [c for c in record.cells if c.kind == "ticket" and c.schedule == 1]
     # Records older than the operation counts have no control of the signs either.
-    measured = any(c.flops_inference is not None for c in record.cells if c.kind == "ticket")
+    signs = any(cell.flops_inference is not None for cell in record.cells if cell.kind == "ticket")
+    plan = Plan(final=True, controls=record.controls)
     for seed in record.seeds:
-        yield "dense", 1.0, seed, 1
-        for density in record.task.ladder:
-            yield "ticket", density, seed, 1
-            for kind in UNTRAINED if untrained else ("random", "erk") if density in rungs else ():
-                yield kind, density, seed, 1
-            ticket = cells.get(("ticket", density, seed, 1))
-            if ticket is None or ticket.status == "missing":
-                continue
-            reinits = REINITS[: 1 if untrained or not measured else 2]
-            beside = ["shuffled", *(reinits if ticket.origin != "final" else ())]
-            beside = beside if density in rungs else []
-            yield from ((kind, density, seed, 1) for kind in beside)
-            if density == rung and not untrained:
-                factors = [n for n in COMPRESSED if ticket.start < task.recipe.steps // n]
-                for kind in ("ticket", *beside[1:2]):
-                    yield from ((kind, density, seed, factor) for factor in factors)
-        if rung and not untrained:
-            yield from (("dense", 1.0, seed, factor) for factor in COMPRESSED)
+        found = {
+            cell.density: Found(cell.origin, cell.start)
+            for cell in tickets
+            if cell.seed == seed and cell.status != "missing"
+        }
+        yield from design.cells(task, plan, seed, found, untrained=_untrained(record), signs=signs)
+
+
+def _untrained(record: Record) -> bool:
+    return any(cell.kind == "untrained" for cell in record.cells)
 
 
 def _arrivals(record: Record) -> None:
@@ -143,7 +129,7 @@ def _arrivals(record: Record) -> None:
     They are listed in order, with their state before training, and such a ticket is a reference if
     it is already a trained network.
     """
-    untrained = any(cell.kind == "untrained" for cell in record.cells)
+    untrained = _untrained(record)
     wanted = {
         (cell.seed, cell.density): cell
         for cell in record.cells
@@ -156,8 +142,7 @@ def _arrivals(record: Record) -> None:
             "arrivals: must be one for each ticket of origin free or pretrained, in their order; "
             f"{NEXT}"
         )
-    table = record.model_dump(mode="json", include={"cells", "sizes"}) if arrivals else {}
-    dense = pretrained.dense_accuracies(table) if arrivals else []
+    dense = pretrained.dense_accuracies(record.cells, record.sizes) if arrivals else []
     least = pretrained.bar(record.task.chance, dense)
     for arrival, cell in zip(arrivals, wanted.values(), strict=True):
         size = record.sizes[str(cell.seed)]["held_out"]
@@ -174,7 +159,7 @@ def _arrivals(record: Record) -> None:
             raise RecordError(f"{told(cell)}: pretrained, which no untrained ticket is")
 
 
-def _starts(record: Record, cells: Cells) -> None:
+def _starts(record: Record) -> None:
     """Check that all cells of a seed share theta_0 and theta_k, and that no two are equal."""
     seen: dict[str, tuple[int, int]] = {}  # weights to seed and step
     known: dict[tuple[int, int], str] = {}
@@ -204,7 +189,7 @@ def _random(record: Record) -> None:
     """Check that random masks differ in every cell, and from every ticket's."""
     drawn: dict[str, str] = {}
     for cell in record.cells:
-        if cell.kind in ("random", "erk", "untrained_random") and cell.masks is not None:
+        if cell.kind in SHARED and cell.masks is not None:
             if cell.masks in drawn:
                 raise RecordError(f"{told(cell)}: has the masks of {drawn[cell.masks]}")
             drawn[cell.masks] = told(cell)
@@ -224,7 +209,7 @@ def _sketches(cells: Cells) -> None:
 
 def _shared(record: Record, reference: Reference) -> None:
     """Check that, for published seeds, runs shared by all methods are the reference's own."""
-    frozen = {place_of(cell): cell for cell in reference.cells}
+    frozen = {cell.place: cell for cell in reference.cells}
     for cell in record.cells:
-        if frozen.get(place_of(cell), cell) != cell:
+        if frozen.get(cell.place, cell) != cell:
             raise RecordError(f"{told(cell)}: not the reference's own run; {NEXT}")

@@ -8,12 +8,14 @@ from lthbench.errors import RecordError
 from lthbench.io.untrusted import shown
 from lthbench.leaderboard.validation.cell_rules import Cells, check_run
 from lthbench.leaderboard.validation.claims import NEXT, Known
+from lthbench.protocol import design
+from lthbench.protocol.constants import CARRIED, PARTS
+from lthbench.protocol.design import Place, TargetPlace
 from lthbench.protocol.task import Task
 from lthbench.records import pretrained
 from lthbench.records.schema import Carried, Record, TransferEntry
-from lthbench.records.transfer_score import PARTS
 
-Place = tuple[str, int, float, int]  # kind, depth, density, seed
+Runs = Mapping[TargetPlace, Carried]
 
 
 def check(record: Record, known: Known, tickets: Cells) -> None:
@@ -31,8 +33,8 @@ def check(record: Record, known: Known, tickets: Cells) -> None:
         if not moved.reason or moved.cells:
             raise RecordError("transfer: a reason why no ticket is carried, or cells; not both")
         return
-    cells: Mapping[Place, Carried] = {(c.kind, c.depth, c.density, c.seed): c for c in moved.cells}
-    _complete(record, moved, cells)
+    cells = {cell.place: cell for cell in moved.cells}
+    _complete(record, task, moved, cells)
     for cell in moved.cells:
         try:
             _run(cell, record, task, cells, tickets)
@@ -60,30 +62,29 @@ def _is_of_the_task(moved: TransferEntry, known: Known) -> None:
         raise RecordError(f"transfer.sizes: not those of {known.task.name}'s networks")
 
 
-def _complete(record: Record, moved: TransferEntry, cells: Mapping[Place, Carried]) -> None:
+def _complete(record: Record, task: Task, moved: TransferEntry, cells: Runs) -> None:
     if len(cells) < len(moved.cells):
         raise RecordError("transfer: a cell is there twice")
-    wanted: set[Place] = set()
-    allowed: set[Place] = set()
+    assert task.transfer
+    rungs = design.target_rungs(task.transfer)
+    wanted: set[TargetPlace] = set()
     for seed in record.seeds:
-        for depth in moved.targets:
-            for density in moved.densities:
-                place = (depth, density, seed)
-                wanted |= {("carried", *place), ("erk", *place)}
-                allowed.add(("direct", *place))
-                carried = cells.get(("carried", *place))
-                if carried and carried.status != "missing" and density == moved.densities[0]:
-                    wanted |= {(kind, *place) for kind in PARTS}
+        carried = {
+            at
+            for at in rungs
+            if (cell := cells.get(TargetPlace(CARRIED, *at, seed))) and cell.status != "missing"
+        }
+        direct = {at for at in rungs if TargetPlace("direct", *at, seed) in cells}
+        wanted |= set(design.target_cells(task.transfer, seed, carried, direct))
     if lacking := sorted(wanted - cells.keys()):
         kind, depth, density, seed = lacking[0]
         raise RecordError(
             f"transfer: no {kind} at depth {depth}, density {density:.4g}, seed {seed}; "
             "a cell that failed stands in the record with its reason"
         )
-    if extra := sorted(cells.keys() - wanted - allowed):
+    if extra := sorted(cells.keys() - wanted):
         raise RecordError(f"transfer: {told(cells[extra[0]])}: nothing asks for it; {NEXT}")
-    order = sorted(cells, key=lambda at: (at[3], at[1], -at[2], at[0]))
-    if order != list(cells):
+    if sorted(cells, key=lambda place: place.order) != list(cells):
         raise RecordError(f"transfer: cells are not in the order of seed, depth, density; {NEXT}")
 
 
@@ -91,14 +92,13 @@ def _run(
     cell: Carried,
     record: Record,
     task: Task,
-    cells: Mapping[Place, Carried],
+    cells: Runs,
     tickets: Cells,
 ) -> None:
     check_run(cell, task, record)
     effective = cell.effective is not None or cell.effective_nodes is not None
     if cell.layers or effective or cell.own_shuffle or cell.schedule != 1:
         raise RecordError("tells of its tensors or schedule, which tickets alone do")
-    place = (cell.depth, cell.density, cell.seed)
     own = cell.status == "missing" or cell.kind in ("erk", "layers", "mask-only")
     if own and (cell.origin, cell.start, cell.source) != ("init", 0, ""):
         raise RecordError(f"starts from {cell.origin} at step {cell.start}, not theta_0")
@@ -106,7 +106,7 @@ def _run(
         raise RecordError(f"step {cell.start} is past {task.search.rewind_limit}")
     if bool(cell.source) != (cell.origin == "transferred" and cell.kind != "direct"):
         raise RecordError(f"origin {cell.origin}, its source {shown(cell.source)!r}")
-    carried = cells["carried", *place]
+    carried = cells[TargetPlace(CARRIED, *cell.place[1:])]
     if cell.kind == "weights-only" and (cell.origin, cell.start, cell.source, cell.weights) != (
         carried.origin,
         carried.start,
@@ -114,13 +114,13 @@ def _run(
         carried.weights,
     ):
         raise RecordError("starts from other weights than the ticket that was carried")
-    if cell.kind in ("mask-only", "layers", "weights-only"):
+    if cell.kind in PARTS:
         same = cell.masks == carried.masks
         if same != (cell.kind == "mask-only") and cell.kind != "weights-only":
             raise RecordError(f"masks are not what a {cell.kind} part has")
-    ticket = tickets.get(("ticket", cell.density, cell.seed, 1))
+    ticket = tickets.get(Place("ticket", cell.density, cell.seed))
     at_home = task.transfer is not None and task.transfer.source == task.network.depth
-    known = cell.kind == "carried" and cell.source and at_home and ticket is not None
+    known = cell.kind == CARRIED and cell.source and at_home and ticket is not None
     if (
         known
         and ticket
@@ -134,8 +134,7 @@ def _frozen(moved: TransferEntry, known: Known) -> None:
     frozen = known.reference.transfer
     if frozen is None:
         return
-    theirs = {(c.depth, c.density, c.seed): c for c in frozen.cells if c.kind == "erk"}
+    theirs = {cell.place: cell for cell in frozen.cells if cell.kind == "erk"}
     for cell in moved.cells:
-        at = (cell.depth, cell.density, cell.seed)
-        if cell.kind == "erk" and theirs.get(at, cell) != cell:
+        if theirs.get(cell.place, cell) != cell:
             raise RecordError(f"transfer: {told(cell)}: not the reference's own run; {NEXT}")

@@ -14,19 +14,20 @@ from pathlib import Path
 
 from lthbench.errors import RecordError, TicketError
 from lthbench.evaluation import arrivals, scoring
-from lthbench.evaluation.plan import Plan
+from lthbench.evaluation.starts import Given, masks_of
 from lthbench.leaderboard.board import copies
 from lthbench.leaderboard.board.entries import Entry
 from lthbench.leaderboard.board.sampling import Drawn, drawn
 from lthbench.leaderboard.bundle import archive
 from lthbench.leaderboard.bundle.archive import Bundle
-from lthbench.leaderboard.verification.reconstruct import Held, held, masks_of, reinit_start
+from lthbench.leaderboard.verification.reconstruct import Held, held, redraw_start
 from lthbench.leaderboard.verification.result import Finding
 from lthbench.networks import families
 from lthbench.protocol import datasets
+from lthbench.protocol.constants import REINITS, TICKETS
+from lthbench.protocol.design import Place, Plan
 from lthbench.protocol.task import Task
 from lthbench.records import pretrained
-from lthbench.records.aggregate import REINITS
 from lthbench.records.schema import Cell, Record
 from lthbench.tickets import masks, overlap, ticket
 from lthbench.tickets.controls import RULES
@@ -34,7 +35,6 @@ from lthbench.tickets.sketch import sketch
 from lthbench.tickets.ticket import Ticket
 from lthbench.training.executors import local
 
-Place = tuple[str, float, int, int]  # kind, density, seed, schedule
 Cells = Mapping[Place, Cell]
 CLOSE = 1e-3  # of two correlations of the same weights
 TOLD = 3  # maximum problems of one kind that are reported
@@ -56,7 +56,7 @@ def check(
         accepted: The board's entries of this task, except this one.
         near: Returns an entry's bundle if it is on this machine.
     """
-    cells: Cells = {(c.kind, c.density, c.seed, c.schedule): c for c in record.cells}
+    cells: Cells = {cell.place: cell for cell in record.cells}
     try:
         places = archive.tickets(bundle, task.name)
         tickets = {(s, d): held(bundle, task, s, d) for s, d in places}
@@ -119,7 +119,7 @@ def _masks(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]) 
         for cell in mine:
             if cell.sketch not in (None, mine_sketch):
                 yield f"{_at(cell)}: not the sketch of its masks"
-            subject = cell.kind in ("ticket", "untrained") and cell.schedule == 1
+            subject = cell.kind in TICKETS and cell.schedule == 1
             said = cell.kept, cell.effective, dict(cell.layers)
             if cell.flops_inference not in (None, flops):
                 yield f"{_at(cell)}: {cell.flops_inference} operations; of its masks {flops}"
@@ -131,7 +131,7 @@ def _masks(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]) 
 
 def _is_of(place: Place, seed: int, density: float) -> bool:
     """Return whether a cell has exactly a ticket's masks."""
-    return place[0] in ("ticket", "untrained", *REINITS) and place[1:3] == (density, seed)
+    return place.kind in (*TICKETS, *REINITS) and place[1:3] == (density, seed)
 
 
 def _starts(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held]) -> Iterator[str]:
@@ -144,13 +144,13 @@ def _starts(task: Task, cells: Cells, tickets: Mapping[tuple[int, float], Held])
                 thetas[seed] = families.initial(task.network, task.network.depth, seed).digest
             if cell.weights != thetas[seed]:
                 yield f"{_at(cell)}: does not start from the seed's theta_0"
-        if one is None or kind not in ("ticket", "untrained", "shuffled"):
+        if one is None or kind not in (*TICKETS, "shuffled"):
             continue
         if (pretrained.found(cell.origin), cell.start) != (one.origin, one.step):
             yield f"{_at(cell)}: origin {cell.origin}, its ticket's is {one.origin}"
         if one.start and one.whole and cell.weights != one.start.digest:
             yield f"{_at(cell)}: its weights are not those that the seed gives"
-        if schedule > 1 and cell.weights != cells["ticket", density, seed, 1].weights:
+        if schedule > 1 and cell.weights != cells[Place("ticket", density, seed)].weights:
             yield f"{_at(cell)}, schedule 1/{schedule}: other weights than its ticket's"
 
 
@@ -186,15 +186,15 @@ def _controls(
         one = tickets.get((seed, density))
         if kind not in ("shuffled", *REINITS, *RULES) or (kind not in RULES and one is None):
             continue
-        chosen = masks_of(task, kind, density, seed, cell.attempt, one)
+        chosen = masks_of(task, kind, density, seed, one.masks if one else None, cell.attempt)
         if cell.masks != masks.digest(chosen) or cell.kept != masks.kept(chosen):
             problems.append(f"{_at(cell)}: not the masks that its draw {cell.attempt} gives")
         count += 1
         if kind not in REINITS or one is None:
-            if cell.weights != cells[kind, density, seed, cell.schedule].weights:
+            if cell.weights != cells[Place(kind, density, seed, cell.schedule)].weights:
                 problems.append(f"{_at(cell)}: draw {cell.attempt} starts elsewhere than its last")
             continue
-        start = one.start and reinit_start(task, kind, one, one.start, cell.attempt)
+        start = redraw_start(task, kind, one, cell.attempt)
         # A free ticket's reinit has its magnitudes, of which a bundle stores only the kept ones.
         if start is None or (one.origin == "free" and kind == "reinit"):
             late += 1
@@ -211,7 +211,7 @@ def _arrivals(
 ) -> Iterator[Finding]:
     """Check the arrivals of tickets with their own weights, which are available here."""
     own = {
-        place: (one.start, one.masks)
+        place: Given(one.masks, one.start, one.origin)
         for place, one in tickets.items()
         if one.origin == "free" and one.trained and one.start is not None
     }
@@ -228,7 +228,7 @@ def _arrivals(
     likeness, problems = arrivals.alike(own), []
     claims = {(claim.seed, claim.density): claim for claim in record.arrivals or ()}
     for (seed, density), count in right.items():
-        claim, where = claims[seed, density], _at(cells["ticket", density, seed, 1])
+        claim, where = claims[seed, density], _at(cells[Place("ticket", density, seed)])
         size, alike = record.sizes[str(seed)]["held_out"], likeness[seed, density]
         # Rounding on another machine can change an occasional answer.
         if abs(count - claim.right) > max(1, size // 100):

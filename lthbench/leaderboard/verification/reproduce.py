@@ -10,19 +10,18 @@ import asyncio
 import statistics
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from lthbench.errors import BudgetExceeded, LthbenchError, MethodError, RecordError, TicketError
-from lthbench.evaluation import experiment, scoring
-from lthbench.evaluation.experiment import unlearned
+from lthbench.evaluation import cells, scoring
+from lthbench.evaluation.cells import Seen, cell_of, densities, read_given
 from lthbench.evaluation.machine import environment
-from lthbench.evaluation.plan import Plan
 from lthbench.evaluation.search import run, sandbox, session
 from lthbench.evaluation.search.child_process import Limits, StartChild
 from lthbench.evaluation.search.sandbox import Bounds
 from lthbench.evaluation.search.session import Search
+from lthbench.evaluation.starts import Thetas
 from lthbench.leaderboard.board.reproduction import (
     Repeated,
     Reproduced,
@@ -37,26 +36,34 @@ from lthbench.leaderboard.bundle.archive import Bundle
 from lthbench.leaderboard.verification.result import Finding, Say, quiet
 from lthbench.method.publishable import check_says
 from lthbench.method.source import Method, declared, load_method
-from lthbench.networks import families
-from lthbench.networks.state import State
-from lthbench.protocol import datasets
+from lthbench.protocol import datasets, design
+from lthbench.protocol.constants import RANDOM, TICKETS
+from lthbench.protocol.design import Plan
 from lthbench.protocol.task import Task
 from lthbench.records import unmetered
 from lthbench.records.reference import Reference
-from lthbench.records.schema import Record, build
+from lthbench.records.schema import Cell, Record, build
 from lthbench.tickets import ticket_files
-from lthbench.training.dispatch import HERE, Means
+from lthbench.training.dispatch import HERE
 from lthbench.training.executors import local
+from lthbench.training.executors.local import Executor
 
 SECONDS = 6 * 3600.0  # of the method's own work, for one seed
 REFUSED = (MethodError, TicketError, BudgetExceeded)
 
 
+@dataclass(frozen=True)
+class Claim:
+    """A submission's results on one task: the bundle, its record, and the task's reference."""
+
+    bundle: Bundle
+    task: Task
+    record: Record
+    reference: Reference | None
+
+
 def check(
-    bundle: Bundle,
-    task: Task,
-    record: Record,
-    reference: Reference | None,
+    claim: Claim,
     beacon: str,
     workers: int | None,
     *,
@@ -70,6 +77,7 @@ def check(
         RecordError: If there is no score to compare.
         ResourceError: If there is no sandbox, or this machine has problems of its own.
     """
+    task, record = claim.task, claim.record
     limits = bounds or Bounds()
     start = sandbox.start(limits)  # first: nothing starts without one
     claimed = score_of(record, record)
@@ -77,29 +85,16 @@ def check(
         raise RecordError(
             f"{task.name}: no score of two seeds or more to compare; needs a reference"
         )
-    if spread_of(record, reference) is None:
+    if spread_of(record, claim.reference) is None:
         raise RecordError(f"{task.name}: no reference that tells how far seeds lie apart")
     datasets.prepare(task, download=False)
-    seeds = fresh_seeds(bundle.sha256, beacon)
-    same = repeated_seeds(record.seeds, bundle.sha256, beacon)
+    seeds = fresh_seeds(claim.bundle.sha256, beacon)
+    same = repeated_seeds(record.seeds, claim.bundle.sha256, beacon)
     own = Limits(seconds, limits.memory)
     with tempfile.TemporaryDirectory(prefix="lthbench-verify-") as place:
         folder = Path(place)
         try:
-            again = asyncio.run(
-                _again(
-                    bundle,
-                    task,
-                    record,
-                    reference,
-                    (*seeds, *same),
-                    workers,
-                    own,
-                    start,
-                    say,
-                    folder,
-                )
-            )
+            again = asyncio.run(_again(claim, (*seeds, *same), workers, own, start, say, folder))
         except REFUSED as error:
             done = _failed(f"the search failed: {error}", claimed[0], seeds)
         except LthbenchError:
@@ -108,36 +103,29 @@ def check(
             why = f"{type(error).__name__}: {str(error)[:100]}"
             done = _failed(f"the search sent what is no request ({why})", claimed[0], seeds)
         else:
-            done = _compared(bundle, task, record, reference, again, (seeds, same), folder)
+            done = _compared(claim, again, (seeds, same), folder)
     told = "; ".join((done.what, *done.unmetered))
     return Finding(task.name, 3, done.ok, told), done
 
 
 def _compared(
-    bundle: Bundle,
-    task: Task,
-    record: Record,
-    reference: Reference | None,
-    again: Record,
-    seeds: tuple[Sequence[int], Sequence[int]],
-    folder: Path,
+    claim: Claim, again: Record, seeds: tuple[Sequence[int], Sequence[int]], folder: Path
 ) -> Reproduced:
     """Judge the searches that were run again: of fresh seeds, and of published ones."""
-    found = score_of(again, record)
+    found = score_of(again, claim.record)
     if found is None:
-        raise RecordError(f"{task.name}: new seeds have no score; a dense run failed")
+        raise RecordError(f"{claim.task.name}: new seeds have no score; a dense run failed")
     fresh, same = seeds
     by_seed = dict(zip(again.seeds, found[0], strict=True))
     costs = {search.seed: search.cost for search in again.searches}
-    repeated = [_repeated(bundle, task, folder, seed, costs[seed], by_seed[seed]) for seed in same]
-    done = judge(record, reference, [by_seed[seed] for seed in fresh], fresh, repeated)
+    repeated = [_repeated(claim, folder, seed, costs[seed], by_seed[seed]) for seed in same]
+    done = judge(claim.record, claim.reference, [by_seed[seed] for seed in fresh], fresh, repeated)
     return replace(done, unmetered=unmetered.told_of(again))
 
 
-def _repeated(
-    bundle: Bundle, task: Task, folder: Path, seed: int, cost: float, score: float
-) -> Repeated:
+def _repeated(claim: Claim, folder: Path, seed: int, cost: float, score: float) -> Repeated:
     """Compare a published seed's new tickets with the bundle's, of the same and of other seeds."""
+    bundle, task = claim.bundle, claim.task
     known = archive.tickets(bundle, task.name)
     shares: dict[int, list[float]] = {}
     equal = True
@@ -161,10 +149,7 @@ def _failed(what: str, published: Sequence[float], seeds: tuple[int, ...]) -> Re
 
 
 async def _again(
-    bundle: Bundle,
-    task: Task,
-    record: Record,
-    reference: Reference | None,
+    claim: Claim,
     seeds: tuple[int, ...],
     workers: int | None,
     limits: Limits,
@@ -173,24 +158,25 @@ async def _again(
     folder: Path,
 ) -> Record:
     """Return a record of these seeds with what the score needs: searches and tickets."""
-    means = HERE  # the only device in a sandbox is the processor
-    crew = local.default_workers(means) if workers is None else workers
-    method = _method(bundle, record, folder)
-    searching = local.local(crew, means)
+    crew = local.default_workers(HERE) if workers is None else workers
+    method, place = _method(claim, folder), folder / claim.task.name
+    searching = local.local(crew, HERE)  # the only device in a sandbox is the processor
     try:
         searches = await run.find(
             method,
-            task,
+            claim.task,
             seeds,
-            folder / task.name,
+            place,
             searching,
-            run.Conditions(limits, means, start, note=_notes(task, say)),
+            run.Conditions(limits, start=start, note=_notes(claim.task, say)),
         )
     finally:
         await searching.close()
-    return await _scored(
-        task, method, record, reference, searches, folder / task.name, crew, means, say
-    )
+    executor = local.local(crew, HERE)  # processes that the search has no access to
+    try:
+        return await _score(claim, searches, place, executor, say)
+    finally:
+        await executor.close()
 
 
 def _notes(task: Task, say: Say) -> session.Note:
@@ -203,10 +189,11 @@ def _notes(task: Task, say: Say) -> session.Note:
     return note
 
 
-def _method(bundle: Bundle, record: Record, folder: Path) -> Method:
+def _method(claim: Claim, folder: Path) -> Method:
     """Return the bundle's source with the record's options; none of it is run here."""
+    record = claim.record
     path = folder / f"{record.method.name}.py"
-    path.write_bytes(bytes(bundle.members[archive.SOURCE]))
+    path.write_bytes(bytes(claim.bundle.members[archive.SOURCE]))
     method = load_method(str(path))
     if method.digest != record.method.digest:
         raise MethodError(f"{record.method.name}: its source is not the record's, by digest")
@@ -217,72 +204,43 @@ def _method(bundle: Bundle, record: Record, folder: Path) -> Method:
     return replace(method, options=dict(record.method.options))
 
 
-async def _scored(
-    task: Task,
-    method: Method,
-    record: Record,
-    reference: Reference | None,
-    searches: Sequence[Search],
-    folder: Path,
-    crew: int,
-    means: Means,
-    say: Say,
+async def _score(
+    claim: Claim, searches: Sequence[Search], folder: Path, executor: Executor, say: Say
 ) -> Record:
-    """Train and test the tickets, in processes that the search has no access to."""
-    plan = Plan(final=True)
-    seen = scoring.see(task, [s.seed for s in searches], plan, means)
-    untrained = experiment.untrained(searches)
-    told = record.scores.headline
+    """Train and test the new tickets; return the published record's head with their cells."""
+    task, plan = claim.task, Plan(final=True, compressed=False)
+    seen = scoring.see(task, [search.seed for search in searches], plan)
+    thetas, stand = Thetas(task, executor, seen.means), cells.untrained(searches)
+    told = claim.record.scores.headline
+    above_erk = told is not None and told.what == "above erk"
+    # Losses are paired with the same seed's dense run.
+    kinds = ("untrained",) if stand else ("dense", "ticket", *(RANDOM if above_erk else ()))
     entries = []
     for search in searches:
-        theta = families.initial(task.network, task.network.depth, search.seed)
-        if not untrained:  # losses are paired with the same seed's dense run
-            entries.append(experiment.entry_of(task, "dense", 1.0, search.seed, theta, None, seen))
-        if told and told.what == "above erk":
-            entries += unlearned(task, search.seed, theta, plan, seen)
-        for rung in search.rungs:
-            density = rung.density
-            held = folder / "tickets" / f"seed{search.seed}"
-            header, chosen, stored = ticket_files.read_ticket(held, density)
-            begin = State(stored, header["start"]) if stored else theta
-            table = {"origin": header["origin"], "start": header["start"]}
-            what: dict[str, Any] = {"until": begin.step} if untrained else {}
-            kind = "untrained" if untrained else "ticket"
-            entries.append(
-                experiment.entry_of(
-                    task, kind, density, search.seed, begin, chosen, seen, table, **what
-                )
-            )
-    executor = local.local(crew, means)
-    try:
-        cells = []
-        async for entry, result, _ in scoring.score_cells(task, entries, folder, executor, seen):
-            cells.append(experiment.cell_of(entry, result))
-            say(f"{task.name}: {len(cells)} of {len(entries)} cells of new tickets trained")
-    finally:
-        await executor.close()
-    return _record(task, method, record, reference, searches, cells, seen, means)
+        tickets = {d: read_given(task, folder, search.seed, d) for d in densities(search)}
+        for place in design.cells(task, plan, search.seed, {}, untrained=stand):
+            missing = place.kind in TICKETS and place.density not in tickets
+            if place.kind in kinds and not missing:
+                ticket = tickets.get(place.density)
+                entries.append(await cells.build(task, place, ticket, seen, thetas))
+    planned = [entry for entry in entries if entry]
+    new = []
+    async for entry, result, _ in scoring.score_cells(task, planned, folder, executor, seen):
+        new.append(cell_of(entry, result, seen))
+        say(f"{task.name}: {len(new)} of {len(planned)} cells of new tickets trained")
+    return _record(claim.record, searches, new, seen)
 
 
-def _record(
-    task: Task,
-    method: Method,
-    record: Record,
-    reference: Reference | None,
-    searches: Sequence[Search],
-    cells: Sequence[dict[str, Any]],
-    seen: experiment.Seen,
-    means: Means,
-) -> Record:
+def _record(record: Record, searches: Sequence[Search], new: Sequence[Cell], seen: Seen) -> Record:
     """Combine the published record's head with the fresh cells and the same frozen reference."""
     computed = {"aggregates", "scorer", "transfer", "bundle", "arrivals"}
     table = record.model_dump(mode="json", exclude=computed)
     fresh = {
         "seeds": [search.seed for search in searches],
-        "cells": [{k: v for k, v in cell.items() if k != "key"} for cell in cells],
+        "cells": [cell.model_dump(mode="json") for cell in new],
         "searches": [search.entry() for search in searches],
         "sizes": seen.sizes(),
-        "environment": environment(means),
+        "environment": environment(),
         "environments": None,
         "times": {},
     }

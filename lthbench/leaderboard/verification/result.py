@@ -6,13 +6,16 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from lthbench.errors import CheckFailed
 from lthbench.io.paths import canonical_json, write_whole
+from lthbench.protocol.constants import LEVELS
 from lthbench.report.formats import plain
 
-LEVELS = ("reported", "artefacts", "retrained", "reproduced")
+Report: TypeAlias = Mapping[
+    str, Any
+]  # of one task, as JSON: the input of `lthbench leaderboard accept`
 Say = Callable[[str], None]  # receives progress messages
 
 
@@ -45,7 +48,7 @@ class Verified:
     target: str
     level: int
     findings: tuple[Finding, ...]
-    reports: tuple[Mapping[str, Any], ...]
+    reports: tuple[Report, ...]
 
     @property
     def ok(self) -> bool:

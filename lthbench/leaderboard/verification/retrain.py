@@ -13,9 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from lthbench.errors import ResourceError
 from lthbench.evaluation.machine import environment
@@ -24,6 +22,7 @@ from lthbench.leaderboard.board.criteria import Again, Judged, alike, floors, ju
 from lthbench.leaderboard.board.sampling import Drawn, candidates, draw, place
 from lthbench.leaderboard.bundle.archive import Bundle
 from lthbench.leaderboard.verification.result import Finding, Say, quiet
+from lthbench.leaderboard.verification.retrain_worker import Request
 from lthbench.protocol import datasets
 from lthbench.protocol.task import Task
 from lthbench.records.reference import Reference
@@ -94,8 +93,8 @@ def trained_again(
         (folder / "cache").mkdir()
         if (prepared := cache() / "data").is_dir():
             (folder / "cache" / "data").symlink_to(prepared, target_is_directory=True)
-        asked = canonical_json(request(bundle, task, cells, workers))
-        (folder / "request.json").write_bytes(asked)
+        asked = request(bundle, task, cells, workers)
+        (folder / "request.json").write_bytes(canonical_json(asked.model_dump(mode="json")))
         status, heard = _run(folder, say, f"{task.name}: {{}} of {len(cells)} cells trained again")
         if status:
             said = (heard.strip().splitlines() or ["it said nothing"])[-1][:200]
@@ -135,20 +134,12 @@ def _run(folder: Path, say: Say, words: str) -> tuple[int, str]:
         return status, errors.read()
 
 
-def request(
-    bundle: Bundle, task: Task, cells: Sequence[Drawn], workers: int | None
-) -> dict[str, Any]:
+def request(bundle: Bundle, task: Task, cells: Sequence[Drawn], workers: int | None) -> Request:
     """Return the request to the fresh process, which contains no claims of the record."""
-    return {
-        "bundle": str(bundle.path.resolve()),
-        "sha256": bundle.sha256,
-        "task": task.model_dump(mode="json", exclude={"calibration"}),
-        "cells": [place(cell) for cell in cells],
-        "workers": workers,
-    }
-
-
-def report(judged: Judged) -> dict[str, Any]:
-    """Return what the ledger stores of the outcome."""
-    cells = [asdict(cell) for cell in judged.cells]
-    return {"ok": judged.ok, "cells": cells, "what": judged.what}
+    return Request(
+        bundle=bundle.path.resolve(),
+        sha256=bundle.sha256,
+        task=task.model_copy(update={"calibration": None}),
+        cells=tuple(place(cell) for cell in cells),
+        workers=workers,
+    )

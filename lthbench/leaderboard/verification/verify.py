@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lthbench.errors import RecordError, UsageError
-from lthbench.leaderboard.board.criteria import floors
-from lthbench.leaderboard.verification.result import LEVELS, Finding, Say, Verified, quiet
+from lthbench.leaderboard.board.criteria import Judged, floors
+from lthbench.leaderboard.board.reproduction import Reproduced
+from lthbench.leaderboard.verification.result import Finding, Report, Say, Verified, quiet
+from lthbench.protocol.constants import LEVELS
 
 if TYPE_CHECKING:
     from lthbench.leaderboard.board.entries import Board, Entry
@@ -57,6 +59,24 @@ class _Subject:
             if entry.record.model_copy(update={"bundle": None}) == record:
                 return entry.digest
         return record_digest(record)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What came of one task at level 1 and above, and where it was checked."""
+
+    environment: Mapping[str, str]
+    judged: Judged | None = None
+    reproduced: Reproduced | None = None
+
+    def told(self) -> Report:
+        """Return what the ledger stores of it."""
+        table: dict[str, object] = {"cells": [], "environment": dict(self.environment)}
+        if self.judged is not None:
+            table |= asdict(self.judged)
+        if self.reproduced is not None:
+            table["reproduced"] = asdict(self.reproduced)
+        return table
 
 
 def verify(
@@ -103,7 +123,7 @@ def verify(
     if unknown := sorted(set(chosen) - set(subject.bundle.tasks)):
         raise UsageError(f"--task {unknown[0]}: the bundle has {', '.join(subject.bundle.tasks)}")
     lot = (beacon or subject.board.ledger.head) if level >= 2 else ""
-    levels: dict[str, dict[str, Any]] = {}
+    levels: Mapping[str, Checked] = {}
     if all(finding.ok for finding in findings) and level >= 1:
         names = chosen or subject.bundle.tasks
         found, levels = _levels(subject, names, level, cells, lot, workers, say)
@@ -159,8 +179,8 @@ def _levels(
     beacon: str,
     workers: int | None,
     say: Say,
-) -> tuple[tuple[Finding, ...], dict[str, dict[str, Any]]]:
-    """Run levels 1 and above, task by task; return the findings and what the ledger stores."""
+) -> tuple[tuple[Finding, ...], Mapping[str, Checked]]:
+    """Run levels 1 and above, task by task; return the findings and what came of each."""
     from lthbench.evaluation.machine import environment
     from lthbench.leaderboard.verification import artefacts, retrain
     from lthbench.records.reference import load_reference
@@ -179,10 +199,10 @@ def _levels(
 
         sandbox.demand(sandbox.Bounds())
     found: list[Finding] = []
-    levels: dict[str, dict[str, Any]] = {}
+    levels: dict[str, Checked] = {}
     for name in tasks:
         record, (task, reference) = records[name], known[name]
-        levels[name] = {"environment": environment()}
+        levels[name] = Checked(environment())
         accepted = [
             entry
             for entry in subject.board.entries
@@ -197,15 +217,14 @@ def _levels(
                 bundle, task, record, reference, cells, beacon, workers, say
             )
             mine += told
-            levels[name] |= retrain.report(judged)
+            levels[name] = replace(levels[name], judged=judged)
         if level >= 3 and _fine(mine):
             from lthbench.leaderboard.verification import reproduce
 
-            finding, done = reproduce.check(
-                bundle, task, record, reference, beacon, workers, say=say
-            )
+            claim = reproduce.Claim(bundle, task, record, reference)
+            finding, done = reproduce.check(claim, beacon, workers, say=say)
             mine.append(finding)
-            levels[name]["reproduced"] = asdict(done)
+            levels[name] = replace(levels[name], reproduced=done)
         found += mine
     return tuple(found), levels
 
@@ -246,17 +265,15 @@ def _reports(
     level: int,
     beacon: str,
     findings: Sequence[Finding],
-    levels: Mapping[str, Mapping[str, Any]],
-) -> tuple[dict[str, Any], ...]:
+    levels: Mapping[str, Checked],
+) -> tuple[Report, ...]:
     """Return, for each task, the input of `leaderboard accept`."""
     bundle = subject.bundle
-    told = []
+    told: list[Report] = []
     for name in levels or ((subject.entry.record.task.name,) if subject.entry else ()):
         mine = [f for f in findings if f.task in (name, "bundle")]
-        report = {
-            "cells": [],
-            "environment": {},
-            **levels.get(name, {}),
+        report: Report = {
+            **levels.get(name, Checked({})).told(),
             "entry": subject.digest(subject.record(name)),
             "task": name,
             "level": level,
