@@ -13,7 +13,6 @@ import argparse
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +21,8 @@ from lthbench.io.paths import shipped
 from lthbench.leaderboard.board import criteria, sampling
 from lthbench.protocol.task import load_task
 from lthbench.records.reference import FLOOR_DRAWS, Reference, load_reference
+from lthbench.records.runs import score_of
 from lthbench.records.schema import Record, read_record
-from tests.scoring import score_of
 
 LOTS, WORLDS = 20, 500  # draws of cells, and simulations of each
 Floats = NDArray[np.float64]
@@ -32,20 +31,22 @@ Floats = NDArray[np.float64]
 def simulate(record: Record, reference: Reference, dice: np.random.Generator) -> Floats:
     """The shares of honest records that are refused and of forged ones that pass."""
     task = load_task(record.task.name)
-    table, known = record.model_dump(mode="json"), criteria.floors(task, reference)
+    known = criteria.floors(task, reference)
     cells = sampling.candidates(record, reference)
     found = []
     for lot in range(LOTS):
         chosen = sampling.draw(cells, "b" * 64, f"{lot:064x}")
-        rows = [criteria._row(table, cell, cell, known) for cell in chosen]
+        rows = [criteria._row(record, cell, cell, known) for cell in chosen]
         allowed, parts = criteria.limits(rows)[:, None], criteria._parts(rows)
         makes = parts == 0
-        unit = np.array([criteria._floor(table, c, known["test"], "test")[0].score for c in chosen])
+        unit = np.array(
+            [criteria._floor(record, c, known["test"], "test")[0].score for c in chosen]
+        )
         tickets = [c for c in chosen if sampling.part_of(c.kind, c.schedule) == 0]
         tickets += [
             c for c in cells if sampling.part_of(c.kind, c.schedule) == 0 and c not in tickets
         ]
-        gain = np.array([_gain(table, record, cell.density) for cell in tickets])
+        gain = np.array([_gain(record, cell.density) for cell in tickets])
         raised = np.zeros((WORLDS, len(rows)))
         raised[:, makes] = _forged(gain, dice)[:, : makes.sum()] / (criteria.SPREAD * unit[makes])
         ended = []
@@ -81,7 +82,7 @@ def _spread(rows: Sequence[criteria.Again], dice: np.random.Generator) -> Floats
     return np.asarray(spread[:, [rungs.index(row.rung) for row in rows]])
 
 
-def _gain(table: dict[str, Any], record: Record, density: float) -> float:
+def _gain(record: Record, density: float) -> float:
     """Half of what separates a rung's tickets from ERK's (of the nearest rung that has them), in
     the floor's unit."""
     means = {}
@@ -89,8 +90,8 @@ def _gain(table: dict[str, Any], record: Record, density: float) -> float:
         of = [cell for cell in record.cells if (cell.kind, cell.schedule) == (kind, 1)]
         rung = min({cell.density for cell in of}, key=lambda at: abs(math.log(at / density)))
         mine = [cell for cell in of if cell.density == rung]
-        values = [score_of(table, c.model_dump(mode="json"), "test") for c in mine]
-        means[kind] = float(np.mean(values)) * criteria._unit(table, mine[0], "test")
+        values = [score_of(record, c, "test") for c in mine]
+        means[kind] = float(np.mean(values)) * criteria._unit(record, mine[0], "test")
     return max(0.0, means["ticket"] - means["erk"]) / 2
 
 

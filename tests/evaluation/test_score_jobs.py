@@ -187,7 +187,7 @@ def test_a_rung_that_was_not_yielded(digits: Task, tmp_path: Path) -> None:
     assert tickets[0.1].reason == "it ended early"
     table = {"task": {"kind": "accuracy", "chance": 0.1}, "shown": "held_out"}
     table["sizes"] = seen.sizes()  # type: ignore[assignment]
-    assert score_of(table, tickets[0.1]) == 0.1
+    assert score_of(table, tickets[0.1].model_dump(mode="json")) == 0.1
 
 
 def test_untrained_tickets_are_read_as_they_stand(digits: Task, tmp_path: Path) -> None:

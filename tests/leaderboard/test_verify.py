@@ -847,18 +847,17 @@ def test_areas_are_compared_in_points_of_noise(kind: str, moved: float, ok: bool
 )
 def test_floors(kind: Any, density: float, score: float) -> None:
     record = synthetic_record(seeds=5)
-    table = record.model_dump(mode="json")
     rungs = ((0.5, 4.0), (0.2, 8.0), (0.1, 0.5))
     floors = {(0, density): criteria.Floors(f, f) for density, f in rungs}
     cell = record.cells[0].model_copy(update={"kind": kind, "density": density})
-    assert criteria._floor(table, cell, floors, "test")[0] == criteria.Floors(score, score)
+    assert criteria._floor(record, cell, floors, "test")[0] == criteria.Floors(score, score)
 
 
 def test_of_an_area_an_example_is_less() -> None:
     record = synthetic_record(kind="area", seeds=5)
-    table, size = record.model_dump(mode="json"), record.sizes["0"]["test"]
+    size = record.sizes["0"]["test"]
     floors = {(0, 0.5): criteria.Floors(0.01, 0.5)}
-    found, rung = criteria._floor(table, record.cells[0], floors, "test")
+    found, rung = criteria._floor(record, record.cells[0], floors, "test")
     assert found == criteria.Floors(pytest.approx(100 / size), 1.0)  # type: ignore[arg-type]
     assert rung is None
 
