@@ -131,30 +131,11 @@ def table_of(draw: Draw, table: Any) -> bytes:
     raw: list[str] = []
     end = b"\n"
     for _ in range(int(draw.integers(1, 3))):
-        if not whole:
-            break
-        node, key = pick(draw, places(whole))
-        value, way = node[key], int(draw.integers(9))
-        if way == 0:
-            node[key] = pick(draw, NUMBERS)
-        elif way == 1:
-            node[key] = pick(draw, TEXTS)
-        elif way == 2:
-            node[key] = pick(draw, (None, True, False, [], {}, [[]], {"a": {}}))
-        elif way == 3 and isinstance(value, (int, float)) and not isinstance(value, bool):
-            node[key] = value + pick(draw, (1, -1, 0.5, 1e-12))
-        elif way == 4:
-            del node[key]
-        elif way == 5:
-            other, name = pick(draw, places(whole))
-            node[key] = json.loads(json.dumps(other[name]))
-        elif way == 6 and isinstance(node, dict):
-            node[pick(draw, TEXTS)] = value
-        elif way == 7 and isinstance(node, list):
-            node.insert(key, value)
-        elif way == 8 and draw.random() < 0.1:
+        way = int(draw.integers(9))
+        if way == 8 and draw.random() < 0.1:
             end = b""  # all as it was but for the line's end
-        else:
+        elif whole and not edited(draw, whole, way):
+            node, key = pick(draw, places(whole))
             node[key] = f"{STANDIN}{len(raw)}"
             raw.append(pick(draw, RAW))
     try:
@@ -165,6 +146,30 @@ def table_of(draw: Draw, table: Any) -> bytes:
     for number, other in enumerate(raw):
         data = data.replace(f'"{STANDIN}{number}"'.encode(), other.encode("utf-8", "surrogatepass"))
     return data
+
+
+def edited(draw: Draw, whole: list[Any], way: int) -> bool:
+    """Whether a place of the value could be edited in this way."""
+    node, key = pick(draw, places(whole))
+    value = node[key]
+    match way:
+        case 0 | 1 | 2:
+            others: Any = (NUMBERS, TEXTS, (None, True, False, [], {}, [[]], {"a": {}}))[way]
+            node[key] = pick(draw, others)
+        case 3 if isinstance(value, (int, float)) and not isinstance(value, bool):
+            node[key] = value + pick(draw, (1, -1, 0.5, 1e-12))
+        case 4:
+            del node[key]
+        case 5:
+            other, name = pick(draw, places(whole))
+            node[key] = json.loads(json.dumps(other[name]))
+        case 6 if isinstance(node, dict):
+            node[pick(draw, TEXTS)] = value
+        case 7 if isinstance(node, list):
+            node.insert(key, value)
+        case _:
+            return False
+    return True
 
 
 def safetensors_of(draw: Draw, data: bytes) -> bytes:

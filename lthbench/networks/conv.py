@@ -64,6 +64,6 @@ class Conv(nn.Module):
         return through(self, self.ones(), weights)
 
     @staticmethod
-    def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
+    def stages(_spec: Network, _depth: int) -> tuple[Stage, ...]:
         """Return no stages."""
         return ()

@@ -56,7 +56,7 @@ class MLP(nn.Module):
         return through(self, self.ones(), weights)
 
     @staticmethod
-    def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
+    def stages(_spec: Network, depth: int) -> tuple[Stage, ...]:
         """Return the square layers; the first hidden layer reads the features and is the stem."""
         return (numbered("hidden.", range(1, depth)),)
 

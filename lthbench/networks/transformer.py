@@ -169,6 +169,6 @@ class Transformer(nn.Module):
         return through(self, self.ones(), weights, "flow")
 
     @staticmethod
-    def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
+    def stages(_spec: Network, depth: int) -> tuple[Stage, ...]:
         """Return all blocks as one stage."""
         return (numbered("blocks.", range(depth)),)

@@ -106,7 +106,7 @@ class ViT(nn.Module):
         return both.view(*both.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
 
     @staticmethod
-    def stages(spec: Network, depth: int) -> tuple[Stage, ...]:
+    def stages(_spec: Network, depth: int) -> tuple[Stage, ...]:
         """Return all blocks as one stage."""
         return (numbered("blocks.", range(depth)),)
 

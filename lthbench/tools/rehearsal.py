@@ -71,7 +71,7 @@ class Dry:
         self.trainings = self.accuracies = 0
 
     async def results(
-        self, jobs: Sequence[Job], data: Mapping[int, Examples], evaluation: Evaluation | None
+        self, jobs: Sequence[Job], _data: Mapping[int, Examples], evaluation: Evaluation | None
     ) -> AsyncIterator[tuple[str, Result]]:
         """Count the jobs and yield their starts, slightly changed."""
         for job in jobs:
