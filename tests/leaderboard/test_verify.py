@@ -74,7 +74,6 @@ def find_tickets(problem):
 # Finds good masks where it knows the seed by its weights, and none elsewhere.
 KNOWING = """import torch
 from lthbench import Ticket, keep_top
-from tests.scoring import score_of
 
 METHOD = {"name": "knowing"}
 
