@@ -139,7 +139,7 @@ def test_everything_is_told(done: Done) -> None:
     """Each ticket, and every run of the scoring with its steps."""
     told = done.told
     assert [name for name, _ in told.what][:2] == ["plan", "begin"]
-    assert len([args for args in told.of("search") if args[2].startswith("ticket ")]) == 3
+    assert sum(event.what == "ticket" for _, event in told.of("search")) == 3
     planned, *runs = told.of("scoring")
     assert planned[1:] == ("planned", RUNS * 120, False)
     assert [args[2:] for args in runs] == [(120, True)] * RUNS

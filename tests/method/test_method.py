@@ -221,8 +221,10 @@ def test_a_file_is_not_begun_under_a_name_that_none_can_have(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", baseline_names())
 def test_a_copy_of_a_baseline_names_no_authors_but_the_users(name: str, tmp_path: Path) -> None:
     new(tmp_path / "mine.py", name)
-    copy, original = load_method(str(tmp_path / "mine.py")).described, load_method(name).described
-    assert copy == original | {"name": "mine", "authors": "", "licence": ""}
+    copy, original = load_method(str(tmp_path / "mine.py")), load_method(name)
+    changed = {"name": "mine", "authors": "", "licence": ""}
+    assert copy.described == {**original.described, **changed}
+    assert copy.source.partition("\n}\n")[2] == original.source.partition("\n}\n")[2]
 
 
 # --- identity --------------------------------------------------------------------------------

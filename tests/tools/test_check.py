@@ -288,16 +288,6 @@ def test_new_refuses_what_it_cannot_mean(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["mine.py"]
 
 
-def test_new_copies_a_baseline_under_the_new_name(tmp_path: Path) -> None:
-    """A copy is a method of its own; its paper and its code are the baseline's."""
-    path = tmp_path / "folder" / "my_imp.py"
-    new(path, "imp")
-    copy, original = load_method(str(path)), load_method("imp")
-    assert (copy.name, original.name) == ("my_imp", "imp")
-    assert copy.described["paper"] == original.described["paper"]
-    assert copy.source.replace("my_imp", "imp") == original.source
-
-
 FEWER = """
 import torch
 from lthbench import Problem, Ticket, keep_top, layer_counts
