@@ -64,7 +64,7 @@ def test_a_reference_follows_from_imps_record(path: Path) -> None:
         if found.parent.name == path.stem and found.name.startswith("imp--")
     ]
     if whole := [record for record in records if record.controls == "all"]:
-        built = [build(record, reference.noise) for record in whole]
+        built = [build(record, reference.noise, reference.noise_at) for record in whole]
         if reference.controls is None:  # made before references carried any
             built = [made.model_copy(update={"controls": None}) for made in built]
         assert reference in built
