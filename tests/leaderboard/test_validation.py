@@ -27,6 +27,7 @@ from lthbench.leaderboard.validation import (
 )
 from lthbench.leaderboard.validation.record_rules import rules as check_rules
 from lthbench.leaderboard.validation.validate import check_bundle, check_record, validate
+from lthbench.method.source import load_method
 from lthbench.protocol.task import controlled, load_suite
 from lthbench.records.schema import SIZE_LIMIT, read_record
 from tests import commands
@@ -118,11 +119,18 @@ def test_a_record_may_say_other_things_of_its_method_and_machine(kind: str, tmp_
     assert check_record(written(tmp_path, changed(table_of(kind), edit), scored=True))
 
 
+IMP = dict(load_method("imp").described)
+
+
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({"described": {"name": "imp", "paper": "mine"}}, "described.paper: 'mine', but its sour"),
-        ({"described": {"name": "imp"}}, "described.paper: nothing, but its source's METHOD says"),
+        ({"described": {**IMP, "paper": "mine"}}, "described.paper: 'mine', but its source's"),
+        ({"described": {**IMP, "paper": ""}}, "described.paper: '', but its source's METHOD says"),
+        (
+            {"described": {"name": "imp"}},
+            "described.authors: nothing, but its source",
+        ),
         ({"name": "mine", "described": {}}, "method.name: mine, but its source's METHOD says imp"),
         ({"options": {}}, "method.options: no rate, which its source has"),
         ({"options": {"rate": 0.2, "speed": 1}}, "options.speed: its source has no such option"),
@@ -133,7 +141,8 @@ def test_a_record_of_a_baseline_says_what_the_baseline_says(
     told: Json, message: str, tmp_path: Path
 ) -> None:
     """The sources of baselines are at hand without any bundle; another source may say so."""
-    path = written(tmp_path, changed(table_of("small"), lambda t: t["method"].update(told)))
+    its = {"digest": load_method("imp").digest, "described": IMP}
+    path = written(tmp_path, changed(table_of("small"), lambda t: t["method"].update(its | told)))
     with pytest.raises(RecordError, match=re.escape(message)):
         check_record(path)
     other = told | {"digest": "0" * 64}
