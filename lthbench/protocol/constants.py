@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-# Kinds of cells (protocol, sections 7 to 9).
+# Kinds of cells (protocol, section 7).
 REINITS = ("reinit", "reinit-signs")  # the ticket's masks, with weights redrawn
 IDENTITY = ("shuffled", *REINITS)  # which weights; signs and magnitudes; magnitudes
 RANDOM = ("random", "erk")  # masks without any learning, at theta_0
@@ -22,8 +22,8 @@ LAST = 5  # evaluations averaged for a recipe that ends at a constant rate
 CHEAP = 0.05  # dense trainings: methods that cost less are also run at the targets of transfer
 
 Division = Literal["init", "rewind", "open", "reference"]
-# Strictest first (section 5).
+# Strictest first (protocol, section 5).
 DIVISIONS: tuple[Division, ...] = ("init", "rewind", "open", "reference")
-LEVELS = ("reported", "artefacts", "retrained", "reproduced")  # of verification (section 12)
+LEVELS = ("reported", "artefacts", "retrained", "reproduced")  # of verification (protocol, section 12)
 
 METHOD_FILE = "method.py"  # a method's source, in an evaluation's folder and in a bundle

@@ -1,6 +1,6 @@
 """The design of an experiment: which cells it has, from the task and what is asked for.
 
-The one owner of this: scoring, validation, progress and estimates ask it (protocol, sections 6-9).
+The one owner of this: scoring, validation, progress and estimates ask it (protocol, section 6).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def cells(
     untrained: bool = False,
     signs: bool = True,
 ) -> Iterator[Place]:
-    """Yield the cells of one seed at the task's own depth (protocol, sections 6 to 8).
+    """Yield the cells of one seed at the task's own depth (protocol, section 6).
 
     Args:
         task: the task.
