@@ -24,6 +24,6 @@ CHEAP = 0.05  # dense trainings: methods that cost less are also run at the targ
 Division = Literal["init", "rewind", "open", "reference"]
 # Strictest first (protocol, section 5).
 DIVISIONS: tuple[Division, ...] = ("init", "rewind", "open", "reference")
-LEVELS = ("reported", "artefacts", "retrained", "reproduced")  # of verification (protocol, section 12)
+LEVELS = ("reported", "artefacts", "retrained", "reproduced")  # protocol, section 12
 
 METHOD_FILE = "method.py"  # a method's source, in an evaluation's folder and in a bundle

@@ -1,6 +1,7 @@
 """The scores of a record, typed; `tabulate` and `parse` convert them to and from a record's JSON.
 
-What each is: protocol, section 8; of transfer: protocol, section 9. A score that is not available is None.
+What each is: protocol, section 8; of transfer: protocol, section 9. One that is not available is
+None.
 """
 
 from __future__ import annotations
