@@ -98,7 +98,7 @@ def test_a_rehearsal_costs_what_the_search_costs(tmp_path: Path) -> None:
     assert found.search.cost == real.meter.spent
     assert [rung.kept for rung in found.search.rungs] == [rung.kept for rung in real.rungs]
     assert (found.own_steps, found.accuracies) == (0, 0)
-    assert 0.5 < found.processor < 60  # it has imported torch
+    assert 0 < found.processor < 60  # of a fork, which need not import torch
 
 
 def test_a_long_loop_is_cut_and_counted(tmp_path: Path) -> None:
