@@ -138,6 +138,7 @@ def refused(name: str, why: str, watched: Watched, folder: Path, **options: Any)
     return said
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_an_honest_method_ends_in_the_same_tickets(watched: Watched, tmp_path: Path) -> None:
     """Inside as outside: the sandbox changes nothing that a method may see."""
@@ -251,6 +252,7 @@ def test_a_bill_that_is_turned_back(way: str, watched: Watched, tmp_path: Path) 
     refused("turns_meter_back", "no method's call makes", watched, tmp_path, way=way)
 
 
+@pytest.mark.slow
 @needs_sandbox
 @pytest.mark.parametrize("way", ["here", "forked"])
 def test_what_the_meter_does_not_see(way: str, watched: Watched, tmp_path: Path) -> None:

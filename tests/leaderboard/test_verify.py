@@ -233,6 +233,7 @@ def test_every_candidate_comes_out_as_claimed(at_home: Shop, here: None) -> None
         assert (now.masks, now.weights, now.correct) == (cell.masks, cell.weights, cell.correct)
 
 
+@pytest.mark.slow
 def test_every_candidate_at_another_depth_comes_out_as_claimed(here: None, tmp_path: Path) -> None:
     """What the elastic rule makes of a ticket follows from the bundle, and so do its parts."""
     share, record = submitted.carried()

@@ -197,6 +197,7 @@ def nudged(start: State, seed: int) -> State:
     return State({name: moved(tensor) for name, tensor in start.items()}, start.step)
 
 
+@pytest.mark.slow
 def test_whole_trainings_differ_by_less_than_their_noise() -> None:
     """Twenty seeds in float32: the mean difference of counts is within that of one-ulp moves."""
     data, unseen = tiny.examples(count=200), tiny.examples(count=400, seed=7)
