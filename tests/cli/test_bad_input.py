@@ -126,6 +126,7 @@ def shell(line: str, cwd: Path) -> commands.Done:
 full = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 
 
+@pytest.mark.slow
 @full
 @pytest.mark.parametrize("arguments", ["tasks", "--help", "tasks lenet300-mnist"])
 def test_standard_output_on_a_full_disk(arguments: str, tmp_path: Path) -> None:
@@ -135,6 +136,7 @@ def test_standard_output_on_a_full_disk(arguments: str, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 @full
 def test_a_mistake_keeps_its_exit_code_where_nobody_can_be_told(tmp_path: Path) -> None:
     for line in ("tasks nothing 2>/dev/full", "tasks nothing >/dev/full 2>&1"):
@@ -142,6 +144,7 @@ def test_a_mistake_keeps_its_exit_code_where_nobody_can_be_told(tmp_path: Path) 
         assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
 
 
+@pytest.mark.slow
 def test_a_reader_that_leaves_is_no_mistake(tmp_path: Path) -> None:
     for line in ("lthbench tasks | head -1", "lthbench tasks lenet300-mnist | true"):
         done = shell(line, tmp_path)
@@ -165,6 +168,7 @@ def test_what_was_computed_is_kept_where_nothing_can_be_printed(tmp_path: Path) 
     assert (tmp_path / "out" / "tiny-digits" / "record.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
 def test_closed_outputs(closed: str, tmp_path: Path) -> None:
     """No file that is opened later takes the place of an output, and no mistake that of a table."""

@@ -159,6 +159,7 @@ def test_an_honest_method_ends_in_the_same_tickets(watched: Watched, tmp_path: P
     assert inside.status == "ok"
 
 
+@pytest.mark.slow
 @needs_sandbox
 def test_passwords(watched: Watched, tmp_path: Path) -> None:
     refused("reads_shadow", "No such file or directory: '/etc/shadow'", watched, tmp_path)

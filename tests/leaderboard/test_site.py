@@ -440,6 +440,7 @@ def test_nothing_changed_writes_nothing(copies: tuple[Path, Path]) -> None:
     assert {path: path.stat().st_mtime_ns for path in site.rglob("*.html")} == before
 
 
+@pytest.mark.slow
 def test_one_record_more_changes_no_other_entrys_page(copies: tuple[Path, Path]) -> None:
     board, site = copies
     before = contents(site)
@@ -530,6 +531,7 @@ def test_a_build_that_is_stopped_leaves_the_old_site(
     assert build(site, board).written > 2
 
 
+@pytest.mark.slow
 def test_a_build_stopped_while_it_writes_is_completed_by_the_next(
     copies: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from lthbench.records import intervals
 from tests.browsers import WAIT, chromium, launched
 from tests.sites import HOSTILE_NAME, few_draws, site_board
 
-pytestmark = pytest.mark.usefixtures("small_lite")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("small_lite")]  # of a browser
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page

@@ -84,6 +84,7 @@ def home(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- the scorer is what it was ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_aggregates_are_what_they_were_before_the_scorer_was_quick() -> None:
     assert {name: golden(table) for name, table in cases()} == GOLDEN
 

@@ -183,6 +183,7 @@ def test_the_kernel_refuses_what_python_does_not_tell_of(tmp_path: Path) -> None
     assert {name: said for name, said in told.items() if not refused(said)} == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [pytest.param(True, marks=needs_landlock), False])
 def test_what_a_method_may_do(tmp_path: Path, kernel: bool) -> None:
     told = tried(tmp_path, ALLOWED, kernel=kernel)
