@@ -20,9 +20,12 @@ def refused(error: BaseException) -> str:
         return no_text(error.object)
     if isinstance(error, OSError):
         return _of_the_system(error)
+    said = str(error)
+    # Extensions that get no memory for an exception return without one; never seen but at a limit.
+    if isinstance(error, SystemError) and "without exception set" in said:
+        return _memory() if _address_space() is not None else ""
     if not isinstance(error, (MemoryError, ImportError, RuntimeError)):
         return ""
-    said = str(error)
     if isinstance(error, MemoryError) or any(words in said for words in NO_MEMORY):
         return _memory()
     return refusal(OSError(errno.EAGAIN, said)) if any(w in said for w in NO_THREAD) else ""

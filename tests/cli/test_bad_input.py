@@ -205,6 +205,7 @@ def test_too_little_address_space(kilobytes: int, tmp_path: Path) -> None:
 def test_what_a_machine_refuses_is_no_bug(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever it comes from: it is told with its next step."""
     from lthbench.cli import listings
+    from lthbench.io import system_errors
 
     def raising(error: BaseException) -> commands.Done:
         def listed() -> str:
@@ -215,6 +216,11 @@ def test_what_a_machine_refuses_is_no_bug(tmp_path: Path, monkeypatch: pytest.Mo
 
     refused(raising(MemoryError()), r"too little memory")
     refused(raising(RuntimeError("[enforce fail] can't allocate memory: 8 GB")), r"little memory")
+    silent = SystemError("error return without exception set")
+    assert raising(silent).returncode == 3  # nothing limits this process
+    with monkeypatch.context() as limited:
+        limited.setattr(system_errors, "_address_space", lambda: 2**31)
+        refused(raising(silent), r"too little memory")
     refused(raising(OSError(errno.ENOMEM, "Cannot allocate memory")), r"too little memory")
     refused(raising(OSError(errno.ENOSPC, "No space left", "a/b")), r"a/b: the disk is full; free")
     refused(raising(OSError(errno.EMFILE, "Too many open files")), r"too many .*ulimit -n")
