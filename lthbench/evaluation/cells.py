@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lthbench.errors import MethodError, RecordError
 from lthbench.evaluation.search.session import Search
-from lthbench.evaluation.starts import Given, Thetas, masks_of, reinit_start
+from lthbench.evaluation.starts import Given, Thetas, masks_of, reinit_start, theta
 from lthbench.io import store
 from lthbench.networks import families
 from lthbench.networks.state import State
@@ -105,14 +105,13 @@ def densities(search: Search) -> list[float]:
     return [rung.density for rung in search.rungs]
 
 
-def theta(task: Task, seed: int) -> State:
-    """Return a seed's theta_0 at the task's depth."""
-    return families.initial(task.network, task.network.depth, seed)
-
-
 def read_given(task: Task, folder: Path, seed: int, density: float) -> Given:
     """Read a ticket from the folder of an evaluation of its task."""
-    held = folder / "tickets" / f"seed{seed}"
+    return given_in(folder / "tickets" / f"seed{seed}", task, seed, density)
+
+
+def given_in(held: Path, task: Task, seed: int, density: float) -> Given:
+    """Read a ticket from a folder of its seed's tickets; without weights it is at theta_0."""
     header, chosen, stored = ticket_files.read_ticket(held, density)
     start = State(stored, header["start"]) if stored else theta(task, seed)
     return Given(chosen, start, header["origin"])
@@ -194,12 +193,12 @@ def entry_of(task: Task, place: Place, given: Given, seen: Seen, attempt: int = 
 
 
 async def draw_again(
-    task: Task, entry: Entry, ticket: Given | None, seen: Seen, executor: Executor
+    task: Task, entry: Entry, ticket: Given | None, seen: Seen, thetas: Thetas
 ) -> Entry | None:
     """Return the same control from its next draw; None if there is none, as for a dense run."""
     if entry.kind not in (*RULES, *REINITS, "shuffled"):
         return None
-    attempt, thetas = entry.attempt + 1, Thetas(task, executor, seen.means)
+    attempt = entry.attempt + 1
     anew = await build(task, entry.place, ticket, seen, thetas, attempt)
     if anew is None:
         return None

@@ -15,7 +15,7 @@ from lthbench.evaluation.transfer import Transferred
 from lthbench.method.source import Method
 from lthbench.protocol.design import Part
 from lthbench.records.reference import Reference
-from lthbench.records.schema import Record, build
+from lthbench.records.schema import Record, TaskEntry, build
 from lthbench.training.dispatch import VERSIONS, engine_for
 
 
@@ -54,7 +54,7 @@ def answered_runs(outcome: Outcome) -> Iterator[StoredRun]:
 def record_of(method: Method, part: Part, outcome: Outcome, frozen: Reference | None) -> Record:
     """Return the record, with its scores."""
     task, plan, searches = part.task, part.plan, outcome.searches
-    ladder = task.ladder.untrained if cells.untrained(searches) else task.ladder.trained
+    entry = TaskEntry.of(task, cells.weights_total(task), untrained=cells.untrained(searches))
     means, moved = outcome.seen.means, outcome.transferred
     seconds = sum(search.seconds for search in searches)
     return build({
@@ -64,20 +64,7 @@ def record_of(method: Method, part: Part, outcome: Outcome, frozen: Reference | 
             "options": dict(method.options),
             "described": dict(method.described),
         },
-        "task": {
-            "name": task.name,
-            "version": task.version,
-            "digest": task.digest,
-            "kind": task.score.kind,
-            "schedule": task.recipe.schedule,
-            "chance": task.chance,
-            "threshold": task.score.threshold,
-            "steps": task.recipe.steps,
-            "every": task.score.every,
-            "seeds": task.seeds,
-            "weights": cells.weights_total(task),
-            "ladder": list(ladder),
-        },
+        "task": entry.model_dump(mode="json"),
         "final": plan.final,
         "shown": plan.shown,
         "seeds": list(part.seeds),

@@ -24,6 +24,7 @@ from lthbench.evaluation.cells import (
     planned,
 )
 from lthbench.evaluation.search.session import Search
+from lthbench.evaluation.starts import Thetas
 from lthbench.io import messages, store
 from lthbench.io.paths import cache
 from lthbench.protocol import datasets, test_split
@@ -93,10 +94,11 @@ async def score(
     entries = [entry for entry in entries if entry.place not in cells]
     tickets = {(e.density, e.place.seed): e.given for e in entries if e.kind == "ticket"}
     keys: dict[Place, str] = {}
+    thetas = Thetas(task, executor, seen.means)
 
     async def again(entry: Entry) -> Entry | None:
         ticket = tickets.get((entry.density, entry.place.seed))
-        return await draw_again(task, entry, ticket, seen, executor)
+        return await draw_again(task, entry, ticket, seen, thetas)
 
     async for entry, result in score_until_sound(
         task, entries, folder, executor, seen, again, note

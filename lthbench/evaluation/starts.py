@@ -38,6 +38,11 @@ class Given:
         return self.origin == "rewind" or late
 
 
+def theta(task: Task, seed: int) -> State:
+    """Return a seed's theta_0 at the task's depth."""
+    return families.initial(task.network, task.network.depth, seed)
+
+
 @dataclass
 class Thetas:
     """theta_k of a task's seeds, each trained once."""
@@ -55,8 +60,7 @@ class Thetas:
 
     async def _train(self, seed: int, step: int) -> State | None:
         task = self.task
-        theta = families.initial(task.network, task.network.depth, seed)
-        job = trainings.training(task, seed, theta, None, step, means=self.means)
+        job = trainings.training(task, seed, theta(task, seed), None, step, means=self.means)
         train = {seed: trainings.examples(task, datasets.search(task, seed).train)}
         async for _, result in self.executor.results([job], train, None):
             return result.state

@@ -9,12 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from lthbench.errors import NotApplicable, TicketError
 from lthbench.evaluation import cells, scoring, starts
-from lthbench.evaluation.cells import Entry, Seen, carried_of, draw_again, entry_of, read_given
+from lthbench.evaluation.cells import (
+    Entry,
+    Seen,
+    carried_of,
+    draw_again,
+    entry_of,
+    given_in,
+    read_given,
+)
 from lthbench.evaluation.scoring import Note
 from lthbench.evaluation.search.session import Search
 from lthbench.evaluation.search.transfer_hook import Wanted, folder_of
@@ -26,7 +34,7 @@ from lthbench.protocol.constants import CARRIED, CHEAP, PARTS
 from lthbench.protocol.design import Place, TargetPlace, at_depth
 from lthbench.protocol.task import Task
 from lthbench.records.schema import Carried, TransferEntry
-from lthbench.tickets import elastic, ticket_files
+from lthbench.tickets import elastic
 from lthbench.tickets.ticket import Ticket
 from lthbench.training.executors.local import Executor
 
@@ -205,12 +213,8 @@ def transfer_elastically(begin: Task, target: Task, now: Wanted) -> Given:
 
 def _by_own_rule(target: Task, now: Wanted, home: Path, seed: int) -> Given:
     """Return the same from the method's own rule; without weights it starts from theta_0 there."""
-    header, chosen, weights = ticket_files.read_ticket(
-        folder_of(home, now.depth, seed), now.density
-    )
-    source = now.origin if header["origin"] == "transferred" else ""
-    start = State(weights, header["start"]) if weights else cells.theta(target, seed)
-    return Given(chosen, start, header["origin"], source)
+    given = given_in(folder_of(home, now.depth, seed), target, seed, now.density)
+    return replace(given, source=now.origin if given.origin == "transferred" else "")
 
 
 async def _add_direct(
@@ -255,7 +259,7 @@ async def _score(
         if entry.kind in PARTS:
             return part_of(target, place, tickets[place.seed].carried[place[1:3]], seen,
                            entry.attempt + 1)  # fmt: skip
-        return await draw_again(target, entry, None, seen, executor)
+        return await draw_again(target, entry, None, seen, Thetas(target, executor, seen.means))
 
     async for entry, result in scoring.score_until_sound(
         task, entries, folder, executor, seen, again, note

@@ -9,11 +9,7 @@ from lthbench.protocol.design import Found, Plan
 from lthbench.protocol.task import Controls, Task, Transfer
 
 IMP_COST = 1 / -math.log(0.8)  # dense trainings per nat: the costliest usual search, at first
-
-
 OVERHEAD, FLOPS = 7e-4, 6e10  # seconds of a step on one core, before any is measured
-
-
 STARTING = 4.0  # seconds until a task's processes have imported what they need
 
 

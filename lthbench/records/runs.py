@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from lthbench.protocol.constants import LAST, UNTRAINED
+from lthbench.protocol.design import Place
 from lthbench.protocol.task import grid
 from lthbench.records import intervals, metrics
 from lthbench.records.intervals import Interval
@@ -14,8 +15,6 @@ from lthbench.records.scores import Estimate
 
 if TYPE_CHECKING:
     from lthbench.records.schema import Carried, Cell, Record
-
-Place: TypeAlias = tuple[str, float, int, int]  # kind, density, seed, divisor of the schedule
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Runs:
 
     def at(self, kind: str, density: float) -> list[Cell | None]:
         """Return the runs of one rung over the whole schedule, one a seed."""
-        return [self.cells.get((kind, density, seed, 1)) for seed in self.record.seeds]
+        return [self.cells.get(Place(kind, density, seed)) for seed in self.record.seeds]
 
     def values(self, kind: str, density: float, schedule: int = 1) -> list[float] | None:
         """Return one score per seed; None unless every seed has a comparable run.
@@ -36,11 +35,11 @@ class Runs:
         A ticket's missing or failed run scores chance, as does a rung without any run; a failed
         control or dense run makes the comparison "not available": it never counts for the ticket.
         """
-        places = [(kind, density, seed, schedule) for seed in self.record.seeds]
+        places = [Place(kind, density, seed, schedule) for seed in self.record.seeds]
         found = [self.cells.get(place) for place in places]
         if kind != "ticket" and any(cell is None or cell.status != "ok" for cell in found):
             return None
-        tried = schedule == 1 and any(place[0] == "ticket" for place in self.cells)
+        tried = schedule == 1 and any(place.kind == "ticket" for place in self.cells)
         if all(cell is None for cell in found) and not tried:
             return None
         return [self.scores.get(place, self.record.task.chance) for place in places]
@@ -53,12 +52,12 @@ class Runs:
     @property
     def untrained(self) -> bool:
         """Whether the tickets are scored without training."""
-        return any(place[0] == "untrained" for place in self.cells)
+        return any(place.kind == "untrained" for place in self.cells)
 
 
 def index(record: Record) -> Runs:
     """Index a record's cells by place."""
-    cells: dict[Place, Cell] = {(c.kind, c.density, c.seed, c.schedule): c for c in record.cells}
+    cells = {cell.place: cell for cell in record.cells}
     return Runs(record, cells, {at: score_of(record, cell) for at, cell in cells.items()})
 
 

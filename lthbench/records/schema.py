@@ -25,7 +25,7 @@ from lthbench.errors import RecordError
 from lthbench.io.paths import canonical_json, digest, write_whole
 from lthbench.io.untrusted import difference, shown
 from lthbench.protocol.design import Place, TargetPlace
-from lthbench.protocol.task import PUBLISHED, Controls, Schedule, Strict
+from lthbench.protocol.task import PUBLISHED, Controls, Schedule, Strict, Task
 from lthbench.records import aggregate
 from lthbench.records.scores import Scores, parse, tabulate
 
@@ -98,6 +98,24 @@ class TaskEntry(Table):
     seeds: Count = PUBLISHED
     weights: Count  # N, the prunable weights
     ladder: Annotated[tuple[Density, ...], Field(max_length=RUNGS, strict=False, fail_fast=True)]
+
+    @classmethod
+    def of(cls, task: Task, weights: int, *, untrained: bool) -> TaskEntry:
+        """Return the entry of a task; untrained tickets have a ladder of their own."""
+        return cls(
+            name=task.name,
+            version=task.version,
+            digest=task.digest,
+            kind=task.score.kind,
+            schedule=task.recipe.schedule,
+            chance=task.chance,
+            threshold=task.score.threshold,
+            steps=task.recipe.steps,
+            every=task.score.every,
+            seeds=task.seeds,
+            weights=weights,
+            ladder=task.ladder.untrained if untrained else task.ladder.trained,
+        )
 
     @property
     def published(self) -> range:

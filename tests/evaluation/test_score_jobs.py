@@ -21,6 +21,7 @@ from lthbench.evaluation import scoring, trainings
 from lthbench.evaluation.cells import ORDER, Entry, Seen, planned
 from lthbench.evaluation.scoring import see
 from lthbench.evaluation.search.session import Search
+from lthbench.evaluation.starts import Thetas
 from lthbench.method.source import load_method
 from lthbench.networks import families
 from lthbench.networks.state import State
@@ -397,7 +398,8 @@ def test_every_kind_of_start_is_drawn_again(
     first = asyncio.run(planned(digits, searches, tmp_path, Here(), ONE, seen))
     failing = of(first, kind, 0.2)
     ticket = of(first, "ticket", 0.2).given
-    drawn = asyncio.run(experiment.draw_again(digits, failing, ticket, seen, Here()))
+    thetas = Thetas(digits, Here(), seen.means)
+    drawn = asyncio.run(experiment.draw_again(digits, failing, ticket, seen, thetas))
     assert drawn is not None
     assert drawn.attempt == 1
     assert drawn.job.start.step == failing.job.start.step
@@ -411,7 +413,8 @@ def test_the_rest_has_no_other_draw(kind: str, digits: Task, tmp_path: Path) -> 
     dense, ticket = entries(digits, tmp_path)[:2]
     failing = {"dense": dense, "ticket": ticket, "untrained": ticket}[kind]
     failing = replace(failing, place=failing.place._replace(kind=kind))
-    assert asyncio.run(experiment.draw_again(digits, failing, None, seen, Here())) is None
+    thetas = Thetas(digits, Here(), seen.means)
+    assert asyncio.run(experiment.draw_again(digits, failing, None, seen, thetas)) is None
 
 
 def test_a_failed_dense_run_and_ticket_are_tried_once(digits: Task, tmp_path: Path,

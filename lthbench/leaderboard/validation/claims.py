@@ -12,7 +12,7 @@ from lthbench.io.untrusted import check_table, check_text, check_zeros, shown
 from lthbench.method import publishable
 from lthbench.protocol.task import Task, load_suite, load_task, suite_names, task_names
 from lthbench.records.reference import Reference, load_reference
-from lthbench.records.schema import Frozen, Record
+from lthbench.records.schema import Frozen, Record, TaskEntry
 
 NEXT = "make the record by `lthbench evaluate METHOD --final` on a ranked suite"
 LONGEST = 1e9  # seconds
@@ -94,20 +94,8 @@ def check_controls(task: str, controls: str) -> None:
 def _is_of_the_task(record: Record, known: Known) -> None:
     task, entry = known.task, record.task
     untrained = any(cell.kind == "untrained" for cell in record.cells)
-    wanted = {
-        "version": task.version,
-        "digest": known.reference.task_digest,
-        "kind": task.score.kind,
-        "schedule": task.recipe.schedule,
-        "chance": task.chance,
-        "threshold": task.score.threshold,
-        "steps": task.recipe.steps,
-        "every": task.score.every,
-        "seeds": task.seeds,
-        "weights": known.reference.dense[0].kept,
-        "ladder": task.ladder.untrained if untrained else task.ladder.trained,
-    }
-    for key, value in wanted.items():
+    wanted = TaskEntry.of(task, known.reference.dense[0].kept, untrained=untrained)
+    for key, value in wanted:
         if getattr(entry, key) != value:
             raise RecordError(
                 f"task.{key}: {shown(str(getattr(entry, key)), 40)}, but {task.name} has "

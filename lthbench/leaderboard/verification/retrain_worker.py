@@ -33,7 +33,6 @@ from lthbench.tickets.controls import RULES
 from lthbench.tickets.ticket import Ticket, completed
 from lthbench.training.dispatch import means_of
 from lthbench.training.executors import local
-from lthbench.training.executors.local import Executor
 
 
 class Request(BaseModel):
@@ -59,11 +58,12 @@ async def train(request: Request, folder: Path) -> list[Drawn]:
     executor = local.local(crew, means)
     try:
         seen = scoring.see(task, sorted({lot.seed for lot in lots}), Plan(final=True), means)
+        thetas = Thetas(task, executor, means)
         done: dict[Place, Drawn] = {}
         for depth in sorted({lot.depth for lot in lots}):
             make = _entry_at_depth if depth else _entry
             entries = [
-                await make(bundle, task, lot, executor, seen) for lot in lots if lot.depth == depth
+                await make(bundle, task, lot, seen, thetas) for lot in lots if lot.depth == depth
             ]
             async for entry, result, _ in scoring.score_cells(
                 task, entries, folder, executor, seen
@@ -76,9 +76,8 @@ async def train(request: Request, folder: Path) -> list[Drawn]:
     return [done[lot] for lot in lots]
 
 
-async def _entry(bundle: Bundle, task: Task, lot: Place, executor: Executor, seen: Seen) -> Entry:
+async def _entry(bundle: Bundle, task: Task, lot: Place, seen: Seen, thetas: Thetas) -> Entry:
     """Plan one cell as in `evaluation.scoring`, from the bundle's ticket or from the seed."""
-    thetas = Thetas(task, executor, seen.means)
     ticket: Given | None = None
     if lot.kind != "dense" and lot.kind not in RULES:
         ticket = await _given(task, held(bundle, task, lot.seed, lot.density), thetas)
@@ -90,7 +89,7 @@ async def _entry(bundle: Bundle, task: Task, lot: Place, executor: Executor, see
 
 
 async def _entry_at_depth(
-    bundle: Bundle, task: Task, lot: Place, executor: Executor, seen: Seen
+    bundle: Bundle, task: Task, lot: Place, seen: Seen, thetas: Thetas
 ) -> Entry:
     """Plan a cell at another depth as in `evaluation.transfer`.
 
@@ -98,9 +97,9 @@ async def _entry_at_depth(
     """
     target = at_depth(task, lot.depth)
     if lot.kind == "erk":
-        return await _entry(bundle, target, lot, executor, seen)
+        return await _entry(bundle, target, lot, seen, thetas)  # theta_0 alone: no theta_k
     found = held(bundle, task, lot.seed, lot.density)
-    given = await _given(task, found, Thetas(task, executor, seen.means))
+    given = await _given(task, found, thetas)
     chosen = Ticket(found.masks, found.step)
     wanted = Wanted(chosen, given.start, found.origin, lot.density, lot.depth)
     moved = transfer.transfer_elastically(task, target, wanted)
